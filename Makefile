@@ -1,0 +1,42 @@
+# The commands of the README. Each sets up .venv first where that has not been done.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+
+# DVC starts the stages with the `python` that it finds first.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help repro test test-slow smoke seeds
+help:
+	@echo "make repro      set up, then run the pipeline (dvc repro)"
+	@echo "make test       set up, then run the tests"
+	@echo "make test-slow  the tests that train at full size"
+	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
+	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
+
+repro: $(VENV)/.installed
+	$(BIN)/dvc repro
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+smoke: $(VENV)/.installed
+	$(BIN)/dvc exp run --temp --name smoke --force -S epochs=1 -S sample.count=100
+	$(BIN)/dvc exp show --no-pager --only-changed
+	$(BIN)/dvc exp remove smoke
+
+seeds: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.seeds
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --requirement requirements-dev.txt
+	@touch $@

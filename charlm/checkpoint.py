@@ -1,0 +1,75 @@
+"""Trained models as files that need nothing else, and run no code when opened."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.corpus import Corpus, Vocabulary
+from charlm.errors import InputError
+from charlm.files import load_tensors, save_tensors
+from charlm.models.base import LanguageModel
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model (in evaluation mode, on the CPU) and what its tokens stand for."""
+
+    model: LanguageModel
+    vocabulary: Vocabulary
+
+
+def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> None:
+    """Write weights, architecture and vocabulary as one safetensors file."""
+    metadata = {
+        "architecture": type(model).__module__.rpartition(".")[2],
+        "class": type(model).__name__,
+        "hyperparameters": model.hyperparameters(),
+        "characters": vocabulary.characters,
+    }
+    save_tensors(path, model.state_dict(), metadata)
+
+
+def load(path: Path) -> Checkpoint:
+    """Build the model that a checkpoint describes and give it its weights.
+
+    Raises:
+        InputError: the file is missing, damaged, or describes no model that
+            `charlm.models` has.
+    """
+    made_by = "dvc repro"
+    tensors, metadata = load_tensors(path, made_by)
+    try:
+        architecture = _architecture(metadata["architecture"], metadata["class"])
+        model = architecture(**metadata["hyperparameters"])
+        model.load_state_dict(tensors)
+        vocabulary = Vocabulary(metadata["characters"])
+    except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} is not a checkpoint that this version can load ({reason}); "
+            f"make it anew with: {made_by}"
+        ) from None
+    return Checkpoint(model.eval(), vocabulary)
+
+
+def load_for(path: Path, corpus: Corpus) -> Checkpoint:
+    """`load`, refusing a model that was trained on another vocabulary or block size."""
+    checkpoint = load(path)
+    trained_on = (checkpoint.vocabulary, checkpoint.model.block_size)
+    if trained_on != (corpus.vocabulary, corpus.block_size):
+        raise InputError(
+            f"{path} was trained with another vocabulary or block size than the data set's; "
+            "train it anew with: dvc repro"
+        )
+    return checkpoint
+
+
+def _architecture(module_name: str, class_name: str) -> type[LanguageModel]:
+    """The model class of that name; a file can name no other kind of object."""
+    if not module_name.isidentifier():
+        raise ValueError(f"no architecture {module_name!r}")
+    module = importlib.import_module(f"charlm.models.{module_name}")
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, LanguageModel)):
+        raise ValueError(f"no model {class_name!r} in charlm.models.{module_name}")
+    return found

@@ -1,0 +1,179 @@
+"""The pictures: functions from results to matplotlib figures."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import torch
+from matplotlib import font_manager, ft2font
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from charlm.corpus import END
+from charlm.files import replacing
+
+LOSS = "cross-entropy (nats per character)"
+MODEL_COLOURS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
+MUTED = "#6b6b6b"
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, without the metadata that differ from version to version."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
+
+
+@matplotlib.rc_context(STYLE)
+def loss_curves(title: str, history: pd.DataFrame, test_loss: float) -> Figure:
+    """Training and validation loss of one model by epoch, as the course draws them."""
+    figure, (axes,) = _figure(7, 4.2)
+    axes.plot(history["epoch"], history["train_loss"], color=MODEL_COLOURS[0], label="training")
+    axes.plot(history["epoch"], history["val_loss"], color=MODEL_COLOURS[1], label="validation")
+    axes.set_title(f"{title}: test loss {test_loss:.4f} after {len(history)} epochs")
+    _loss_by_epoch(axes)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def all_loss_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Every model's curves in one picture: validation solid, training dotted."""
+    figure, (axes,) = _figure(7, 4.2)
+    for colour, (title, history) in zip(MODEL_COLOURS, histories.items(), strict=False):
+        epochs = history["epoch"]
+        axes.plot(epochs, history["val_loss"], color=colour, label=f"{title}, validation")
+        axes.plot(epochs, history["train_loss"], ":", color=colour, label=f"{title}, training")
+    axes.set_title("Losses while training")
+    _loss_by_epoch(axes)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, Any]) -> Figure:
+    """Test loss against the number of parameters: all models, and the nets from close by.
+
+    Args:
+        models: metrics of the nets by title, as `evaluation.summarise` gives them.
+        baselines: the same of the count models; one without parameters is a line.
+    """
+    figure, (overview, close_up) = _figure(10, 4.6, columns=2)
+    for axes in (overview, close_up):
+        for colour, (title, metrics) in zip(MODEL_COLOURS, models.items(), strict=False):
+            _size_point(axes, metrics, title, colour=colour, marker="o")
+    for marker, (title, metrics) in zip("sD^vP", baselines.items(), strict=False):
+        if metrics["parameters"]:
+            _size_point(overview, metrics, title, colour=MUTED, marker=marker)
+        else:
+            label = f"{title}: {metrics['test_loss']:.3f}"
+            overview.axhline(metrics["test_loss"], color=MUTED, linestyle="--", label=label)
+    overview.set_ylabel(f"test {LOSS}")
+    overview.set_title("Nets and count models (grey)")
+    overview.set_xscale("log")
+    overview.legend(fontsize=9, title="test loss, parameters")
+    close_up.set_title("The nets alone (bars: two standard errors)")
+    close_up.margins(x=0.3, y=0.3)
+    close_up.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
+    """Each model's embedding of the tokens in two dimensions, every token at its place.
+
+    Args:
+        embeddings: (V, C) by title.
+        symbols: a label for each of the V tokens.
+    """
+    figure, row = _figure(5.6 * len(embeddings), 5.6, columns=len(embeddings))
+    # Where thousands of characters would lie on top of each other, smaller letters help.
+    size = 11 if len(symbols) <= 100 else 6
+    for axes, (title, embedding) in zip(row, embeddings.items(), strict=True):
+        places, shares = principal_components(embedding)
+        axes.scatter(places[:, 0], places[:, 1], s=0)
+        for token, ((x, y), symbol) in enumerate(zip(places.tolist(), symbols, strict=True)):
+            label, font = _drawable(symbol)
+            text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
+            text.set_fontsize(size)
+            if token == END:
+                text.set(color=MODEL_COLOURS[1], fontweight="bold", fontsize=2 * size)
+        axes.set_title(title)
+        axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
+        axes.set_ylabel(f"second ({shares[1]:.0%})")
+    figure.suptitle("Where the embedding puts each character (the red dot ends a name)")
+    return figure
+
+
+def principal_components(points: Tensor) -> tuple[Tensor, Tensor]:
+    """(V, 2) the points on their first two principal axes, and (2,) their shares of the variance.
+
+    The sign of an axis, which the decomposition leaves open, is chosen so that the
+    point farthest out lies on the positive side. Where there is only one
+    dimension, the second is zero.
+    """
+    centred = (points - points.mean(0)).double()  # (V, C)
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    places = torch.nn.functional.pad(u * s, (0, 2))[:, :2]
+    farthest = places.gather(0, places.abs().argmax(0, keepdim=True))
+    shares = torch.nn.functional.pad(s**2 / (s**2).sum().clamp_min(1e-12), (0, 2))[:2]
+    return places * torch.where(farthest < 0, -1.0, 1.0), shares
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height))
+    return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+
+
+def _loss_by_epoch(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(LOSS)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.legend()
+
+
+def _size_point(
+    axes: Axes, metrics: Mapping[str, Any], title: str, colour: str, marker: str
+) -> None:
+    axes.set_xlabel("parameters")
+    axes.errorbar(
+        metrics["parameters"],
+        metrics["test_loss"],
+        yerr=2 * metrics["test_loss_stderr"],
+        fmt=marker,
+        color=colour,
+        capsize=3,
+        label=f"{title}: {metrics['test_loss']:.3f}, {metrics['parameters']:,}",
+    )
+
+
+@cache
+def _drawable(symbol: str) -> tuple[str, font_manager.FontProperties | None]:
+    """`symbol` and a font that has it; where none is installed, its code point in hexadecimal."""
+    code_point = ord(symbol)
+    default = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    if symbol.isspace():
+        return "␣", None
+    if ft2font.FT2Font(default).get_char_index(code_point):
+        return symbol, None
+    for path in sorted({entry.fname for entry in font_manager.fontManager.ttflist}):
+        try:
+            if ft2font.FT2Font(path).get_char_index(code_point):
+                return symbol, font_manager.FontProperties(fname=path)
+        except (OSError, RuntimeError):
+            continue
+    return f"{code_point:04X}", None

@@ -1,0 +1,86 @@
+"""Files written whole or not at all, and read without running code."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from charlm.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# safetensors keeps its metadata in a hash map, which is written in another order
+# in every process: a single entry has only one order.
+_METADATA = "charlm"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; once written, it takes the place of `path`.
+
+    The file is written in a temporary folder beside `path` and renamed, so that
+    a reader sees the old file or the new one and never a part. On an exception
+    `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        partial = Path(folder) / path.name
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with `\\n` line ends."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a mapping as indented JSON, its keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table without its index, floats with six decimals."""
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write named tensors and JSON metadata as one safetensors file.
+
+    The same tensors and metadata give the same bytes.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+    with replacing(path) as partial:
+        save_file(contiguous, partial, metadata={_METADATA: text})
+
+
+def load_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: tensors by name, and the metadata.
+
+    Raises InputError where the file is missing, cut short or something else;
+    `made_by` tells the user which command makes it.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})[_METADATA])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; make it with: {made_by}") from None
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged or not a file of this project ({error}); "
+            f"make it anew with: {made_by}"
+        ) from None
+    return tensors, metadata

@@ -1,0 +1,33 @@
+"""The loss that training lowers and evaluation reports."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from charlm.corpus import Windows
+from charlm.models.base import LanguageModel
+
+CHUNK = 4096
+"""Windows to a forward pass where no gradient is wanted: fills the cache, not the memory."""
+
+
+@torch.inference_mode()
+def batched_logits(model: LanguageModel, windows: Windows) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (N, V) and targets (N,) of all windows in order, in chunks, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(windows), CHUNK):
+        contexts, targets = windows.batch(slice(start, start + CHUNK))
+        yield model(contexts), targets
+    model.train(was_training)
+
+
+@torch.inference_mode()
+def mean_loss(model: LanguageModel, windows: Windows) -> float:
+    """Mean cross-entropy over all windows, each counted once, in nats per character."""
+    total = 0.0
+    for logits, targets in batched_logits(model, windows):
+        total += F.cross_entropy(logits, targets, reduction="sum").item()
+    return total / len(windows)

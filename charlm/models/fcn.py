@@ -1,0 +1,40 @@
+"""The fully connected net.
+
+N batch, T context length, C embedding channels, H hidden units, V vocabulary.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel
+
+
+class FCN(LanguageModel):
+    """Embed each token, join the whole context, one tanh layer, output.
+
+    The neural probabilistic language model of Bengio et al. (2003), equation 1,
+    without its direct connections from the embedding to the output.
+    """
+
+    title: ClassVar[str] = "Fully connected net"
+
+    def __init__(
+        self, *, vocab_size: int, block_size: int, embed_dim: int = 10, hidden_dim: int = 300
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.embed_dim = embed_dim
+        self.hidden_dim = hidden_dim
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.hidden = nn.Linear(block_size * embed_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, vocab_size)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = self.embedding(contexts)  # (N, T) -> (N, T, C)
+        x = x.flatten(start_dim=1)  # (N, T * C)
+        x = torch.tanh(self.hidden(x))  # (N, H)
+        logits: Tensor = self.output(x)  # (N, V)
+        return logits

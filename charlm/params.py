@@ -1,0 +1,240 @@
+"""The parameters of the pipeline: read from YAML, checked in type and range.
+
+A field's description is what its error message tells the user to give.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from charlm.errors import InputError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("not a power of two")
+    return value
+
+
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
+LearningRate = Annotated[
+    float, Field(gt=0, le=1000, description="a number above 0 and up to 1000, such as 0.2")
+]
+Fraction = Annotated[
+    float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
+]
+
+
+class Section(BaseModel):
+    """A mapping with known keys and no others, whose values are taken as they are typed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Names(Section):
+    """Which list of names to learn from."""
+
+    path: str = Field(min_length=1, description="the path of a list of names")
+    column: str | None = Field(
+        min_length=1,
+        description="the name of a column (in quotes if it looks like a number) or empty",
+    )
+
+
+class Split(Section):
+    """How the windows are dealt out; what training and validation leave is the test set."""
+
+    by: Literal["window", "name"] = Field(description="window or name")
+    train: Fraction
+    val: Fraction
+
+    @model_validator(mode="after")
+    def _leave_a_test_set(self) -> "Split":
+        if self.train + self.val > 1 - 1e-9:
+            raise ValueError("no test set")
+        return self
+
+
+class ModelParams(Section):
+    """One model's section: where `lr` and `epochs` are empty, the shared ones hold."""
+
+    lr: LearningRate | None = Field(
+        description="a number above 0 and up to 1000, or empty for the shared lr"
+    )
+    epochs: PositiveInt | None = Field(
+        description="a whole number of at least 1, or empty for the shared epochs"
+    )
+    embed_dim: PositiveInt
+    hidden_dim: PositiveInt
+
+
+class Sample(Section):
+    """How names are drawn from the trained models."""
+
+    count: PositiveInt
+    temperature: float = Field(
+        gt=0, le=100, description="a number above 0 and up to 100, such as 1.0"
+    )
+    prefix: str | None = Field(description="text (in quotes if it looks like a number) or empty")
+    max_length: PositiveInt
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    seed: int = Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")
+    names: Names
+    block_size: Annotated[int, AfterValidator(_power_of_two)] = Field(
+        ge=1,
+        le=1024,
+        description="a power of two (1, 2, 4, 8, ... 1024), "
+        "since the WaveNet joins neighbours two by two",
+    )
+    batch_size: PositiveInt
+    lr: LearningRate
+    epochs: PositiveInt
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
+    threads: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
+    split: Split
+    fcn: ModelParams
+    wavenet: ModelParams
+    sample: Sample
+
+    def model(self, name: str) -> "ModelSettings":
+        """The settings of one of `MODELS`."""
+        section: ModelParams = getattr(self, name)
+        return ModelSettings(
+            lr=section.lr or self.lr,
+            epochs=section.epochs or self.epochs,
+            hyperparameters=section.model_dump(exclude={"lr", "epochs"}),
+        )
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What one model is trained with, nothing left empty.
+
+    Attributes:
+        hyperparameters: what its constructor takes besides the sizes that the data dictate.
+    """
+
+    lr: float
+    epochs: int
+    hyperparameters: dict[str, Any]
+
+
+MODELS = tuple(
+    name for name, field in Params.model_fields.items() if field.annotation is ModelParams
+)
+"""The models that the pipeline trains: the sections of `params.yaml` that describe one."""
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check all parameters.
+
+    YAML is read as version 1.2, as DVC reads it: `1e-3` is a number.
+
+    Raises:
+        InputError: the first mistake, with its file, line and parameter.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = YAML(typ="safe", pure=True).load(text)
+        lines = YAML(typ="rt").load(text)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} does not exist; run this in the folder that holds it, "
+            f"or bring it back with: git checkout {path}"
+        ) from None
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(
+            f"{path}{line}: not valid YAML ({error.problem}); mend that line"
+        ) from None
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} cannot be read ({reason}); bring it back: git checkout {path}"
+        ) from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, path, lines)) from None
+
+
+def _explain(error: ValidationError, path: Path, lines: Any) -> str:
+    """The mistake that most likely caused the others, in one line."""
+    causes = ["extra_forbidden", "missing"]  # a misspelt key is also a missing one
+
+    def rank(details: ErrorDetails) -> int:
+        return causes.index(details["type"]) if details["type"] in causes else len(causes)
+
+    mistake = min(error.errors(), key=rank)
+    location = [str(key) for key in mistake["loc"]]
+    name = ".".join(location)
+    where = f"{path}{_line(lines, location)}"
+    match mistake["type"]:
+        case "extra_forbidden":
+            return f"{where}: unknown parameter {name}; did you mean {_nearest(name)}?"
+        case "missing":
+            return f"{where}: {name} is missing; give it {_expected(location)}"
+        case "value_error" if location == ["split"]:
+            split = mistake["input"]
+            return (
+                f"{where}: split.train {split['train']} and split.val {split['val']} "
+                "leave no test set; lower them to a sum below 1"
+            )
+    value = mistake["input"]
+    shown = "empty" if value is None else repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return f"{where}: {name or 'the file'} is {shown}; it must be {_expected(location)}"
+
+
+def _known(section: type[BaseModel] = Params, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every parameter by its full name, and what it must be."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            keys = ", ".join(kind.model_fields)
+            yield prefix + name, f"a section with the keys {keys}"
+            yield from _known(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.description or ""
+
+
+def _expected(location: list[str]) -> str:
+    return dict(_known()).get(
+        ".".join(location), "a mapping of parameters: git checkout params.yaml"
+    )
+
+
+def _nearest(name: str) -> str:
+    """The known parameter most like `name`, by its full name or by its last part."""
+    known = [parameter for parameter, _ in _known()]
+    by_likeness = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if by_likeness:
+        return by_likeness[0]
+    leaf_of = {parameter.rpartition(".")[2]: parameter for parameter in reversed(known)}
+    leaf = difflib.get_close_matches(name.rpartition(".")[2], list(leaf_of), n=1, cutoff=0.0)
+    return leaf_of[leaf[0]]
+
+
+def _line(lines: Any, location: list[str]) -> str:
+    """ ", line N" of the deepest key of `location` that the file holds, or nothing."""
+    found = ""
+    for key in location:
+        try:
+            found = f", line {lines.lc.key(key)[0] + 1}"
+            lines = lines[key]
+        except (AttributeError, KeyError, TypeError):
+            break
+    return found

@@ -1,0 +1,62 @@
+"""The state of an unfinished training, kept so that it need not start anew."""
+
+import hashlib
+import json
+import pickle
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charlm.files import replacing
+
+
+class ResumeFile:
+    """A training's state on disk, under a name that only the same training computes.
+
+    The name is a hash of the parameters, the data, the code of the project that is
+    loaded, and torch's version: a state is never taken up by another run.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, parameters: Mapping[str, Any], data: Iterable[Path]
+    ) -> None:
+        digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+        digest.update(torch.__version__.encode())
+        for path in [*data, *_loaded_code()]:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        self.path = folder / f"{name}-{digest.hexdigest()[:16]}.pt"
+
+    def load(self) -> dict[str, Any] | None:
+        """The state, or None where there is none or it is damaged (said in a line)."""
+        if not self.path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+            print(f"{self.path} is damaged; training starts anew", file=sys.stderr)
+            return None
+        return state
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Put `state` in the place of the one before."""
+        with replacing(self.path) as partial:
+            torch.save(dict(state), partial)
+
+    def remove(self) -> None:
+        """Forget the state: training has finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def _loaded_code() -> list[Path]:
+    """The source files of this project that the running program has imported."""
+    project = Path(__file__).resolve().parent.parent
+    files = {
+        Path(file).resolve()
+        for m in [*sys.modules.values()]
+        if (file := getattr(m, "__file__", None))
+    }
+    packages = (project / "charlm", project / "stages")
+    return sorted(file for file in files if any(map(file.is_relative_to, packages)))

@@ -1,0 +1,105 @@
+"""Inventing names, and telling how likely a name is."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from charlm.corpus import END, Corpus, Vocabulary, Windows, encode_stream
+from charlm.errors import InputError
+from charlm.evaluation import DECIMALS, score
+from charlm.models.base import LanguageModel
+from charlm.splits import Part
+
+
+@torch.inference_mode()
+def sample_names(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    count: int,
+    *,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    prefix: str = "",
+    max_length: int = 30,
+) -> list[str]:
+    """Draw `count` names at once, a character of every unfinished name at a time.
+
+    The logits are divided by `temperature` before the softmax. No name is empty,
+    as none in the list is: the end cannot be drawn as the first character.
+
+    Args:
+        generator: a CPU generator; the draws are made on the CPU, so that they are
+            the same wherever the model is.
+        prefix: what every name starts with, in characters of `vocabulary` (after NFC).
+        max_length: a name that has reached this many characters ends there.
+
+    Raises:
+        InputError: `prefix` holds an unknown character or is longer than `max_length`.
+    """
+    start = _encode_prefix(unicodedata.normalize("NFC", prefix), vocabulary, max_length)
+    device = next(model.parameters()).device
+    model.eval()
+    tokens = torch.full((count, model.block_size + max_length), END)  # (N, T + length)
+    tokens[:, model.block_size : model.block_size + len(start)] = torch.tensor(start)
+    unfinished = torch.arange(count)
+    for position in range(len(start), max_length):
+        contexts = tokens[unfinished, position : position + model.block_size]  # (N, T)
+        logits = model(contexts.to(device)).cpu() / temperature  # (N, V)
+        if position == 0:
+            logits[:, END] = -torch.inf
+        drawn = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+        tokens[unfinished, model.block_size + position] = drawn
+        unfinished = unfinished[drawn != END]
+        if len(unfinished) == 0:
+            break
+    return [vocabulary.decode(name) for name in tokens[:, model.block_size :].tolist()]
+
+
+def name_log_likelihoods(
+    model: LanguageModel, vocabulary: Vocabulary, names: Sequence[str]
+) -> Tensor:
+    """(len(names),) float64: the log-likelihood of each whole name, its end included, in nats.
+
+    The names must not be empty and must consist of characters of `vocabulary`.
+    """
+    stream = encode_stream(names, vocabulary, model.block_size)
+    corpus = Corpus(stream, vocabulary, model.block_size)
+    device = next(model.parameters()).device
+    windows: Windows = corpus.windows().to(device)
+    losses, _ = score(model, windows)
+    totals = torch.zeros(len(names), dtype=torch.float64)
+    return totals.index_add(0, corpus.name_of_window(), -losses.cpu().double())
+
+
+def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list[int]:
+    unknown = sorted(set(prefix) - set(vocabulary.characters))
+    if unknown:
+        raise InputError(
+            f"params.yaml: sample.prefix {prefix!r} holds {', '.join(map(repr, unknown))}, "
+            f"which no name in the list does; the known characters are: {vocabulary.characters}"
+        )
+    if len(prefix) > max_length:
+        raise InputError(
+            f"params.yaml: sample.prefix {prefix!r} is longer than sample.max_length "
+            f"({max_length}); raise it or shorten the prefix"
+        )
+    return vocabulary.encode(prefix)
+
+
+def training_names(corpus: Corpus, parts: Tensor) -> set[str]:
+    """The names of which at least one window is in the training part of a split."""
+    names = corpus.names()
+    seen = torch.zeros(len(names), dtype=torch.bool)
+    seen[corpus.name_of_window()[parts == Part.TRAIN]] = True
+    return {name for name, in_training in zip(names, seen.tolist(), strict=True) if in_training}
+
+
+def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:
+    """Shares of distinct names and of names not in `known`, and the mean length in characters."""
+    return {
+        "unique": round(len(set(names)) / len(names), DECIMALS),
+        "novel": round(sum(name not in known for name in names) / len(names), DECIMALS),
+        "mean_length": round(sum(map(len, names)) / len(names), DECIMALS),
+    }

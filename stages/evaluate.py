@@ -1,0 +1,35 @@
+"""Measure every model, and the count baselines beside them, on the whole split."""
+
+from charlm.baselines import count_models
+from charlm.checkpoint import load_for
+from charlm.corpus import load_corpus
+from charlm.devices import set_up
+from charlm.evaluation import score, summarise
+from charlm.files import write_json
+from charlm.params import MODELS, load_params
+from charlm.splits import Part, load_split
+from stages import DATASET, EVALUATION, SPLIT, checkpoint_path, run
+
+
+def main() -> None:
+    params = load_params()
+    device = set_up(params.device, params.threads)
+    corpus = load_corpus(DATASET)
+    parts = load_split(SPLIT, corpus)
+    windows = {part: corpus.windows().where(parts == part) for part in Part}
+    metrics = {}
+    for name in MODELS:
+        model = load_for(checkpoint_path(name), corpus).model.to(device)
+        scores = {part: score(model, windows[part].to(device)) for part in Part}
+        metrics[name] = summarise(scores, model.num_parameters())
+    for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
+        scores = {part: counts.score(windows[part]) for part in Part}
+        metrics[name] = summarise(scores, counts.parameters)
+    write_json(EVALUATION, metrics)
+    for name, values in metrics.items():
+        loss, error = values["test_loss"], values["test_loss_stderr"]
+        print(f"{name:8} test loss {loss:.4f} ± {error:.4f}, {values['parameters']:,} parameters")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""Draw what training and evaluation came to."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from charlm import figures
+from charlm.baselines import TITLES
+from charlm.checkpoint import load
+from charlm.params import MODELS
+from stages import EVALUATION, checkpoint_path, history_path, run
+
+
+def main() -> None:
+    metrics = json.loads(EVALUATION.read_text(encoding="utf-8"))
+    checkpoints = {name: load(checkpoint_path(name)) for name in MODELS}
+    titles = {name: checkpoint.model.title for name, checkpoint in checkpoints.items()}
+    histories = {titles[name]: pd.read_csv(history_path(name)) for name in MODELS}
+    pictures = {
+        f"{name}_loss": figures.loss_curves(
+            titles[name], histories[titles[name]], metrics[name]["test_loss"]
+        )
+        for name in MODELS
+    }
+    pictures["losses"] = figures.all_loss_curves(histories)
+    pictures["loss_by_parameters"] = figures.loss_against_parameters(
+        {titles[name]: metrics[name] for name in MODELS},
+        {title: metrics[name] for name, title in TITLES.items()},
+    )
+    pictures["embeddings"] = figures.embedding_maps(
+        {titles[name]: checkpoints[name].model.embedding.weight.detach() for name in MODELS},
+        next(iter(checkpoints.values())).vocabulary.symbols(),
+    )
+    for name, figure in pictures.items():
+        figures.save(Path(f"plots/{name}.png"), figure)
+
+
+if __name__ == "__main__":
+    run(main)
