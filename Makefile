@@ -15,6 +15,7 @@ help:
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
 
 repro: $(VENV)/.installed
+	@$(BIN)/python -m stages.check
 	$(BIN)/dvc repro
 
 test: $(VENV)/.installed-dev

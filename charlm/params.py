@@ -26,9 +26,7 @@ def _power_of_two(value: int) -> int:
 
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
-LearningRate = Annotated[
-    float, Field(gt=0, le=1000, description="a number above 0 and up to 1000, such as 0.2")
-]
+LearningRate = Annotated[float, Field(gt=0, description="a number above 0, such as 0.2")]
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
@@ -67,9 +65,7 @@ class Split(Section):
 class ModelParams(Section):
     """One model's section: where `lr` and `epochs` are empty, the shared ones hold."""
 
-    lr: LearningRate | None = Field(
-        description="a number above 0 and up to 1000, or empty for the shared lr"
-    )
+    lr: LearningRate | None = Field(description="a number above 0, or empty for the shared lr")
     epochs: PositiveInt | None = Field(
         description="a whole number of at least 1, or empty for the shared epochs"
     )

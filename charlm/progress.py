@@ -1,5 +1,6 @@
 """How training is coming along: a bar on a terminal, a few lines in a log."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -21,11 +22,14 @@ class Progress:
         self.batches_per_epoch = batches_per_epoch
         self.first = done + 1
         self.began = time.monotonic()
+        size = shutil.get_terminal_size()  # 80 by 24 where the terminal does not tell
         self.bar = tqdm(
             total=epochs * batches_per_epoch,
             initial=done * batches_per_epoch,
             desc=f"{title}, epoch {min(self.first, epochs)}/{epochs}",
-            bar_format="{desc} |{bar:20}| {percentage:3.0f}%{postfix}, {remaining} left",
+            bar_format="{desc} |{bar}|{postfix}, {remaining} left",
+            ncols=size.columns,
+            nrows=size.lines,
             disable=not sys.stderr.isatty(),
         )
 

@@ -27,19 +27,18 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage. On bad input, print what to do in one line and exit with code 1.
 
     DVC removes a stage's outputs before it runs the stage; where the stage then
-    refuses its input, they are put back.
+    refuses its input or is interrupted, they are put back.
     """
     try:
         main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    else:
         return
+    except InputError as error:
+        message, code = f"error: {error}", 1
+    except KeyboardInterrupt:
+        message, code = "interrupted; the same command takes it up again", 130
+    print(message, file=sys.stderr, flush=True)
     if "DVC_STAGE" in os.environ:
         from stages.put_back import put_back_outputs
 
         put_back_outputs(os.environ["DVC_STAGE"])
-    sys.exit(1)
+    sys.exit(code)

@@ -1,0 +1,178 @@
+"""A small copy of the project in which real `dvc` runs, made once and copied for each test."""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SMALL = {
+    "names.path": "data/few.txt",
+    "batch_size": "64",
+    "epochs": "2",
+    "threads": "1",
+    "fcn.hidden_dim": "16",
+    "wavenet.hidden_dim": "8",
+    "sample.count": "20",
+}
+FEW = 300
+
+STAGES = ["build_dataset", "split", "train_fcn", "train_wavenet", "evaluate", "sample", "plot"]
+
+
+@dataclass
+class Ran:
+    """What a command printed, and its exit code."""
+
+    code: int
+    text: str
+
+    def _stages(self, pattern: str) -> list[str]:
+        return re.findall(pattern, self.text, flags=re.MULTILINE)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that were run, in order."""
+        return self._stages(r"^Running stage '(\w+)'")
+
+    @property
+    def cached(self) -> list[str]:
+        """The stages whose outputs were taken from DVC's run cache."""
+        return self._stages(r"^Stage '(\w+)' is cached - skipping run")
+
+    @property
+    def unchanged(self) -> list[str]:
+        return self._stages(r"^Stage '(\w+)' didn't change, skipping")
+
+
+@dataclass
+class Project:
+    """A checkout of the project in a folder of its own."""
+
+    path: Path
+
+    def run(self, *command: str, code: int | None = 0, **env: str) -> Ran:
+        """Run a command in the checkout; fail the test if it exits with another code."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **env}
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert code is None or done.returncode == code, done.stdout
+        return Ran(done.returncode, done.stdout)
+
+    def dvc(self, *arguments: str, code: int | None = 0, **env: str) -> Ran:
+        return self.run("dvc", *arguments, code=code, **env)
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments).text
+
+    def stage(self, name: str, code: int = 0) -> Ran:
+        return self.run(sys.executable, "-m", f"stages.{name}", code=code)
+
+    def set(self, **parameters: str) -> None:
+        """Set parameters, `__` standing for the dot: `set(lr="0.1", fcn__lr="")`."""
+        set_params(self.path, {key.replace("__", "."): value for key, value in parameters.items()})
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    def outputs(self) -> dict[str, bytes]:
+        """All that the pipeline writes, by path."""
+        folders = ("data", "metrics", "plots")
+        files = [file for folder in folders for file in (self.path / folder).rglob("*")]
+        return {str(f.relative_to(self.path)): f.read_bytes() for f in files if f.is_file()}
+
+    def clone(self, path: Path) -> "Project":
+        self.git("clone", "--quiet", ".", str(path))
+        clone = Project(path)
+        clone.sign()
+        return clone
+
+    def sign(self) -> None:
+        self.git("config", "user.name", "Tester")
+        self.git("config", "user.email", "tester@example.com")
+
+
+def set_params(folder: Path, parameters: dict[str, str]) -> None:
+    """Put values into params.yaml, its comments left alone, whatever they are."""
+    file = folder / "params.yaml"
+    text = file.read_text(encoding="utf-8")
+    for name, value in parameters.items():
+        section, _, key = name.rpartition(".")
+        start = re.search(rf"^{section}:.*\n", text, flags=re.MULTILINE).end() if section else 0
+        indent = "  " if section else ""
+        line = re.compile(rf"^{indent}{key}:[^#\n]*", flags=re.MULTILINE)
+        assert line.search(text, start), name
+        text = text[:start] + line.sub(f"{indent}{key}: {value} ", text[start:], count=1)
+    file.write_text(text, encoding="utf-8")
+
+
+def copy_checkout(target: Path) -> Project:
+    """The working tree as git would commit it now, in a new repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    project = Project(target)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.sign()
+    return project
+
+
+def make_small(target: Path) -> Project:
+    """The project with few names and small models, run through once and committed."""
+    project = copy_checkout(target)
+    names = (target / "data/prenoms.txt").read_text(encoding="utf-8").split("\n")[:FEW]
+    (target / "data/few.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    set_params(target, SMALL)
+    project.commit("A small project")
+    ran = project.dvc("repro")
+    (target / ".git" / "first-repro.txt").write_text(ran.text, encoding="utf-8")
+    project.commit("Its first run")
+    return project
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """The small project, made by the first worker that needs it; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    target = shared / "template"
+    with (shared / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / ".git" / "first-repro.txt").exists():
+            shutil.rmtree(target, ignore_errors=True)
+            make_small(target)
+    return Project(target)
+
+
+@pytest.fixture
+def project(template: Project, tmp_path: Path) -> Iterator[Project]:
+    """The small project, run through and committed, for one test to change."""
+    target = tmp_path / "project"
+    shutil.copytree(template.path, target, symlinks=True)
+    yield Project(target)
+    shutil.rmtree(target, ignore_errors=True)

@@ -1,0 +1,119 @@
+"""What the unit tests share: a few names, small models, and what an error must be like."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from charlm.corpus import Corpus, Windows
+from charlm.errors import InputError
+from charlm.models.base import LanguageModel
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
+from charlm.randomness import generator, seeded
+from charlm.splits import Part, split_windows
+
+ROOT = Path(__file__).resolve().parent.parent
+
+few = settings(max_examples=50, deadline=None, derandomize=True)
+
+NAMES = (
+    "ANNA BERTA CLARA DORA EMMA FRIDA GRETA HANNAH IDA JANA KLARA LENA MARIE NELE OLGA "
+    "PAULA RENÉE SOFIA TILDA URSULA VERA WILMA XENIA YVONNE ZOÉ JEAN-LUC D'ARCY Ó.B."
+).split()
+
+LETTERS = st.characters(categories=["L"]) | st.just(".")
+NAME_LISTS = st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=20)
+
+ARCHITECTURES = pytest.mark.parametrize("architecture", [FCN, WaveNet])
+
+DAMAGES = {
+    "empty": lambda whole: b"",
+    "garbage": lambda whole: b"what is this? " * 40,
+    "cut in the header": lambda whole: whole[:40],
+    "cut at the end": lambda whole: whole[:-1],
+}
+DAMAGED: Callable = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+
+
+@contextmanager
+def refused(*parts: object) -> Iterator[None]:
+    """Expect an InputError of one line that holds each of `parts`."""
+    with pytest.raises(InputError) as caught:
+        yield
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+def small_corpus(block_size: int = 4) -> Corpus:
+    return Corpus.from_names(NAMES, block_size)
+
+
+def small_split(corpus: Corpus, seed: int = 1) -> dict[Part, Windows]:
+    """The windows of each part of a split by window, 60/20/20."""
+    parts = split_windows(corpus, "window", 0.6, 0.2, generator(seed, "split"))
+    return {part: corpus.windows().where(parts == part) for part in Part}
+
+
+def small_model(
+    corpus: Corpus, architecture: type[LanguageModel] = FCN, seed: int = 1, hidden_dim: int = 12
+) -> LanguageModel:
+    """An untrained model of a corpus, the same for the same seed."""
+    with seeded(seed, "init"):
+        return architecture(
+            vocab_size=len(corpus.vocabulary),
+            block_size=corpus.block_size,
+            embed_dim=5,
+            hidden_dim=hidden_dim,
+        )
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.trace,)
+
+
+def write_evil_pickle(path: Path, trace: Path) -> None:
+    """A file that creates `trace` where it is unpickled, as is shown first."""
+    path.write_bytes(pickle.dumps(Evil(trace)))
+    pickle.loads(path.read_bytes())
+    assert trace.exists()
+    trace.unlink()
+
+
+def run_python(code: str, *arguments: object, cwd: Path = ROOT, **env: str) -> str:
+    """What a new Python process prints that runs `code` with the project on its path."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def bytes_of_two_processes(code: str, folder: Path) -> list[bytes]:
+    """What `code`, which writes to the path that is its argument, writes in each of two."""
+    paths = [folder / f"process-{hash_seed}" for hash_seed in "12"]
+    for path in paths:
+        run_python(code, path, PYTHONHASHSEED=path.name[-1])
+    return [path.read_bytes() for path in paths]

@@ -1,0 +1,233 @@
+"""Names, tokens and windows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.corpus import END, Corpus, Vocabulary, encode_stream, load_corpus, save_corpus
+from charlm.files import save_tensors
+from charlm.names import read_names
+from tests.helpers import DAMAGED, NAME_LISTS, NAMES, ROOT, few, refused, small_corpus
+
+BLOCK_SIZES = st.integers(1, 16)
+
+
+def course_windows(names: list[str], block_size: int) -> tuple[list[list[int]], list[int]]:
+    """The windows as the course's notebook makes them, one after the other."""
+    characters = sorted(set("".join(names)))
+    token_of = {character: token for token, character in enumerate(characters, start=1)}
+    X, Y = [], []
+    for name in names:
+        context = [0] * block_size
+        for token in [*(token_of[character] for character in name), 0]:
+            X.append(context)
+            Y.append(token)
+            context = [*context[1:], token]
+    return X, Y
+
+
+@few
+@given(NAME_LISTS, BLOCK_SIZES)
+def test_windows_are_those_of_the_double_loop_in_order(names: list[str], block_size: int) -> None:
+    X, Y = course_windows(names, block_size)
+    windows = Corpus.from_names(names, block_size).windows()
+    contexts, targets = windows.batch(slice(None))
+    assert len(windows) == len(Y)
+    assert contexts.tolist() == X
+    assert targets.tolist() == Y
+
+
+@few
+@given(NAME_LISTS, BLOCK_SIZES)
+def test_names_come_back_from_the_stream(names: list[str], block_size: int) -> None:
+    assert Corpus.from_names(names, block_size).names() == names
+
+
+@few
+@given(NAME_LISTS, BLOCK_SIZES)
+def test_every_window_knows_its_name(names: list[str], block_size: int) -> None:
+    expected = [number for number, name in enumerate(names) for _ in range(len(name) + 1)]
+    name_of_window = Corpus.from_names(names, block_size).name_of_window()
+    assert name_of_window.dtype == torch.int64
+    assert name_of_window.tolist() == expected
+
+
+def test_the_stream_is_each_name_between_block_size_zeros() -> None:
+    corpus = Corpus.from_names(["BA", "C"], block_size=2)
+    assert corpus.stream.tolist() == [0, 0, 2, 1, 0, 0, 3, 0, 0]
+
+
+def test_a_character_costs_no_more_than_two_bytes_in_the_default_names() -> None:
+    corpus = Corpus.from_names(read_names(ROOT / "data/prenoms.txt").names, 8)
+    stored = corpus.stream.numel() * corpus.stream.element_size()
+    assert stored / len(corpus.windows()) < 2.1
+
+
+def test_a_full_stop_in_a_name_is_a_character_and_no_end() -> None:
+    corpus = Corpus.from_names(["A.B", ".", "B"], block_size=3)
+    assert corpus.vocabulary.encode(".") != [END]
+    assert corpus.names() == ["A.B", ".", "B"]
+
+
+def test_the_default_names_are_the_ones_described() -> None:
+    listed = read_names(ROOT / "data/prenoms.txt")
+    corpus = Corpus.from_names(listed.names, block_size=8)
+    assert len(listed.names) == 31_704
+    assert listed.duplicates == 0
+    assert len(corpus.vocabulary.characters) == 45
+    assert len(corpus.windows()) == 240_829
+    assert max(map(len, listed.names)) == 19
+    assert corpus.names() == listed.names
+
+
+@pytest.mark.parametrize(
+    ("characters", "dtype"),
+    [
+        (1, torch.uint8),
+        (255, torch.uint8),
+        (256, torch.int16),
+        (32_767, torch.int16),
+        (32_768, torch.int32),
+    ],
+)
+def test_the_stream_has_the_smallest_integers_that_hold_it(
+    characters: int, dtype: torch.dtype
+) -> None:
+    name = "".join(map(chr, range(0x4E00, 0x4E00 + characters)))
+    corpus = Corpus.from_names([name], block_size=2)
+    assert corpus.stream.dtype == dtype
+    assert corpus.stream.max().item() == characters
+    assert corpus.names() == [name]
+
+
+def test_characters_beyond_sixteen_bits_are_one_character_each() -> None:
+    corpus = Corpus.from_names(["𝔸𐌰", "𐌰é"], block_size=2)
+    assert corpus.vocabulary.characters == "é𐌰𝔸"
+    assert corpus.names() == ["𝔸𐌰", "𐌰é"]
+
+
+def test_the_vocabulary_is_in_code_point_order_and_counts_the_end() -> None:
+    vocabulary = Corpus.from_names(["ÉB", "ab", "B"], block_size=2).vocabulary
+    assert vocabulary.characters == "BabÉ"
+    assert len(vocabulary) == 5
+    assert vocabulary.symbols() == [".", "B", "a", "b", "É"]
+
+
+def test_encode_and_decode_are_each_others_inverse() -> None:
+    vocabulary = Vocabulary("ABC")
+    assert vocabulary.encode("CAB") == [3, 1, 2]
+    assert vocabulary.decode([3, 1, 2]) == "CAB"
+    assert vocabulary.decode([]) == ""
+
+
+def test_decode_stops_at_the_first_end() -> None:
+    assert Vocabulary("ABC").decode([1, 2, END, 3, END]) == "AB"
+
+
+def test_encode_raises_for_an_unknown_character() -> None:
+    with pytest.raises(KeyError):
+        Vocabulary("ABC").encode("ABD")
+
+
+def test_a_stream_can_be_encoded_with_a_larger_vocabulary() -> None:
+    corpus = small_corpus()
+    stream = encode_stream(["ZOÉ", "IDA"], corpus.vocabulary, corpus.block_size)
+    assert Corpus(stream, corpus.vocabulary, corpus.block_size).names() == ["ZOÉ", "IDA"]
+    assert stream.dtype == corpus.stream.dtype
+
+
+def test_batch_picks_windows_by_index_or_slice() -> None:
+    windows = small_corpus().windows()
+    contexts, targets = windows.batch(slice(None))
+    index = torch.tensor([5, 0, 5, 17])
+    for picked, expected in [(index, index), (slice(3, 9), torch.arange(3, 9))]:
+        some_contexts, some_targets = windows.batch(picked)
+        assert some_contexts.dtype == some_targets.dtype == torch.int64
+        assert torch.equal(some_contexts, contexts[expected])
+        assert torch.equal(some_targets, targets[expected])
+
+
+def test_targets_and_previous_tokens_are_those_of_the_windows() -> None:
+    windows = small_corpus().windows()
+    contexts, targets = windows.batch(slice(None))
+    assert torch.equal(windows.targets().long(), targets)
+    assert torch.equal(windows.previous().long(), contexts[:, -1])
+
+
+def test_where_keeps_the_masked_windows_in_order_over_the_same_stream() -> None:
+    windows = small_corpus().windows()
+    mask = torch.arange(len(windows)) % 3 == 1
+    chosen = windows.where(mask)
+    assert len(chosen) == mask.sum().item()
+    assert torch.equal(chosen.starts, windows.starts[1::3])
+    assert chosen.stream.data_ptr() == windows.stream.data_ptr()
+
+
+def test_windows_can_be_put_on_a_device() -> None:
+    moved = small_corpus().windows().to(torch.device("meta"))
+    assert moved.stream.is_meta
+    assert moved.starts.is_meta
+
+
+@few
+@given(NAME_LISTS, BLOCK_SIZES)
+def test_a_saved_corpus_is_loaded_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], block_size: int
+) -> None:
+    path = tmp_path_factory.mktemp("corpus") / "dataset.safetensors"
+    corpus = Corpus.from_names(names, block_size)
+    save_corpus(path, corpus)
+    loaded = load_corpus(path)
+    assert loaded.vocabulary == corpus.vocabulary
+    assert loaded.block_size == block_size
+    assert loaded.stream.dtype == corpus.stream.dtype
+    assert torch.equal(loaded.stream, corpus.stream)
+    assert loaded.names() == names
+
+
+@DAMAGED
+def test_a_damaged_corpus_is_refused(tmp_path: Path, damage) -> None:
+    path = tmp_path / "dataset.safetensors"
+    save_corpus(path, small_corpus())
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(path, "dvc repro build_dataset"):
+        load_corpus(path)
+
+
+def test_a_missing_corpus_is_refused(tmp_path: Path) -> None:
+    with refused(tmp_path / "none", "does not exist", "dvc repro build_dataset"):
+        load_corpus(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "lacking"),
+    [
+        ({}, {"characters": "AB", "block_size": 2}, "stream"),
+        ({"stream": torch.zeros(5)}, {"block_size": 2}, "characters"),
+        ({"stream": torch.zeros(5)}, {"characters": "AB"}, "block_size"),
+    ],
+)
+def test_another_safetensors_file_is_no_corpus(
+    tmp_path: Path, tensors: dict, metadata: dict, lacking: str
+) -> None:
+    path = tmp_path / "other.safetensors"
+    save_tensors(path, tensors, metadata)
+    with refused(path, lacking, "dvc repro build_dataset"):
+        load_corpus(path)
+
+
+@pytest.mark.parametrize("metadata", [[], "text", 3, None])
+def test_metadata_that_are_no_mapping_are_refused(tmp_path: Path, metadata: object) -> None:
+    path = tmp_path / "other.safetensors"
+    save_tensors(path, {"stream": torch.zeros(5)}, metadata)
+    with refused(path):
+        load_corpus(path)
+
+
+def test_the_helpers_names_are_worth_testing_with() -> None:
+    corpus = small_corpus()
+    assert len(set(NAMES)) == len(NAMES)
+    assert {".", "'", "-", "É"} <= set(corpus.vocabulary.characters)

@@ -1,0 +1,65 @@
+"""Where to compute, with how many threads, and with which kernels."""
+
+import os
+import platform
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import charlm.devices
+from charlm.devices import available_devices, choose_device, set_up
+from tests.helpers import refused, run_python
+
+
+@pytest.fixture
+def settings() -> Iterator[None]:
+    """Puts back what `set_up` changes."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def test_there_is_always_a_cpu_and_it_is_the_last_choice() -> None:
+    assert available_devices()[-1] == "cpu"
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("available", "chosen"), [(["cuda", "cpu"], "cuda"), (["mps", "cpu"], "mps"), (["cpu"], "cpu")]
+)
+def test_auto_is_the_fastest_device(
+    available: list[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charlm.devices, "available_devices", lambda: available)
+    assert choose_device("auto") == torch.device(chosen)
+
+
+@pytest.mark.parametrize("missing", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charlm.devices, "available_devices", lambda: ["cpu"])
+    with refused("params.yaml", f"device is {missing}", "auto or cpu"):
+        choose_device(missing)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.usefixtures("settings")
+def test_the_threads_are_those_asked_for_and_algorithms_repeatable(threads: int) -> None:
+    assert set_up("cpu", threads) == torch.device("cpu")
+    assert torch.get_num_threads() == threads
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in {"x86_64", "amd64"}, reason="pinned on x86-64 alone"
+)
+def test_importing_the_package_pins_the_kernels_before_torch_chooses() -> None:
+    assert os.environ["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert os.environ["MKL_CBWR"] == "AVX2"
+    code = "import charlm, torch; print(torch.backends.cpu.get_cpu_capability())"
+    chosen = run_python(code, ATEN_CPU_CAPABILITY="", MKL_CBWR="").strip()
+    assert chosen in {"AVX2", "DEFAULT"}  # a processor without AVX2 has no choice

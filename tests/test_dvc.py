@@ -1,0 +1,266 @@
+"""The pipeline under a real `dvc`, as its users drive it."""
+
+import csv
+import json
+import re
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from tests.conftest import FEW, STAGES, Project, Ran
+
+DOWNSTREAM = ["evaluate", "sample", "plot"]
+
+
+def first_run(template: Project) -> Ran:
+    return Ran(0, (template.path / ".git/first-repro.txt").read_text(encoding="utf-8"))
+
+
+def metrics(project: Project, name: str) -> dict[str, dict[str, float]]:
+    text = (project.path / f"metrics/{name}.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def test_repro_runs_all_seven_stages_in_order(template: Project) -> None:
+    assert first_run(template).stages == STAGES
+
+
+def test_repro_writes_all_that_it_declares(template: Project) -> None:
+    written = template.outputs()
+    for path in [
+        "data/dataset.safetensors",
+        "data/split.safetensors",
+        *(f"data/checkpoints/{model}.safetensors" for model in ("fcn", "wavenet")),
+        *(f"data/samples/{model}.csv" for model in ("fcn", "wavenet")),
+        *(f"metrics/{name}.json" for name in ("dataset", "evaluation", "samples")),
+        *(
+            f"plots/{model}_{kind}"
+            for model in ("fcn", "wavenet")
+            for kind in ("history.csv", "loss.png")
+        ),
+        *(f"plots/{name}.png" for name in ("losses", "loss_by_parameters", "embeddings")),
+    ]:
+        assert written.get(path), path
+
+
+def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> None:
+    evaluation = metrics(template, "evaluation")
+    assert list(evaluation) == ["fcn", "wavenet", "uniform", "unigram", "bigram"]
+    for values in evaluation.values():
+        assert list(values) == [
+            "train_loss",
+            "val_loss",
+            "test_loss",
+            "test_loss_stderr",
+            "test_perplexity",
+            "test_bits_per_character",
+            "test_accuracy",
+            "parameters",
+        ]
+    assert metrics(template, "dataset")["names"] == FEW
+    samples = metrics(template, "samples")
+    assert set(samples) == {"names", "fcn", "wavenet"}
+    assert set(samples["fcn"]) == {"unique", "novel", "mean_length"}
+
+
+def test_the_history_has_a_row_for_each_epoch(template: Project) -> None:
+    with (template.path / "plots/fcn_history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["train_loss"]) > 0 and float(row["val_loss"]) > 0 for row in rows)
+
+
+def test_the_samples_tell_name_likelihood_and_novelty(template: Project) -> None:
+    with (template.path / "data/samples/wavenet.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = (template.path / "data/few.txt").read_text(encoding="utf-8").split()
+    assert len(rows) == 20
+    for row in rows:
+        assert row["name"]
+        assert float(row["log_likelihood"]) < 0
+        assert row["in_training"] == str(row["name"] in names)
+
+
+def test_repro_again_does_nothing(project: Project) -> None:
+    ran = project.dvc("repro")
+    assert ran.stages == ran.cached == []
+    assert ran.unchanged == STAGES
+    assert project.git("status", "--short") == ""
+
+
+def test_two_runs_from_nothing_write_the_same_bytes(template: Project, tmp_path: Path) -> None:
+    clone = template.clone(tmp_path / "clone")
+    ran = clone.dvc("repro", "--force", "--no-run-cache")
+    assert ran.stages == STAGES
+    assert clone.outputs() == template.outputs()
+
+
+def test_exp_run_with_another_lr_trains_again_and_going_back_runs_nothing(project: Project) -> None:
+    before = project.outputs()
+    ran = project.dvc("exp", "run", "-S", "lr=0.1", "--name", "slower")
+    assert ran.stages == ["train_fcn", "train_wavenet", *DOWNSTREAM]
+    assert project.outputs() != before
+
+    diff = project.dvc("params", "diff", "--md").text
+    assert re.search(r"lr\s*\|\s*0.2\s*\|\s*0.1", diff)
+    assert "wavenet.test_loss" in project.dvc("metrics", "diff").text
+    shown = project.dvc("exp", "show", "--csv").text
+    assert "slower" in shown
+    assert "wavenet.test_loss" in shown
+
+    project.set(lr="0.2")
+    back = project.dvc("repro")
+    assert back.stages == []
+    assert back.cached == ["train_fcn", "train_wavenet", *DOWNSTREAM]
+    assert project.outputs() == before
+
+
+def test_one_models_size_does_not_train_the_other(project: Project) -> None:
+    assert project.dvc("exp", "run", "-S", "fcn.hidden_dim=12").stages == ["train_fcn", *DOWNSTREAM]
+    assert (
+        metrics(project, "evaluation")["fcn"]["parameters"]
+        != (metrics(project, "evaluation")["wavenet"]["parameters"])
+    )
+
+
+def test_sampling_otherwise_trains_nothing(project: Project) -> None:
+    ran = project.dvc("exp", "run", "-S", "sample.temperature=0.5", "-S", "sample.prefix=MA")
+    assert ran.stages == ["sample"]
+    samples = (project.path / "data/samples/fcn.csv").read_text(encoding="utf-8").splitlines()
+    assert all(line.startswith("MA") for line in samples[1:])
+
+
+def test_epochs_shorten_both_models_and_a_models_own_epochs_only_its_own(project: Project) -> None:
+    ran = project.dvc("exp", "run", "-S", "epochs=1", "-S", "wavenet.epochs=3")
+    assert {"train_fcn", "train_wavenet"} <= set(ran.stages)
+    lengths = {
+        model: len((project.path / f"plots/{model}_history.csv").read_text().splitlines()) - 1
+        for model in ("fcn", "wavenet")
+    }
+    assert lengths == {"fcn": 1, "wavenet": 3}
+
+
+def test_a_changed_list_of_names_is_noticed(project: Project) -> None:
+    names = project.path / "data/few.txt"
+    names.write_text(names.read_text(encoding="utf-8") + "ZOÉLINE\n", encoding="utf-8")
+    assert project.dvc("repro", "split").stages == ["build_dataset", "split"]
+    assert metrics(project, "dataset")["names"] == FEW + 1
+
+
+def test_another_list_in_another_script_runs_everything(project: Project) -> None:
+    roots = ["ΓΕΩΡΓΙΟΣ", "ΜΑΡΙΑ", "ΝΙΚΟΣ", "ΕΛΕΝΗ", "ΙΩΑΝΝΗΣ"]
+    names = [root + ending for root in roots for ending in "ΑΒΓΔΕΖ"]
+    table = "rank,name\n" + "".join(f"{rank},{name}\n" for rank, name in enumerate(names))
+    (project.path / "greek.csv").write_text(table, encoding="utf-8")
+    ran = project.dvc("exp", "run", "-S", "names.path=greek.csv", "-S", "names.column=name")
+    assert ran.stages == STAGES
+    assert metrics(project, "dataset")["names"] == len(names)
+    sampled = (project.path / "data/samples/fcn.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert set("".join(line.split(",")[0] for line in sampled)) <= set("".join(names))
+
+
+def test_a_grid_by_queue_runs_two_at_a_time(project: Project) -> None:
+    grid = ["-S", "sample.temperature=0.5,1.5", "-S", "sample.max_length=5,10"]
+    project.dvc("exp", "run", "--queue", *grid)
+    assert project.dvc("queue", "status").text.count("Queued") == 4
+    before = project.outputs()
+    try:
+        project.dvc("queue", "start", "-j", "2")
+        deadline = time.monotonic() + 300
+        status = ""
+        while status.count("Success") < 4 and "Failed" not in status:
+            assert time.monotonic() < deadline, status
+            time.sleep(1)
+            status = project.dvc("queue", "status").text
+    finally:
+        project.dvc("queue", "stop", "--kill", code=None)
+    assert status.count("Success") == 4, status
+    shown = json.loads(project.dvc("exp", "show", "--json").text)
+    head = next(row for row in shown if row["rev"] != "workspace")
+    runs = [
+        experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["sample"]
+        for experiment in head["experiments"]
+    ]
+    assert sorted((run["temperature"], run["max_length"]) for run in runs) == [
+        (0.5, 5),
+        (0.5, 10),
+        (1.5, 5),
+        (1.5, 10),
+    ]
+    assert project.outputs() == before, "the workspace stays as it was"
+
+
+def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project: Project) -> None:
+    before = project.outputs()
+    project.dvc("exp", "run", "--temp", "--name", "aside", "-S", "sample.temperature=0.5")
+    assert project.git("status", "--short") == ""
+    assert project.outputs() == before
+    project.dvc("exp", "apply", "aside")
+    aside = project.outputs()
+    assert aside != before
+    assert project.dvc("repro", "--force", "--single-item", "sample").stages == ["sample"]
+    assert project.outputs() == aside
+
+
+def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
+    project: Project, tmp_path: Path
+) -> None:
+    project.dvc("exp", "run", "-S", "fcn.lr=0.05")
+    project.commit("A slower fully connected net")
+    clone = project.clone(tmp_path / "clone")
+    assert not (clone.path / "data/checkpoints").is_dir() or not list(
+        (clone.path / "data/checkpoints").glob("*.safetensors")
+    )
+    difference = json.loads(clone.dvc("metrics", "diff", "HEAD~1", "HEAD", "--json").text)
+    assert "fcn.test_loss" in difference["metrics/evaluation.json"]
+    assert "wavenet.test_loss" not in difference["metrics/evaluation.json"]
+    assert "fcn.lr" in clone.dvc("params", "diff", "HEAD~1", "HEAD").text
+    page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
+    html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
+    for title in ("Fully connected net: loss while training", "Validation loss of both models"):
+        assert title in html
+    assert "embeddings.png" in html
+
+
+def test_push_then_pull_and_repro_in_a_fresh_clone_trains_nothing(
+    project: Project, tmp_path: Path
+) -> None:
+    project.dvc("remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    project.commit("A remote")
+    project.dvc("push")
+    clone = project.clone(tmp_path / "clone")
+    clone.dvc("pull")
+    ran = clone.dvc("repro")
+    assert ran.stages == []
+    assert clone.outputs() == project.outputs()
+
+
+def test_the_models_are_artifacts_for_the_registry(project: Project, tmp_path: Path) -> None:
+    for model in ("fcn", "wavenet"):
+        project.git("tag", "--annotate", f"{model}@v1.0.0", "--message", "First version")
+        target = tmp_path / f"{model}.safetensors"
+        project.dvc("artifacts", "get", ".", model, "--out", str(target))
+        checkpoint = project.path / f"data/checkpoints/{model}.safetensors"
+        assert target.read_bytes() == checkpoint.read_bytes()
+    declared = YAML(typ="safe").load(project.path / "dvc.yaml")["artifacts"]
+    assert all(artifact["type"] == "model" and artifact["desc"] for artifact in declared.values())
+
+
+def test_the_graph_has_the_seven_stages(project: Project) -> None:
+    drawn = project.dvc("dag", "--dot").text
+    for before, after in [
+        ("build_dataset", "split"),
+        ("split", "train_fcn"),
+        ("split", "train_wavenet"),
+        ("train_fcn", "evaluate"),
+        ("train_wavenet", "evaluate"),
+        ("train_wavenet", "sample"),
+        ("evaluate", "plot"),
+    ]:
+        assert f'"{before}" -> "{after}"' in drawn
+    assert '"train_fcn" -> "train_wavenet"' not in drawn
+
+
+def test_analytics_are_off(project: Project) -> None:
+    assert project.dvc("config", "core.analytics").text.strip() == "false"

@@ -1,0 +1,118 @@
+"""dvc.yaml says what the stages really are: their modules, parameters and plots."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT, STAGES, Project
+
+# Runs a stage as `python -m stages.NAME` does, and prints which files of the project it imported.
+RECORD = """
+import json, pathlib, runpy, sys
+name, here = sys.argv.pop(), pathlib.Path.cwd()
+runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+files = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+files = {pathlib.Path(file).resolve() for file in files} | {here / f"stages/{name}.py"}
+ours = [str(f.relative_to(here)) for f in files if f.is_relative_to(here)]
+print(json.dumps(sorted(f for f in ours if f.split("/")[0] in ("charlm", "stages"))))
+"""
+
+
+def read_yaml(path: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def declared() -> dict[str, Any]:
+    stages: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")["stages"]
+    return stages
+
+
+def test_the_stages_are_the_seven_of_the_card() -> None:
+    assert list(declared()) == STAGES
+    for name, stage in declared().items():
+        assert stage["cmd"] == f"python -m stages.{name}"
+        assert (ROOT / f"stages/{name}.py").is_file()
+        assert stage["desc"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_modules_that_it_imports(
+    name: str, imported: dict[str, list[str]]
+) -> None:
+    listed = [dep for dep in declared()[name]["deps"] if dep.endswith(".py")]
+    assert sorted(listed) == imported[name]
+
+
+@pytest.fixture(scope="module")
+def imported(template: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    project = template.clone(tmp_path_factory.mktemp("imports") / "clone")
+    recorded = {}
+    for name in STAGES:
+        ran = project.run(sys.executable, "-c", RECORD, name)
+        recorded[name] = json.loads(ran.text.splitlines()[-1])
+    return recorded
+
+
+def test_only_the_stages_own_model_is_imported_when_training(
+    imported: dict[str, list[str]],
+) -> None:
+    assert "charlm/models/wavenet.py" not in imported["train_fcn"]
+    assert "charlm/models/fcn.py" not in imported["train_wavenet"]
+
+
+def test_every_parameter_is_used_by_a_stage() -> None:
+    used = {param for stage in declared().values() for param in stage.get("params", [])}
+    assert used == set(read_yaml(ROOT / "params.yaml"))
+
+
+def test_metrics_and_plots_are_in_git_and_the_rest_in_the_cache() -> None:
+    for stage in declared().values():
+        for kind in ("metrics", "plots"):
+            for entry in stage.get(kind, []):
+                ((path, options),) = entry.items()
+                assert options["cache"] is False, path
+                assert path.startswith(f"{kind}/")
+        assert all(
+            isinstance(out, str) and out.startswith("data/") for out in stage.get("outs", [])
+        )
+
+
+def test_stage_scripts_are_short_enough_to_read_at_a_glance() -> None:
+    for name in STAGES:
+        lines = (ROOT / f"stages/{name}.py").read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 60, name
+
+
+def test_the_library_knows_nothing_of_dvc_or_of_the_stages() -> None:
+    for path in (ROOT / "charlm").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for word in ("import dvc", "from dvc", "import stages", "from stages"):
+            assert word not in text, path
+        if path.name != "params.py":
+            assert "load_params" not in text, path
+
+
+def test_what_is_committed_is_true_for_the_code_beside_it() -> None:
+    """The committed dvc.lock agrees with the dependencies, metrics and plots in the tree."""
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # A clone that has pulled nothing lacks what DVC caches; all else must agree.
+    missing_is_fine = {"changed outs", "changed deps"}
+    for stage, changes in json.loads(status.stdout).items():
+        for change in changes:
+            assert isinstance(change, dict), (stage, change)
+            for kind, paths in change.items():
+                assert kind in missing_is_fine, (stage, change)
+                for path, state in paths.items():
+                    assert state in {"deleted", "not in cache"}, (stage, path, state)
+                    assert path.startswith("data/"), (stage, path, state)

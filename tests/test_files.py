@@ -1,0 +1,174 @@
+"""Files written whole or not at all."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from charlm.files import (
+    load_tensors,
+    replacing,
+    save_tensors,
+    write_csv,
+    write_json,
+    write_text,
+)
+from tests.helpers import DAMAGED, bytes_of_two_processes, refused, write_evil_pickle
+
+SAVE = """
+import sys
+from pathlib import Path
+import charlm
+import torch
+from charlm.files import save_tensors
+tensors = {name: torch.arange(5) * index for index, name in enumerate("xyzabc")}
+save_tensors(Path(sys.argv[1]), tensors, {key: {key: 1} for key in sorted(set("abcdefghij"))})
+"""
+
+
+def test_replacing_puts_the_new_file_in_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_makes_the_folders_above(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_replacing_leaves_the_old_file_on_an_exception(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as partial:
+        partial.write_text("half of the ne")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), replacing(tmp_path / "file") as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_writes_beside_the_file_in_a_folder_that_git_ignores(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file") as partial:
+        partial.write_text("new")
+        assert partial.parent.parent == tmp_path
+        assert partial.parent.name.startswith(".partial-")
+
+
+def test_replacing_does_not_write_through_a_link(tmp_path: Path) -> None:
+    cached, path = tmp_path / "cached", tmp_path / "file"
+    cached.write_text("old")
+    path.symlink_to(cached)
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert cached.read_text() == "old"
+    assert path.read_text() == "new"
+    assert not path.is_symlink()
+
+
+def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "ZOÉ\nB\n")
+    assert (tmp_path / "file").read_bytes() == b"ZO\xc3\x89\nB\n"
+
+
+def test_json_is_indented_readable_and_in_the_order_given(tmp_path: Path) -> None:
+    write_json(tmp_path / "file", {"b": 1, "a": {"é": 0.25}})
+    expected = '{\n  "b": 1,\n  "a": {\n    "é": 0.25\n  }\n}\n'
+    assert (tmp_path / "file").read_text(encoding="utf-8") == expected
+
+
+def test_csv_has_no_index_and_six_decimals(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["ZOÉ", "A,B"], "x": [1 / 3, 2.0], "n": [1, 2], "b": [True] * 2})
+    write_csv(tmp_path / "file", table)
+    expected = 'name,x,n,b\nZOÉ,0.333333,1,True\n"A,B",2.000000,2,True\n'
+    assert (tmp_path / "file").read_bytes() == expected.encode()
+
+
+def test_two_processes_write_the_same_tensors_as_the_same_bytes(tmp_path: Path) -> None:
+    first, second = bytes_of_two_processes(SAVE, tmp_path)
+    assert first == second
+
+
+def test_the_order_of_the_metadata_does_not_matter(tmp_path: Path) -> None:
+    tensors = {"x": torch.arange(3)}
+    save_tensors(tmp_path / "one", tensors, {"a": 1, "b": 2})
+    save_tensors(tmp_path / "two", tensors, {"b": 2, "a": 1})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_tensors_and_metadata_are_loaded_as_they_were(tmp_path: Path) -> None:
+    tensors = {
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "number": torch.tensor(3),
+    }
+    metadata = {"text": "É中", "number": 3, "mapping": {"b": [1, None]}}
+    save_tensors(tmp_path / "file", tensors, metadata)
+    loaded, loaded_metadata = load_tensors(tmp_path / "file", "make it")
+    assert loaded_metadata == metadata
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+
+
+def test_a_missing_file_is_refused_with_what_makes_it(tmp_path: Path) -> None:
+    with refused(tmp_path / "none", "does not exist", "make it so"):
+        load_tensors(tmp_path / "none", "make it so")
+
+
+@DAMAGED
+def test_a_damaged_file_is_refused_with_what_makes_it(tmp_path: Path, damage) -> None:
+    path = tmp_path / "file"
+    save_tensors(path, {"x": torch.arange(9)}, {"a": 1})
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(path, "make it so"):
+        load_tensors(path, "make it so")
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"charlm": "{"}, {"charlm": ""}])
+def test_safetensors_of_another_project_are_refused(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    path = tmp_path / "file"
+    safetensors.torch.save_file({"x": torch.arange(3)}, path, metadata)
+    with refused(path, "make it so"):
+        load_tensors(path, "make it so")
+
+
+def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    safetensors.torch.save_file({"x": torch.arange(3)}, path, {"charlm": "[" * 100_000})
+    with refused(path, "make it so"):
+        load_tensors(path, "make it so")
+
+
+def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    write_evil_pickle(tmp_path / "file", trace=tmp_path / "trace")
+    with refused(tmp_path / "file"):
+        load_tensors(tmp_path / "file", "make it so")
+    assert not (tmp_path / "trace").exists()

@@ -1,0 +1,422 @@
+"""Reading and checking params.yaml."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from charlm.errors import InputError
+from charlm.params import MODELS, Params, Section, load_params
+from tests.helpers import ROOT, few, refused
+
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+DEFAULTS = YAML(typ="safe", pure=True).load(TEXT)
+LEAVES = [
+    f"{name}.{leaf}" if leaf else name
+    for name, value in DEFAULTS.items()
+    for leaf in (value if isinstance(value, dict) else [""])
+]
+
+
+def put(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def line_of(parameter: str) -> int:
+    """The line of `params.yaml` that a parameter stands in, from 1."""
+    section, _, key = parameter.rpartition(".")
+    inside = ""
+    for number, line in enumerate(TEXT.splitlines(), start=1):
+        found = re.match(r"( *)(\w+):", line)
+        if found and not found[1]:
+            inside = found[2]
+        if found and found[2] == key and (inside == section if section else not found[1]):
+            return number
+    raise AssertionError(parameter)
+
+
+def with_value(parameter: str, value: str) -> str:
+    """`params.yaml` with another value, as YAML, for one parameter."""
+    lines = TEXT.splitlines(keepends=True)
+    number = line_of(parameter) - 1
+    key, comment = re.fullmatch(r"( *\w+:)[^#]*(#.*)?\n", lines[number]).groups()
+    lines[number] = f"{key} {value} {comment or ''}\n"
+    return "".join(lines)
+
+
+def load_with(folder: Path, parameter: str, value: str) -> Params:
+    return load_params(put(folder, with_value(parameter, value)))
+
+
+def test_the_defaults_are_the_courses() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.seed == 1
+    assert params.names.path == "data/prenoms.txt"
+    assert params.names.column is None
+    assert params.block_size == 8
+    assert params.batch_size == 256
+    assert params.lr == 0.2
+    assert params.epochs == 50
+    assert params.device == "auto"
+    assert (params.split.by, params.split.train, params.split.val) == ("window", 0.8, 0.1)
+    assert (params.fcn.lr, params.fcn.epochs) == (None, None)
+    assert (params.fcn.embed_dim, params.fcn.hidden_dim) == (10, 300)
+    assert (params.wavenet.lr, params.wavenet.epochs) == (None, None)
+    assert (params.wavenet.embed_dim, params.wavenet.hidden_dim) == (10, 128)
+    assert (params.sample.count, params.sample.temperature) == (1000, 1.0)
+    assert (params.sample.prefix, params.sample.max_length) == ("", 30)
+
+
+def test_the_file_holds_every_parameter_and_no_other() -> None:
+    known = [
+        f"{name}.{leaf}" if leaf else name
+        for name, field in Params.model_fields.items()
+        for leaf in getattr(field.annotation, "model_fields", [""])
+    ]
+    assert known == LEAVES
+
+
+@pytest.mark.parametrize("parameter", LEAVES)
+def test_every_parameter_has_a_comment_that_says_what_it_is(parameter: str) -> None:
+    line = TEXT.splitlines()[line_of(parameter) - 1]
+    _, mark, comment = line.partition("#")
+    assert mark
+    assert len(comment.split()) >= 2
+
+
+def test_what_a_model_leaves_empty_is_shared(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    for model in MODELS:
+        assert (params.model(model).lr, params.model(model).epochs) == (0.2, 50)
+    text = with_value("lr", "0.5").replace("epochs: 50", "epochs: 7")
+    params = load_params(put(tmp_path, text))
+    for model in MODELS:
+        assert (params.model(model).lr, params.model(model).epochs) == (0.5, 7)
+
+
+def test_a_models_own_values_hold_for_it_alone(tmp_path: Path) -> None:
+    own = load_with(tmp_path, "wavenet.epochs", "40")
+    assert own.model("wavenet").epochs == 40
+    assert own.model("fcn").epochs == 50
+    own = load_with(tmp_path, "fcn.lr", "0.05")
+    assert own.model("fcn").lr == 0.05
+    assert own.model("wavenet").lr == 0.2
+
+
+def test_a_models_settings_are_what_its_constructor_takes() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.model("fcn").hyperparameters == {"embed_dim": 10, "hidden_dim": 300}
+    assert params.model("wavenet").hyperparameters == {"embed_dim": 10, "hidden_dim": 128}
+    assert MODELS == ("fcn", "wavenet")
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("1e-3", 0.001), ("1E-3", 0.001), ("1", 1.0), (".5", 0.5), ("2.5e2", 250)]
+)
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, value: str, number: float) -> None:
+    assert load_with(tmp_path, "lr", value).lr == number
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("seed", "0"),
+        ("seed", str(2**63 - 1)),
+        ("names.column", "prénom"),
+        ("names.column", '"1"'),
+        ("block_size", "1"),
+        ("block_size", "1024"),
+        ("lr", "1e30"),
+        ("device", "cuda"),
+        ("split.by", "name"),
+        ("sample.prefix", ""),
+        ("sample.prefix", "null"),
+        ("sample.prefix", "MARIE"),
+        ("sample.prefix", '" "'),
+        ("sample.temperature", "100"),
+    ],
+)
+def test_values_at_the_edge_of_the_range_are_taken(
+    tmp_path: Path, parameter: str, value: str
+) -> None:
+    load_with(tmp_path, parameter, value)
+
+
+WRONG_TYPES = [
+    (parameter, value)
+    for parameter in LEAVES
+    for value in ["[1]", "{a: 1}", "true", "2001-01-01", "'text'", "''", "1.5", "-1", "0", ".nan"]
+    if not (parameter in {"names.path", "names.column"} and value == "'text'")
+    and not (parameter == "sample.prefix" and value in {"'text'", "''"})
+    and not (parameter.endswith("lr") and value == "1.5")
+    and not (parameter == "sample.temperature" and value == "1.5")
+    and not (parameter == "seed" and value == "0")
+]
+
+
+@pytest.mark.parametrize("parameter", LEAVES)
+def test_an_error_names_file_line_and_parameter_whatever_is_wrong(
+    tmp_path: Path, parameter: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    for value in (value for name, value in WRONG_TYPES if name == parameter):
+        with refused(f"{path}, line {line_of(parameter)}: {parameter} is ", "it must be "):
+            load_with(tmp_path, parameter, value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "expected"),
+    [
+        ("seed", str(2**63), "from 0 to 2**63 - 1"),
+        ("seed", "1.0", "whole number"),
+        ("seed", "", "seed is empty"),
+        ("seed", "'1'", "seed is '1'"),
+        ("block_size", "6", "a power of two"),
+        ("block_size", "2048", "1024"),
+        ("batch_size", "0", "at least 1"),
+        ("batch_size", "256.0", "whole number"),
+        ("lr", "0", "above 0"),
+        ("lr", ".inf", "such as 0.2"),
+        ("lr", "0,2", "such as 0.2"),
+        ("epochs", "2147483648", "whole number"),
+        ("device", "gpu", "auto, cpu, cuda or mps"),
+        ("threads", "0", "from 1 to 1024"),
+        ("split.by", "names", "window or name"),
+        ("split.train", "80", "between 0 and 1"),
+        ("split.val", "1", "between 0 and 1"),
+        ("fcn.lr", "0", "empty for the shared lr"),
+        ("fcn.epochs", "0", "empty for the shared epochs"),
+        ("wavenet.hidden_dim", "", "whole number"),
+        ("names.path", "", "the path of a list of names"),
+        ("names.column", "3", "in quotes"),
+        ("sample.temperature", "0", "above 0"),
+        ("sample.prefix", "007", "in quotes"),
+        ("sample.max_length", "no", "whole number"),
+    ],
+)
+def test_an_error_says_what_to_give_instead(
+    tmp_path: Path, parameter: str, value: str, expected: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    with refused(f"{path}, line {line_of(parameter)}: {parameter} is ", expected):
+        load_with(tmp_path, parameter, value)
+
+
+def test_a_long_value_is_cut_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_with(tmp_path, "lr", '"' + 10_000 * "x" + '"')
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(("train", "val"), [("0.9", "0.1"), ("0.7", "0.3"), ("0.9", "0.9")])
+def test_a_split_that_leaves_no_test_set_is_refused(tmp_path: Path, train: str, val: str) -> None:
+    text = TEXT.replace("train: 0.8", f"train: {train}").replace("val: 0.1", f"val: {val}")
+    line = line_of("split.by") - 1
+    with refused(f"line {line}:", f"split.train {train}", f"split.val {val}", "no test set"):
+        load_params(put(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("written", "nearest"),
+    [
+        ("batchsize", "batch_size"),
+        ("epoch", "epochs"),
+        ("hidden_dim", "fcn.hidden_dim"),
+        ("temperature", "sample.temperature"),
+        ("Seed", "seed"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_nearest(
+    tmp_path: Path, written: str, nearest: str
+) -> None:
+    path = put(tmp_path, f"{TEXT}{written}: 1\n")
+    last = len(TEXT.splitlines()) + 1
+    with refused(f"{path}, line {last}: unknown parameter {written}; did you mean {nearest}?"):
+        load_params(path)
+
+
+def test_an_unknown_parameter_in_a_section_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    path = put(tmp_path, TEXT.replace("  hidden_dim: 300", "  hiden_dim: 300"))
+    line = line_of("fcn.hidden_dim")
+    with refused(f"{path}, line {line}: unknown parameter fcn.hiden_dim", "fcn.hidden_dim?"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("parameter", LEAVES)
+def test_a_missing_parameter_is_named(tmp_path: Path, parameter: str) -> None:
+    lines = TEXT.splitlines(keepends=True)
+    del lines[line_of(parameter) - 1]
+    with refused(tmp_path / "params.yaml", f"{parameter} is missing; give it "):
+        load_params(put(tmp_path, "".join(lines)))
+
+
+@pytest.mark.parametrize("section", [name for name, v in DEFAULTS.items() if isinstance(v, dict)])
+@pytest.mark.parametrize("value", ["", "3", "[1, 2]", "text"])
+def test_a_section_that_is_no_mapping_is_refused(tmp_path: Path, section: str, value: str) -> None:
+    path = put(tmp_path, in_one_line({**DEFAULTS, section: "@"}).replace('"@"', value))
+    keys = ", ".join(DEFAULTS[section])
+    with refused(path, f"{section} is ", f"a section with the keys {keys}"):
+        load_params(path)
+
+
+def in_one_line(values: dict[str, Any]) -> str:
+    """The parameters as YAML, each section in a line."""
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- 1\n- 2\n", "text", "3", "null"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with refused(tmp_path / "params.yaml", "a mapping of parameters"):
+        load_params(put(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (TEXT + "seed: 2\n", len(TEXT.splitlines()) + 1),
+        (TEXT.replace("  embed_dim: 10", "  lr: 1", 1), line_of("fcn.embed_dim")),
+        (TEXT + "a: b: c\n", len(TEXT.splitlines()) + 1),
+        (TEXT.replace("seed: 1 ", "seed: [1 "), None),
+        (TEXT.replace("seed: 1 ", "seed: 'x "), None),
+        (TEXT.replace("seed: 1 ", "seed: *x "), line_of("seed")),
+        (TEXT.replace("seed: 1 ", "seed: !x 1 "), line_of("seed")),
+        (TEXT + "\t\n", None),
+        (TEXT + "---\nseed: 1\n", len(TEXT.splitlines()) + 1),
+    ],
+    ids=[
+        "repeated parameter",
+        "repeated in a section",
+        "two colons",
+        "open list",
+        "open quote",
+        "unknown alias",
+        "unknown tag",
+        "tab",
+        "second document",
+    ],
+)
+def test_yaml_that_is_not_valid_is_refused(tmp_path: Path, text: str, line: int | None) -> None:
+    place = f", line {line}: not valid YAML" if line else ", line "
+    with refused(f"{tmp_path / 'params.yaml'}{place}"):
+        load_params(put(tmp_path, text))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with refused(tmp_path / "none.yaml", "does not exist", "git checkout"):
+        load_params(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("content", [b"seed: \xff\n", b"seed: \0\n"])
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with refused(path, "cannot be read"):
+        load_params(path)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with refused(tmp_path, "cannot be read"):
+        load_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [TEXT.replace("\n", "\r\n"), "\ufeff" + TEXT, in_one_line(DEFAULTS)],
+    ids=["CRLF", "byte order mark", "sections in a line"],
+)
+def test_the_same_values_written_otherwise_are_read_alike(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode())
+    assert load_params(path) == load_params(ROOT / "params.yaml")
+
+
+def test_parameters_cannot_be_changed_once_they_are_read() -> None:
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 2
+
+
+@pytest.mark.parametrize("value", ["2001-99-99", "2001-12-14t99:59:43.10-05:00"])
+def test_a_date_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
+    with refused(tmp_path / "params.yaml"):
+        load_with(tmp_path, "names.column", value)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "0x" + "f" * 5000], ids=["decimal", "hexadecimal"])
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path, value: str) -> None:
+    with refused(tmp_path / "params.yaml"):
+        load_with(tmp_path, "seed", value)
+
+
+@pytest.mark.parametrize("value", ["!!int x", "!!float x", "!!bool x"])
+def test_a_tag_that_does_not_fit_its_value_is_refused(tmp_path: Path, value: str) -> None:
+    with refused(tmp_path / "params.yaml"):
+        load_with(tmp_path, "seed", value)
+
+
+def test_lists_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
+    with refused(tmp_path / "params.yaml"):
+        load_with(tmp_path, "seed", "[" * 900 + "]" * 900)
+
+
+def test_an_unknown_parameter_with_a_line_end_leaves_the_error_in_one_line(tmp_path: Path) -> None:
+    with refused(tmp_path / "params.yaml", "unknown parameter"):
+        load_params(put(tmp_path, TEXT + '"a\\nb": 1\n'))
+
+
+def test_a_repeated_parameter_with_line_ends_leaves_the_error_in_one_line(tmp_path: Path) -> None:
+    with refused(tmp_path / "params.yaml", "seed"):
+        load_params(put(tmp_path, TEXT + 'seed: "a\\nb"\n'))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+).map(json.dumps)
+PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12)
+
+
+@settings(few, max_examples=150)
+@given(st.sampled_from([*LEAVES, *DEFAULTS]), VALUES | PLAIN)
+@example("fcn", '{"lr": null, "epochs": null, "embed_dim": 10, "hidden_dim": 300, "é": 1}')
+@example("sample", "{1: 2, null: 3, [a, b]: 4}")
+@example("names", "&x {path: *x, column: *x}")
+@example("seed", "{? [1] : 2, <<: {a: 1}}")
+@example("split", '{by: window, train: "0.8", val: 0.1}')
+@example("names.path", '"\\ud800"')
+@example("seed", "!!binary aGk=")
+@example("seed", "!!set {a, b}")
+def test_any_value_is_taken_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, parameter: str, value: str
+) -> None:
+    name, _, leaf = parameter.partition(".")
+    replaced = {**DEFAULTS, name: {**DEFAULTS[name], leaf: "@"} if leaf else "@"}
+    path = put(tmp_path_factory.mktemp("params"), in_one_line(replaced).replace('"@"', value))
+    try:
+        params = load_params(path)
+    except InputError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(params, Params)
+
+
+def test_every_parameter_says_what_it_must_be() -> None:
+    def check(section: type[Section]) -> None:
+        for name, field in section.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                check(kind)
+            else:
+                assert field.description, name
+
+    check(Params)

@@ -1,0 +1,113 @@
+"""How training is coming along."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from charlm.progress import Progress
+from charlm.training import Epoch
+
+
+class Terminal(io.StringIO):
+    """A text stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def report(epochs: int, done: int = 0, batches: int = 7) -> None:
+    """Go through a whole training, or the rest of one."""
+    with Progress("Net A", epochs, batches, done) as progress:
+        for number in range(done + 1, epochs + 1):
+            progress.batches(batches - 2)
+            progress.batches(2)
+            progress.epoch(Epoch(number, 3 - number / 100, 3.5 - number / 100))
+
+
+def lines(capsys: pytest.CaptureFixture[str], epochs: int, done: int = 0) -> list[str]:
+    report(epochs, done)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\r" not in err
+    return err.splitlines()
+
+
+def shown_epochs(written: list[str]) -> list[int]:
+    return [int(re.search(r"epoch (\d+)/", line)[1]) for line in written]
+
+
+@pytest.mark.parametrize("epochs", [20, 50, 100, 1000])
+def test_a_log_has_about_ten_lines(capsys: pytest.CaptureFixture[str], epochs: int) -> None:
+    shown = shown_epochs(lines(capsys, epochs))
+    assert 9 <= len(shown) <= 12
+    assert shown == sorted(set(shown))
+    assert (shown[0], shown[-1]) == (1, epochs)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9])
+def test_a_short_training_has_a_line_an_epoch(
+    capsys: pytest.CaptureFixture[str], epochs: int
+) -> None:
+    assert shown_epochs(lines(capsys, epochs)) == list(range(1, epochs + 1))
+
+
+def test_a_line_tells_model_epoch_losses_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    last = lines(capsys, 50)[-1]
+    assert re.fullmatch(r"Net A, epoch 50/50: train 2\.5000, val 3\.0000, 0 s left", last)
+
+
+def test_a_training_taken_up_again_shows_its_first_and_last_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = shown_epochs(lines(capsys, 50, done=23))
+    assert (shown[0], shown[-1]) == (24, 50)
+    assert len(shown) <= 8
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_finished_training_can_be_taken_up(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    report(epochs=3, done=3)
+    assert ("epoch 3/3" in sys.stderr.getvalue()) == terminal
+
+
+def test_a_terminal_shows_a_bar_with_epoch_losses_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    report(epochs=3)
+    drawn = terminal.getvalue().split("\r")
+    assert any("Net A, epoch 1/3 |" in bar and "  0%" in bar for bar in drawn)
+    (after_the_first, *_) = [bar for bar in drawn if "train 2.9900, val 3.4900" in bar]
+    assert "Net A, epoch 2/3 |" in after_the_first
+    assert " 33%" in after_the_first
+    assert re.search(r"\d\d:\d\d left", after_the_first)
+    assert "epoch 3/3 |" in drawn[-1]
+    assert "100%" in drawn[-1]
+    assert "train 2.9700, val 3.4700" in drawn[-1]
+    assert drawn[-1].endswith("\n")
+    assert terminal.getvalue().count("\n") == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_the_bar_of_a_training_taken_up_again_starts_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    report(epochs=4, done=2)
+    first = sys.stderr.getvalue().split("\r")[1]
+    assert "epoch 3/4 |" in first
+    assert " 50%" in first
+
+
+def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(RuntimeError), Progress("Net A", 3, 7, 0) as progress:
+        raise RuntimeError
+    assert sys.stderr.getvalue().endswith("\n")
+    assert progress.bar.disable

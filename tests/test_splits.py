@@ -1,0 +1,166 @@
+"""Dealing windows out to training, validation and test."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from charlm.corpus import Corpus
+from charlm.errors import InputError
+from charlm.files import save_tensors
+from charlm.randomness import generator
+from charlm.splits import Part, load_split, save_split, split_windows
+from tests.helpers import DAMAGED, few, refused, small_corpus
+
+BY = pytest.mark.parametrize("by", ["window", "name"])
+
+
+def split(
+    corpus: Corpus, by: str = "window", train: float = 0.6, val: float = 0.2, seed: int = 1
+) -> Tensor:
+    return split_windows(corpus, by, train, val, generator(seed, "split"))
+
+
+def sizes(parts: Tensor) -> list[int]:
+    return [int((parts == part).sum()) for part in Part]
+
+
+def parts_by_name(corpus: Corpus, parts: Tensor) -> list[set[int]]:
+    """For each name, the parts that its windows are in."""
+    found: list[set[int]] = [set() for _ in corpus.names()]
+    for name, part in zip(corpus.name_of_window().tolist(), parts.tolist(), strict=True):
+        found[name].add(part)
+    return found
+
+
+@BY
+def test_every_window_is_in_just_one_part(by: str) -> None:
+    corpus = small_corpus()
+    parts = split(corpus, by)
+    assert parts.dtype == torch.uint8
+    assert parts.shape == (len(corpus.windows()),)
+    assert set(parts.tolist()) == {Part.TRAIN, Part.VAL, Part.TEST}
+
+
+def test_by_window_the_sizes_are_the_fractions() -> None:
+    corpus = Corpus.from_names(["A" * 99] * 10, 2)  # a thousand windows
+    assert sizes(split(corpus, train=0.8, val=0.1)) == [800, 100, 100]
+    assert sizes(split(corpus, train=0.5, val=0.25)) == [500, 250, 250]
+
+
+def test_by_window_a_name_lies_on_several_sides() -> None:
+    corpus = small_corpus()
+    assert any(len(parts) > 1 for parts in parts_by_name(corpus, split(corpus)))
+
+
+def test_by_name_all_windows_of_a_name_are_on_one_side() -> None:
+    corpus = small_corpus()
+    found = parts_by_name(corpus, split(corpus, "name"))
+    assert all(len(parts) == 1 for parts in found)
+    of_names = torch.tensor([next(iter(parts)) for parts in found])
+    assert sizes(of_names) == [17, 5, 6]  # of 28
+
+
+@few
+@given(
+    st.sampled_from(["window", "name"]),
+    st.floats(0.01, 0.98),
+    st.floats(0.01, 0.98),
+    st.integers(0, 2**63 - 1),
+)
+def test_any_fractions_are_met_or_refused(by: str, train: float, val: float, seed: int) -> None:
+    val = min(val, 0.99 - train)
+    corpus = small_corpus()
+    count = len(corpus.windows()) if by == "window" else len(corpus.names())
+    first, second = round(count * train), round(count * (train + val))
+    expected = [first, second - first, count - second]
+    try:
+        parts = split(corpus, by, train, val, seed)
+    except InputError as error:
+        assert 0 in expected
+        assert "\n" not in str(error)
+        return
+    assert 0 not in expected
+    if by == "name":
+        found = parts_by_name(corpus, parts)
+        assert all(len(of_name) == 1 for of_name in found)
+        parts = torch.tensor([next(iter(of_name)) for of_name in found])
+    assert sizes(parts) == expected
+
+
+@BY
+def test_the_seed_alone_decides(by: str) -> None:
+    corpus = small_corpus()
+    torch.manual_seed(3)
+    first = split(corpus, by)
+    torch.manual_seed(4)
+    assert torch.equal(first, split(corpus, by))
+    assert not torch.equal(first, split(corpus, by, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("by", "pinned"), [("window", "47978c99ecd52573"), ("name", "aecb0fdba2da01a1")]
+)
+def test_the_split_of_seed_1_is_the_same_everywhere(by: str, pinned: str) -> None:
+    parts = split(small_corpus(), by)
+    assert hashlib.sha256(bytes(parts.tolist())).hexdigest()[:16] == pinned
+
+
+def test_windows_are_dealt_out_at_random_and_not_in_order() -> None:
+    parts = split(small_corpus())
+    first_half, second_half = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    for half in (first_half, second_half):
+        assert set(half.tolist()) == set(Part)
+    assert parts.tolist() != sorted(parts.tolist())
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "empty"), [(0.9, 0.05, "val"), (0.1, 0.8, "train"), (0.4, 0.5, "test")]
+)
+@BY
+def test_an_empty_part_is_refused(by: str, train: float, val: float, empty: str) -> None:
+    corpus = Corpus.from_names(["A", "B", "C"] if by == "name" else ["AB"], 2)  # three of each
+    with refused("params.yaml", "split.train", "split.val", f"no {empty} set", f"by {by}"):
+        split(corpus, by, train, val)
+
+
+def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path) -> None:
+    corpus = small_corpus()
+    parts = split(corpus)
+    save_split(tmp_path / "split.safetensors", parts)
+    loaded = load_split(tmp_path / "split.safetensors", corpus)
+    assert loaded.dtype == torch.uint8
+    assert torch.equal(loaded, parts)
+
+
+def test_a_split_of_another_corpus_is_refused(tmp_path: Path) -> None:
+    corpus = small_corpus()
+    save_split(tmp_path / "split.safetensors", split(corpus)[:-1])
+    with refused(tmp_path, f"{len(corpus.windows()):,} windows", "dvc repro split"):
+        load_split(tmp_path / "split.safetensors", corpus)
+
+
+@DAMAGED
+def test_a_damaged_split_is_refused(tmp_path: Path, damage) -> None:
+    path = tmp_path / "split.safetensors"
+    save_split(path, split(small_corpus()))
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(path, "dvc repro split"):
+        load_split(path, small_corpus())
+
+
+def test_a_missing_split_is_refused(tmp_path: Path) -> None:
+    with refused(tmp_path / "none", "does not exist", "dvc repro split"):
+        load_split(tmp_path / "none", small_corpus())
+
+
+@pytest.mark.parametrize("tensors", [{"other": torch.zeros(3)}, {"part": torch.tensor(3)}])
+def test_another_safetensors_file_is_no_split(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    path = tmp_path / "other.safetensors"
+    save_tensors(path, tensors, {})
+    with refused(path, "dvc repro split"):
+        load_split(path, small_corpus())

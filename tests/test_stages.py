@@ -1,0 +1,285 @@
+"""The stages by themselves: bad input, interruptions, and what they show while they train."""
+
+import gzip
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, Ran
+
+
+def refused(ran: Ran) -> str:
+    """The one line that a refusing stage prints."""
+    assert ran.code == 1, ran.text
+    (line,) = ran.text.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("stage", "parameters", "expected"),
+    [
+        ("train_fcn", {"lr": "abc"}, ["params.yaml, line 12", "lr is 'abc'", "number above 0"]),
+        ("train_fcn", {"lr": "-1"}, ["params.yaml, line 12", "lr is -1", "number above 0"]),
+        ("train_wavenet", {"block_size": "6"}, ["line 10", "block_size is 6", "power of two"]),
+        ("build_dataset", {"block_size": "6"}, ["line 10", "block_size is 6", "WaveNet"]),
+        ("train_wavenet", {"device": "cuda"}, ["device is cuda", "auto or cpu"]),
+        ("split", {"split.train": "0.9"}, ["0.9", "leave no test set"]),
+        ("split", {"split.val": "0.0001"}, ["split.val 0.0001", "leave no val set"]),
+        ("evaluate", {"fcn.epochs": "2.5"}, ["line 24", "fcn.epochs is 2.5", "whole number"]),
+        ("sample", {"sample.prefix": "Ж"}, ["sample.prefix 'Ж'", "known characters"]),
+        ("build_dataset", {"names.path": "nope.txt"}, ["nope.txt does not exist", "names.path"]),
+        ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt holds no names"]),
+        ("build_dataset", {"names.path": "one.txt"}, ["one.txt holds one name only"]),
+        ("build_dataset", {"names.path": "latin.txt"}, ["latin.txt, line 2", "UTF-8", "iconv"]),
+        (
+            "build_dataset",
+            {"names.path": "table.csv", "names.column": "nom"},
+            ["table.csv, line 1", "no column 'nom'", "rank, name"],
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_and_nothing_is_lost(
+    checkout: Project, stage: str, parameters: dict[str, str], expected: list[str]
+) -> None:
+    params = checkout.path / "params.yaml"
+    before, text = checkout.outputs(), params.read_text(encoding="utf-8")
+    try:
+        checkout.set(**{name.replace(".", "__"): value for name, value in parameters.items()})
+        line = refused(checkout.stage(stage, code=1))
+    finally:
+        params.write_text(text, encoding="utf-8")
+    for words in expected:
+        assert words in line
+    assert checkout.outputs() == before
+
+
+@pytest.fixture(scope="module")
+def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the small project with bad lists of names; each test leaves it as it was."""
+    target = tmp_path_factory.mktemp("checkout") / "project"
+    shutil.copytree(template.path, target, symlinks=True)
+    (target / "empty.txt").write_text("\n \n")
+    (target / "one.txt").write_text("ANNE\nANNE\n")
+    (target / "latin.txt").write_bytes("ANNE\nZOÉ\n".encode("latin-1"))
+    (target / "table.csv").write_text("rank,name\n1,ANNE\n2,MARIE\n3,JEAN\n")
+    return Project(target)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (["lr=abc"], "lr is 'abc'"),
+        (["split.train=0.95"], "leave no test set"),
+        (["device=cuda"], "device is cuda"),
+        (["names.path=one.txt"], "one.txt holds one name only"),
+    ],
+)
+def test_under_dvc_too_what_was_there_stays(
+    checkout: Project, parameters: list[str], expected: str
+) -> None:
+    """DVC removes the outputs of a stage before it runs it; they must be put back."""
+    before, text = checkout.outputs(), (checkout.path / "params.yaml").read_text(encoding="utf-8")
+    assignments = [word for parameter in parameters for word in ("-S", parameter)]
+    ran = checkout.dvc("exp", "run", *assignments, code=None)
+    assert ran.code != 0
+    assert ran.stages
+    lines = [line for line in ran.text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert "Traceback" not in ran.text
+    assert checkout.outputs() == before
+    (checkout.path / "params.yaml").write_text(text, encoding="utf-8")
+    assert checkout.dvc("repro").stages == []
+
+
+def test_in_a_clone_that_pulled_nothing_metrics_and_plots_stay(
+    template: Project, tmp_path: Path
+) -> None:
+    clone = template.clone(tmp_path / "clone")
+    before = clone.outputs()
+    clone.set(lr="-1")
+    assert clone.dvc("repro", code=None).code != 0
+    after = clone.outputs()
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_missing_list_of_names_is_told_by_dvc_and_costs_nothing_to_mend(
+    project: Project,
+) -> None:
+    before = project.outputs()
+    project.set(names__path="data/nope.txt")
+    ran = project.dvc("repro", code=None)
+    assert ran.code != 0
+    assert "No such file or directory" in ran.text
+    assert "nope.txt" in ran.text
+    project.set(names__path="data/few.txt")
+    assert project.dvc("repro").stages == []
+    assert project.outputs() == before
+
+
+def test_the_check_before_make_repro_refuses_without_touching_anything(checkout: Project) -> None:
+    before, params = checkout.outputs(), checkout.path / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    assert checkout.stage("check").text == ""
+    checkout.set(names__path="data/nope.txt")
+    assert "data/nope.txt does not exist" in refused(checkout.stage("check", code=1))
+    params.write_text(text, encoding="utf-8")
+    assert checkout.outputs() == before
+
+
+def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> None:
+    before = project.outputs()
+    ran = project.dvc("exp", "run", "-S", "fcn.lr=1e37", "-S", "epochs=4", code=None)
+    assert ran.code != 0
+    (line,) = [line for line in ran.text.splitlines() if line.startswith("error: ")]
+    assert re.search(r"diverged in epoch \d.*lower the learning rate \(now 1e\+37\)", line)
+    assert project.outputs() == before
+
+
+def start(project: Project, *command: str) -> "subprocess.Popen[str]":
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        command,
+        cwd=project.path,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_state(project: Project, process: "subprocess.Popen[str]") -> None:
+    """Until the training has finished its first epoch."""
+    while not list((project.path / ".resume").glob("*.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+LONG = {"epochs": "40"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    target = tmp_path_factory.mktemp("uninterrupted") / "project"
+    shutil.copytree(template.path, target, symlinks=True)
+    project = Project(target)
+    project.set(**LONG)
+    project.stage("train_wavenet")
+    return project
+
+
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(
+    project: Project, uninterrupted: Project
+) -> None:
+    project.set(**LONG)
+    process = start(project, sys.executable, "-m", "stages.train_wavenet")
+    wait_for_state(project, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    ran = project.stage("train_wavenet")
+    assert "WaveNet: going on after epoch" in ran.text
+    assert project.outputs() == uninterrupted.outputs()
+    assert list((project.path / ".resume").iterdir()) == [], "the state is removed at the end"
+
+
+def test_ctrl_c_under_dvc_puts_back_what_was_there_and_the_same_command_goes_on(
+    project: Project, uninterrupted: Project
+) -> None:
+    before = project.outputs()
+    project.set(**LONG)
+    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    wait_for_state(project, process)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "interrupted; the same command takes it up again" in text
+    assert "Traceback" not in text
+    assert project.outputs() == before
+    ran = project.dvc("repro", "--single-item", "train_wavenet")
+    assert "WaveNet: going on after epoch" in ran.text
+    assert project.outputs() == uninterrupted.outputs()
+
+
+def test_another_run_does_not_take_up_the_state(project: Project) -> None:
+    project.set(**LONG)
+    process = start(project, sys.executable, "-m", "stages.train_wavenet")
+    wait_for_state(project, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    project.set(epochs="2", lr="0.1")
+    assert "going on" not in project.stage("train_wavenet").text
+
+
+def test_a_log_gets_a_line_every_few_epochs(uninterrupted: Project) -> None:
+    text = uninterrupted.stage("train_wavenet").text
+    lines = re.findall(
+        r"^WaveNet, epoch (\d+)/40: train \d\.\d{4}, val \d\.\d{4}, \d+ s left$", text, re.MULTILINE
+    )
+    assert lines == ["1", *map(str, range(4, 41, 4))]
+    assert "\r" not in text
+
+
+def test_a_terminal_gets_a_bar_with_epochs_losses_and_time_left(uninterrupted: Project) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train_wavenet"],
+        cwd=uninterrupted.path,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait() == 0
+    assert re.search(
+        r"\rWaveNet, epoch \d+/40 \|.*\|, train \d\.\d{4}, val \d\.\d{4}, \d+:\d+ left",
+        shown.decode(),
+    )
+
+
+def test_names_are_read_from_a_compressed_list(project: Project) -> None:
+    plain = (project.path / "data/few.txt").read_bytes()
+    (project.path / "few.txt.gz").write_bytes(
+        gzip.compress(b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n"))
+    )
+    before = project.outputs()
+    project.set(names__path="few.txt.gz")
+    project.stage("build_dataset")
+    assert project.outputs() == before
+
+
+def test_the_environment_cannot_change_the_kernels(template: Project) -> None:
+    code = "import charlm, os; print(os.environ['ATEN_CPU_CAPABILITY'], os.environ['MKL_CBWR'])"
+    if os.uname().machine != "x86_64":
+        pytest.skip("the kernel sets are pinned on x86-64")
+    for value in ("default", "avx512", "AVX512"):
+        ran = template.run(sys.executable, "-c", code, ATEN_CPU_CAPABILITY=value, MKL_CBWR=value)
+        assert ran.text.split() == ["avx2", "AVX2"]
+
+
+def test_the_numbers_of_duplicates_and_names_are_told(project: Project) -> None:
+    names = ["ANNE", " ANNE", "E\u0301LISE", "\u00c9LISE", "", "JEAN", "ZOE"]
+    (project.path / "data/few.txt").write_text("\n".join(names), encoding="utf-8")
+    project.stage("build_dataset")
+    facts = json.loads((project.path / "metrics/dataset.json").read_text(encoding="utf-8"))
+    assert facts["names"] == 4
+    assert facts["duplicates_dropped"] == 2

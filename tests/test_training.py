@@ -1,0 +1,216 @@
+"""Training, against a plain loop and against itself."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from charlm.losses import mean_loss
+from charlm.models.base import LanguageModel
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
+from charlm.randomness import generator
+from charlm.splits import Part
+from charlm.training import REPORT_EVERY, Epoch, Trainer
+from tests.helpers import ARCHITECTURES, refused, small_corpus, small_model, small_split
+
+CORPUS = small_corpus()
+WINDOWS = small_split(CORPUS)
+TRAIN, VAL = WINDOWS[Part.TRAIN], WINDOWS[Part.VAL]
+BATCH_SIZE = 16
+
+
+def trainer(
+    architecture: type[LanguageModel] = FCN,
+    *,
+    lr: float = 0.3,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 1,
+) -> Trainer:
+    """A Trainer of a new model, always with the same first weights."""
+    model = small_model(CORPUS, architecture)
+    return Trainer(model, TRAIN, VAL, lr=lr, batch_size=batch_size, seed=seed)
+
+
+def trained(architecture: type[LanguageModel] = FCN, *, epochs: int = 3, **options) -> Trainer:
+    done = trainer(architecture, **options)
+    assert len(list(done.run(epochs))) == epochs
+    return done
+
+
+def assert_same(one: Trainer, other: Trainer) -> None:
+    """The same bits in every weight, and the same history."""
+    assert one.history == other.history
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, others[name]), name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "train_loss", "val_loss"), [(FCN, -1.0, -1.1), (WaveNet, -1.0, -1.2)]
+)
+def test_the_losses_of_a_small_training_are_pinned(
+    architecture: type[LanguageModel], train_loss: float, val_loss: float
+) -> None:
+    """A change that should not change the numbers is held to it here."""
+    last = trained(architecture, epochs=3).history[-1]
+    assert last.train_loss == pytest.approx(train_loss, abs=1e-5)
+    assert last.val_loss == pytest.approx(val_loss, abs=1e-5)
+
+
+@ARCHITECTURES
+def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> None:
+    model = small_model(CORPUS, architecture)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    contexts, targets = TRAIN.batch(slice(None))
+    train_losses, val_losses = [], []
+    for epoch in (1, 2, 3):
+        order = torch.randperm(len(targets), generator=generator(1, f"shuffle/{epoch}"))
+        losses = []
+        for start in range(0, len(targets), BATCH_SIZE):
+            index = order[start : start + BATCH_SIZE]
+            loss = F.cross_entropy(model(contexts[index]), targets[index], reduction="none")
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+            losses += loss.tolist()
+        train_losses.append(sum(losses) / len(losses))
+        with torch.no_grad():
+            val_contexts, val_targets = VAL.batch(slice(None))
+            val_losses.append(F.cross_entropy(model(val_contexts), val_targets).item())
+
+    done = trained(architecture, epochs=3)
+    assert [epoch.epoch for epoch in done.history] == [1, 2, 3]
+    assert [e.train_loss for e in done.history] == pytest.approx(train_losses, abs=1e-6)
+    assert [e.val_loss for e in done.history] == pytest.approx(val_losses, abs=1e-6)
+    for mine, plain in zip(done.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=0, atol=1e-6)
+
+
+@ARCHITECTURES
+def test_training_lowers_both_losses(architecture: type[LanguageModel]) -> None:
+    before = mean_loss(small_model(CORPUS, architecture), VAL)
+    history = trained(architecture, epochs=8).history
+    assert history[-1].train_loss < history[0].train_loss - 0.3
+    assert history[-1].val_loss < before - 0.3
+
+
+def test_the_training_loss_is_the_mean_over_windows_not_over_batches() -> None:
+    still = 1e-30  # a learning rate that leaves every weight as it is
+    assert len(TRAIN) % 100 != 0  # the last batch is smaller
+    untrained = trainer(lr=still, batch_size=100)
+    losses = []
+    order = torch.randperm(len(TRAIN), generator=generator(1, "shuffle/1"))
+    with torch.no_grad():
+        for index in order.split(100):
+            contexts, targets = TRAIN.batch(index)
+            losses.append(F.cross_entropy(untrained.model(contexts), targets).item())
+    over_windows = mean_loss(untrained.model, TRAIN)
+    assert sum(losses) / len(losses) != pytest.approx(over_windows, abs=1e-4)
+    (epoch,) = untrained.run(1)
+    assert epoch.train_loss == pytest.approx(over_windows, abs=1e-6)
+
+
+def test_the_validation_loss_is_that_after_the_epochs_last_update() -> None:
+    training = trainer()
+    for epoch in training.run(3):
+        assert epoch.val_loss == mean_loss(training.model, VAL)
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("interrupted_after", [1, 2, 4])
+def test_an_interrupted_training_ends_in_the_same_bits(
+    architecture: type[LanguageModel], interrupted_after: int
+) -> None:
+    whole = trained(architecture, epochs=5)
+    first = trained(architecture, epochs=interrupted_after)
+    state = copy.deepcopy(first.state_dict())
+    second = trainer(architecture)
+    second.load_state_dict(state)
+    assert [e.epoch for e in second.run(5)] == list(range(interrupted_after + 1, 6))
+    assert_same(second, whole)
+
+
+def test_a_training_can_be_stopped_in_the_midst_of_run() -> None:
+    stopped = trainer()
+    for epoch in stopped.run(5):
+        if epoch.epoch == 2:
+            break
+    second = trainer()
+    second.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    list(second.run(5))
+    assert_same(second, trained(epochs=5))
+
+
+def test_a_finished_training_has_nothing_left_to_run() -> None:
+    done = trained(epochs=2)
+    before = copy.deepcopy(done.model.state_dict())
+    assert list(done.run(2)) == []
+    assert all(torch.equal(before[k], v) for k, v in done.model.state_dict().items())
+
+
+def test_run_yields_what_it_keeps_in_the_history() -> None:
+    training = trainer()
+    for number, epoch in enumerate(training.run(3), start=1):
+        assert isinstance(epoch, Epoch)
+        assert epoch.epoch == number == len(training.history)
+        assert training.history[-1] is epoch
+
+
+def test_the_seed_alone_orders_the_batches() -> None:
+    torch.manual_seed(3)
+    first = trained()
+    torch.manual_seed(4)
+    assert_same(first, trained())
+    assert first.history != trained(seed=2).history
+
+
+def test_every_epoch_has_an_order_of_its_own_that_covers_all_windows() -> None:
+    training = trainer()
+    seen: list[torch.Tensor] = []
+    batch = TRAIN.batch
+
+    class Recording(type(TRAIN)):
+        def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(index)
+            return batch(index)
+
+    training.train = Recording(TRAIN.stream, TRAIN.block_size, TRAIN.starts)
+    list(training.run(2))
+    per_epoch = training.batches_per_epoch
+    assert len(seen) == 2 * per_epoch
+    first, second = torch.cat(seen[:per_epoch]), torch.cat(seen[per_epoch:])
+    for order in (first, second):
+        assert torch.equal(order.sort().values, torch.arange(len(TRAIN)))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 97, 10_000])
+def test_every_batch_is_reported(batch_size: int) -> None:
+    training = trainer(batch_size=batch_size)
+    assert training.batches_per_epoch == -(-len(TRAIN) // batch_size)
+    counts: list[int] = []
+    list(training.run(2, counts.append))
+    assert sum(counts) == 2 * training.batches_per_epoch
+    assert max(counts) <= REPORT_EVERY
+
+
+@pytest.mark.parametrize(("lr", "shown"), [(1e30, "1e+30"), (1e300, "1e+300")])
+def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
+    lr: float, shown: str
+) -> None:
+    training = trainer(lr=lr)
+    with refused("diverged in epoch 1", "lower the learning rate", shown):
+        list(training.run(3))
+    assert training.history == []
+
+
+def test_divergence_in_a_later_epoch_is_told_as_such() -> None:
+    training = trained(epochs=2)
+    with torch.no_grad():
+        training.model.output.bias[0] = torch.nan
+    with refused("diverged in epoch 3", "0.3"):
+        list(training.run(5))
+    assert len(training.history) == 2
