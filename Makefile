@@ -30,7 +30,7 @@ smoke: $(VENV)/.installed
 	$(BIN)/dvc exp remove smoke
 
 seeds: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.seeds
+	$(BIN)/python -m benchmarks.seeds $(SEEDS_OPTIONS)
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'

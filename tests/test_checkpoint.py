@@ -45,6 +45,7 @@ import json
 from pathlib import Path
 import charlm.checkpoint
 import torch
+torch.set_num_threads(1)  # as here: another number of threads rounds differently
 loaded = charlm.checkpoint.load(Path("model"))
 contexts = torch.arange(3 * loaded.model.block_size).reshape(3, -1)
 print(json.dumps([loaded.vocabulary.characters, loaded.model(contexts).tolist()]))

@@ -45,23 +45,27 @@ def test_replacing_makes_the_folders_above(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
+def write_half(path: Path, error: type[BaseException]) -> None:
+    with replacing(path) as partial:
+        partial.write_text("half of the ne")
+        raise error
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_replacing_leaves_the_old_file_on_an_exception(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error), replacing(path) as partial:
-        partial.write_text("half of the ne")
-        raise error
+    with pytest.raises(error):
+        write_half(path, error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_replacing_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), replacing(tmp_path / "file") as partial:
-        partial.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(tmp_path / "file", RuntimeError)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.errors import InputError
 from charlm.names import NameList, read_names
-from tests.helpers import few, refused
+from tests.helpers import few, refused, taken_or_refused
 
 THREE = ["ANNA", "BERTA", "CLARA"]
 TEXT = "ANNA\nBERTA\nCLARA\n"
@@ -105,10 +104,10 @@ def test_every_format_is_read_plain_and_packed(tmp_path: Path, suffix: str, pack
     text = CSV if table else TEXT
     text = text.replace(",", "\t") if suffix == "tsv" else text
     content = {
-        "": lambda: text.encode(),
-        ".gz": lambda: gzip.compress(text.encode()),
-        ".zip": lambda: zipped((f"folder/names.{suffix}", text)),
-    }[packing.lower()]()
+        "": text.encode(),
+        ".gz": gzip.compress(text.encode()),
+        ".zip": zipped((f"folder/names.{suffix}", text)),
+    }[packing.lower()]
     path = put(tmp_path, f"list.{suffix}{packing}", content)
     assert read_names(path, "name" if table else None) == NameList(THREE, 0)
 
@@ -155,11 +154,8 @@ def test_rows_longer_than_the_header_keep_their_columns(tmp_path: Path, ending: 
     rows = [f"{name},{count}{ending}\n" for count, name in enumerate(THREE)]
     table = "".join(["name,count\n", *rows])
     path = put(tmp_path, "n.csv", table)
-    try:
-        names = read_names(path, "name").names
-    except InputError:
-        return  # to refuse such a table is as good
-    assert names == THREE
+    listed = taken_or_refused(lambda: read_names(path, "name"), path)
+    assert listed is None or listed.names == THREE
 
 
 @pytest.mark.parametrize("name", ["none.txt", "none.csv", "none.txt.gz", "none.zip"])
@@ -267,13 +263,8 @@ def test_a_table_that_is_not_well_formed_is_refused_or_keeps_its_names(
     tmp_path: Path, content: str
 ) -> None:
     path = put(tmp_path, "n.csv", content)
-    try:
-        names = read_names(path, "name").names
-    except InputError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-    else:
-        assert names == ["A", "B", "C"]
+    listed = taken_or_refused(lambda: read_names(path, "name"), path)
+    assert listed is None or listed.names == ["A", "B", "C"]
 
 
 GZIP = gzip.compress(TEXT.encode() * 50)
@@ -347,8 +338,5 @@ def test_no_damage_to_a_packed_file_gives_another_error(
     place %= len(whole)
     broken = whole[:place] + damage + whole[place + len(damage) + 1 :]
     path = put(tmp_path_factory.mktemp("broken"), f"n{suffix}", broken)
-    try:
-        assert len(read_names(path).names) >= 3
-    except InputError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
+    listed = taken_or_refused(lambda: read_names(path), path)
+    assert listed is None or len(listed.names) >= 3

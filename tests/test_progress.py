@@ -66,48 +66,91 @@ def test_a_training_taken_up_again_shows_its_first_and_last_epoch(
     assert len(shown) <= 8
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_finished_training_can_be_taken_up(
-    monkeypatch: pytest.MonkeyPatch, terminal: bool
-) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
-    report(epochs=3, done=3)
-    assert ("epoch 3/3" in sys.stderr.getvalue()) == terminal
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Let a terminal take the place of standard error for the rest of a test."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    return stream
 
 
 def test_a_terminal_shows_a_bar_with_epoch_losses_and_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = on_terminal(monkeypatch)
     report(epochs=3)
     drawn = terminal.getvalue().split("\r")
-    assert any("Net A, epoch 1/3 |" in bar and "  0%" in bar for bar in drawn)
+    assert any("Net A, epoch 1/3 |" in bar and "left" in bar for bar in drawn)
     (after_the_first, *_) = [bar for bar in drawn if "train 2.9900, val 3.4900" in bar]
     assert "Net A, epoch 2/3 |" in after_the_first
-    assert " 33%" in after_the_first
     assert re.search(r"\d\d:\d\d left", after_the_first)
     assert "epoch 3/3 |" in drawn[-1]
-    assert "100%" in drawn[-1]
     assert "train 2.9700, val 3.4700" in drawn[-1]
     assert drawn[-1].endswith("\n")
-    assert terminal.getvalue().count("\n") == 1
-    assert capsys.readouterr().out == ""
+    assert terminal.getvalue().count("\n") == 1  # one bar, drawn over and over
+    assert capsys.readouterr() == ("", "")
+
+
+def filled(bar: str) -> float:
+    """The share of a bar that is filled."""
+    drawn = bar.split("|")[1]
+    return sum(character not in " ." for character in drawn) / len(drawn)
+
+
+def test_the_bar_fills_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    report(epochs=4)
+    drawn = [bar for bar in terminal.getvalue().split("\r") if "|" in bar]
+    shares = [filled(bar) for bar in drawn]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    (after_the_first, *_) = [bar for bar in drawn if "train 2.9900" in bar]
+    assert filled(after_the_first) == pytest.approx(1 / 4, abs=0.1)
 
 
 def test_the_bar_of_a_training_taken_up_again_starts_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = on_terminal(monkeypatch)
     report(epochs=4, done=2)
-    first = sys.stderr.getvalue().split("\r")[1]
+    first = terminal.getvalue().split("\r")[1]
     assert "epoch 3/4 |" in first
-    assert " 50%" in first
+    assert filled(first) == pytest.approx(1 / 2, abs=0.1)
+
+
+def test_the_bar_fits_an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    with Progress("Fully connected net", 100, 10_000, 98) as progress:
+        progress.batches(10_000)
+        progress.epoch(Epoch(99, 12.3456, 12.3456))
+    drawn = terminal.getvalue().strip("\n").split("\r")
+    assert max(map(len, drawn)) <= 80
+    assert "Fully connected net, epoch 100/100 |" in drawn[-1]
+    assert "train 12.3456, val 12.3456" in drawn[-1]
+    assert drawn[-1].rstrip().endswith("left")
+
+
+def test_a_finished_training_can_be_taken_up_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    report(epochs=3, done=3)
+    assert "epoch 3/3 |" in terminal.getvalue()
+
+
+def test_a_finished_training_taken_up_has_nothing_to_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert lines(capsys, epochs=3, done=3) == []
 
 
 def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    with pytest.raises(RuntimeError), Progress("Net A", 3, 7, 0) as progress:
-        raise RuntimeError
-    assert sys.stderr.getvalue().endswith("\n")
-    assert progress.bar.disable
+    terminal = on_terminal(monkeypatch)
+    with pytest.raises(ValueError, match="stop"):
+        fail_in_training()
+    assert terminal.getvalue().endswith("\n")
+
+
+def fail_in_training() -> None:
+    with Progress("Net A", 3, 7, 0) as progress:
+        progress.batches(2)
+        raise ValueError("stop")

@@ -30,9 +30,10 @@ def resume_file(
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the module takes for the project, of which one file is loaded."""
+    """A folder that the module takes for the project, of which two files are loaded."""
     for package in ("charlm", "stages", "tests"):
         (tmp_path / package).mkdir()
+        (tmp_path / package / "resume.py").touch()
         for module in ("loaded", "other"):
             (tmp_path / package / f"{module}.py").write_text("x = 1\n")
         loaded = types.ModuleType(f"fake_{package}")
@@ -157,8 +158,8 @@ def test_a_damaged_state_counts_for_none_and_is_told_in_a_line(
 
 @pytest.mark.parametrize(
     "content",
-    [b"M", b"0", b"\x80\x02h\x09.", b"\x80\x02}q\x00.", b"\x80\x02K\x01."],
-    ids=["struct.error", "IndexError", "KeyError", "empty mapping", "number"],
+    [b"M", b"\x85", b"\x80\x02h\x09."],
+    ids=["struct.error", "IndexError", "KeyError"],
 )
 def test_a_state_damaged_into_another_pickle_counts_for_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
@@ -169,15 +170,18 @@ def test_a_state_damaged_into_another_pickle_counts_for_none(
     assert_starts_anew(file, capsys)
 
 
+@pytest.fixture(scope="module")
+def any_resume_file(tmp_path_factory: pytest.TempPathFactory) -> ResumeFile:
+    file = resume_file(tmp_path_factory.mktemp("any"))
+    file.save(STATE)
+    return file
+
+
 @few
 @given(st.binary(max_size=60))
-def test_no_bytes_whatsoever_give_an_exception(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
-    file = resume_file(tmp_path_factory.mktemp("resume"))
-    file.save(STATE)
-    file.path.write_bytes(content)
-    assert file.load() is None
+def test_no_bytes_whatsoever_give_an_exception(any_resume_file: ResumeFile, content: bytes) -> None:
+    any_resume_file.path.write_bytes(content)
+    assert any_resume_file.load() is None
 
 
 def test_an_evil_pickle_counts_for_none_and_is_not_run(

@@ -38,7 +38,7 @@ def tiny_model(vocabulary: Vocabulary, block_size: int) -> LanguageModel:
         model = FCN(vocab_size=len(vocabulary), block_size=block_size, embed_dim=4, hidden_dim=16)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 2.5
+            parameter.mul_(2.5)
     return model
 
 

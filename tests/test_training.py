@@ -49,7 +49,8 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "train_loss", "val_loss"), [(FCN, -1.0, -1.1), (WaveNet, -1.0, -1.2)]
+    ("architecture", "train_loss", "val_loss"),
+    [(FCN, 2.816307, 2.904941), (WaveNet, 2.982498, 3.092655)],
 )
 def test_the_losses_of_a_small_training_are_pinned(
     architecture: type[LanguageModel], train_loss: float, val_loss: float
@@ -99,16 +100,16 @@ def test_training_lowers_both_losses(architecture: type[LanguageModel]) -> None:
 
 def test_the_training_loss_is_the_mean_over_windows_not_over_batches() -> None:
     still = 1e-30  # a learning rate that leaves every weight as it is
-    assert len(TRAIN) % 100 != 0  # the last batch is smaller
-    untrained = trainer(lr=still, batch_size=100)
+    all_but_one = len(TRAIN) - 1  # and so the last batch has one window
+    untrained = trainer(lr=still, batch_size=all_but_one)
     losses = []
     order = torch.randperm(len(TRAIN), generator=generator(1, "shuffle/1"))
     with torch.no_grad():
-        for index in order.split(100):
+        for index in order.split(all_but_one):
             contexts, targets = TRAIN.batch(index)
             losses.append(F.cross_entropy(untrained.model(contexts), targets).item())
     over_windows = mean_loss(untrained.model, TRAIN)
-    assert sum(losses) / len(losses) != pytest.approx(over_windows, abs=1e-4)
+    assert sum(losses) / len(losses) != pytest.approx(over_windows, abs=1e-2)
     (epoch,) = untrained.run(1)
     assert epoch.train_loss == pytest.approx(over_windows, abs=1e-6)
 

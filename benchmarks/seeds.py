@@ -1,0 +1,65 @@
+"""Mean and standard deviation of the test losses over several seeds.
+
+Runs the whole pipeline once a seed (`dvc exp run --temp`, so the workspace stays
+as it is), and prints a table in Markdown:
+
+    python -m benchmarks.seeds
+    python -m benchmarks.seeds --names ~/names.txt -S wavenet.epochs=40
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import dvc.api
+import pandas as pd
+
+METRICS = ["train_loss", "val_loss", "test_loss", "test_accuracy"]
+
+
+def run_seed(seed: int, assignments: list[str]) -> dict[str, dict[str, float]]:
+    """Run the pipeline with one seed; the metrics by model."""
+    name = f"seeds-{seed}"
+    options = [word for item in [f"seed={seed}", *assignments] for word in ("-S", item)]
+    subprocess.run(["dvc", "exp", "run", "--temp", "--force", "--name", name, *options], check=True)
+    metrics: dict[str, dict[str, float]] = dvc.api.metrics_show("metrics/evaluation.json", rev=name)
+    subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=True)
+    return metrics
+
+
+def table(runs: list[dict[str, dict[str, float]]]) -> str:
+    """A row a model, mean ± standard deviation over the runs in each cell."""
+    every = pd.concat([pd.DataFrame(run).T for run in runs])
+    mean, deviation = (every.groupby(level=0, sort=False)[METRICS].agg(f) for f in ("mean", "std"))
+    lines = [f"| | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
+    for model in mean.index:
+        cells = [f"{mean.loc[model, m]:.4f} ± {deviation.loc[model, m]:.4f}" for m in METRICS]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--names", type=Path, help="another list of names, wherever it is")
+    parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    assignments = list(arguments.set_param)
+    if arguments.names:
+        if not arguments.names.expanduser().is_file():
+            parser.error(f"--names {arguments.names}: no such file")
+        # An experiment runs in a folder of its own, where a relative path would lead elsewhere.
+        assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
+    try:
+        runs = [run_seed(seed, assignments) for seed in arguments.seeds]
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # dvc has said what is wrong
+    print(
+        f"\nMean ± standard deviation over seeds {arguments.seeds}, {assignments or 'defaults'}:\n"
+    )
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
