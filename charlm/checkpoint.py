@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from charlm.corpus import Corpus, Vocabulary
 from charlm.errors import InputError
@@ -43,10 +44,11 @@ def load(path: Path) -> Checkpoint:
         model = architecture(**metadata["hyperparameters"])
         model.load_state_dict(tensors)
         vocabulary = Vocabulary(metadata["characters"])
+        if len(vocabulary) != model.vocab_size:
+            raise ValueError(f"{len(vocabulary)} tokens for a model of {model.vocab_size}")
     except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is not a checkpoint that this version can load ({reason}); "
+            f"{path} is not a checkpoint that this version can load ({error}); "
             f"make it anew with: {made_by}"
         ) from None
     return Checkpoint(model.eval(), vocabulary)
@@ -64,12 +66,12 @@ def load_for(path: Path, corpus: Corpus) -> Checkpoint:
     return checkpoint
 
 
-def _architecture(module_name: str, class_name: str) -> type[LanguageModel]:
+def _architecture(module_name: Any, class_name: Any) -> type[LanguageModel]:
     """The model class of that name; a file can name no other kind of object."""
-    if not module_name.isidentifier():
+    if not (isinstance(module_name, str) and module_name.isidentifier()):
         raise ValueError(f"no architecture {module_name!r}")
     module = importlib.import_module(f"charlm.models.{module_name}")
     found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, LanguageModel)):
+    if not (isinstance(found, type) and LanguageModel in found.__mro__[1:]):
         raise ValueError(f"no model {class_name!r} in charlm.models.{module_name}")
     return found

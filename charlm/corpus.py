@@ -26,9 +26,18 @@ END = 0
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters of a corpus in code point order; the n-th of them is token n + 1."""
+    """The characters of a corpus in code point order; the n-th of them is token n + 1.
+
+    Raises ValueError for anything but a text of ascending characters.
+    """
 
     characters: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.characters, str):
+            raise ValueError(f"the characters are no text: {self.characters!r}")
+        if list(self.characters) != sorted(set(self.characters)):
+            raise ValueError("the characters are not in order, each of them once")
 
     def __len__(self) -> int:
         """The number of tokens, `END` included."""
@@ -164,10 +173,8 @@ def load_corpus(path: Path) -> Corpus:
     try:
         vocabulary = Vocabulary(metadata["characters"])
         return Corpus(tensors["stream"], vocabulary, metadata["block_size"])
-    except KeyError as error:
-        raise InputError(
-            f"{path} holds no {error}, so it is no data set; make it anew with: {made_by}"
-        ) from None
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} is no data set ({error}); make it anew with: {made_by}") from None
 
 
 def _code_points(names: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.uint32]]":

@@ -2,4 +2,10 @@
 
 
 class InputError(Exception):
-    """Bad input: a line saying what is wrong, where, and what to do about it."""
+    """Bad input: what is wrong, where, and what to do about it, in one line.
+
+    Line ends in what `message` quotes from the input become blanks.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))

@@ -1,6 +1,7 @@
 """How good a model is, from the loss of every single window."""
 
 import math
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -43,8 +44,16 @@ def summarise(
     losses, correct = scores[Part.TEST]
     spread = losses.double().std().item() if len(losses) > 1 else 0.0
     metrics["test_loss_stderr"] = spread / math.sqrt(len(losses))
-    metrics["test_perplexity"] = math.exp(metrics["test_loss"])
+    metrics["test_perplexity"] = _perplexity(metrics["test_loss"])
     metrics["test_bits_per_character"] = metrics["test_loss"] / math.log(2)
     metrics["test_accuracy"] = correct.double().mean().item()
     metrics = {name: round(value, DECIMALS) for name, value in metrics.items()}
     return {**metrics, "parameters": parameters}
+
+
+def _perplexity(loss: float) -> float:
+    """The exponential of a loss in nats, or the largest float: JSON knows no infinity."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return sys.float_info.max

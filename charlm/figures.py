@@ -46,7 +46,7 @@ def loss_curves(title: str, history: pd.DataFrame, test_loss: float) -> Figure:
     figure, (axes,) = _figure(7, 4.2)
     axes.plot(history["epoch"], history["train_loss"], color=MODEL_COLOURS[0], label="training")
     axes.plot(history["epoch"], history["val_loss"], color=MODEL_COLOURS[1], label="validation")
-    axes.set_title(f"{title}: test loss {test_loss:.4f} after {len(history)} epochs")
+    axes.set_title(f"{title}: test loss {test_loss:#.5g} after {len(history)} epochs")
     _loss_by_epoch(axes)
     return figure
 
@@ -80,9 +80,8 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
         if metrics["parameters"]:
             _size_point(overview, metrics, title, colour=MUTED, marker=marker)
         else:
-            label = f"{title}: {metrics['test_loss']:.3f}"
+            label = f"{title}: {metrics['test_loss']:#.4g}"
             overview.axhline(metrics["test_loss"], color=MUTED, linestyle="--", label=label)
-    overview.set_ylabel(f"test {LOSS}")
     overview.set_title("Nets and count models (grey)")
     overview.set_xscale("log")
     overview.legend(fontsize=9, title="test loss, parameters")
@@ -102,10 +101,15 @@ def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> 
     """
     figure, row = _figure(5.6 * len(embeddings), 5.6, columns=len(embeddings))
     # Where thousands of characters would lie on top of each other, smaller letters help.
-    size = 11 if len(symbols) <= 100 else 6
+    few = len(symbols) <= 100
+    size = 11 if few else 6
     for axes, (title, embedding) in zip(row, embeddings.items(), strict=True):
         places, shares = principal_components(embedding)
+        if few:
+            span = (places.amax(0) - places.amin(0)).max().item()
+            places = move_apart(places, 0.03 * span)  # about the width of a letter
         axes.scatter(places[:, 0], places[:, 1], s=0)
+        axes.set_aspect("equal", adjustable="datalim")
         for token, ((x, y), symbol) in enumerate(zip(places.tolist(), symbols, strict=True)):
             label, font = _drawable(symbol)
             text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
@@ -134,6 +138,15 @@ def principal_components(points: Tensor) -> tuple[Tensor, Tensor]:
     return places * torch.where(farthest < 0, -1.0, 1.0), shares
 
 
+def move_apart(points: Tensor, distance: float) -> Tensor:
+    """(V, 2) the points, those that lie closer together than `distance` pushed apart a little."""
+    for _ in range(100):
+        gaps = points[:, None] - points  # (V, V, 2)
+        lengths = gaps.square().sum(2, keepdim=True).sqrt().clamp_min(1e-9)
+        points = points + (gaps / lengths * (distance - lengths).clamp_min(0)).sum(1) / 4
+    return points
+
+
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height))
     return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
@@ -142,7 +155,10 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
 def _loss_by_epoch(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(LOSS)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    for line in axes.lines:
+        if len(line.get_path()) == 1:  # a line through a single point shows nothing
+            line.set_marker("o")
     axes.legend()
 
 
@@ -150,6 +166,7 @@ def _size_point(
     axes: Axes, metrics: Mapping[str, Any], title: str, colour: str, marker: str
 ) -> None:
     axes.set_xlabel("parameters")
+    axes.set_ylabel(f"test {LOSS}")
     axes.errorbar(
         metrics["parameters"],
         metrics["test_loss"],
@@ -157,7 +174,7 @@ def _size_point(
         fmt=marker,
         color=colour,
         capsize=3,
-        label=f"{title}: {metrics['test_loss']:.3f}, {metrics['parameters']:,}",
+        label=f"{title}: {metrics['test_loss']:#.4g}, {metrics['parameters']:,}",
     )
 
 
@@ -170,7 +187,9 @@ def _drawable(symbol: str) -> tuple[str, font_manager.FontProperties | None]:
         return "␣", None
     if ft2font.FT2Font(default).get_char_index(code_point):
         return symbol, None
-    for path in sorted({entry.fname for entry in font_manager.fontManager.ttflist}):
+    # The font of last resort claims every character, and draws the same box for all.
+    fonts = (f for f in font_manager.fontManager.ttflist if not f.name.startswith("Last Resort"))
+    for path in sorted({font.fname for font in fonts}):
         try:
             if ft2font.FT2Font(path).get_char_index(code_point):
                 return symbol, font_manager.FontProperties(fname=path)

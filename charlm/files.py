@@ -74,11 +74,11 @@ def load_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[_METADATA])
+            metadata = dict(json.loads((file.metadata() or {})[_METADATA]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; make it with: {made_by}") from None
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+    except Exception as error:  # safetensors and json raise many kinds over a damaged file
         raise InputError(
             f"{path} is damaged or not a file of this project ({error}); "
             f"make it anew with: {made_by}"

@@ -4,7 +4,6 @@ import gzip
 import io
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -39,7 +38,7 @@ def read_names(path: Path, column: str | None = None) -> NameList:
         InputError: the file cannot be read, is not UTF-8, lacks the column, or
             holds fewer than three distinct names.
     """
-    data, suffix = _read_bytes(path)
+    data, suffix = _unpack(_read_bytes(path), path)
     text = _decode(data, path)
     if suffix in SEPARATORS:
         lines: Iterable[str] = _read_column(text, SEPARATORS[suffix], path, column)
@@ -61,31 +60,38 @@ def read_names(path: Path, column: str | None = None) -> NameList:
     return NameList(distinct, duplicates=len(names) - len(distinct))
 
 
-def _read_bytes(path: Path) -> tuple[bytes, str]:
-    """The uncompressed bytes of a file, and the suffix that says what they are."""
+def _read_bytes(path: Path) -> bytes:
     try:
-        match path.suffix.lower():
-            case ".gz":
-                return gzip.decompress(path.read_bytes()), PurePath(path.stem).suffix.lower()
-            case ".zip":
-                return _read_only_member(path)
-            case suffix:
-                return path.read_bytes(), suffix
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; set names.path in params.yaml to your list of names"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         raise InputError(
-            f"{path} cannot be read ({error.strerror or error}); "
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
             "set names.path in params.yaml to a readable file"
         ) from None
-    except (EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+
+
+def _unpack(data: bytes, path: Path) -> tuple[bytes, str]:
+    """The uncompressed bytes of a file, and the suffix that says what they are."""
+    try:
+        match path.suffix.lower():
+            case ".gz":
+                return gzip.decompress(data), PurePath(path.stem).suffix.lower()
+            case ".zip":
+                return _only_member(data, path)
+            case suffix:
+                return data, suffix
+    except InputError:
+        raise
+    except Exception as error:  # the unpackers raise a dozen kinds of error over damaged data
         raise InputError(f"{path} cannot be unpacked ({error}); compress the list anew") from None
 
 
-def _read_only_member(path: Path) -> tuple[bytes, str]:
-    with zipfile.ZipFile(path) as archive:
+def _only_member(data: bytes, path: Path) -> tuple[bytes, str]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [
             info
             for info in archive.infolist()
@@ -102,9 +108,9 @@ def _decode(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); "
+            f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
             f"convert it first, for instance: iconv -f LATIN1 -t UTF-8 {path.name}"
         ) from None
 
@@ -124,9 +130,15 @@ def _read_column(text: str, separator: str, path: Path, column: str | None) -> l
             raise InputError(
                 f"{path}, line 1: no column {column!r}; set names.column to one of: {known}"
             )
-        # Without keep_default_na=False, the names "NA", "Nan" and "None" would be blanks.
+        # Without keep_default_na=False, the names "NA", "Nan" and "None" would be blanks;
+        # without index_col=False, a first column would be row labels where rows are too long.
         table = pd.read_csv(
-            io.StringIO(text), sep=separator, usecols=[column], dtype=str, keep_default_na=False
+            io.StringIO(text),
+            sep=separator,
+            usecols=[column],
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
         )
     except pd.errors.EmptyDataError:
         return []

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from charlm.errors import InputError
 
@@ -26,7 +26,9 @@ def _power_of_two(value: int) -> int:
 
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
-LearningRate = Annotated[float, Field(gt=0, description="a number above 0, such as 0.2")]
+LearningRate = Annotated[
+    float, Field(gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 0.2")
+]
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
@@ -65,7 +67,9 @@ class Split(Section):
 class ModelParams(Section):
     """One model's section: where `lr` and `epochs` are empty, the shared ones hold."""
 
-    lr: LearningRate | None = Field(description="a number above 0, or empty for the shared lr")
+    lr: LearningRate | None = Field(
+        description="a number above 0 and up to 1e38, or empty for the shared lr"
+    )
     epochs: PositiveInt | None = Field(
         description="a whole number of at least 1, or empty for the shared epochs"
     )
@@ -156,10 +160,9 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise InputError(
             f"{path}{line}: not valid YAML ({error.problem}); mend that line"
         ) from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # ruamel.yaml raises many kinds of error, over a date as 2001-99-99
         raise InputError(
-            f"{path} cannot be read ({reason}); bring it back: git checkout {path}"
+            f"{path} cannot be read ({error}); bring it back: git checkout {path}"
         ) from None
     try:
         return Params.model_validate(values)
@@ -189,10 +192,17 @@ def _explain(error: ValidationError, path: Path, lines: Any) -> str:
                 f"{where}: split.train {split['train']} and split.val {split['val']} "
                 "leave no test set; lower them to a sum below 1"
             )
-    value = mistake["input"]
-    shown = "empty" if value is None else repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    shown = _shown(mistake["input"])
     return f"{where}: {name or 'the file'} is {shown}; it must be {_expected(location)}"
+
+
+def _shown(value: Any) -> str:
+    """A value as an error message quotes it."""
+    try:
+        text = "empty" if value is None else repr(value)
+    except ValueError:  # Python writes out no number of so many digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _known(section: type[BaseModel] = Params, prefix: str = "") -> Iterator[tuple[str, str]]:

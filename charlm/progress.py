@@ -50,7 +50,7 @@ class Progress:
 
     def epoch(self, epoch: Epoch) -> None:
         """Show the losses of an epoch that has just ended."""
-        losses = f"train {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}"
+        losses = f"train {epoch.train_loss:#.5g}, val {epoch.val_loss:#.5g}"
         if not self.bar.disable:
             self.bar.set_postfix_str(losses, refresh=False)
             following = min(epoch.epoch + 1, self.epochs)

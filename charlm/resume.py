@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -35,7 +34,7 @@ class ResumeFile:
             return None
         try:
             state: dict[str, Any] = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        except Exception:  # whatever unpickling damaged bytes may raise
             print(f"{self.path} is damaged; training starts anew", file=sys.stderr)
             return None
         return state
@@ -51,12 +50,9 @@ class ResumeFile:
 
 
 def _loaded_code() -> list[Path]:
-    """The source files of this project that the running program has imported."""
-    project = Path(__file__).resolve().parent.parent
-    files = {
-        Path(file).resolve()
-        for m in [*sys.modules.values()]
-        if (file := getattr(m, "__file__", None))
-    }
+    """The source files of this project that the running program has imported, itself included."""
+    project = Path(__file__).parent.parent
     packages = (project / "charlm", project / "stages")
+    loaded = (getattr(module, "__file__", None) for module in [*sys.modules.values()])
+    files = {Path(file) for file in loaded if file}
     return sorted(file for file in files if any(map(file.is_relative_to, packages)))

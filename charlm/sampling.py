@@ -46,10 +46,12 @@ def sample_names(
     unfinished = torch.arange(count)
     for position in range(len(start), max_length):
         contexts = tokens[unfinished, position : position + model.block_size]  # (N, T)
-        logits = model(contexts.to(device)).cpu() / temperature  # (N, V)
+        logits = model(contexts.to(device)).cpu().double()  # (N, V)
         if position == 0:
             logits[:, END] = -torch.inf
-        drawn = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+        logits -= logits.amax(1, keepdim=True)  # no temperature, however low, overflows then
+        probabilities = (logits / temperature).softmax(1)
+        drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
         tokens[unfinished, model.block_size + position] = drawn
         unfinished = unfinished[drawn != END]
         if len(unfinished) == 0:

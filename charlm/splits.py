@@ -67,7 +67,7 @@ def load_split(path: Path, corpus: Corpus) -> Tensor:
     tensors, _ = load_tensors(path, made_by)
     parts = tensors.get("part")
     windows = len(corpus.windows())
-    if parts is None or len(parts) != windows:
+    if parts is None or parts.shape != (windows,) or parts.dtype != torch.uint8:
         raise InputError(
             f"{path} does not split the {windows:,} windows of this data set; "
             f"make it anew with: {made_by}"

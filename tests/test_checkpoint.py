@@ -174,6 +174,13 @@ def test_the_abstract_base_class_is_refused_as_a_model(tmp_path: Path, architect
         checkpoint.load(tmp_path / "model")
 
 
+def test_a_module_that_is_no_model_is_refused_though_it_could_be_built(tmp_path: Path) -> None:
+    metadata = {"architecture": "wavenet", "class": "FlattenConsecutive", "characters": "AB"}
+    save_tensors(tmp_path / "model", {}, {**metadata, "hyperparameters": {"factor": 2}})
+    with refused(tmp_path / "model", "FlattenConsecutive"):
+        checkpoint.load(tmp_path / "model")
+
+
 @pytest.mark.parametrize("characters", ["AB", "", CORPUS.vocabulary.characters + "!", 3, None])
 def test_a_vocabulary_of_another_size_than_the_models_is_refused(
     tmp_path: Path, characters: object

@@ -116,11 +116,10 @@ def test_a_single_test_window_has_no_spread() -> None:
     assert metrics["test_accuracy"] == 1
 
 
-def test_the_mean_of_many_losses_is_taken_in_double_precision() -> None:
-    losses = torch.full((3_000_001,), 0.1)
-    metrics = summarise(dict.fromkeys(Part, (losses, losses > 0)), parameters=1)
-    assert metrics["test_loss"] == 0.1
-    assert metrics["test_loss_stderr"] == 0
+def test_the_mean_of_the_losses_is_taken_in_double_precision() -> None:
+    many = torch.tensor([2.0**24, 1.0, 1.0, 1.0])  # whose mean single precision cannot hold
+    losses = scores([1.0], [True]) | {Part.TRAIN: (many, many > 0)}
+    assert summarise(losses, parameters=1)["train_loss"] == 2.0**22 + 0.75
 
 
 @pytest.mark.parametrize("loss", [700.0, 800.0, 1e6])
@@ -183,6 +182,9 @@ def test_the_training_windows_alone_are_counted() -> None:
     assert counted[2].tolist() == pytest.approx([2 / 4, 1 / 4, 1 / 4])  # no b-a
     losses, _ = count_models(of_the_first, 3)["bigram"].score(windows)
     assert losses.isfinite().all()
+    without_its_end = windows.where(torch.arange(len(windows)) < 2)
+    counted = count_models(without_its_end, 3)["unigram"].log_probs.exp()
+    assert counted[0].tolist() == pytest.approx([1 / 5, 2 / 5, 2 / 5])
 
 
 def test_counting_beats_chance_and_context_beats_none() -> None:

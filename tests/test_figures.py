@@ -82,9 +82,11 @@ def test_a_figure_is_saved_as_the_same_png_twice(
 
 @EACH
 def test_drawing_leaves_the_settings_of_matplotlib_alone(draw: Callable[[], Figure]) -> None:
-    before = dict(matplotlib.rcParams)
-    draw()
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        before = dict(matplotlib.rcParams)
+        draw()
+        assert dict(matplotlib.rcParams) == before
 
 
 @EPOCHS
@@ -239,6 +241,15 @@ def test_characters_of_any_script_are_drawn_without_a_warning(
     assert all(label.strip() for label in drawn)
 
 
+def test_a_character_that_no_font_has_is_drawn_as_its_code_point(tmp_path: Path) -> None:
+    """The box that matplotlib's font of last resort draws is the same for a whole script."""
+    symbols = [".", "A", "\U0010fffd", "\U0010fffc"]
+    figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
+    save_without_warning(tmp_path / "figure.png", figure)
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert drawn == [".", "A", "10FFFD", "10FFFC"]
+
+
 def test_thousands_of_tokens_are_drawn_in_small_letters() -> None:
     symbols = [".", *map(chr, range(0x4E00, 0x4E00 + 150))]
     (axes,) = figures.embedding_maps({"A": embedding(tokens=151)}, symbols).axes
@@ -285,3 +296,11 @@ def test_points_that_are_all_alike_have_no_variance_to_share(tmp_path: Path) -> 
     assert places.tolist() == [[0.0, 0.0]] * 3
     assert shares.tolist() == [0.0, 0.0]
     save_without_warning(tmp_path / "f.png", figures.embedding_maps({"A": points}, list(".AB")))
+
+
+def test_letters_that_would_overlap_are_moved_apart_and_others_stay() -> None:
+    points = torch.tensor([[0.0, 0.0], [0.01, 0.0], [0.0, 0.02], [5.0, 5.0], [9.0, 0.0]])
+    moved = figures.move_apart(points.double(), distance=0.3)
+    assert torch.pdist(moved).min() > 0.25
+    assert moved[3:].equal(points[3:].double())
+    assert moved[:3].abs().max() < 0.3

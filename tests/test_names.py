@@ -267,12 +267,13 @@ def test_a_table_that_is_not_well_formed_is_refused_or_keeps_its_names(
     assert listed is None or listed.names == ["A", "B", "C"]
 
 
-GZIP = gzip.compress(TEXT.encode() * 50)
+GZIP = gzip.compress(TEXT.encode() * 50, mtime=0)
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"no gzip at all", GZIP[:4], GZIP[:-9], GZIP[:-1], GZIP[:-8] + bytes(8), GZIP[:14] * 3],
+    ids=["empty", "text", "head", "no sum", "no last byte", "wrong sum", "heads"],
 )
 def test_a_broken_gzip_is_refused(tmp_path: Path, content: bytes) -> None:
     path = put(tmp_path, "n.txt.gz", content)

@@ -38,10 +38,10 @@ def shown_epochs(written: list[str]) -> list[int]:
     return [int(re.search(r"epoch (\d+)/", line)[1]) for line in written]
 
 
-@pytest.mark.parametrize("epochs", [20, 50, 100, 1000])
+@pytest.mark.parametrize("epochs", [20, 50, 57, 100, 1000])
 def test_a_log_has_about_ten_lines(capsys: pytest.CaptureFixture[str], epochs: int) -> None:
     shown = shown_epochs(lines(capsys, epochs))
-    assert 9 <= len(shown) <= 12
+    assert 9 <= len(shown) <= 13
     assert shown == sorted(set(shown))
     assert (shown[0], shown[-1]) == (1, epochs)
 
@@ -127,7 +127,7 @@ def test_the_bar_fits_an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     drawn = terminal.getvalue().strip("\n").split("\r")
     assert max(map(len, drawn)) <= 80
     assert "Fully connected net, epoch 100/100 |" in drawn[-1]
-    assert "train 12.3456, val 12.3456" in drawn[-1]
+    assert "train 12.346, val 12.346" in drawn[-1]
     assert drawn[-1].rstrip().endswith("left")
 
 
@@ -145,12 +145,7 @@ def test_a_finished_training_taken_up_has_nothing_to_log(
 
 def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
-    with pytest.raises(ValueError, match="stop"):
-        fail_in_training()
-    assert terminal.getvalue().endswith("\n")
-
-
-def fail_in_training() -> None:
-    with Progress("Net A", 3, 7, 0) as progress:
-        progress.batches(2)
+    progress = Progress("Net A", 3, 7, 0)  # kept, since a bar also closes when it is forgotten
+    with pytest.raises(ValueError, match="stop"), progress:
         raise ValueError("stop")
+    assert terminal.getvalue().endswith("\n")

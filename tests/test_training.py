@@ -198,7 +198,7 @@ def test_every_batch_is_reported(batch_size: int) -> None:
     assert max(counts) <= REPORT_EVERY
 
 
-@pytest.mark.parametrize(("lr", "shown"), [(1e30, "1e+30"), (1e300, "1e+300")])
+@pytest.mark.parametrize(("lr", "shown"), [(1e30, "1e+30"), (1e37, "1e+37")])
 def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
     lr: float, shown: str
 ) -> None:
