@@ -1,0 +1,73 @@
+"""The README says what is so, and its commands work as they are written."""
+
+import json
+import re
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+
+from charlm.params import load_params
+from tests.conftest import ROOT, Project
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_results_is_that_of_the_committed_run() -> None:
+    evaluation = json.loads((ROOT / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    rows = {
+        "fcn": "Fully connected net",
+        "wavenet": "WaveNet",
+        "bigram": "Bigram counts",
+        "unigram": "Unigram counts",
+        "uniform": "Uniform",
+    }
+    for name, title in rows.items():
+        m = evaluation[name]
+        row = (
+            f"| {title} | {m['test_loss']:.4f} ± {m['test_loss_stderr']:.4f} "
+            f"| {m['test_bits_per_character']:.3f} | {m['test_accuracy']:.1%} "
+            f"| {m['parameters']:,} |"
+        )
+        assert row in README
+
+
+def test_the_files_that_it_names_exist() -> None:
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_settings_that_it_names_are_the_defaults() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert (params.block_size, params.batch_size, params.lr, params.epochs) == (8, 256, 0.2, 50)
+    assert (params.split.by, params.split.train, params.split.val) == ("window", 0.8, 0.1)
+
+
+def commands() -> list[str]:
+    """Every line of its shell blocks but `make`, which this test is a part of."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith(("make", "source"))]
+
+
+@pytest.mark.slow
+def test_every_command_works_as_it_is_written(project: Project, tmp_path: Path) -> None:
+    names = (project.path / "data/few.txt").read_text(encoding="utf-8")
+    (project.path / "my_names.txt").write_text(names, encoding="utf-8")
+    (project.path / "people.csv").write_text("first_name\n" + names, encoding="utf-8")
+    stand_ins = {"/path/or/url": str(tmp_path / "storage")}
+    for line in commands():
+        command = line
+        for placeholder, stand_in in stand_ins.items():
+            command = command.replace(placeholder, stand_in)
+        if "NAME" in command:
+            experiments = project.dvc("exp", "list", "--name-only").text.split()
+            command = command.replace("NAME", experiments[0])
+        for part in command.split(" && "):
+            ran = project.run(*shlex.split(part))
+            assert "Traceback" not in ran.text, part
+        if "queue start" in command:
+            while re.search(r"Queued|Running", status := project.dvc("queue", "status").text):
+                time.sleep(1)
+            assert status.count("Success") == 6, status
