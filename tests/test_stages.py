@@ -157,6 +157,8 @@ def start(project: Project, *command: str) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell lets what it runs in the background ignore Ctrl-C, and so would we.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
@@ -167,7 +169,7 @@ def wait_for_state(project: Project, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.02)
 
 
-LONG = {"epochs": "40"}
+LONG = {"epochs": "80"}
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +227,9 @@ def test_another_run_does_not_take_up_the_state(project: Project) -> None:
 def test_a_log_gets_a_line_every_few_epochs(uninterrupted: Project) -> None:
     text = uninterrupted.stage("train_wavenet").text
     lines = re.findall(
-        r"^WaveNet, epoch (\d+)/40: train \d\.\d{4}, val \d\.\d{4}, \d+ s left$", text, re.MULTILINE
+        r"^WaveNet, epoch (\d+)/80: train \d\.\d{4}, val \d\.\d{4}, \d+ s left$", text, re.MULTILINE
     )
-    assert lines == ["1", *map(str, range(4, 41, 4))]
+    assert lines == ["1", *map(str, range(8, 81, 8))]
     assert "\r" not in text
 
 
@@ -251,7 +253,7 @@ def test_a_terminal_gets_a_bar_with_epochs_losses_and_time_left(uninterrupted: P
         os.close(ours)
     assert process.wait() == 0
     assert re.search(
-        r"\rWaveNet, epoch \d+/40 \|.*\|, train \d\.\d{4}, val \d\.\d{4}, \d+:\d+ left",
+        r"\rWaveNet, epoch \d+/80 \|.*\|, train \d\.\d{4}, val \d\.\d{4}, \d+:\d+ left",
         shown.decode(),
     )
 
