@@ -95,23 +95,28 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
 def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
     """Each model's embedding of the tokens in two dimensions, every token at its place.
 
+    Letters that would overlap are moved apart a little; where there are too many of
+    them for that, those that find no room are dots.
+
     Args:
         embeddings: (V, C) by title.
         symbols: a label for each of the V tokens.
     """
     figure, row = _figure(5.6 * len(embeddings), 5.6, columns=len(embeddings))
-    # Where thousands of characters would lie on top of each other, smaller letters help.
     few = len(symbols) <= 100
-    size = 11 if few else 6
+    size = 11 if few else 7
     for axes, (title, embedding) in zip(row, embeddings.items(), strict=True):
         places, shares = principal_components(embedding)
-        if few:
-            span = (places.amax(0) - places.amin(0)).max().item()
-            places = move_apart(places, 0.03 * span)  # about the width of a letter
-        axes.scatter(places[:, 0], places[:, 1], s=0)
+        room = 0.03 * (places.amax(0) - places.amin(0)).max().item()  # what a letter takes
+        places = move_apart(places, room) if few else places
+        lettered = list(range(len(symbols))) if few else spaced_out(places, room)
+        dots = torch.full((len(symbols),), 2.0)
+        dots[lettered] = 0
+        axes.scatter(places[:, 0], places[:, 1], s=dots, color=MUTED)
         axes.set_aspect("equal", adjustable="datalim")
-        for token, ((x, y), symbol) in enumerate(zip(places.tolist(), symbols, strict=True)):
-            label, font = _drawable(symbol)
+        for token in lettered:
+            x, y = places[token].tolist()
+            label, font = _drawable(symbols[token])
             text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
             text.set_fontsize(size)
             if token == END:
@@ -145,6 +150,15 @@ def move_apart(points: Tensor, distance: float) -> Tensor:
         lengths = gaps.square().sum(2, keepdim=True).sqrt().clamp_min(1e-9)
         points = points + (gaps / lengths * (distance - lengths).clamp_min(0)).sum(1) / 4
     return points
+
+
+def spaced_out(points: Tensor, distance: float) -> list[int]:
+    """Which of the points (V, 2), taken in order, lie no closer than `distance` to one taken."""
+    taken: list[int] = []
+    for index, point in enumerate(points):
+        if not taken or (points[taken] - point).square().sum(1).min() >= distance**2:
+            taken.append(index)
+    return taken
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

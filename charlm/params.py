@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -24,6 +32,13 @@ def _power_of_two(value: int) -> int:
         raise ValueError("not a power of two")
     return value
 
+
+def _none_if_blank(value: Any) -> Any:
+    return None if value == "" else value
+
+
+OrEmpty = BeforeValidator(_none_if_blank)
+"""For a parameter that may be empty: `-S fcn.lr=` makes it an empty text, not YAML's nothing."""
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
 LearningRate = Annotated[
@@ -44,7 +59,7 @@ class Names(Section):
     """Which list of names to learn from."""
 
     path: str = Field(min_length=1, description="the path of a list of names")
-    column: str | None = Field(
+    column: Annotated[str | None, OrEmpty] = Field(
         min_length=1,
         description="the name of a column (in quotes if it looks like a number) or empty",
     )
@@ -67,10 +82,10 @@ class Split(Section):
 class ModelParams(Section):
     """One model's section: where `lr` and `epochs` are empty, the shared ones hold."""
 
-    lr: LearningRate | None = Field(
+    lr: Annotated[LearningRate | None, OrEmpty] = Field(
         description="a number above 0 and up to 1e38, or empty for the shared lr"
     )
-    epochs: PositiveInt | None = Field(
+    epochs: Annotated[PositiveInt | None, OrEmpty] = Field(
         description="a whole number of at least 1, or empty for the shared epochs"
     )
     embed_dim: PositiveInt

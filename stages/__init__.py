@@ -38,7 +38,8 @@ def run(main: Callable[[], None]) -> None:
         message, code = "interrupted; the same command takes it up again", 130
     print(message, file=sys.stderr, flush=True)
     if "DVC_STAGE" in os.environ:
-        from stages.put_back import put_back_outputs
+        from stages.put_back import have_git_look_again, put_back_outputs
 
         put_back_outputs(os.environ["DVC_STAGE"])
+        have_git_look_again()
     sys.exit(code)

@@ -32,6 +32,21 @@ def put_back_outputs(stage: str) -> None:
         print(f"the earlier outputs could not be put back ({error}); try: dvc checkout")
 
 
+def have_git_look_again() -> None:
+    """Give the small files that git tracks a new time, so that git compares their contents.
+
+    An experiment begun in a changed workspace may leave a changed file that is as long
+    as the committed one, params.yaml or a history, unchanged in git's eyes: DVC writes
+    both within a second, and git's index holds no finer time. `git status` would not
+    show it, and `git checkout params.yaml` not bring the committed one back.
+    """
+    tracked = ["git", "ls-files", "-z", "params.yaml", "dvc.lock", "metrics", "plots"]
+    listed = subprocess.run(tracked, capture_output=True, check=False).stdout.decode()
+    for path in map(Path, filter(None, listed.split("\0"))):
+        if path.exists():
+            path.touch()
+
+
 def _has(path: Path, md5: str) -> bool:
     return path.is_file() and _md5(path.read_bytes()) == md5
 

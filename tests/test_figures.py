@@ -304,3 +304,13 @@ def test_letters_that_would_overlap_are_moved_apart_and_others_stay() -> None:
     assert torch.pdist(moved).min() > 0.25
     assert moved[3:].equal(points[3:].double())
     assert moved[:3].abs().max() < 0.3
+
+
+def test_of_letters_without_room_the_first_is_drawn() -> None:
+    points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.2, 0.0], [0.3, 0.0], [0.36, 0.0]])
+    assert figures.spaced_out(points.double(), distance=0.15) == [0, 2, 4]
+    symbols = [".", *map(chr, range(0x4E00, 0x4E00 + 999))]
+    (axes,) = figures.embedding_maps({"A": embedding(tokens=1000)}, symbols).axes
+    assert 50 < len(axes.texts) < 1000
+    (dots,) = axes.collections
+    assert (dots.get_sizes() > 0).sum() == 1000 - len(axes.texts)

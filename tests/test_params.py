@@ -149,12 +149,23 @@ def test_values_at_the_edge_of_the_range_are_taken(
     load_with(tmp_path, parameter, value)
 
 
+MAY_BE_EMPTY = ["names.column", "fcn.lr", "fcn.epochs", "wavenet.lr", "wavenet.epochs"]
+
+
+@pytest.mark.parametrize("parameter", MAY_BE_EMPTY)
+@pytest.mark.parametrize("value", ["", "null", "''"])
+def test_empty_is_empty_however_dvc_writes_it(tmp_path: Path, parameter: str, value: str) -> None:
+    """`-S fcn.lr=` writes an empty text."""
+    assert load_with(tmp_path, parameter, value) == load_params(ROOT / "params.yaml")
+
+
 WRONG_TYPES = [
     (parameter, value)
     for parameter in LEAVES
     for value in ["[1]", "{a: 1}", "true", "2001-01-01", "'text'", "''", "1.5", "-1", "0", ".nan"]
     if not (parameter in {"names.path", "names.column"} and value == "'text'")
-    and not (parameter == "sample.prefix" and value in {"'text'", "''"})
+    and not (parameter == "sample.prefix" and value == "'text'")
+    and not (parameter in {"sample.prefix", *MAY_BE_EMPTY} and value == "''")
     and not (parameter.endswith("lr") and value == "1.5")
     and not (parameter == "sample.temperature" and value == "1.5")
     and not (parameter == "seed" and value == "0")

@@ -98,8 +98,22 @@ def test_under_dvc_too_what_was_there_stays(
     assert expected in lines[0]
     assert "Traceback" not in ran.text
     assert checkout.outputs() == before
-    (checkout.path / "params.yaml").write_text(text, encoding="utf-8")
+    checkout.git("checkout", "params.yaml")
+    assert (checkout.path / "params.yaml").read_text(encoding="utf-8") == text
     assert checkout.dvc("repro").stages == []
+
+
+def test_a_refused_experiment_hides_nothing_from_git(project: Project) -> None:
+    """DVC and git can take a changed file that is as long as the committed one for unchanged."""
+    project.dvc("exp", "run", "-S", "fcn.lr=0.1", "train_fcn")
+    changed = project.git("status", "--short")
+    assert "plots/fcn_history.csv" in changed
+    project.dvc("exp", "run", "-S", "fcn.lr=-.1", "train_fcn", code=None)
+    assert project.git("status", "--short") == changed
+    project.git("checkout", ".")
+    assert project.git("show", "HEAD:plots/fcn_history.csv").encode() == (
+        (project.path / "plots/fcn_history.csv").read_bytes()
+    )
 
 
 def test_in_a_clone_that_pulled_nothing_metrics_and_plots_stay(
