@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 help:
 	@echo "make repro      set up, then run the pipeline (dvc repro)"
 	@echo "make test       set up, then run the tests"
-	@echo "make test-slow  the tests that train at full size"
+	@echo "make test-slow  the tests that take minutes: the README, command by command"
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
 

@@ -48,7 +48,7 @@ def main() -> None:
     assignments = list(arguments.set_param)
     if arguments.names:
         if not arguments.names.expanduser().is_file():
-            parser.error(f"--names {arguments.names}: no such file")
+            sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")
         # An experiment runs in a folder of its own, where a relative path would lead elsewhere.
         assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
     try:

@@ -1,0 +1,43 @@
+"""Means over seeds, as the README quotes them."""
+
+import re
+import sys
+
+import pytest
+
+from benchmarks.seeds import METRICS, table
+from tests.conftest import Project
+
+
+def test_the_table_gives_mean_and_standard_deviation_over_the_seeds() -> None:
+    runs = [
+        {"fcn": dict.fromkeys(METRICS, loss), "uniform": dict.fromkeys(METRICS, 3.0)}
+        for loss in (2.0, 2.1, 2.5)
+    ]
+    _, _, fcn, uniform = table(runs).splitlines()
+    # The deviation is that of a sample: divided by one less than the number of seeds.
+    assert fcn == "| fcn " + "| 2.2000 ± 0.2646 " * len(METRICS) + "|"
+    assert uniform == "| uniform " + "| 3.0000 ± 0.0000 " * len(METRICS) + "|"
+
+
+def test_a_list_that_does_not_exist_is_refused_in_one_line(template: Project) -> None:
+    ran = template.run(sys.executable, "-m", "benchmarks.seeds", "--names", "nope.txt", code=1)
+    assert ran.text.splitlines() == [
+        "error: --names nope.txt does not exist; give the path of a list"
+    ]
+
+
+@pytest.mark.slow
+def test_two_seeds_of_another_list_are_measured_and_the_workspace_stays(project: Project) -> None:
+    names = (project.path / "data/few.txt").read_text(encoding="utf-8")
+    (project.path / "../others.txt").resolve().write_text(names + "ZOÉLINE\n", encoding="utf-8")
+    before = project.outputs()
+    options = ["--seeds", "1", "2", "--names", "../others.txt", "-S", "wavenet.epochs=1"]
+    ran = project.run(sys.executable, "-m", "benchmarks.seeds", *options)
+    assert f"{len(names.split()) + 1} names" in ran.text
+    (row,) = re.findall(r"^\| fcn \|.*", ran.text, flags=re.MULTILINE)
+    losses = re.findall(r"(\d\.\d{4}) ± (\d\.\d{4})", row)
+    assert len(losses) == len(METRICS)
+    assert all(float(deviation) > 0 for _, deviation in losses)
+    assert project.outputs() == before
+    assert project.dvc("exp", "list", "--name-only").text.strip() in ("", "main")
