@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.corpus import Corpus, Vocabulary
-from charlm.errors import InputError
+from charlm.errors import FileError
 from charlm.files import load_tensors, save_tensors
 from charlm.models.base import LanguageModel
 
@@ -34,11 +34,10 @@ def load(path: Path) -> Checkpoint:
     """Build the model that a checkpoint describes and give it its weights.
 
     Raises:
-        InputError: the file is missing, damaged, or describes no model that
+        FileError: the file is missing, damaged, or describes no model that
             `charlm.models` has.
     """
-    made_by = "dvc repro"
-    tensors, metadata = load_tensors(path, made_by)
+    tensors, metadata = load_tensors(path)
     try:
         architecture = _architecture(metadata["architecture"], metadata["class"])
         model = architecture(**metadata["hyperparameters"])
@@ -47,21 +46,19 @@ def load(path: Path) -> Checkpoint:
         if len(vocabulary) != model.vocab_size:
             raise ValueError(f"{len(vocabulary)} tokens for a model of {model.vocab_size}")
     except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
-        raise InputError(
-            f"{path} is not a checkpoint that this version can load ({error}); "
-            f"make it anew with: {made_by}"
+        raise FileError(
+            f"{path} is not a checkpoint that this version can load ({error})"
         ) from None
     return Checkpoint(model.eval(), vocabulary)
 
 
 def load_for(path: Path, corpus: Corpus) -> Checkpoint:
-    """`load`, refusing a model that was trained on another vocabulary or block size."""
+    """`load`, with FileError for a model trained on another vocabulary or block size."""
     checkpoint = load(path)
     trained_on = (checkpoint.vocabulary, checkpoint.model.block_size)
     if trained_on != (corpus.vocabulary, corpus.block_size):
-        raise InputError(
-            f"{path} was trained with another vocabulary or block size than the data set's; "
-            "train it anew with: dvc repro"
+        raise FileError(
+            f"{path} was trained with another vocabulary or block size than the data set's"
         )
     return checkpoint
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm.errors import InputError
+from charlm.errors import FileError
 from charlm.files import load_tensors, save_tensors
 
 END = 0
@@ -167,14 +167,13 @@ def save_corpus(path: Path, corpus: Corpus) -> None:
 
 
 def load_corpus(path: Path) -> Corpus:
-    """Read what `save_corpus` wrote. Raises InputError where it is missing or damaged."""
-    made_by = "dvc repro build_dataset"
-    tensors, metadata = load_tensors(path, made_by)
+    """Read what `save_corpus` wrote. Raises FileError where it is missing or damaged."""
+    tensors, metadata = load_tensors(path)
     try:
         vocabulary = Vocabulary(metadata["characters"])
         return Corpus(tensors["stream"], vocabulary, metadata["block_size"])
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path} is no data set ({error}); make it anew with: {made_by}") from None
+        raise FileError(f"{path} is no data set ({error})") from None
 
 
 def _code_points(names: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.uint32]]":

@@ -25,8 +25,8 @@ def choose_device(name: str) -> torch.device:
         name = available[0]
     if name not in available:
         raise InputError(
-            f"params.yaml: device is {name}, but torch {torch.__version__} finds none "
-            f"on this machine; set it to auto or {' or '.join(available)}"
+            f"torch {torch.__version__} finds no {name} on this machine; "
+            f"take auto or {' or '.join(available)}"
         )
     return torch.device(name)
 

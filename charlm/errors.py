@@ -1,4 +1,4 @@
-"""The one exception that a user, not a programmer, can mend."""
+"""What a user, not a programmer, can mend."""
 
 
 class InputError(Exception):
@@ -9,3 +9,7 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))
+
+
+class FileError(InputError):
+    """A file of tensors is missing, damaged, or does not fit the others: make it anew."""

@@ -12,7 +12,7 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from charlm.errors import InputError
+from charlm.errors import FileError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,21 +66,36 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         save_file(contiguous, partial, metadata={_METADATA: text})
 
 
-def load_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong over a file into one FileError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist") from None
+    except Exception as error:  # the parsers raise a dozen kinds of error over a damaged file
+        raise FileError(f"{path} is damaged or not a file of this project ({error})") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors by name, and the metadata.
 
-    Raises InputError where the file is missing, cut short or something else;
-    `made_by` tells the user which command makes it.
+    Raises FileError where the file is missing, cut short or something else.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(json.loads((file.metadata() or {})[_METADATA]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; make it with: {made_by}") from None
-    except Exception as error:  # safetensors and json raise many kinds over a damaged file
-        raise InputError(
-            f"{path} is damaged or not a file of this project ({error}); "
-            f"make it anew with: {made_by}"
-        ) from None
-    return tensors, metadata
+    with _reading(path), safetensors.safe_open(path, framework="pt") as file:
+        metadata = dict(json.loads((file.metadata() or {})[_METADATA]))
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote. Raises FileError where it is missing or damaged."""
+    with _reading(path):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Read what `write_csv` wrote. Raises FileError where it is missing or damaged."""
+    import pandas as pd  # half a second that those who read no table need not spend
+
+    with _reading(path):
+        return pd.read_csv(path)

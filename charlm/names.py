@@ -44,8 +44,8 @@ def read_names(path: Path, column: str | None = None) -> NameList:
         lines: Iterable[str] = _read_column(text, SEPARATORS[suffix], path, column)
     elif column is not None:
         raise InputError(
-            f"{path} is read as text with a name a line, but names.column is {column!r}; "
-            "leave names.column empty, or give a .csv or .tsv file"
+            f"{path} is read as text with a name a line, which has no column {column!r}; "
+            "leave the column empty, or give a .csv or .tsv file"
         )
     else:
         lines = text.split("\n")
@@ -54,8 +54,8 @@ def read_names(path: Path, column: str | None = None) -> NameList:
     if len(distinct) < MIN_NAMES:
         held = {0: "no names", 1: "one name only"}.get(len(distinct), f"only {len(distinct)} names")
         raise InputError(
-            f"{path} holds {held}; give names.path a list of at least {MIN_NAMES} "
-            "different names (thousands, for a model worth having)"
+            f"{path} holds {held}; give a list of at least {MIN_NAMES} different names "
+            "(thousands, for a model worth having)"
         )
     return NameList(distinct, duplicates=len(names) - len(distinct))
 
@@ -64,13 +64,11 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist; set names.path in params.yaml to your list of names"
-        ) from None
+        raise InputError(f"{path} does not exist; give the path of a list of names") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         raise InputError(
             f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
-            "set names.path in params.yaml to a readable file"
+            "give the path of a readable list of names"
         ) from None
 
 
@@ -123,13 +121,10 @@ def _read_column(text: str, separator: str, path: Path, column: str | None) -> l
         known = ", ".join(map(str, header.columns))
         if column is None:
             raise InputError(
-                f"{path} is a table; say in names.column which of its columns "
-                f"holds the names: {known}"
+                f"{path} is a table; give the column that holds the names, one of: {known}"
             )
         if column not in header.columns:
-            raise InputError(
-                f"{path}, line 1: no column {column!r}; set names.column to one of: {known}"
-            )
+            raise InputError(f"{path}, line 1: no column {column!r}; give one of: {known}")
         # Without keep_default_na=False, the names "NA", "Nan" and "None" would be blanks;
         # without index_col=False, a first column would be row labels where rows are too long.
         table = pd.read_csv(

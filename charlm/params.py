@@ -5,6 +5,7 @@ A field's description is what its error message tells the user to give.
 
 import difflib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -183,6 +184,17 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise InputError(_explain(error, path, lines)) from None
+
+
+@contextmanager
+def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
+    """Put the place of a parameter, file and line, in front of an InputError raised inside."""
+    try:
+        yield
+    except InputError as error:
+        lines = YAML(typ="rt").load(path)
+        line = _line(lines, parameter.split("."))
+        raise InputError(f"{path}{line}: {parameter}: {error}") from None
 
 
 def _explain(error: ValidationError, path: Path, lines: Any) -> str:

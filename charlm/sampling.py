@@ -79,13 +79,12 @@ def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list
     unknown = sorted(set(prefix) - set(vocabulary.characters))
     if unknown:
         raise InputError(
-            f"params.yaml: sample.prefix {prefix!r} holds {', '.join(map(repr, unknown))}, "
-            f"which no name in the list does; the known characters are: {vocabulary.characters}"
+            f"{prefix!r} holds {', '.join(map(repr, unknown))}, which no name in the list "
+            f"does; the known characters are: {vocabulary.characters}"
         )
     if len(prefix) > max_length:
         raise InputError(
-            f"params.yaml: sample.prefix {prefix!r} is longer than sample.max_length "
-            f"({max_length}); raise it or shorten the prefix"
+            f"{prefix!r} is longer than max_length, {max_length}; raise that or shorten it"
         )
     return vocabulary.encode(prefix)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from charlm.corpus import Corpus
-from charlm.errors import InputError
+from charlm.errors import FileError, InputError
 from charlm.files import load_tensors, save_tensors
 
 
@@ -46,9 +46,8 @@ def split_windows(
     for part in Part:
         if not (parts == part).any():
             raise InputError(
-                f"params.yaml: split.train {train:g} and split.val {val:g} leave no "
-                f"{part.name.lower()} set when {len(parts):,} windows are split by {by}; "
-                "change the fractions or add names"
+                f"train {train:g} and val {val:g} leave no {part.name.lower()} set when "
+                f"{len(parts):,} windows are split by {by}; change the fractions or add names"
             )
     return parts
 
@@ -61,17 +60,13 @@ def save_split(path: Path, parts: Tensor) -> None:
 def load_split(path: Path, corpus: Corpus) -> Tensor:
     """Read what `save_split` wrote for `corpus`.
 
-    Raises InputError where it is missing, damaged or made from another corpus.
+    Raises FileError where it is missing, damaged or made from another corpus.
     """
-    made_by = "dvc repro split"
-    tensors, _ = load_tensors(path, made_by)
+    tensors, _ = load_tensors(path)
     parts = tensors.get("part")
     windows = len(corpus.windows())
     if parts is None or parts.shape != (windows,) or parts.dtype != torch.uint8:
-        raise InputError(
-            f"{path} does not split the {windows:,} windows of this data set; "
-            f"make it anew with: {made_by}"
-        )
+        raise FileError(f"{path} does not split the {windows:,} windows of this data set")
     return parts
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from charlm.errors import InputError
+from charlm.errors import FileError, InputError
 
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
@@ -32,6 +32,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         return
+    except FileError as error:
+        message, code = f"error: {error}; make it anew with: dvc repro", 1
     except InputError as error:
         message, code = f"error: {error}", 1
     except KeyboardInterrupt:

@@ -5,13 +5,14 @@ from pathlib import Path
 from charlm.corpus import Corpus, save_corpus
 from charlm.files import write_json
 from charlm.names import read_names
-from charlm.params import load_params
+from charlm.params import blame, load_params
 from stages import DATASET, run
 
 
 def main() -> None:
     params = load_params()
-    listed = read_names(Path(params.names.path), params.names.column)
+    with blame("names"):
+        listed = read_names(Path(params.names.path), params.names.column)
     corpus = Corpus.from_names(listed.names, params.block_size)
     save_corpus(DATASET, corpus)
     facts = {

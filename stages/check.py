@@ -7,13 +7,14 @@ before it notices that the list of names is missing.
 from pathlib import Path
 
 from charlm.names import read_names
-from charlm.params import load_params
+from charlm.params import blame, load_params
 from stages import run
 
 
 def main() -> None:
     params = load_params()
-    read_names(Path(params.names.path), params.names.column)
+    with blame("names"):
+        read_names(Path(params.names.path), params.names.column)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ from charlm.corpus import load_corpus
 from charlm.devices import set_up
 from charlm.evaluation import score, summarise
 from charlm.files import write_json
-from charlm.params import MODELS, load_params
+from charlm.params import MODELS, blame, load_params
 from charlm.splits import Part, load_split
 from stages import DATASET, EVALUATION, SPLIT, checkpoint_path, run
 
 
 def main() -> None:
     params = load_params()
-    device = set_up(params.device, params.threads)
+    with blame("device"):
+        device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
     parts = load_split(SPLIT, corpus)
     windows = {part: corpus.windows().where(parts == part) for part in Part}

@@ -1,22 +1,20 @@
 """Draw what training and evaluation came to."""
 
-import json
 from pathlib import Path
-
-import pandas as pd
 
 from charlm import figures
 from charlm.baselines import TITLES
 from charlm.checkpoint import load
+from charlm.files import read_csv, read_json
 from charlm.params import MODELS
 from stages import EVALUATION, checkpoint_path, history_path, run
 
 
 def main() -> None:
-    metrics = json.loads(EVALUATION.read_text(encoding="utf-8"))
+    metrics = read_json(EVALUATION)
     checkpoints = {name: load(checkpoint_path(name)) for name in MODELS}
     titles = {name: checkpoint.model.title for name, checkpoint in checkpoints.items()}
-    histories = {titles[name]: pd.read_csv(history_path(name)) for name in MODELS}
+    histories = {titles[name]: read_csv(history_path(name)) for name in MODELS}
     pictures = {
         f"{name}_loss": figures.loss_curves(
             titles[name], histories[titles[name]], metrics[name]["test_loss"]

@@ -8,7 +8,7 @@ from charlm.checkpoint import load_for
 from charlm.corpus import load_corpus
 from charlm.devices import set_up
 from charlm.files import write_csv, write_json
-from charlm.params import MODELS, load_params
+from charlm.params import MODELS, blame, load_params
 from charlm.randomness import generator
 from charlm.sampling import describe_samples, name_log_likelihoods, sample_names, training_names
 from charlm.splits import load_split
@@ -17,21 +17,23 @@ from stages import DATASET, SPLIT, checkpoint_path, run
 
 def main() -> None:
     params = load_params()
-    device = set_up(params.device, params.threads)
+    with blame("device"):
+        device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
     known = training_names(corpus, load_split(SPLIT, corpus))
     metrics = {"names": {"mean_length": describe_samples(corpus.names(), known)["mean_length"]}}
     for name in MODELS:
         model = load_for(checkpoint_path(name), corpus).model.to(device)
-        names = sample_names(
-            model,
-            corpus.vocabulary,
-            params.sample.count,
-            generator=generator(params.seed, f"sample/{name}"),
-            temperature=params.sample.temperature,
-            prefix=params.sample.prefix or "",
-            max_length=params.sample.max_length,
-        )
+        with blame("sample.prefix"):
+            names = sample_names(
+                model,
+                corpus.vocabulary,
+                params.sample.count,
+                generator=generator(params.seed, f"sample/{name}"),
+                temperature=params.sample.temperature,
+                prefix=params.sample.prefix or "",
+                max_length=params.sample.max_length,
+            )
         table = pd.DataFrame(
             {
                 "name": names,

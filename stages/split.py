@@ -1,7 +1,7 @@
 """Deal the windows out to training, validation and test."""
 
 from charlm.corpus import load_corpus
-from charlm.params import load_params
+from charlm.params import blame, load_params
 from charlm.randomness import generator
 from charlm.splits import Part, save_split, split_windows
 from stages import DATASET, SPLIT, run
@@ -11,7 +11,9 @@ def main() -> None:
     params = load_params()
     split = params.split
     draws = generator(params.seed, "split")
-    parts = split_windows(load_corpus(DATASET), split.by, split.train, split.val, draws)
+    corpus = load_corpus(DATASET)
+    with blame("split"):
+        parts = split_windows(corpus, split.by, split.train, split.val, draws)
     save_split(SPLIT, parts)
     sizes = [f"{part.name.lower()} {int((parts == part).sum()):,}" for part in Part]
     print(f"windows by {split.by}: {', '.join(sizes)}")

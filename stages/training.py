@@ -11,7 +11,7 @@ from charlm.corpus import load_corpus
 from charlm.devices import set_up
 from charlm.files import write_csv
 from charlm.models.base import LanguageModel
-from charlm.params import load_params
+from charlm.params import blame, load_params
 from charlm.progress import Progress
 from charlm.randomness import seeded
 from charlm.resume import ResumeFile
@@ -30,7 +30,8 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     """
     params = load_params()
     settings = params.model(name)
-    device = set_up(params.device, params.threads)
+    with blame("device"):
+        device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
     parts = load_split(SPLIT, corpus)
     with seeded(params.seed, "init"):

@@ -94,14 +94,14 @@ def test_nothing_but_weights_architecture_and_vocabulary_is_in_it(tmp_path: Path
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     (tmp_path / "model").write_bytes(damage((tmp_path / "model").read_bytes()))
-    with refused(tmp_path / "model", "dvc repro"):
+    with refused(tmp_path / "model"):
         checkpoint.load(tmp_path / "model")
 
 
 def test_a_missing_checkpoint_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with refused(tmp_path / "none", "does not exist", "dvc repro"):
+    with refused(tmp_path / "none", "does not exist"):
         checkpoint.load(tmp_path / "none")
-    with refused(tmp_path, "dvc repro"):
+    with refused(tmp_path):
         checkpoint.load(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_metadata_that_describe_no_such_model_are_refused(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     save_tensors(tmp_path / "model", MODEL.state_dict(), {**METADATA, **changes})
-    with refused(tmp_path / "model", "dvc repro"):
+    with refused(tmp_path / "model"):
         checkpoint.load(tmp_path / "model")
 
 
@@ -216,7 +216,7 @@ def test_load_for_takes_a_model_of_the_same_data(tmp_path: Path) -> None:
 )
 def test_load_for_refuses_a_model_of_other_data(tmp_path: Path, other: Corpus) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
-    with refused(tmp_path / "model", "vocabulary or block size", "dvc repro"):
+    with refused(tmp_path / "model", "vocabulary or block size"):
         checkpoint.load_for(tmp_path / "model", other)
 
 

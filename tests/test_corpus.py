@@ -193,12 +193,12 @@ def test_a_damaged_corpus_is_refused(tmp_path: Path, damage) -> None:
     path = tmp_path / "dataset.safetensors"
     save_corpus(path, small_corpus())
     path.write_bytes(damage(path.read_bytes()))
-    with refused(path, "dvc repro build_dataset"):
+    with refused(path):
         load_corpus(path)
 
 
 def test_a_missing_corpus_is_refused(tmp_path: Path) -> None:
-    with refused(tmp_path / "none", "does not exist", "dvc repro build_dataset"):
+    with refused(tmp_path / "none", "does not exist"):
         load_corpus(tmp_path / "none")
 
 
@@ -215,7 +215,7 @@ def test_another_safetensors_file_is_no_corpus(
 ) -> None:
     path = tmp_path / "other.safetensors"
     save_tensors(path, tensors, metadata)
-    with refused(path, lacking, "dvc repro build_dataset"):
+    with refused(path, lacking):
         load_corpus(path)
 
 

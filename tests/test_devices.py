@@ -42,7 +42,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charlm.devices, "available_devices", lambda: ["cpu"])
-    with refused("params.yaml", f"device is {missing}", "auto or cpu"):
+    with refused(f"finds no {missing}", "auto or cpu"):
         choose_device(missing)
 
 

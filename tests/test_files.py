@@ -1,5 +1,6 @@
 """Files written whole or not at all."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -7,8 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from charlm.errors import FileError
 from charlm.files import (
     load_tensors,
+    read_csv,
+    read_json,
     replacing,
     save_tensors,
     write_csv,
@@ -132,7 +136,7 @@ def test_tensors_and_metadata_are_loaded_as_they_were(tmp_path: Path) -> None:
     }
     metadata = {"text": "É中", "number": 3, "mapping": {"b": [1, None]}}
     save_tensors(tmp_path / "file", tensors, metadata)
-    loaded, loaded_metadata = load_tensors(tmp_path / "file", "make it")
+    loaded, loaded_metadata = load_tensors(tmp_path / "file")
     assert loaded_metadata == metadata
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -140,18 +144,18 @@ def test_tensors_and_metadata_are_loaded_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], tensor)
 
 
-def test_a_missing_file_is_refused_with_what_makes_it(tmp_path: Path) -> None:
-    with refused(tmp_path / "none", "does not exist", "make it so"):
-        load_tensors(tmp_path / "none", "make it so")
+def test_missing_tensors_are_refused(tmp_path: Path) -> None:
+    with refused(tmp_path / "none", "does not exist"):
+        load_tensors(tmp_path / "none")
 
 
 @DAMAGED
-def test_a_damaged_file_is_refused_with_what_makes_it(tmp_path: Path, damage) -> None:
+def test_damaged_tensors_are_refused(tmp_path: Path, damage) -> None:
     path = tmp_path / "file"
     save_tensors(path, {"x": torch.arange(9)}, {"a": 1})
     path.write_bytes(damage(path.read_bytes()))
-    with refused(path, "make it so"):
-        load_tensors(path, "make it so")
+    with refused(path):
+        load_tensors(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"charlm": "{"}, {"charlm": ""}])
@@ -160,19 +164,50 @@ def test_safetensors_of_another_project_are_refused(
 ) -> None:
     path = tmp_path / "file"
     safetensors.torch.save_file({"x": torch.arange(3)}, path, metadata)
-    with refused(path, "make it so"):
-        load_tensors(path, "make it so")
+    with refused(path):
+        load_tensors(path)
 
 
 def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     safetensors.torch.save_file({"x": torch.arange(3)}, path, {"charlm": "[" * 100_000})
-    with refused(path, "make it so"):
-        load_tensors(path, "make it so")
+    with refused(path):
+        load_tensors(path)
+
+
+READERS = pytest.mark.parametrize("read", [load_tensors, read_json, read_csv])
+
+
+@READERS
+def test_a_file_that_cannot_be_read_is_to_be_made_anew(read: Callable, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"none does not exist$"):
+        read(tmp_path / "none")
+    for content in (b"", b"\xff\x00\n\x01"):
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(FileError, match="file is damaged"):
+            read(tmp_path / "file")
+    with pytest.raises(FileError):
+        read(tmp_path)
+
+
+def test_json_and_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
+    values = {"b": 1, "a": {"é": 0.25}}
+    write_json(tmp_path / "json", values)
+    assert read_json(tmp_path / "json") == values
+    table = pd.DataFrame({"name": ["ZOÉ", "A,B"], "x": [0.25, 2.0], "n": [1, 2]})
+    write_csv(tmp_path / "csv", table)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "csv"), table)
+
+
+@pytest.mark.parametrize("text", ["3", "[1]", "null", '"text"'])
+def test_json_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text)
+    with refused(tmp_path / "file"):
+        read_json(tmp_path / "file")
 
 
 def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     write_evil_pickle(tmp_path / "file", trace=tmp_path / "trace")
     with refused(tmp_path / "file"):
-        load_tensors(tmp_path / "file", "make it so")
+        load_tensors(tmp_path / "file")
     assert not (tmp_path / "trace").exists()

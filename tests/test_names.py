@@ -240,13 +240,13 @@ def test_a_table_without_the_column_is_refused_with_those_it_has(tmp_path: Path)
 
 def test_a_table_needs_a_column(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", CSV)
-    with refused(path, "names.column", "count, name, sex"):
+    with refused(path, "column", "count, name, sex"):
         read_names(path)
 
 
 def test_text_takes_no_column(tmp_path: Path) -> None:
     path = put(tmp_path, "names.txt", TEXT)
-    with refused(path, "names.column", "'name'"):
+    with refused(path, "no column 'name'"):
         read_names(path, "name")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from charlm.errors import InputError
-from charlm.params import MODELS, Params, Section, load_params
+from charlm.params import MODELS, Params, Section, blame, load_params
 from tests.helpers import ROOT, few, refused, taken_or_refused
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -416,6 +416,29 @@ def test_any_value_is_taken_or_refused_in_one_line(
     path = put(tmp_path_factory.mktemp("params"), in_one_line(replaced).replace('"@"', value))
     params = taken_or_refused(lambda: load_params(path), path)
     assert params is None or isinstance(params, Params)
+
+
+def blamed(parameter: str, path: Path) -> str:
+    with pytest.raises(InputError) as caught, blame(parameter, path):
+        raise InputError("there is none; take another")
+    return str(caught.value)
+
+
+def test_a_parameter_is_blamed_with_its_file_and_line() -> None:
+    path = ROOT / "params.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for parameter in ("device", "names", "split", "sample.prefix", "wavenet.hidden_dim"):
+        message = blamed(parameter, path)
+        number = int(message.removeprefix(f"{path}, line ").partition(":")[0])
+        assert lines[number - 1].strip().startswith(parameter.rpartition(".")[2] + ":")
+        assert message.endswith(f": {parameter}: there is none; take another")
+
+
+def test_nobody_is_blamed_where_nothing_is_wrong(tmp_path: Path) -> None:
+    with blame("device", tmp_path / "never read"):
+        pass
+    with pytest.raises(ZeroDivisionError), blame("device", tmp_path / "never read"):
+        _ = 1 / 0
 
 
 def test_every_parameter_says_what_it_must_be() -> None:

@@ -77,7 +77,7 @@ def test_any_fractions_are_met_or_refused(by: str, train: float, val: float, see
     count = len(corpus.windows()) if by == "window" else len(corpus.names())
     first, second = round(count * train), round(count * (train + val))
     expected = [first, second - first, count - second]
-    parts = taken_or_refused(lambda: split(corpus, by, train, val, seed), "params.yaml")
+    parts = taken_or_refused(lambda: split(corpus, by, train, val, seed), f"split by {by}")
     assert (parts is None) == (0 in expected)
     if parts is None:
         return
@@ -120,7 +120,7 @@ def test_windows_are_dealt_out_at_random_and_not_in_order() -> None:
 @BY
 def test_an_empty_part_is_refused(by: str, train: float, val: float, empty: str) -> None:
     corpus = Corpus.from_names(["A", "B", "C"] if by == "name" else ["AB"], 2)  # three of each
-    with refused("params.yaml", "split.train", "split.val", f"no {empty} set", f"by {by}"):
+    with refused(f"train {train} and val {val}", f"no {empty} set", f"by {by}"):
         split(corpus, by, train, val)
 
 
@@ -136,7 +136,7 @@ def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path) -> None:
 def test_a_split_of_another_corpus_is_refused(tmp_path: Path) -> None:
     corpus = small_corpus()
     save_split(tmp_path / "split.safetensors", split(corpus)[:-1])
-    with refused(tmp_path, f"{len(corpus.windows()):,} windows", "dvc repro split"):
+    with refused(tmp_path, f"{len(corpus.windows()):,} windows"):
         load_split(tmp_path / "split.safetensors", corpus)
 
 
@@ -145,12 +145,12 @@ def test_a_damaged_split_is_refused(tmp_path: Path, damage) -> None:
     path = tmp_path / "split.safetensors"
     save_split(path, split(small_corpus()))
     path.write_bytes(damage(path.read_bytes()))
-    with refused(path, "dvc repro split"):
+    with refused(path):
         load_split(path, small_corpus())
 
 
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
-    with refused(tmp_path / "none", "does not exist", "dvc repro split"):
+    with refused(tmp_path / "none", "does not exist"):
         load_split(tmp_path / "none", small_corpus())
 
 
@@ -158,5 +158,5 @@ def test_a_missing_split_is_refused(tmp_path: Path) -> None:
 def test_another_safetensors_file_is_no_split(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     path = tmp_path / "other.safetensors"
     save_tensors(path, tensors, {})
-    with refused(path, "dvc repro split"):
+    with refused(path):
         load_split(path, small_corpus())

@@ -32,12 +32,16 @@ def refused(ran: Ran) -> str:
         ("train_fcn", {"lr": "-1"}, ["params.yaml, line 12", "lr is -1", "number above 0"]),
         ("train_wavenet", {"block_size": "6"}, ["line 10", "block_size is 6", "power of two"]),
         ("build_dataset", {"block_size": "6"}, ["line 10", "block_size is 6", "WaveNet"]),
-        ("train_wavenet", {"device": "cuda"}, ["device is cuda", "auto or cpu"]),
+        (
+            "train_wavenet",
+            {"device": "cuda"},
+            ["line 14: device: torch", "finds no cuda", "auto or cpu"],
+        ),
         ("split", {"split.train": "0.9"}, ["0.9", "leave no test set"]),
-        ("split", {"split.val": "0.0001"}, ["split.val 0.0001", "leave no val set"]),
+        ("split", {"split.val": "0.0001"}, ["line 17: split: ", "val 0.0001", "leave no val set"]),
         ("evaluate", {"fcn.epochs": "2.5"}, ["line 24", "fcn.epochs is 2.5", "whole number"]),
-        ("sample", {"sample.prefix": "Ж"}, ["sample.prefix 'Ж'", "known characters"]),
-        ("build_dataset", {"names.path": "nope.txt"}, ["nope.txt does not exist", "names.path"]),
+        ("sample", {"sample.prefix": "Ж"}, ["sample.prefix: 'Ж'", "known characters"]),
+        ("build_dataset", {"names.path": "nope.txt"}, ["line 6: names: nope.txt does not exist"]),
         ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt holds no names"]),
         ("build_dataset", {"names.path": "one.txt"}, ["one.txt holds one name only"]),
         ("build_dataset", {"names.path": "latin.txt"}, ["latin.txt, line 2", "UTF-8", "iconv"]),
@@ -63,6 +67,29 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_lost(
     assert checkout.outputs() == before
 
 
+@pytest.mark.parametrize(
+    ("stage", "lost"),
+    [
+        ("split", "data/dataset.safetensors"),
+        ("train_fcn", "data/split.safetensors"),
+        ("evaluate", "data/checkpoints/fcn.safetensors"),
+        ("plot", "metrics/evaluation.json"),
+        ("plot", "plots/wavenet_history.csv"),
+    ],
+)
+def test_a_file_that_another_stage_makes_and_that_is_gone_is_to_be_made_anew(
+    checkout: Project, stage: str, lost: str
+) -> None:
+    before = checkout.outputs()
+    (checkout.path / lost).rename(checkout.path / "elsewhere")
+    try:
+        line = refused(checkout.stage(stage, code=1))
+    finally:
+        (checkout.path / "elsewhere").rename(checkout.path / lost)
+    assert line == f"error: {lost} does not exist; make it anew with: dvc repro"
+    assert checkout.outputs() == before
+
+
 @pytest.fixture(scope="module")
 def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of the small project with bad lists of names; each test leaves it as it was."""
@@ -80,7 +107,7 @@ def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
     [
         (["lr=abc"], "lr is 'abc'"),
         (["split.train=0.95"], "leave no test set"),
-        (["device=cuda"], "device is cuda"),
+        (["device=cuda"], "finds no cuda on this machine"),
         (["names.path=one.txt"], "one.txt holds one name only"),
     ],
 )
