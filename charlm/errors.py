@@ -12,4 +12,4 @@ class InputError(Exception):
 
 
 class FileError(InputError):
-    """A file of tensors is missing, damaged, or does not fit the others: make it anew."""
+    """A file that `charlm` wrote is missing, damaged, or does not fit the others: make it anew."""
