@@ -6,9 +6,10 @@ BIN := $(abspath $(VENV))/bin
 # DVC starts the stages with the `python` that it finds first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro test test-slow smoke seeds
+.PHONY: help repro verify test test-slow smoke seeds
 help:
 	@echo "make repro      set up, then run the pipeline (dvc repro)"
+	@echo "make verify     run it from nothing in a temporary clone and compare every byte"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-slow  the tests that take minutes: the README, command by command"
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
@@ -17,6 +18,9 @@ help:
 repro: $(VENV)/.installed
 	@$(BIN)/python -m stages.check
 	$(BIN)/dvc repro
+
+verify: $(VENV)/.installed
+	@$(BIN)/python -m stages.verify
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -1,14 +1,27 @@
 """Character-level language models of names.
 
-Importing the package pins the kernel sets before torch is loaded: a processor
-with other vector instructions would otherwise round differently, and the same
-run would end in other bytes.
+Importing the package, before NumPy and torch are imported, chooses their kernels: left to
+themselves they take the widest vector instructions that a processor has, which round
+otherwise, and the same run would end in other bytes on another machine. Whatever the
+environment says of them is overruled.
 """
 
 import os
 import platform
 
+KERNELS = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch: what it computes itself
+    "MKL_CBWR": "COMPATIBLE",  # torch: what MKL computes; every other value differs by maker
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch: what oneDNN computes
+    "OPENBLAS_CORETYPE": "Haswell",  # NumPy: matrix products
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: all else
+}
+"""The kernels of x86-64, by the environment variables that choose them."""
+
 if platform.machine().lower() in {"x86_64", "amd64"}:
-    os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-    os.environ["MKL_CBWR"] = "AVX2"
+    os.environ.update(KERNELS)
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # sums shared out between threads may round otherwise
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS sums in one order
+for name in ("NPY_ENABLE_CPU_FEATURES", "DNNL_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
+    os.environ.pop(name, None)  # contradicts the above
+del name

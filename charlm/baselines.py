@@ -13,15 +13,36 @@ TITLES = {"uniform": "Uniform", "unigram": "Unigram", "bigram": "Bigram"}
 
 @dataclass(frozen=True)
 class CountModel:
-    """A table of the next token's probabilities.
+    """The next token's probabilities from how often it was seen; every count starts at one.
+
+    Only what was seen is stored, since a table of all pairs of 10,000 characters would
+    take a gigabyte.
 
     Attributes:
-        log_probs: (V, V) natural logarithms, a row for each previous token.
-        parameters: how many numbers of the table come from counting.
+        vocab_size: V.
+        order: how many previous tokens are looked at, 0 or 1.
+        pairs: (P,) the distinct pairs seen, ascending, as previous * V + next; previous
+            is 0 where `order` is.
+        counts: (P,) how often each was.
+        parameters: how many numbers come from counting.
     """
 
-    log_probs: Tensor
-    parameters: int
+    vocab_size: int
+    order: int
+    pairs: Tensor
+    counts: Tensor
+
+    @property
+    def parameters(self) -> int:
+        return self.vocab_size ** (self.order + 1) if len(self.pairs) else 0
+
+    def log_probs(self, previous: Tensor, tokens: Tensor) -> Tensor:
+        """(N,) float64: the logarithm of the probability of each of `tokens` after `previous`."""
+        context = self._context(previous)
+        seen = torch.zeros(self.vocab_size, dtype=torch.int64)
+        seen.index_add_(0, self.pairs // self.vocab_size, self.counts)
+        total = seen[context] + self.vocab_size
+        return (self._count(context, tokens) + 1).double().log() - total.double().log()
 
     def score(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """(W,) losses in nats, and (W,) the chance that the likeliest token is the target.
@@ -29,9 +50,25 @@ class CountModel:
         That chance is 0 or 1, but for tokens that are equally likely.
         """
         previous, targets = windows.previous().long(), windows.targets().long()
-        losses = -self.log_probs[previous, targets]
-        likeliest = (self.log_probs == self.log_probs.amax(1, keepdim=True)).double()  # (V, V)
-        return losses, (likeliest / likeliest.sum(1, keepdim=True))[previous, targets]
+        context = self._context(previous)
+        rows = self.pairs // self.vocab_size
+        most = torch.zeros(self.vocab_size, dtype=torch.int64)
+        most.scatter_reduce_(0, rows, self.counts, "amax")
+        ties = torch.bincount(rows[self.counts == most[rows]], minlength=self.vocab_size)
+        ties[most == 0] = self.vocab_size  # nothing seen: all tokens are equally likely
+        hit = self._count(context, targets) == most[context]
+        return -self.log_probs(previous, targets), hit.double() / ties[context]
+
+    def _context(self, previous: Tensor) -> Tensor:
+        return previous.long() if self.order else torch.zeros_like(previous, dtype=torch.int64)
+
+    def _count(self, context: Tensor, tokens: Tensor) -> Tensor:
+        """(N,) how often each token was seen after its context."""
+        if len(self.pairs) == 0:
+            return torch.zeros_like(context)
+        wanted = context * self.vocab_size + tokens
+        place = torch.searchsorted(self.pairs, wanted).clamp_max(len(self.pairs) - 1)
+        return torch.where(self.pairs[place] == wanted, self.counts[place], 0)
 
 
 def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
@@ -40,18 +77,12 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
     Every count starts at one (Laplace), so that a pair first seen in the test set
     has a finite loss.
     """
-    pairs = train.previous().long() * vocab_size + train.targets().long()
-    counts = torch.bincount(pairs, minlength=vocab_size**2)
-    bigram = counts.reshape(vocab_size, vocab_size).double()  # (V, V): previous, next
-    unigram = bigram.sum(0, keepdim=True).expand(vocab_size, vocab_size)
-    uniform = torch.zeros_like(bigram)
+    previous, targets = train.previous().long(), train.targets().long()
+    nothing = targets[:0]
     return {
-        "uniform": CountModel(_smoothed(uniform), 0),
-        "unigram": CountModel(_smoothed(unigram), vocab_size),
-        "bigram": CountModel(_smoothed(bigram), vocab_size**2),
+        "uniform": CountModel(vocab_size, 0, nothing, nothing),
+        "unigram": CountModel(vocab_size, 0, *torch.unique(targets, return_counts=True)),
+        "bigram": CountModel(
+            vocab_size, 1, *torch.unique(previous * vocab_size + targets, return_counts=True)
+        ),
     }
-
-
-def _smoothed(counts: Tensor) -> Tensor:
-    counts = counts + 1
-    return (counts / counts.sum(1, keepdim=True)).log()

@@ -1,6 +1,7 @@
 """Trained models as files that need nothing else, and run no code when opened."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def load_for(path: Path, corpus: Corpus) -> Checkpoint:
             f"{path} was trained with another vocabulary or block size than the data set's"
         )
     return checkpoint
+
+
+def load_all(paths: Mapping[str, Path]) -> dict[str, Checkpoint]:
+    """`load` for each of `paths`, with FileError for one whose vocabulary is not the first's."""
+    checkpoints = {name: load(path) for name, path in paths.items()}
+    first = next(iter(checkpoints))
+    for name, checkpoint in checkpoints.items():
+        if checkpoint.vocabulary != checkpoints[first].vocabulary:
+            raise FileError(f"{paths[name]} has another vocabulary than {paths[first]}")
+    return checkpoints
 
 
 def _architecture(module_name: Any, class_name: Any) -> type[LanguageModel]:

@@ -1,5 +1,7 @@
 """Choosing where to compute, and with how many threads."""
 
+import os
+
 import torch
 
 from charlm.errors import InputError
@@ -29,6 +31,26 @@ def choose_device(name: str) -> torch.device:
             f"take auto or {' or '.join(available)}"
         )
     return torch.device(name)
+
+
+def refuse_if_too_large(parameters: int) -> None:
+    """Refuse a model that this machine's memory cannot hold while it is trained.
+
+    Weights, gradients and what is in between take about three times 4 bytes a parameter.
+    Allocating more than there is need not fail at once: the system may kill the program later.
+
+    Raises InputError where that is more than the memory of this machine.
+    """
+    needed = 3 * 4 * parameters
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # a system that does not tell
+        return
+    if needed > memory:
+        raise InputError(
+            f"a model of {parameters:,} parameters takes {needed / 2**30:,.0f} GB while it is "
+            f"trained, and this machine has {memory / 2**30:,.0f}; lower hidden_dim or embed_dim"
+        )
 
 
 def set_up(device: str, threads: int) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 import torch
-from matplotlib import font_manager, ft2font
+from matplotlib import font_manager, ft2font, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -20,27 +20,32 @@ from charlm.files import replacing
 LOSS = "cross-entropy (nats per character)"
 MODEL_COLOURS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
 MUTED = "#6b6b6b"
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
+# "default" first: a matplotlibrc of the user's must not change the pictures.
+STYLE: list[Any] = [
+    "default",
+    {
+        "figure.dpi": 150,
+        "figure.constrained_layout.use": True,
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+    },
+]
 
 
+@style.context(STYLE)
 def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, without the metadata that differ from version to version."""
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
-@matplotlib.rc_context(STYLE)
+@style.context(STYLE)
 def loss_curves(title: str, history: pd.DataFrame, test_loss: float) -> Figure:
     """Training and validation loss of one model by epoch, as the course draws them."""
     figure, (axes,) = _figure(7, 4.2)
@@ -51,7 +56,7 @@ def loss_curves(title: str, history: pd.DataFrame, test_loss: float) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@style.context(STYLE)
 def all_loss_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Every model's curves in one picture: validation solid, training dotted."""
     figure, (axes,) = _figure(7, 4.2)
@@ -64,7 +69,7 @@ def all_loss_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@style.context(STYLE)
 def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, Any]) -> Figure:
     """Test loss against the number of parameters: all models, and the nets from close by.
 
@@ -91,7 +96,7 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@style.context(STYLE)
 def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
     """Each model's embedding of the tokens in two dimensions, every token at its place.
 

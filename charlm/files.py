@@ -1,15 +1,18 @@
 """Files written whole or not at all, and read without running code."""
 
+import errno
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors
-from safetensors.torch import save_file
+import safetensors.torch
 from torch import Tensor
 
 from charlm.errors import FileError
@@ -28,15 +31,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The file is written in a temporary folder beside `path` and renamed, so that
     a reader sees the old file or the new one and never a part. On an exception
-    `path` stays as it was.
+    `path` stays as it was; an OSError names it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        partial = Path(folder) / path.name
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, reason, os.fspath(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,8 +52,8 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping as indented JSON, its keys in the order given."""
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a mapping or a list as indented JSON, keys in the order given."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -62,8 +69,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+    content = safetensors.torch.save(contiguous, metadata={_METADATA: text})
     with replacing(path) as partial:
-        save_file(contiguous, partial, metadata={_METADATA: text})
+        partial.write_bytes(content)
 
 
 @contextmanager
@@ -87,15 +95,30 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote. Raises FileError where it is missing or damaged."""
+def read_metrics(
+    path: Path, models: Iterable[str], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Read metrics by model that `write_json` wrote: of each of `models`, each of `names`.
+
+    Raises FileError where the file is missing or damaged, or lacks one of them.
+    """
     with _reading(path):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        read = {model: {name: metrics[model][name] for name in names} for model in models}
+        if not all(math.isfinite(value) for values in read.values() for value in values.values()):
+            raise ValueError("a number is not finite")
+        return read
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
-    """Read what `write_csv` wrote. Raises FileError where it is missing or damaged."""
+def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
+    """Read columns of finite numbers from a table that `write_csv` wrote.
+
+    Raises FileError where the file is missing or damaged, or lacks one of them.
+    """
     import pandas as pd  # half a second that those who read no table need not spend
 
     with _reading(path):
-        return pd.read_csv(path)
+        table = pd.read_csv(path, dtype=float, usecols=list(columns))
+        if table.empty or not np.isfinite(table).all(axis=None):
+            raise ValueError("not a finite number in each of its rows")
+        return table

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import unicodedata
 import zipfile
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from charlm.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 MIN_NAMES = 3  # one each to train on, to validate on and to test on
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""What no name has, and what upsets a terminal or a table. A tab may stand in a name."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ def read_names(path: Path, column: str | None = None) -> NameList:
 
     A name is normalised to Unicode NFC, so that an accent is always the same
     character, and stripped of the blanks around it; empty lines and repeated
-    names are dropped. A byte order mark and CRLF line ends are accepted.
+    names are dropped. A byte order mark and any line ends are accepted.
 
     Args:
         path: text with a name a line, or `.csv`/`.tsv` with a header line, in
@@ -35,8 +38,8 @@ def read_names(path: Path, column: str | None = None) -> NameList:
         column: the column that holds the names; for tables, and only for them.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, lacks the column, or
-            holds fewer than three distinct names.
+        InputError: the file cannot be read, is not UTF-8, lacks the column, has a
+            control character in a name, or holds fewer than three distinct names.
     """
     data, suffix = _unpack(_read_bytes(path), path)
     text = _decode(data, path)
@@ -48,9 +51,16 @@ def read_names(path: Path, column: str | None = None) -> NameList:
             "leave the column empty, or give a .csv or .tsv file"
         )
     else:
-        lines = text.split("\n")
+        lines = re.split("\r\n?|\n", text)
     names = [name for line in lines if (name := unicodedata.normalize("NFC", line).strip())]
     distinct = list(dict.fromkeys(names))
+    for name in distinct:
+        if control := CONTROL.search(name):
+            shown = name if len(name) <= 40 else f"{name[:37]}..."
+            raise InputError(
+                f"{path} holds a name with a control character (U+{ord(control[0]):04X}), "
+                f"{shown!a}; is it a list of names? Take that one out"
+            )
     if len(distinct) < MIN_NAMES:
         held = {0: "no names", 1: "one name only"}.get(len(distinct), f"only {len(distinct)} names")
         raise InputError(
@@ -62,6 +72,9 @@ def read_names(path: Path, column: str | None = None) -> NameList:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        # Opening a named pipe waits until somebody writes to it; a device may never end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"{path} is no regular file; give the path of a list of names")
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a list of names") from None

@@ -4,6 +4,7 @@ A field's description is what its error message tells the user to give.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ OrEmpty = BeforeValidator(_none_if_blank)
 """For a parameter that may be empty: `-S fcn.lr=` makes it an empty text, not YAML's nothing."""
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
+Width = Annotated[int, Field(ge=1, le=2**20, description="a whole number from 1 to 1,048,576")]
 LearningRate = Annotated[
     float, Field(gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 0.2")
 ]
@@ -89,19 +91,19 @@ class ModelParams(Section):
     epochs: Annotated[PositiveInt | None, OrEmpty] = Field(
         description="a whole number of at least 1, or empty for the shared epochs"
     )
-    embed_dim: PositiveInt
-    hidden_dim: PositiveInt
+    embed_dim: Width
+    hidden_dim: Width
 
 
 class Sample(Section):
     """How names are drawn from the trained models."""
 
-    count: PositiveInt
+    count: int = Field(ge=1, le=10**8, description="a whole number from 1 to 100,000,000")
     temperature: float = Field(
         gt=0, le=100, description="a number above 0 and up to 100, such as 1.0"
     )
     prefix: str | None = Field(description="text (in quotes if it looks like a number) or empty")
-    max_length: PositiveInt
+    max_length: int = Field(ge=1, le=10**4, description="a whole number from 1 to 10,000")
 
 
 class Params(Section):
@@ -207,6 +209,7 @@ def _explain(error: ValidationError, path: Path, lines: Any) -> str:
     mistake = min(error.errors(), key=rank)
     location = [str(key) for key in mistake["loc"]]
     name = ".".join(location)
+    name = name if len(name) <= 60 else f"{name[:57]}..."
     where = f"{path}{_line(lines, location)}"
     match mistake["type"]:
         case "extra_forbidden":
@@ -225,8 +228,10 @@ def _explain(error: ValidationError, path: Path, lines: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value as an error message quotes it."""
+    if value is None:
+        return "empty"
     try:
-        text = "empty" if value is None else repr(value)
+        text = reprlib.repr(value)  # lists that hold themselves, or each other many times over
     except ValueError:  # Python writes out no number of so many digits
         return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,16 +16,23 @@ LINES = 10
 class Progress:
     """Epochs, losses and seconds left, on standard error."""
 
-    def __init__(self, title: str, epochs: int, batches_per_epoch: int, done: int) -> None:
+    def __init__(
+        self,
+        title: str,
+        epochs: int,
+        batches_per_epoch: int,
+        epochs_done: int = 0,
+        batches_done: int = 0,
+    ) -> None:
         self.title = title
         self.epochs = epochs
         self.batches_per_epoch = batches_per_epoch
-        self.first = done + 1
+        self.first = epochs_done + 1
         self.began = time.monotonic()
         size = shutil.get_terminal_size()  # 80 by 24 where the terminal does not tell
         self.bar = tqdm(
             total=epochs * batches_per_epoch,
-            initial=done * batches_per_epoch,
+            initial=epochs_done * batches_per_epoch + batches_done,
             desc=f"{title}, epoch {min(self.first, epochs)}/{epochs}",
             bar_format="{desc} |{bar}|{postfix}, {remaining} left",
             ncols=size.columns,

@@ -1,6 +1,7 @@
 """The state of an unfinished training, kept so that it need not start anew."""
 
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,12 +12,16 @@ import torch
 
 from charlm.files import replacing
 
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
 
 class ResumeFile:
     """A training's state on disk, under a name that only the same training computes.
 
     The name is a hash of the parameters, the data, the code of the project that is
-    loaded, and torch's version: a state is never taken up by another run.
+    loaded, and torch's version: a state is never taken up by another run. The file is
+    the SHA-256 of what follows, then what `torch.save` wrote: torch itself does not
+    notice a changed weight.
     """
 
     def __init__(
@@ -33,7 +38,11 @@ class ResumeFile:
         if not self.path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+            content = self.path.read_bytes()
+            digest, saved = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+            if hashlib.sha256(saved).digest() != digest:
+                raise ValueError("other bytes than were written")
+            state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
         except Exception:  # whatever unpickling damaged bytes may raise
             print(f"{self.path} is damaged; training starts anew", file=sys.stderr)
             return None
@@ -41,8 +50,11 @@ class ResumeFile:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Put `state` in the place of the one before."""
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        saved = buffer.getvalue()
         with replacing(self.path) as partial:
-            torch.save(dict(state), partial)
+            partial.write_bytes(hashlib.sha256(saved).digest() + saved)
 
     def remove(self) -> None:
         """Forget the state: training has finished."""

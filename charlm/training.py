@@ -1,5 +1,6 @@
 """Training by stochastic gradient descent, an epoch at a time."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from charlm.models.base import LanguageModel
 from charlm.randomness import generator
 
 REPORT_EVERY = 100
-"""Batches between two reports to `on_batches`."""
+"""Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class Epoch:
 
 
 class Trainer:
-    """Trains one model; can be stopped after any epoch and taken up again.
+    """Trains one model; can be stopped after any batch and taken up again.
 
     The order of the batches comes from `seed` and the number of the epoch alone,
     so there is no generator whose state would have to be kept.
+
+    Attributes:
+        history: the finished epochs.
+        batches_done: how many batches of the unfinished epoch are done.
     """
 
     def __init__(
@@ -58,6 +63,9 @@ class Trainer:
         self.seed = seed
         self.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         self.history: list[Epoch] = []
+        self.batches_done = 0
+        # Their losses in sum, read now and then only: reading waits for the device.
+        self._total = torch.zeros((), device=train.starts.device)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -70,41 +78,52 @@ class Trainer:
 
         Args:
             epochs: the number of epochs at which to stop.
-            on_batches: called now and then with the number of batches done since.
+            on_batches: called now and then with the number of batches done since;
+                `state_dict` may be called then, in the midst of an epoch.
 
         Raises:
-            InputError: the loss is no longer a finite number.
+            InputError: the loss is no longer a finite number. Found at the latest
+                `REPORT_EVERY` batches later, and before `on_batches` is called again.
         """
         for number in range(len(self.history) + 1, epochs + 1):
-            train_loss = self._train_epoch(number, on_batches)
+            self._train_epoch(number, on_batches)
+            train_loss = self._total.item() / len(self.train)
             epoch = Epoch(number, train_loss, mean_loss(self.model, self.val))
-            if not (torch.tensor([epoch.train_loss, epoch.val_loss]).isfinite().all()):
-                lr = self.optimizer.param_groups[0]["lr"]
-                raise InputError(
-                    f"training diverged in epoch {number}: the loss is no longer finite; "
-                    f"lower the learning rate (now {lr:g})"
-                )
+            self._refuse_unless_finite(number, epoch.val_loss)
             self.history.append(epoch)
+            self.batches_done = 0
+            self._total.zero_()
             yield epoch
 
-    def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> float:
-        """One pass over the training windows in random order; the mean loss on the way."""
-        device = self.train.starts.device
+    def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
+        """What is left of one pass over the training windows in random order."""
         shuffle = generator(self.seed, f"shuffle/{number}")
-        order = torch.randperm(len(self.train), generator=shuffle).to(device)
-        total = torch.zeros((), device=device)  # read once an epoch: reading waits for the device
+        order = torch.randperm(len(self.train), generator=shuffle).to(self._total.device)
         self.model.train()
-        for step, index in enumerate(torch.split(order, self.batch_size), start=1):
+        for start in range(self.batches_done * self.batch_size, len(order), self.batch_size):
+            index = order[start : start + self.batch_size]
             contexts, targets = self.train.batch(index)  # (N, T), (N,)
             loss = F.cross_entropy(self.model(contexts), targets)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            total += loss.detach() * len(index)
-            if step % REPORT_EVERY == 0:
+            self._total += loss.detach() * len(index)
+            self.batches_done += 1
+            if self.batches_done % REPORT_EVERY == 0:
+                self._refuse_unless_finite(number, self._total.item())
                 on_batches(REPORT_EVERY)
+        self._refuse_unless_finite(number, self._total.item())
         on_batches(self.batches_per_epoch % REPORT_EVERY)
-        return total.item() / len(self.train)
+
+    def _refuse_unless_finite(self, number: int, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        lr = self.optimizer.param_groups[0]["lr"]
+        stop = f", or stop after epoch {number - 1}" if number > 1 else ""
+        raise InputError(
+            f"training diverged in epoch {number}: the loss is no longer finite; "
+            f"lower the learning rate (now {lr:g}){stop}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a new Trainer, built from the same arguments, needs to go on."""
@@ -112,6 +131,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(epoch) for epoch in self.history],
+            "batches_done": self.batches_done,
+            "total": self._total,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -119,3 +140,5 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.batches_done = state["batches_done"]
+        self._total.copy_(state["total"])

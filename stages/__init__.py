@@ -3,16 +3,30 @@
 What they share: where the files are, and how a stage ends that cannot go on.
 """
 
+import errno
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
+from types import TracebackType
 
 from charlm.errors import FileError, InputError
 
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
 EVALUATION = Path("metrics/evaluation.json")
+REQUIREMENTS = Path("requirements.txt")
+
+DVC_STAGE = os.environ.get("DVC_STAGE")
+"""The name of the stage, where DVC runs it."""
+
+WAY_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself the right to it"),
+}
 
 
 def checkpoint_path(model: str) -> Path:
@@ -23,25 +37,70 @@ def history_path(model: str) -> Path:
     return Path(f"plots/{model}_history.csv")
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a stage. On bad input, print what to do in one line and exit with code 1.
+def environment_path(stage: str) -> Path:
+    return Path(f"metrics/environment/{stage}.json")
 
-    DVC removes a stage's outputs before it runs the stage; where the stage then
-    refuses its input or is interrupted, they are put back.
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; a request to end it (SIGTERM) counts as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    main()
+
+
+def end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """End a program that cannot go on: with one line and code 1 if its user can mend it.
+
+    DVC removes a stage's outputs before it runs the stage; they are put back.
     """
-    try:
-        main()
-        return
-    except FileError as error:
-        message, code = f"error: {error}; make it anew with: dvc repro", 1
-    except InputError as error:
-        message, code = f"error: {error}", 1
-    except KeyboardInterrupt:
-        message, code = "interrupted; the same command takes it up again", 130
-    print(message, file=sys.stderr, flush=True)
-    if "DVC_STAGE" in os.environ:
+    explained = explain(error)
+    if explained:
+        message, code = explained
+        if isinstance(error, FileError):
+            message += _dropped()
+        print(message, file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+        code = 1
+    if DVC_STAGE:
         from stages.put_back import have_git_look_again, put_back_outputs
 
-        put_back_outputs(os.environ["DVC_STAGE"])
+        put_back_outputs(DVC_STAGE)
         have_git_look_again()
     sys.exit(code)
+
+
+def _dropped() -> str:
+    """What to add where the copies in DVC's cache are damaged too, and were dropped."""
+    from dvc.exceptions import DvcException
+
+    from stages.put_back import drop_damaged_copies
+
+    try:
+        dropped = drop_damaged_copies()
+    except (DvcException, OSError):  # say what is wrong with the file, at least
+        return ""
+    return f" (DVC's copy of {', '.join(dropped)} was damaged and is dropped)" if dropped else ""
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """The line that says what is wrong and what to do, and the exit code; None for a bug."""
+    match error:
+        case FileError():
+            return f"error: {error}; make it anew with: dvc repro", 1
+        case InputError():
+            return f"error: {error}", 1
+        case KeyboardInterrupt():
+            return "interrupted; the same command takes it up again", 130
+        case OSError(errno=int(number), filename=str(path)):
+            todo = WAY_OUT.get(number, "mend that")
+            return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
+    # On a CPU, torch says so by a plain RuntimeError.
+    if isinstance(error, MemoryError) or re.search("(allocate|out of) memory", str(error)):
+        return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1
+    return None
+
+
+sys.excepthook = end  # from the first import on: Ctrl-C may come while torch is being loaded

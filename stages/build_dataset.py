@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from charlm.corpus import Corpus, save_corpus
+from charlm.environment import describe
 from charlm.files import write_json
 from charlm.names import read_names
 from charlm.params import blame, load_params
-from stages import DATASET, run
+from stages import DATASET, REQUIREMENTS, environment_path, run
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
         "longest_name": max(map(len, listed.names)),
     }
     write_json(Path("metrics/dataset.json"), facts)
+    write_json(environment_path("build_dataset"), [describe(REQUIREMENTS)])
     print(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items()))
 
 

@@ -4,17 +4,30 @@ from pathlib import Path
 
 from charlm import figures
 from charlm.baselines import TITLES
-from charlm.checkpoint import load
-from charlm.files import read_csv, read_json
+from charlm.checkpoint import load_all
+from charlm.environment import describe
+from charlm.files import read_metrics, read_numbers, write_json
 from charlm.params import MODELS
-from stages import EVALUATION, checkpoint_path, history_path, run
+from stages import (
+    EVALUATION,
+    REQUIREMENTS,
+    checkpoint_path,
+    environment_path,
+    history_path,
+    run,
+)
 
 
 def main() -> None:
-    metrics = read_json(EVALUATION)
-    checkpoints = {name: load(checkpoint_path(name)) for name in MODELS}
+    metrics = read_metrics(
+        EVALUATION, [*MODELS, *TITLES], ["test_loss", "test_loss_stderr", "parameters"]
+    )
+    checkpoints = load_all({name: checkpoint_path(name) for name in MODELS})
     titles = {name: checkpoint.model.title for name, checkpoint in checkpoints.items()}
-    histories = {titles[name]: read_csv(history_path(name)) for name in MODELS}
+    histories = {
+        titles[name]: read_numbers(history_path(name), ["epoch", "train_loss", "val_loss"])
+        for name in MODELS
+    }
     pictures = {
         f"{name}_loss": figures.loss_curves(
             titles[name], histories[titles[name]], metrics[name]["test_loss"]
@@ -32,6 +45,7 @@ def main() -> None:
     )
     for name, figure in pictures.items():
         figures.save(Path(f"plots/{name}.png"), figure)
+    write_json(environment_path("plot"), [describe(REQUIREMENTS)])
 
 
 if __name__ == "__main__":

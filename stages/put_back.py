@@ -13,9 +13,7 @@ from charlm.files import replacing
 def put_back_outputs(stage: str) -> None:
     """Give the outputs of `stage` the contents that dvc.lock says they had.
 
-    They come from DVC's cache (for the sake of its run cache it keeps a copy even
-    of metrics and plots that git tracks) or, in a clone that has pulled nothing,
-    from git. What is in neither was not there before, and is left alone.
+    What is in neither the cache nor git was not there before, and is left alone.
     """
     try:
         with Repo() as repo:
@@ -23,13 +21,54 @@ def put_back_outputs(stage: str) -> None:
                 md5, path = out.hash_info.value, Path(out.fs_path)
                 if md5 is None or _has(path, md5):
                     continue
-                content = _from_cache(Path(repo.cache.local.oid_to_path(md5)), md5)
-                content = content or _from_git(path, md5)
+                content = recorded_content(repo, path, md5)
                 if content is not None:
                     with replacing(path) as partial:
                         partial.write_bytes(content)
-    except DvcException as error:
+    except (DvcException, OSError) as error:
         print(f"the earlier outputs could not be put back ({error}); try: dvc checkout")
+
+
+def drop_damaged_copies() -> list[str]:
+    """Remove from DVC's cache what has not the MD5 that dvc.lock says; the outputs concerned.
+
+    DVC takes a copy that nobody may write to for whole, and puts it back damaged however
+    often it is asked to. Where the output itself is whole, it takes the copy's place.
+    """
+    dropped = []
+    with Repo() as repo:
+        for out in repo.index.outs:
+            md5 = out.hash_info.value
+            if md5 is None:
+                continue
+            cached, path = Path(repo.cache.local.oid_to_path(md5)), Path(out.fs_path)
+            if not cached.is_file() or _has(cached, md5):
+                continue
+            if _has(path, md5):
+                with replacing(cached) as partial:
+                    partial.write_bytes(path.read_bytes())
+                cached.chmod(0o444)
+            else:
+                cached.unlink()
+                dropped.append(out.def_path)
+    return dropped
+
+
+def recorded_content(repo: Repo, path: Path | str, md5: str) -> bytes | None:
+    """What an output with that MD5 held, if it is at hand.
+
+    It comes from DVC's cache (for the sake of its run cache it keeps a copy even of
+    metrics and plots that git tracks) or, in a clone that has pulled nothing, from git.
+    """
+    cached = Path(repo.cache.local.oid_to_path(md5))
+    if _has(cached, md5):
+        return cached.read_bytes()
+    path = Path(path)
+    if not path.parent.is_dir():
+        return None
+    command = ["git", "show", f"HEAD:./{path.name}"]
+    shown = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
+    return shown.stdout if _md5(shown.stdout) == md5 else None
 
 
 def have_git_look_again() -> None:
@@ -49,16 +88,6 @@ def have_git_look_again() -> None:
 
 def _has(path: Path, md5: str) -> bool:
     return path.is_file() and _md5(path.read_bytes()) == md5
-
-
-def _from_cache(cached: Path, md5: str) -> bytes | None:
-    return cached.read_bytes() if _has(cached, md5) else None
-
-
-def _from_git(path: Path, md5: str) -> bytes | None:
-    command = ["git", "show", f"HEAD:./{path.name}"]
-    shown = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
-    return shown.stdout if _md5(shown.stdout) == md5 else None
 
 
 def _md5(content: bytes) -> str:

@@ -2,14 +2,17 @@
 
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from charlm import checkpoint
 from charlm.corpus import load_corpus
-from charlm.devices import set_up
-from charlm.files import write_csv
+from charlm.devices import refuse_if_too_large, set_up
+from charlm.environment import describe
+from charlm.files import write_csv, write_json
 from charlm.models.base import LanguageModel
 from charlm.params import blame, load_params
 from charlm.progress import Progress
@@ -17,10 +20,19 @@ from charlm.randomness import seeded
 from charlm.resume import ResumeFile
 from charlm.splits import Part, load_split
 from charlm.training import Epoch, Trainer
-from stages import DATASET, SPLIT, checkpoint_path, history_path
+from stages import (
+    DATASET,
+    REQUIREMENTS,
+    SPLIT,
+    checkpoint_path,
+    environment_path,
+    history_path,
+)
 
 # DVC_ROOT stays that of the user's own checkout where an experiment runs in a temporary copy.
 RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
+SAVE_EVERY = 1000
+"""Batches after which a training is kept for being resumed, where its epochs are longer."""
 
 
 def train(name: str, architecture: type[LanguageModel]) -> None:
@@ -34,12 +46,16 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
     parts = load_split(SPLIT, corpus)
+    build = partial(
+        architecture,
+        vocab_size=len(corpus.vocabulary),
+        block_size=corpus.block_size,
+        **settings.hyperparameters,
+    )
+    with blame(name), torch.device("meta"):  # where a model takes no memory
+        refuse_if_too_large(build().num_parameters())
     with seeded(params.seed, "init"):
-        model = architecture(
-            vocab_size=len(corpus.vocabulary),
-            block_size=corpus.block_size,
-            **settings.hyperparameters,
-        )
+        model = build()
     windows = corpus.windows()
     trainer = Trainer(
         model.to(device),
@@ -55,16 +71,34 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     if state := resume.load():
         trainer.load_state_dict(state)
         write_history(name, trainer.history)
-        print(f"{model.title}: going on after epoch {len(trainer.history)}", flush=True)
-    done = len(trainer.history)
-    with Progress(model.title, settings.epochs, trainer.batches_per_epoch, done) as progress:
-        for epoch in trainer.run(settings.epochs, progress.batches):
+        print(f"{model.title}: going on after {_so_far(trainer)}", flush=True)
+    progress = Progress(
+        model.title,
+        settings.epochs,
+        trainer.batches_per_epoch,
+        epochs_done=len(trainer.history),
+        batches_done=trainer.batches_done,
+    )
+
+    def on_batches(count: int) -> None:
+        progress.batches(count)
+        if trainer.batches_done % SAVE_EVERY == 0:
+            resume.save(trainer.state_dict())
+
+    with progress, blame(f"{name}.lr" if getattr(params, name).lr else "lr"):
+        for epoch in trainer.run(settings.epochs, on_batches):
             progress.epoch(epoch)
             write_history(name, trainer.history)
             resume.save(trainer.state_dict())
     checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
+    write_json(environment_path(f"train_{name}"), [describe(REQUIREMENTS, device)])
     resume.remove()
 
 
 def write_history(name: str, history: list[Epoch]) -> None:
     write_csv(history_path(name), pd.DataFrame(map(asdict, history)))
+
+
+def _so_far(trainer: Trainer) -> str:
+    done, batches = len(trainer.history), trainer.batches_done
+    return f"epoch {done}, batch {batches:,} of the next" if batches else f"epoch {done}"

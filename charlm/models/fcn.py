@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from charlm.linear import Linear
 from charlm.models.base import LanguageModel
 
 
@@ -29,8 +30,8 @@ class FCN(LanguageModel):
         self.embed_dim = embed_dim
         self.hidden_dim = hidden_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.hidden = nn.Linear(block_size * embed_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, vocab_size)
+        self.hidden = Linear(block_size * embed_dim, hidden_dim)
+        self.output = Linear(hidden_dim, vocab_size)
 
     def forward(self, contexts: Tensor) -> Tensor:
         x = self.embedding(contexts)  # (N, T) -> (N, T, C)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from charlm.linear import Linear
 from charlm.models.base import LanguageModel
 
 
@@ -54,10 +55,10 @@ class WaveNet(LanguageModel):
         levels: list[nn.Module] = []
         channels = embed_dim
         for _ in range(block_size.bit_length() - 1):
-            levels += [FlattenConsecutive(2), nn.Linear(2 * channels, hidden_dim), nn.Tanh()]
+            levels += [FlattenConsecutive(2), Linear(2 * channels, hidden_dim), nn.Tanh()]
             channels = hidden_dim
         self.tree = nn.Sequential(*levels)
-        self.output = nn.Linear(channels, vocab_size)
+        self.output = Linear(channels, vocab_size)
 
     def forward(self, contexts: Tensor) -> Tensor:
         x = self.embedding(contexts)  # (N, T) -> (N, T, C)

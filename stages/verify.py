@@ -1,0 +1,207 @@
+"""Run the committed pipeline from nothing in a temporary clone, and compare every output.
+
+`make verify` does so. Exit code 1 where an output has other bytes than the committed
+dvc.lock says, though this machine is of the kind that made it and has the same versions.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from dvc.repo import Repo
+from PIL import Image
+from ruamel.yaml import YAML
+
+from charlm.errors import InputError
+from stages import run
+from stages.put_back import recorded_content
+
+ENVIRONMENT = "metrics/environment/"
+MAY_DIFFER = {"python", "dvc", "pydantic", "ruamel.yaml", "tqdm", "system", "processor", "threads"}
+"""What decides no byte; should it, that is to be found."""
+
+Record = dict[str, Any]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        clone = Path(folder) / "clone"
+        clone_committed(clone)
+        committed = locked(clone)
+        contents = {path: recorded_content(Repo(), path, md5) for path, md5 in committed.items()}
+        made_on = environments(clone)
+        run_from_nothing(clone)
+        made = locked(clone)
+        differing = [path for path in committed if committed[path] != made[path]]
+        print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
+        for path in committed:
+            print(f"  {'differs' if path in differing else 'same   '}  {path}")
+            if path in differing:
+                new = (clone / path).read_bytes()
+                print(f"           {first_difference(path, contents[path], new)}")
+        here = environments(clone)
+        machine = here.get("train_fcn", {})
+        print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+        other = excuses(made_on, here)
+        if differing and other:
+            print("\nThe same bytes are not promised here. Other than where dvc.lock was made:")
+            print("\n".join(f"  {line}" for line in other))
+        if differing:
+            distances = [
+                line
+                for path in differing
+                if path.endswith(".json")
+                for line in apart(path, contents[path], (clone / path).read_bytes())
+            ]
+            print("\nSo far do the metrics lie apart:\n")
+            print("\n".join(distances) or "  not at all")
+        else:
+            print(f"\nAll {len(committed)} outputs have the committed bytes.")
+        if differing and not other:
+            raise InputError(
+                f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
+                "on a machine of the same kind; please report it with what stands above"
+            )
+
+
+def clone_committed(clone: Path) -> None:
+    """Clone the repository that this is run in; what is not committed stays behind."""
+    inside = subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=False)
+    if inside.returncode or not (clone / "dvc.lock").exists():
+        raise InputError("no dvc.lock is committed here; run this in a clone of the project")
+    changed = subprocess.run(
+        ["git", "status", "--short"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    if changed:
+        names = ", ".join(line[3:] for line in changed[:3])
+        print(f"not committed, and so left out: {names}{', ...' if len(changed) > 3 else ''}")
+
+
+def run_from_nothing(clone: Path) -> None:
+    """`dvc repro` of all stages in the clone, by the Python that runs this."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    for name in ("DVC_ROOT", "DVC_STAGE"):
+        environment.pop(name, None)
+    for command in (
+        ["-m", "stages.check"],
+        ["-m", "dvc", "repro", "--force", "--no-run-cache"],
+    ):
+        ran = subprocess.run([sys.executable, *command], cwd=clone, env=environment, check=False)
+        if ran.returncode:
+            raise InputError("the pipeline does not run through in a clone, as said above")
+
+
+def locked(clone: Path) -> dict[str, str]:
+    """The MD5 of every output in dvc.lock, but for the records of the environment."""
+    lock = YAML(typ="safe", pure=True).load(clone / "dvc.lock")
+    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs if not out["path"].startswith(ENVIRONMENT)}
+
+
+def environments(clone: Path) -> dict[str, Record]:
+    """What each stage's outputs in the clone were made with."""
+    files = sorted((clone / ENVIRONMENT).glob("*.json"))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8"))[0] for file in files}
+
+
+def excuses(made_on: dict[str, Record], here: dict[str, Record]) -> list[str]:
+    """What is another here that may decide a byte, each once."""
+    found: dict[str, None] = {}
+    for stage, record in here.items():
+        for key in sorted(record.keys() - MAY_DIFFER):
+            before = made_on.get(stage, {}).get(key, "unknown")
+            if before != record[key]:
+                found[f"{key}: {record[key]}; there: {before}"] = None
+    return list(found)
+
+
+def first_difference(path: str, old: bytes | None, new: bytes) -> str:
+    """Where two contents of an output part, and what each has there."""
+    if old is None:
+        return "what was committed is not at hand; dvc pull brings it, where there is a remote"
+    match Path(path).suffix:
+        case ".safetensors":
+            return _first_tensor(old, new)
+        case ".json" | ".csv":
+            pairs = zip(_lines(old), _lines(new), strict=False)
+            number, (a, b) = next((n, p) for n, p in enumerate(pairs, start=1) if p[0] != p[1])
+            return f"line {number}: {b.strip()}; committed: {a.strip()}"
+        case ".png":
+            return _first_pixel(old, new)
+    return f"{len(new)} bytes; committed: {len(old)}"
+
+
+def _lines(content: bytes) -> list[str]:
+    return [*content.decode("utf-8").split("\n"), "(the end)", "(after the end)"]
+
+
+def _first_tensor(old: bytes, new: bytes) -> str:
+    before, after = (_tensors(content) for content in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        a, b = before.get(name), after.get(name)
+        if a is None or b is None or (a["shape"], a["dtype"]) != (b["shape"], b["dtype"]):
+            return f"tensor {name}: {_kind(b)}; committed: {_kind(a)}"
+        if a["data"] != b["data"]:
+            kind = {"F32": "<f4", "U8": "<u1", "I16": "<i2", "I32": "<i4"}[a["dtype"]]
+            x, y = (np.frombuffer(side["data"], kind) for side in (a, b))
+            places = np.flatnonzero(x != y)
+            first = places[0] if len(places) else 0
+            index = [int(i) for i in np.unravel_index(first, a["shape"])]
+            return (
+                f"tensor {name}{index}: {y[first]:.9g}; committed: {x[first]:.9g} "
+                f"({len(places):,} of {len(x):,} numbers differ)"
+            )
+    return "the metadata"
+
+
+def _tensors(content: bytes) -> dict[str, Any]:
+    return dict(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
+
+
+def _kind(tensor: Any) -> str:
+    return f"{tensor['dtype']} {tensor['shape']}" if tensor else "none"
+
+
+def _first_pixel(old: bytes, new: bytes) -> str:
+    before, after = (np.asarray(Image.open(io.BytesIO(content))) for content in (old, new))
+    if before.shape != after.shape:
+        return f"{after.shape[1]} x {after.shape[0]} pixels; committed: {before.shape[1::-1]}"
+    other = np.argwhere((before != after).any(axis=-1))
+    if len(other) == 0:
+        return "the same pixels, otherwise compressed"
+    y, x = (int(i) for i in other[0])
+    return f"pixel ({x}, {y}), and {len(other) - 1:,} more of {before.shape[0] * before.shape[1]:,}"
+
+
+def apart(path: str, old: bytes | None, new: bytes) -> Iterator[str]:
+    """The numbers of a metrics file that differ, and by how much."""
+    if old is None:
+        return
+    before, after = (dict(_numbers(json.loads(content))) for content in (old, new))
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            yield (
+                f"  {path} {name}: {after[name]:.6f}; committed: {before[name]:.6f} "
+                f"({after[name] - before[name]:+.6f})"
+            )
+
+
+def _numbers(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(value, (int, float)):
+        yield prefix, value
+
+
+if __name__ == "__main__":
+    run(main)
