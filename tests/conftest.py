@@ -6,21 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.warm import write_shim
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SMALL = {
     "names.path": "data/few.txt",
-    "batch_size": "64",
     "epochs": "2",
-    "threads": "1",
-    "fcn.hidden_dim": "16",
-    "wavenet.hidden_dim": "8",
     "sample.count": "20",
 }
 FEW = 300
@@ -61,7 +60,8 @@ class Project:
 
     def run(self, *command: str, code: int | None = 0, **env: str) -> Ran:
         """Run a command in the checkout; fail the test if it exits with another code."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        folders = [*WARM, str(Path(sys.executable).parent), os.environ["PATH"]]
+        path = os.pathsep.join(folders)
         environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **env}
         done = subprocess.run(
             command,
@@ -83,7 +83,7 @@ class Project:
         return self.run("git", *arguments).text
 
     def stage(self, name: str, code: int = 0) -> Ran:
-        return self.run(sys.executable, "-m", f"stages.{name}", code=code)
+        return self.run("python", "-m", f"stages.{name}", code=code)
 
     def set(self, **parameters: str) -> None:
         """Set parameters, `__` standing for the dot: `set(lr="0.1", fcn__lr="")`."""
@@ -108,6 +108,17 @@ class Project:
     def sign(self) -> None:
         self.git("config", "user.name", "Tester")
         self.git("config", "user.email", "tester@example.com")
+
+
+def wait_for_queue(project: Project, count: int) -> None:
+    """Until that many queued experiments have ended well."""
+    deadline = time.monotonic() + 300
+    status = ""
+    while status.count("Success") < count:
+        assert "Failed" not in status, status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
+        status = project.dvc("queue", "status").text
 
 
 def set_params(folder: Path, parameters: dict[str, str]) -> None:
@@ -155,18 +166,49 @@ def make_small(target: Path) -> Project:
     return project
 
 
+WARM: list[str] = []
+"""The folder for PATH whose `python` starts stages at once (tests/warm.py), once it is there."""
+
+
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("warm")
+    address = folder / "socket"
+    log = (folder / "log").open("wb")
+    command = [sys.executable, "-m", "tests.warm", str(address), str(ROOT)]
+    server = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+    )
+    write_shim(folder / "bin", address)
+    while not address.exists():
+        assert server.poll() is None, (folder / "log").read_text()
+        time.sleep(0.05)
+    WARM.append(str(folder / "bin"))
+    yield
+    WARM.clear()
+    server.kill()
+    server.wait()
+    log.close()
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Project:
+    """A project that the first worker of the tests that needs it makes, for all of them."""
+    done = target / ".git" / "made"
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(target, ignore_errors=True)
+            make(target)
+            done.touch()
+    return Project(target)
+
+
+@pytest.fixture(scope="session")
+def template(warm: None, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """The small project, made by the first worker that needs it; not to be changed."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    target = shared / "template"
-    with (shared / "template.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / ".git" / "first-repro.txt").exists():
-            shutil.rmtree(target, ignore_errors=True)
-            make_small(target)
-    return Project(target)
+    return made_once(shared / "template", make_small)
 
 
 @pytest.fixture

@@ -6,21 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, STAGES, Project
-
-# Runs a stage as `python -m stages.NAME` does, and prints which files of the project it imported.
-RECORD = """
-import json, pathlib, runpy, sys
-name, here = sys.argv.pop(), pathlib.Path.cwd()
-runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
-files = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
-files = {pathlib.Path(file).resolve() for file in files} | {here / f"stages/{name}.py"}
-ours = [str(f.relative_to(here)) for f in files if f.is_relative_to(here)]
-print(json.dumps(sorted(f for f in ours if f.split("/")[0] in ("charlm", "stages"))))
-"""
+from tests.conftest import ROOT, STAGES
 
 
 def read_yaml(path: Path) -> Any:
@@ -38,31 +26,6 @@ def test_the_stages_are_the_seven_of_the_card() -> None:
         assert stage["cmd"] == f"python -m stages.{name}"
         assert (ROOT / f"stages/{name}.py").is_file()
         assert stage["desc"]
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_exactly_the_modules_that_it_imports(
-    name: str, imported: dict[str, list[str]]
-) -> None:
-    listed = [dep for dep in declared()[name]["deps"] if dep.endswith(".py")]
-    assert sorted(listed) == imported[name]
-
-
-@pytest.fixture(scope="module")
-def imported(template: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    project = template.clone(tmp_path_factory.mktemp("imports") / "clone")
-    recorded = {}
-    for name in STAGES:
-        ran = project.run(sys.executable, "-c", RECORD, name)
-        recorded[name] = json.loads(ran.text.splitlines()[-1])
-    return recorded
-
-
-def test_only_the_stages_own_model_is_imported_when_training(
-    imported: dict[str, list[str]],
-) -> None:
-    assert "charlm/models/wavenet.py" not in imported["train_fcn"]
-    assert "charlm/models/fcn.py" not in imported["train_wavenet"]
 
 
 def test_every_parameter_is_used_by_a_stage() -> None:

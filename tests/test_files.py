@@ -11,8 +11,8 @@ import torch
 from charlm.errors import FileError
 from charlm.files import (
     load_tensors,
-    read_csv,
-    read_json,
+    read_metrics,
+    read_numbers,
     replacing,
     save_tensors,
     write_csv,
@@ -175,7 +175,11 @@ def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
         load_tensors(path)
 
 
-READERS = pytest.mark.parametrize("read", [load_tensors, read_json, read_csv])
+READERS = pytest.mark.parametrize(
+    "read",
+    [load_tensors, lambda path: read_metrics(path, ["a"], ["b"]), lambda p: read_numbers(p, "ab")],
+    ids=["tensors", "metrics", "numbers"],
+)
 
 
 @READERS
@@ -190,20 +194,37 @@ def test_a_file_that_cannot_be_read_is_to_be_made_anew(read: Callable, tmp_path:
         read(tmp_path)
 
 
-def test_json_and_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
-    values = {"b": 1, "a": {"é": 0.25}}
+def test_metrics_and_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    values = {"net": {"loss": 0.25, "parameters": 3, "more": "x"}, "other": {"loss": 1}}
     write_json(tmp_path / "json", values)
-    assert read_json(tmp_path / "json") == values
+    read = read_metrics(tmp_path / "json", ["net"], ["loss", "parameters"])
+    assert read == {"net": {"loss": 0.25, "parameters": 3}}
     table = pd.DataFrame({"name": ["ZOÉ", "A,B"], "x": [0.25, 2.0], "n": [1, 2]})
     write_csv(tmp_path / "csv", table)
-    pd.testing.assert_frame_equal(read_csv(tmp_path / "csv"), table)
+    numbers = read_numbers(tmp_path / "csv", ["n", "x"])
+    assert numbers[["n", "x"]].to_dict("list") == {"n": [1, 2], "x": [0.25, 2.0]}
 
 
-@pytest.mark.parametrize("text", ["3", "[1]", "null", '"text"'])
-def test_json_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3", "[1]", "null", '"text"', "{}", '{"net": 3}', '{"net": {}}', '{"net": []}'),
+        *('{"net": {"loss": "x"}}', '{"net": {"loss": null}}', '{"net": {"loss": NaN}}'),
+    ],
+)
+def test_metrics_that_somebody_changed_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with refused(tmp_path / "file"):
-        read_json(tmp_path / "file")
+        read_metrics(tmp_path / "file", ["net"], ["loss"])
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
+)
+def test_numbers_that_somebody_changed_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text)
+    with refused(tmp_path / "file"):
+        read_numbers(tmp_path / "file", ["a", "b"])
 
 
 def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""Runs a stage and records what it touches: `python -B -m tests.record STAGE RECORD`.
+
+Run in a checkout, it writes a JSON file with the files of the checkout that were read and
+written, the parameters and the environment variables that were used. It imports nothing
+that chooses kernels before `charlm` has.
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import safetensors
+
+HERE = str(Path.cwd())
+read: set[str] = set()
+written: set[str] = set()
+parameters: set[str] = set()
+variables: set[str] = set()
+set_here: set[str] = set()
+active = True
+
+
+def in_checkout(path: Any) -> str | None:
+    """A path relative to the checkout, or None for one elsewhere."""
+    if isinstance(path, int) or path is None:
+        return None
+    whole = str(Path.cwd() / os.fsdecode(path))
+    return os.path.relpath(whole, HERE) if whole.startswith(HERE + os.sep) else None
+
+
+def audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not active:
+        return
+    if event == "open":
+        path, mode, flags = arguments
+        writes = set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
+        if name := in_checkout(path):
+            (written if writes else read).add(name)
+    elif event in {"os.rename", "os.link", "os.symlink"}:
+        written.update(filter(None, map(in_checkout, arguments[:2])))
+    elif event in {"os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.utime"}:
+        written.update(filter(None, [in_checkout(arguments[0])]))
+
+
+def audited_safe_open(path: Any, *arguments: Any, **options: Any) -> Any:
+    sys.audit("open", os.fspath(path), "rb", 0)  # Rust opens the file, which no hook sees
+    return safe_open(path, *arguments, **options)
+
+
+def asked_by_the_project() -> bool:
+    """Whether the code that looks at the environment is the project's, by way of Python's own."""
+    frame = sys._getframe(2)
+    while frame:
+        file = frame.f_code.co_filename
+        if file.startswith(HERE + os.sep) and file != __file__:
+            return True
+        if "site-packages" in file or file.startswith("<frozen importlib") or file == __file__:
+            return False
+        frame = frame.f_back
+    return False
+
+
+class Environment(type(os.environ)):
+    def __getitem__(self, name: str) -> str:
+        if asked_by_the_project():
+            variables.add(name)
+        return super().__getitem__(name)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        set_here.add(name)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        set_here.add(name)
+        super().__delitem__(name)
+
+    def pop(self, name: str, *default: str | None) -> Any:
+        set_here.add(name)
+        return super().pop(name, *default)
+
+    def __iter__(self) -> Any:
+        if asked_by_the_project():
+            variables.add("all of them")
+        return super().__iter__()
+
+
+prefixes: dict[int, str] = {}
+
+
+def being_checked() -> bool:
+    frame = sys._getframe(2)
+    while frame:
+        if frame.f_code.co_name == "load_params":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def getattribute(self: Any, name: str) -> Any:
+    value = object.__getattribute__(self, name)
+    kind = type(self)
+    if kind.__module__ == "charlm.params" and name in kind.model_fields and not being_checked():
+        if isinstance(value, pydantic.BaseModel):
+            prefixes[id(value)] = f"{name}."
+        else:
+            parameters.add(prefixes.get(id(self), "") + name)
+    return value
+
+
+def model_dump(self: Any, *, include: Any = None, exclude: Any = (), **options: Any) -> Any:
+    for name in type(self).model_fields if include is None else include:
+        if name not in exclude:
+            getattr(self, name)
+    return dump(self, include=include, exclude=set(exclude), **options)
+
+
+if __name__ == "__main__":
+    stage, record = sys.argv[1:]
+    safe_open, safetensors.safe_open = safetensors.safe_open, audited_safe_open
+    dump, pydantic.BaseModel.model_dump = pydantic.BaseModel.model_dump, model_dump
+    pydantic.BaseModel.__getattribute__ = getattribute
+    os.environ.__class__ = Environment
+    sys.addaudithook(audit)
+    try:
+        runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+    finally:
+        active = False
+        found = {
+            "read": read,
+            "written": written,
+            "parameters": parameters,
+            "variables": variables - set_here,
+        }
+        text = json.dumps({name: sorted(values) for name, values in found.items()}, indent=1)
+        Path(record).write_text(text, encoding="utf-8")
