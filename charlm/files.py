@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(error.errno or errno.EIO, reason, os.fspath(path)) from error
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Give `path` the contents back that it has now, should the block end by an exception."""
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            with suppress(OSError), replacing(path) as partial:
+                partial.write_bytes(before)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -54,13 +54,8 @@ def read_names(path: Path, column: str | None = None) -> NameList:
         lines = re.split("\r\n?|\n", text)
     names = [name for line in lines if (name := unicodedata.normalize("NFC", line).strip())]
     distinct = list(dict.fromkeys(names))
-    for name in distinct:
-        if control := CONTROL.search(name):
-            shown = name if len(name) <= 40 else f"{name[:37]}..."
-            raise InputError(
-                f"{path} holds a name with a control character (U+{ord(control[0]):04X}), "
-                f"{shown!a}; is it a list of names? Take that one out"
-            )
+    if any(map(CONTROL.search, distinct)):
+        raise InputError(_first_control(lines, path, "row" if suffix in SEPARATORS else "line"))
     if len(distinct) < MIN_NAMES:
         held = {0: "no names", 1: "one name only"}.get(len(distinct), f"only {len(distinct)} names")
         raise InputError(
@@ -68,6 +63,18 @@ def read_names(path: Path, column: str | None = None) -> NameList:
             "(thousands, for a model worth having)"
         )
     return NameList(distinct, duplicates=len(names) - len(distinct))
+
+
+def _first_control(lines: Iterable[str], path: Path, unit: str) -> str:
+    """What to say of the first name with a control character."""
+    for number, line in enumerate(lines, start=1):
+        if control := CONTROL.search(name := line.strip()):
+            shown = name if len(name) <= 40 else f"{name[:37]}..."
+            return (
+                f"{path}, {unit} {number}: {shown!a} holds a control character "
+                f"(U+{ord(control[0]):04X}); is this a list of names? Take that one out"
+            )
+    raise ValueError("no control character")
 
 
 def _read_bytes(path: Path) -> bytes:

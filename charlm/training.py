@@ -112,8 +112,9 @@ class Trainer:
             if self.batches_done % REPORT_EVERY == 0:
                 self._refuse_unless_finite(number, self._total.item())
                 on_batches(REPORT_EVERY)
-        self._refuse_unless_finite(number, self._total.item())
-        on_batches(self.batches_per_epoch % REPORT_EVERY)
+            elif self.batches_done == self.batches_per_epoch:
+                self._refuse_unless_finite(number, self._total.item())
+                on_batches(self.batches_done % REPORT_EVERY)
 
     def _refuse_unless_finite(self, number: int, loss: float) -> None:
         if math.isfinite(loss):

@@ -12,7 +12,7 @@ from charlm import checkpoint
 from charlm.corpus import load_corpus
 from charlm.devices import refuse_if_too_large, set_up
 from charlm.environment import describe
-from charlm.files import write_csv, write_json
+from charlm.files import restoring, write_csv, write_json
 from charlm.models.base import LanguageModel
 from charlm.params import blame, load_params
 from charlm.progress import Progress
@@ -38,7 +38,8 @@ SAVE_EVERY = 1000
 def train(name: str, architecture: type[LanguageModel]) -> None:
     """Train the model that `params.yaml` describes under `name`.
 
-    Writes its checkpoint at the end and its history after each epoch.
+    Writes its history after each epoch, to be looked at meanwhile, and its checkpoint at
+    the end; if it comes to no end, the earlier history stays, as the checkpoint does.
     """
     params = load_params()
     settings = params.model(name)
@@ -70,7 +71,6 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     resume = ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
     if state := resume.load():
         trainer.load_state_dict(state)
-        write_history(name, trainer.history)
         print(f"{model.title}: going on after {_so_far(trainer)}", flush=True)
     progress = Progress(
         model.title,
@@ -85,13 +85,16 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         if trainer.batches_done % SAVE_EVERY == 0:
             resume.save(trainer.state_dict())
 
-    with progress, blame(f"{name}.lr" if getattr(params, name).lr else "lr"):
-        for epoch in trainer.run(settings.epochs, on_batches):
-            progress.epoch(epoch)
+    with restoring(history_path(name)):
+        if trainer.history:
             write_history(name, trainer.history)
-            resume.save(trainer.state_dict())
-    checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
-    write_json(environment_path(f"train_{name}"), [describe(REQUIREMENTS, device)])
+        with progress, blame(f"{name}.lr" if getattr(params, name).lr else "lr"):
+            for epoch in trainer.run(settings.epochs, on_batches):
+                progress.epoch(epoch)
+                write_history(name, trainer.history)
+                resume.save(trainer.state_dict())
+        checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
+        write_json(environment_path(f"train_{name}"), [describe(REQUIREMENTS, device)])
     resume.remove()
 
 

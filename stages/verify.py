@@ -25,7 +25,7 @@ from stages import run
 from stages.put_back import recorded_content
 
 ENVIRONMENT = "metrics/environment/"
-MAY_DIFFER = {"python", "dvc", "pydantic", "ruamel.yaml", "tqdm", "system", "processor", "threads"}
+MAY_DIFFER = {"dvc", "pydantic", "ruamel.yaml", "tqdm", "system", "processor", "threads"}
 """What decides no byte; should it, that is to be found."""
 
 Record = dict[str, Any]
@@ -36,40 +36,36 @@ def main() -> None:
         clone = Path(folder) / "clone"
         clone_committed(clone)
         committed = locked(clone)
-        contents = {path: recorded_content(Repo(), path, md5) for path, md5 in committed.items()}
+        with Repo() as repo:
+            contents = {p: recorded_content(repo, p, md5) for p, md5 in committed.items()}
         made_on = environments(clone)
         run_from_nothing(clone)
-        made = locked(clone)
+        made, made_here = locked(clone), environments(clone)
         differing = [path for path in committed if committed[path] != made[path]]
-        print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
-        for path in committed:
-            print(f"  {'differs' if path in differing else 'same   '}  {path}")
-            if path in differing:
-                new = (clone / path).read_bytes()
-                print(f"           {first_difference(path, contents[path], new)}")
-        here = environments(clone)
-        machine = here.get("train_fcn", {})
-        print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
-        other = excuses(made_on, here)
-        if differing and other:
-            print("\nThe same bytes are not promised here. Other than where dvc.lock was made:")
-            print("\n".join(f"  {line}" for line in other))
-        if differing:
-            distances = [
-                line
-                for path in differing
-                if path.endswith(".json")
-                for line in apart(path, contents[path], (clone / path).read_bytes())
-            ]
-            print("\nSo far do the metrics lie apart:\n")
-            print("\n".join(distances) or "  not at all")
-        else:
-            print(f"\nAll {len(committed)} outputs have the committed bytes.")
-        if differing and not other:
-            raise InputError(
-                f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
-                "on a machine of the same kind; please report it with what stands above"
-            )
+        outputs = {path: (clone / path).read_bytes() for path in differing}
+    print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
+    for path in committed:
+        print(f"  {'differs' if path in differing else 'same   '}  {path}")
+        if path in differing:
+            print(f"           {first_difference(path, contents[path], outputs[path])}")
+    machine = made_here.get("train_fcn", {})
+    print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+    if not differing:
+        print(f"\nAll {len(committed)} outputs have the committed bytes.")
+        return
+    other = excuses(made_on, made_here)
+    if other:
+        print("\nThe same bytes are not promised here. Other than where dvc.lock was made:\n")
+        print("\n".join(f"  {line}" for line in other))
+    print("\nSo far do the metrics lie apart:\n")
+    metrics = [path for path in differing if path.endswith(".json")]
+    lines = [line for path in metrics for line in apart(path, contents[path], outputs[path])]
+    print("\n".join(lines) or "  not at all")
+    if not other:
+        raise InputError(
+            f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
+            "on a machine of the same kind; please report it with what stands above"
+        )
 
 
 def clone_committed(clone: Path) -> None:

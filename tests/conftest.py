@@ -24,6 +24,9 @@ SMALL = {
 }
 FEW = 300
 
+LONG = {"epochs": "40"}
+"""What makes a training of the small project last a few seconds."""
+
 STAGES = ["build_dataset", "split", "train_fcn", "train_wavenet", "evaluate", "sample", "plot"]
 
 
@@ -209,6 +212,20 @@ def template(warm: None, tmp_path_factory: pytest.TempPathFactory, worker_id: st
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     return made_once(shared / "template", make_small)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(template: Project) -> Project:
+    """A longer training of both models, and what comes after it."""
+
+    def make(target: Path) -> None:
+        shutil.copytree(template.path, target, symlinks=True)
+        project = Project(target)
+        project.set(**LONG)
+        for stage in ("train_fcn", "train_wavenet", "evaluate"):
+            project.stage(stage)
+
+    return made_once(template.path.parent / "uninterrupted", make)
 
 
 @pytest.fixture

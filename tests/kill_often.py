@@ -15,14 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import pandas  # noqa: F401
-import pydantic  # noqa: F401
-import ruamel.yaml  # noqa: F401
-import safetensors.torch  # noqa: F401
-import torch
-import tqdm  # noqa: F401
-
-import charlm  # noqa: F401  before torch: it chooses the kernels
+from tests.warm import import_what_takes_long
 
 
 def start(stage: str, log: Path) -> int:
@@ -45,10 +38,7 @@ def start(stage: str, log: Path) -> int:
 
 def main() -> None:
     stage, kills = sys.argv[1], int(sys.argv[2])
-    torch.set_num_threads(1)  # a process with more than one must not be split
-    # Both import more of torch, at their first use.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    import_what_takes_long(Path.cwd())
     chance = random.Random()
     log = Path(tempfile.mkdtemp()) / "log"
     began = time.monotonic()

@@ -1,5 +1,6 @@
 """dvc.yaml says what the stages really are: their modules, parameters and plots."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -80,3 +81,21 @@ def test_what_is_committed_is_true_for_the_code_beside_it() -> None:
                 for path, state in paths.items():
                     assert state in {"deleted", "not in cache"}, (stage, path, state)
                     assert path.startswith("data/"), (stage, path, state)
+
+
+def test_what_decides_a_byte_is_pinned_and_installed_as_pinned() -> None:
+    pinned = dict(
+        line.split("#")[0].strip().split("==")
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line.split("#")[0]
+    )
+    assert {"torch", "numpy", "pandas", "matplotlib", "pillow", "safetensors"} <= set(pinned)
+    for package, version in pinned.items():
+        assert importlib.metadata.version(package).split("+")[0] == version, package
+    for name, stage in declared().items():
+        assert "requirements.txt" in stage["deps"], name
+
+
+def test_no_stage_reads_what_made_a_result() -> None:
+    for stage in declared().values():
+        assert not any("metrics/environment" in dep for dep in stage["deps"])

@@ -14,6 +14,7 @@ from charlm.files import (
     read_metrics,
     read_numbers,
     replacing,
+    restoring,
     save_tensors,
     write_csv,
     write_json,
@@ -95,6 +96,26 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_text(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def fail_after_writing(path: Path, error: type[BaseException]) -> None:
+    with restoring(path):
+        path.write_text("new")
+        raise error
+
+
+def test_what_is_restored_is_what_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(KeyboardInterrupt):
+        fail_after_writing(path, KeyboardInterrupt)
+    assert path.read_text() == "new", "there was nothing before"
+    path.write_text("old")
+    with pytest.raises(ValueError):  # noqa: PT011
+        fail_after_writing(path, ValueError)
+    assert path.read_text() == "old"
+    with restoring(path):
+        path.write_text("new")
+    assert path.read_text() == "new"
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:

@@ -13,24 +13,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import Project, made_once, wait_for_queue
+from tests.conftest import LONG, Project, wait_for_queue
 
-LONG = {"epochs": "40"}
 CHECKPOINT = "data/checkpoints/wavenet.safetensors"
-
-
-@pytest.fixture(scope="session")
-def uninterrupted(template: Project) -> Project:
-    """A longer training of both models, and what comes after it."""
-
-    def make(target: Path) -> None:
-        shutil.copytree(template.path, target, symlinks=True)
-        project = Project(target)
-        project.set(**LONG)
-        for stage in ("train_fcn", "train_wavenet", "evaluate"):
-            project.stage(stage)
-
-    return made_once(template.path.parent / "uninterrupted", make)
 
 
 @pytest.mark.parametrize(

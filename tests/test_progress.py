@@ -149,3 +149,12 @@ def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="stop"), progress:
         raise ValueError("stop")
     assert terminal.getvalue().endswith("\n")
+
+
+def test_a_bar_taken_up_in_the_midst_of_an_epoch_starts_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("Net A", 3, 7, epochs_done=1, batches_done=5) as progress:
+        assert progress.bar.n == 12
+        assert progress.first == 2

@@ -1,6 +1,7 @@
 """The state of an unfinished training on disk."""
 
 import copy
+import hashlib
 import sys
 import types
 from pathlib import Path
@@ -156,6 +157,20 @@ def test_a_damaged_state_counts_for_none_and_is_told_in_a_line(
     assert_starts_anew(file, capsys)
 
 
+@pytest.mark.parametrize("place", [0, 40, -1, "a weight"])
+def test_a_single_changed_bit_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int | str
+) -> None:
+    file = resume_file(tmp_path)
+    file.save(STATE)
+    content = bytearray(file.path.read_bytes())
+    if place == "a weight":
+        place = bytes(content).index(STATE["weights"]["x"].numpy().tobytes())
+    content[place] ^= 1
+    file.path.write_bytes(content)
+    assert_starts_anew(file, capsys)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"M", b"\x85", b"\x80\x02h\x09."],
@@ -164,9 +179,10 @@ def test_a_damaged_state_counts_for_none_and_is_told_in_a_line(
 def test_a_state_damaged_into_another_pickle_counts_for_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
+    """Even where what guards against it, the digest, was made to fit."""
     file = resume_file(tmp_path)
     file.save(STATE)
-    file.path.write_bytes(content)
+    file.path.write_bytes(hashlib.sha256(content).digest() + content)
     assert_starts_anew(file, capsys)
 
 
@@ -190,5 +206,8 @@ def test_an_evil_pickle_counts_for_none_and_is_not_run(
     file = resume_file(tmp_path)
     file.save(STATE)
     write_evil_pickle(file.path, trace=tmp_path / "trace")
-    assert_starts_anew(file, capsys)
-    assert not (tmp_path / "trace").exists()
+    evil = file.path.read_bytes()
+    for content in (evil, hashlib.sha256(evil).digest() + evil):
+        file.path.write_bytes(content)
+        assert_starts_anew(file, capsys)
+        assert not (tmp_path / "trace").exists()

@@ -1,11 +1,13 @@
 """Training, against a plain loop and against itself."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import charlm.training
 from charlm.losses import mean_loss
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
@@ -215,3 +217,40 @@ def test_divergence_in_a_later_epoch_is_told_as_such() -> None:
     with refused("diverged in epoch 3", "0.3"):
         list(training.run(5))
     assert len(training.history) == 2
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("stopped_after", [1, 2, 3, 5])
+def test_interrupted_in_the_midst_of_an_epoch_it_ends_in_the_same_bits(
+    architecture: type[LanguageModel], stopped_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch has 7 batches here, told of after 2, 4, 6 and 7."""
+    monkeypatch.setattr(charlm.training, "REPORT_EVERY", 2)
+    size = -(-len(TRAIN) // 7)
+    whole = trained(architecture, epochs=3, batch_size=size)
+    states: list[dict[str, Any]] = []
+    first = trainer(architecture, batch_size=size)
+    assert first.batches_per_epoch == 7
+    for _ in first.run(3, lambda count: states.append(copy.deepcopy(first.state_dict()))):
+        pass
+    state = states[stopped_after]
+    second = trainer(architecture, batch_size=size)
+    second.load_state_dict(state)
+    epochs_done, batches_done = divmod(stopped_after, 4)
+    assert len(second.history) == epochs_done
+    assert second.batches_done == (2, 4, 6, 7)[batches_done]
+    counts: list[int] = []
+    list(second.run(3, counts.append))
+    assert sum(counts) == 7 * (3 - epochs_done) - state["batches_done"]
+    assert_same(second, whole)
+
+
+def test_a_state_in_the_midst_of_an_epoch_is_never_one_of_a_diverged_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(charlm.training, "REPORT_EVERY", 1)
+    training = trainer(lr=1e30, batch_size=8)
+    told: list[int] = []
+    with refused("diverged in epoch 1"):
+        list(training.run(3, told.append))
+    assert len(told) < training.batches_per_epoch

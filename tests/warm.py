@@ -75,8 +75,9 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
     return 0
 
 
-def serve(socket_path: str, root: str) -> None:
-    runpy.run_path(str(Path(root) / "charlm/__init__.py"))  # the kernels, before torch
+def import_what_takes_long(root: Path) -> None:
+    """Import all that the stages need from elsewhere, so that a fork of this process has it."""
+    runpy.run_path(str(root / "charlm/__init__.py"))  # the kernels, before torch
     import pandas  # noqa: F401
     import pydantic  # noqa: F401
     import ruamel.yaml  # noqa: F401
@@ -88,6 +89,10 @@ def serve(socket_path: str, root: str) -> None:
     # Both import more of torch, at their first use.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def serve(socket_path: str, root: str) -> None:
+    import_what_takes_long(Path(root))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server = socket.socket(socket.AF_UNIX)
     server.bind(socket_path + ".new")
