@@ -12,13 +12,16 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from charlm.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    import torch
 
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
 EVALUATION = Path("metrics/evaluation.json")
-REQUIREMENTS = Path("requirements.txt")
 
 DVC_STAGE = os.environ.get("DVC_STAGE")
 """The name of the stage, where DVC runs it."""
@@ -37,8 +40,16 @@ def history_path(model: str) -> Path:
     return Path(f"plots/{model}_history.csv")
 
 
-def environment_path(stage: str) -> Path:
-    return Path(f"metrics/environment/{stage}.json")
+def record_environment(stage: str, device: "torch.device | None" = None) -> None:
+    """Write what the outputs of `stage` were made with, to a file that no stage reads.
+
+    It holds a list, so that DVC leaves it out of its tables of metrics.
+    """
+    from charlm.environment import describe  # by now torch is loaded; see the end of this file
+    from charlm.files import write_json
+
+    facts = describe(Path("requirements.txt"), device)
+    write_json(Path(f"metrics/environment/{stage}.json"), [facts])
 
 
 def run(main: Callable[[], None]) -> None:
@@ -74,14 +85,9 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
 
 def _dropped() -> str:
     """What to add where the copies in DVC's cache are damaged too, and were dropped."""
-    from dvc.exceptions import DvcException
-
     from stages.put_back import drop_damaged_copies
 
-    try:
-        dropped = drop_damaged_copies()
-    except (DvcException, OSError):  # say what is wrong with the file, at least
-        return ""
+    dropped = drop_damaged_copies()
     return f" (DVC's copy of {', '.join(dropped)} was damaged and is dropped)" if dropped else ""
 
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from charlm.corpus import Corpus, save_corpus
-from charlm.environment import describe
 from charlm.files import write_json
 from charlm.names import read_names
 from charlm.params import blame, load_params
-from stages import DATASET, REQUIREMENTS, environment_path, run
+from stages import DATASET, record_environment, run
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
         "longest_name": max(map(len, listed.names)),
     }
     write_json(Path("metrics/dataset.json"), facts)
-    write_json(environment_path("build_dataset"), [describe(REQUIREMENTS)])
+    record_environment("build_dataset")
     print(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items()))
 
 

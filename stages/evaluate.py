@@ -4,7 +4,6 @@ from charlm.baselines import count_models
 from charlm.checkpoint import load_for
 from charlm.corpus import load_corpus
 from charlm.devices import set_up
-from charlm.environment import describe
 from charlm.evaluation import score, summarise
 from charlm.files import write_json
 from charlm.params import MODELS, blame, load_params
@@ -12,10 +11,9 @@ from charlm.splits import Part, load_split
 from stages import (
     DATASET,
     EVALUATION,
-    REQUIREMENTS,
     SPLIT,
     checkpoint_path,
-    environment_path,
+    record_environment,
     run,
 )
 
@@ -36,7 +34,7 @@ def main() -> None:
         scores = {part: counts.score(windows[part]) for part in Part}
         metrics[name] = summarise(scores, counts.parameters)
     write_json(EVALUATION, metrics)
-    write_json(environment_path("evaluate"), [describe(REQUIREMENTS, device)])
+    record_environment("evaluate", device)
     for name, values in metrics.items():
         loss, error = values["test_loss"], values["test_loss_stderr"]
         print(f"{name:8} test loss {loss:#.5g} ± {error:.1g}, {values['parameters']:,} parameters")

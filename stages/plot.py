@@ -5,15 +5,13 @@ from pathlib import Path
 from charlm import figures
 from charlm.baselines import TITLES
 from charlm.checkpoint import load_all
-from charlm.environment import describe
-from charlm.files import read_metrics, read_numbers, write_json
+from charlm.files import read_metrics, read_numbers
 from charlm.params import MODELS
 from stages import (
     EVALUATION,
-    REQUIREMENTS,
     checkpoint_path,
-    environment_path,
     history_path,
+    record_environment,
     run,
 )
 
@@ -45,7 +43,7 @@ def main() -> None:
     )
     for name, figure in pictures.items():
         figures.save(Path(f"plots/{name}.png"), figure)
-    write_json(environment_path("plot"), [describe(REQUIREMENTS)])
+    record_environment("plot")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ import pandas as pd
 from charlm.checkpoint import load_for
 from charlm.corpus import load_corpus
 from charlm.devices import set_up
-from charlm.environment import describe
 from charlm.files import write_csv, write_json
 from charlm.params import MODELS, blame, load_params
 from charlm.randomness import generator
 from charlm.sampling import describe_samples, name_log_likelihoods, sample_names, training_names
 from charlm.splits import load_split
-from stages import DATASET, REQUIREMENTS, SPLIT, checkpoint_path, environment_path, run
+from stages import DATASET, SPLIT, checkpoint_path, record_environment, run
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def main() -> None:
         metrics[name] = describe_samples(names, known)
         print(f"{name}: {', '.join(names[:5])}")
     write_json(Path("metrics/samples.json"), metrics)
-    write_json(environment_path("sample"), [describe(REQUIREMENTS, device)])
+    record_environment("sample", device)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """Deal the windows out to training, validation and test."""
 
 from charlm.corpus import load_corpus
-from charlm.environment import describe
-from charlm.files import write_json
 from charlm.params import blame, load_params
 from charlm.randomness import generator
 from charlm.splits import Part, save_split, split_windows
-from stages import DATASET, REQUIREMENTS, SPLIT, environment_path, run
+from stages import DATASET, SPLIT, record_environment, run
 
 
 def main() -> None:
@@ -17,7 +15,7 @@ def main() -> None:
     with blame("split"):
         parts = split_windows(corpus, split.by, split.train, split.val, draws)
     save_split(SPLIT, parts)
-    write_json(environment_path("split"), [describe(REQUIREMENTS)])
+    record_environment("split")
     sizes = [f"{part.name.lower()} {int((parts == part).sum()):,}" for part in Part]
     print(f"windows by {split.by}: {', '.join(sizes)}")
 

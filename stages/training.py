@@ -11,8 +11,7 @@ import torch
 from charlm import checkpoint
 from charlm.corpus import load_corpus
 from charlm.devices import refuse_if_too_large, set_up
-from charlm.environment import describe
-from charlm.files import restoring, write_csv, write_json
+from charlm.files import restoring, write_csv
 from charlm.models.base import LanguageModel
 from charlm.params import blame, load_params
 from charlm.progress import Progress
@@ -22,11 +21,10 @@ from charlm.splits import Part, load_split
 from charlm.training import Epoch, Trainer
 from stages import (
     DATASET,
-    REQUIREMENTS,
     SPLIT,
     checkpoint_path,
-    environment_path,
     history_path,
+    record_environment,
 )
 
 # DVC_ROOT stays that of the user's own checkout where an experiment runs in a temporary copy.
@@ -94,7 +92,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
                 write_history(name, trainer.history)
                 resume.save(trainer.state_dict())
         checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
-        write_json(environment_path(f"train_{name}"), [describe(REQUIREMENTS, device)])
+        record_environment(f"train_{name}", device)
     resume.remove()
 
 

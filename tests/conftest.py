@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,31 @@ class Project:
     def sign(self) -> None:
         self.git("config", "user.name", "Tester")
         self.git("config", "user.email", "tester@example.com")
+
+
+def start(project: Project, *command: str) -> "subprocess.Popen[str]":
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        command,
+        cwd=project.path,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # A shell lets what it runs in the background ignore Ctrl-C, and so would we.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+
+
+def wait_for_state(project: Project, process: "subprocess.Popen[str] | None" = None) -> None:
+    """Until the training has kept its first state."""
+    deadline = time.monotonic() + 120
+    while not list((project.path / ".resume").glob("*.pt")):
+        assert process is None or process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def wait_for_queue(project: Project, count: int) -> None:

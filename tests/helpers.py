@@ -1,5 +1,6 @@
 """What the unit tests share: a few names, small models, and what an error must be like."""
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
+import stages
 from charlm.corpus import Corpus, Windows
 from charlm.errors import InputError
 from charlm.models.base import LanguageModel
@@ -21,6 +23,7 @@ from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.randomness import generator, seeded
 from charlm.splits import Part, split_windows
+from tests.conftest import Project
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -98,6 +101,18 @@ def small_model(
             embed_dim=5,
             hidden_dim=hidden_dim,
         )
+
+
+def refused_here(project: Project, stage: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The line with which a stage would end, run here to save a new process its imports."""
+    monkeypatch.chdir(project.path)
+    main = importlib.import_module(f"stages.{stage}").main
+    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is, it must be explained
+        main()
+    line, code = stages.explain(caught.value)
+    assert code == 1
+    assert "\n" not in line
+    return line
 
 
 class Evil:

@@ -1,5 +1,7 @@
 """Runs a stage, kills it at random moments, and starts it again until it ends by itself.
 
+Every other moment is one after a training has kept a new state, however slow the machine.
+
 `python -m tests.kill_often STAGE KILLS` in a checkout prints what happened as JSON. What
 takes long to import is imported once, in a process that then splits in two for each start,
 as a zygote does; the stage itself is started as `python -m stages.STAGE` would.
@@ -8,14 +10,14 @@ as a zygote does; the stage itself is started as `python -m stages.STAGE` would.
 import json
 import os
 import random
-import runpy
 import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from tests.warm import import_what_takes_long
+from tests.warm import import_what_takes_long, run
 
 
 def start(stage: str, log: Path) -> int:
@@ -24,16 +26,30 @@ def start(stage: str, log: Path) -> int:
     if child:
         return child
     os.setsid()
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    fds = [os.open(os.devnull, os.O_RDONLY)]
+    fds += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in ("out", "err")]
     code = 1
     try:
-        runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
-        code = 0
+        here = {"folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+        code = run({"arguments": [f"stages.{stage}"], **here}, fds)
     finally:
-        sys.stdout.flush()
         os._exit(code)
+
+
+def states() -> list[tuple[str, int]]:
+    """What training has kept so far."""
+    found = []
+    for path in Path(".resume").glob("*.pt"):
+        with suppress(FileNotFoundError):  # taken away meanwhile
+            found.append((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+def wait_for_another_state(before: list[tuple[str, int]]) -> None:
+    """Until training has come further, so that every other kill loses what was begun alone."""
+    deadline = time.monotonic() + 60
+    while states() == before and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def main() -> None:
@@ -47,10 +63,13 @@ def main() -> None:
     log.write_text("")
     moments: list[float] = []
     while True:
+        before = states()
         child = start(stage, log)
         if len(moments) < kills:
+            if stage.startswith("train_") and len(moments) % 2:
+                wait_for_another_state(before)
             # Short enough to be killed that often before the end, however far a start comes.
-            time.sleep(moment := chance.uniform(0, 2 * whole / kills))
+            time.sleep(moment := chance.uniform(0, whole / kills))
             os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code != -signal.SIGKILL:

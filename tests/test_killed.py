@@ -5,17 +5,23 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-from tests.conftest import LONG, Project, wait_for_queue
+from tests.conftest import LONG, Project, start, wait_for_queue, wait_for_state
 
 CHECKPOINT = "data/checkpoints/wavenet.safetensors"
+OUTPUTS = {
+    f"train_{model}": [
+        f"data/checkpoints/{model}.safetensors",
+        f"metrics/environment/train_{model}.json",
+        f"plots/{model}_history.csv",
+    ]
+    for model in ("fcn", "wavenet")
+} | {"evaluate": ["metrics/environment/evaluate.json", "metrics/evaluation.json"]}
 
 
 @pytest.mark.parametrize(
@@ -38,10 +44,10 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     if stage.startswith("train_"):
         assert result["went_on"] > 0, result
     assert "damaged" not in result["text"]
-    expected = uninterrupted.outputs()
-    for path, content in project.outputs().items():
-        # A kill in the midst of a write leaves the folder that it was written in; git ignores it.
-        if stage.removeprefix("train_") in path and ".partial-" not in path:
+    expected, written = uninterrupted.outputs(), project.outputs()
+    assert set(OUTPUTS[stage]) <= set(written)
+    for path, content in written.items():
+        if path in OUTPUTS[stage]:
             assert content == expected[path], (path, result["killed_after"])
     left = [path.name for path in (project.path / ".resume").glob("*.pt")]
     assert left == [], "the state is removed at the end"
@@ -52,45 +58,19 @@ def test_where_epochs_are_long_it_goes_on_in_the_midst_of_one(project: Project) 
     project.set(batch_size="1", epochs="1")
     whole = project.path.parent / "whole"
     shutil.copytree(project.path, whole, symlinks=True)
-    process = start(project, sys.executable, "-m", "stages.train_fcn")
-    wait_for_state(project, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_once_it_has_a_state(project, sys.executable, "-m", "stages.train_fcn")
     ran = project.stage("train_fcn")
     assert re.search(r"going on after epoch 0, batch 1,000 of the next", ran.text)
     Project(whole).stage("train_fcn")
     assert project.outputs() == Project(whole).outputs()
 
 
-def start(project: Project, *command: str) -> "subprocess.Popen[str]":
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
-        command,
-        cwd=project.path,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # A shell lets what it runs in the background ignore Ctrl-C, and so would we.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
-
-
-def wait_for_state(project: Project, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Until the training has kept its first state."""
-    deadline = time.monotonic() + 120
-    while not list((project.path / ".resume").glob("*.pt")):
-        assert process is None or process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def digest(project: Project, revision: str) -> str:
-    """The MD5 of the WaveNet that the dvc.lock of a revision has."""
-    lock = YAML(typ="safe").load(project.git("show", f"{revision}:dvc.lock"))
-    return str(lock["stages"]["train_wavenet"]["outs"][0]["md5"])
+def kill_once_it_has_a_state(project: Project, *command: str) -> None:
+    """SIGKILL to the command and all that it has started."""
+    process = start(project, *command)
+    wait_for_state(project, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.mark.parametrize(
@@ -103,18 +83,13 @@ def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
         project.set(**LONG)
     else:
         command = [*command, "-S", f"epochs={LONG['epochs']}"]
-    process = start(project, "dvc", *command, "train_wavenet")
-    wait_for_state(project, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_once_it_has_a_state(project, "dvc", *command, "train_wavenet")
     ran = project.dvc(*command, "train_wavenet")
     assert "WaveNet: going on after epoch" in ran.text
     if "--temp" in command:
         (name,) = project.dvc("exp", "list", "--name-only").text.split()[-1:]
         project.dvc("exp", "apply", name)
-    assert (project.path / CHECKPOINT).read_bytes() == (
-        (uninterrupted.path / CHECKPOINT).read_bytes()
-    )
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
     assert list((project.path / ".resume").glob("*.pt")) == []
 
 
@@ -134,9 +109,7 @@ def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
         project.dvc("queue", "stop", "--kill", code=None)
     assert "WaveNet: going on after epoch" in project.dvc("queue", "logs", "second").text
     project.dvc("exp", "apply", "second")
-    assert (project.path / CHECKPOINT).read_bytes() == (
-        (uninterrupted.path / CHECKPOINT).read_bytes()
-    )
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
 
 def kill_all_of(project: Project) -> None:
@@ -174,9 +147,7 @@ def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_g
     assert project.outputs() == before
     ran = project.dvc("repro", "--single-item", "train_wavenet")
     assert "WaveNet: going on after epoch" in ran.text
-    assert (project.path / CHECKPOINT).read_bytes() == (
-        (uninterrupted.path / CHECKPOINT).read_bytes()
-    )
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
 
 def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
@@ -208,10 +179,7 @@ def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
     project: Project, uninterrupted: Project
 ) -> None:
     project.set(**LONG)
-    process = start(project, sys.executable, "-m", "stages.train_wavenet")
-    wait_for_state(project, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_once_it_has_a_state(project, sys.executable, "-m", "stages.train_wavenet")
     (state,) = (project.path / ".resume").glob("*.pt")
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1  # a bit of a weight: torch itself would not notice
@@ -219,6 +187,4 @@ def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
     ran = project.stage("train_wavenet")
     assert f".resume/{state.name} is damaged; training starts anew\n" in ran.text
     assert "WaveNet, epoch 1/40" in ran.text
-    assert (project.path / CHECKPOINT).read_bytes() == (
-        (uninterrupted.path / CHECKPOINT).read_bytes()
-    )
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]

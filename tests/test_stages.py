@@ -1,7 +1,6 @@
 """The stages by themselves: bad input, interruptions, and what they show while they train."""
 
 import gzip
-import importlib
 import json
 import os
 import pty
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import stages
 from tests.conftest import Project, Ran
+from tests.helpers import refused_here
 
 
 def refused(ran: Ran) -> str:
@@ -22,18 +21,6 @@ def refused(ran: Ran) -> str:
     assert ran.code == 1, ran.text
     (line,) = ran.text.strip().splitlines()
     assert line.startswith("error: ")
-    return line
-
-
-def refused_here(project: Project, stage: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The line with which a stage would end, run here to save a new process its imports."""
-    monkeypatch.chdir(project.path)
-    main = importlib.import_module(f"stages.{stage}").main
-    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is, it must be explained
-        main()
-    line, code = stages.explain(caught.value)
-    assert code == 1
-    assert "\n" not in line
     return line
 
 
