@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from charlm.corpus import Windows
 from charlm.errors import InputError
@@ -16,6 +17,9 @@ from charlm.randomness import generator
 
 REPORT_EVERY = 100
 """Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
+
+AT_ONCE = 64
+"""Batches cut out of the stream at a time, which costs little more than one."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Trainer:
         self.val = val
         self.batch_size = batch_size
         self.seed = seed
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, fused=True)
         self.history: list[Epoch] = []
         self.batches_done = 0
         # Their losses in sum, read now and then only: reading waits for the device.
@@ -100,14 +104,12 @@ class Trainer:
         shuffle = generator(self.seed, f"shuffle/{number}")
         order = torch.randperm(len(self.train), generator=shuffle).to(self._total.device)
         self.model.train()
-        for start in range(self.batches_done * self.batch_size, len(order), self.batch_size):
-            index = order[start : start + self.batch_size]
-            contexts, targets = self.train.batch(index)  # (N, T), (N,)
+        for contexts, targets in self._batches(order):  # (N, T), (N,)
             loss = F.cross_entropy(self.model(contexts), targets)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self._total += loss.detach() * len(index)
+            self._total.add_(loss.detach(), alpha=len(targets))
             self.batches_done += 1
             if self.batches_done % REPORT_EVERY == 0:
                 self._refuse_unless_finite(number, self._total.item())
@@ -115,6 +117,14 @@ class Trainer:
             elif self.batches_done == self.batches_per_epoch:
                 self._refuse_unless_finite(number, self._total.item())
                 on_batches(self.batches_done % REPORT_EVERY)
+
+    def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Contexts (N, T) and targets (N,) of the batches of an epoch that are still to do."""
+        size = self.batch_size
+        for start in range(self.batches_done * size, len(order), AT_ONCE * size):
+            contexts, targets = self.train.batch(order[start : start + AT_ONCE * size])
+            for first in range(0, len(targets), size):
+                yield contexts[first : first + size], targets[first : first + size]
 
     def _refuse_unless_finite(self, number: int, loss: float) -> None:
         if math.isfinite(loss):

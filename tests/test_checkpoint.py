@@ -122,7 +122,7 @@ def hyperparameters(**changes: object) -> dict[str, object]:
         {"class": "nothing"},
         {"class": ""},
         {"class": None},
-        {"architecture": "wavenet", "class": "FlattenConsecutive"},
+        {"architecture": "wavenet", "class": "Linear"},
         {"architecture": "wavenet", "class": "WaveNet"},
         {"hyperparameters": None},
         {"hyperparameters": {}},
@@ -175,9 +175,13 @@ def test_the_abstract_base_class_is_refused_as_a_model(tmp_path: Path, architect
 
 
 def test_a_module_that_is_no_model_is_refused_though_it_could_be_built(tmp_path: Path) -> None:
-    metadata = {"architecture": "wavenet", "class": "FlattenConsecutive", "characters": "AB"}
-    save_tensors(tmp_path / "model", {}, {**metadata, "hyperparameters": {"factor": 2}})
-    with refused(tmp_path / "model", "FlattenConsecutive"):
+    metadata = {"architecture": "wavenet", "class": "Linear", "characters": "AB"}
+    save_tensors(
+        tmp_path / "model",
+        {},
+        {**metadata, "hyperparameters": {"in_features": 2, "out_features": 3}},
+    )
+    with refused(tmp_path / "model", "Linear"):
         checkpoint.load(tmp_path / "model")
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
-from charlm.models.wavenet import FlattenConsecutive, WaveNet
+from charlm.models.wavenet import WaveNet, join_neighbours
 from charlm.randomness import seeded
 from tests.helpers import ARCHITECTURES
 
@@ -109,22 +109,11 @@ def test_fcn_takes_any_block_size() -> None:
     assert build(FCN, 6)(torch.zeros(2, 6, dtype=torch.long)).shape == (2, 46)
 
 
-def test_flatten_consecutive_joins_neighbours_in_order() -> None:
-    x = torch.tensor([[[1, 2], [3, 4], [5, 6], [7, 8]], [[9, 10], [11, 12], [13, 14], [15, 16]]])
-    assert FlattenConsecutive(2)(x).tolist() == [
-        [[1, 2, 3, 4], [5, 6, 7, 8]],
-        [[9, 10, 11, 12], [13, 14, 15, 16]],
-    ]
-    assert FlattenConsecutive(4)(x).tolist() == [
-        [[1, 2, 3, 4, 5, 6, 7, 8]],
-        [[9, 10, 11, 12, 13, 14, 15, 16]],
-    ]
-    assert torch.equal(FlattenConsecutive(1)(x), x)
-
-
-def test_flatten_consecutive_refuses_a_remainder() -> None:
-    with pytest.raises(ValueError, match="5 positions 2 by 2"):
-        FlattenConsecutive(2)(torch.zeros(1, 5, 3))
+def test_neighbours_are_joined_in_order_each_pair_once() -> None:
+    nodes = torch.tensor([[1, 2, 1, 2], [1, 2, 0, 3]])
+    pairs, place = join_neighbours(nodes, bound=4)
+    assert len(pairs) == 2
+    assert pairs[place].tolist() == [[[1, 2], [1, 2]], [[1, 2], [0, 3]]]
 
 
 @ARCHITECTURES

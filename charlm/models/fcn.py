@@ -1,15 +1,17 @@
 """The fully connected net.
 
-N batch, T context length, C embedding channels, H hidden units, V vocabulary.
+N batch, U distinct contexts in it, T context length, C embedding channels, H hidden units,
+V vocabulary.
 """
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from charlm.elementwise import tanh
 from charlm.linear import Linear
 from charlm.models.base import LanguageModel
+from charlm.sharing import distinct, gather
 
 
 class FCN(LanguageModel):
@@ -34,8 +36,9 @@ class FCN(LanguageModel):
         self.output = Linear(hidden_dim, vocab_size)
 
     def forward(self, contexts: Tensor) -> Tensor:
-        x = self.embedding(contexts)  # (N, T) -> (N, T, C)
-        x = x.flatten(start_dim=1)  # (N, T * C)
-        x = torch.tanh(self.hidden(x))  # (N, H)
-        logits: Tensor = self.output(x)  # (N, V)
-        return logits
+        contexts, place = distinct(contexts, self.vocab_size)  # (U, T), (N,)
+        x = gather(self.embedding.weight, contexts)  # (U, T, C)
+        x = x.flatten(start_dim=1)  # (U, T * C)
+        x = tanh(self.hidden(x))  # (U, H)
+        logits = self.output(x)  # (U, V)
+        return gather(logits, place)  # (N, V)

@@ -1,31 +1,27 @@
 """The WaveNet: a tree that joins neighbours two by two.
 
-N batch, T context length (halved at each level), C channels, H hidden units, V vocabulary.
+N batch, T context length (halved at each level), U distinct nodes of a level in the batch,
+C channels, H hidden units, V vocabulary.
 """
 
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from charlm.elementwise import tanh
 from charlm.linear import Linear
 from charlm.models.base import LanguageModel
+from charlm.sharing import distinct, gather
 
 
-class FlattenConsecutive(nn.Module):
-    """Join `factor` neighbours: (N, T, C) -> (N, T // factor, C * factor).
+def join_neighbours(nodes: Tensor, bound: int) -> tuple[Tensor, Tensor]:
+    """The distinct pairs (U, 2) of neighbours in `nodes` (N, T), and (N, T // 2) which is where.
 
-    Raises ValueError where `factor` does not divide T.
+    Args:
+        nodes: integers from 0 to `bound` - 1; T is even.
     """
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        N, T, C = x.shape
-        if T % self.factor:
-            raise ValueError(f"cannot join {T} positions {self.factor} by {self.factor}")
-        return x.reshape(N, T // self.factor, C * self.factor)
+    pairs, place = distinct(nodes.reshape(-1, 2), bound)
+    return pairs, place.view(len(nodes), -1)
 
 
 class WaveNet(LanguageModel):
@@ -52,17 +48,19 @@ class WaveNet(LanguageModel):
         self.embed_dim = embed_dim
         self.hidden_dim = hidden_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        levels: list[nn.Module] = []
+        self.tree = nn.ModuleList()
         channels = embed_dim
         for _ in range(block_size.bit_length() - 1):
-            levels += [FlattenConsecutive(2), Linear(2 * channels, hidden_dim), nn.Tanh()]
+            self.tree.append(Linear(2 * channels, hidden_dim))
             channels = hidden_dim
-        self.tree = nn.Sequential(*levels)
         self.output = Linear(channels, vocab_size)
 
     def forward(self, contexts: Tensor) -> Tensor:
-        x = self.embedding(contexts)  # (N, T) -> (N, T, C)
-        x = self.tree(x)  # (N, 1, H), T halved at each level
-        x = x.squeeze(1)  # (N, H)
-        logits: Tensor = self.output(x)  # (N, V)
-        return logits
+        x, nodes = self.embedding.weight, contexts  # (V, C), (N, T) rows of x
+        for linear in self.tree:
+            # Two neighbours to a node, and nodes over the same tokens are one row of x.
+            pairs, nodes = join_neighbours(nodes, len(x))  # (U, 2), (N, T // 2)
+            x = gather(x, pairs).flatten(start_dim=1)  # (U, 2 * C)
+            x = tanh(linear(x))  # (U, H)
+        logits = self.output(x)  # (U, V)
+        return gather(logits, nodes.squeeze(1))  # (N, V)

@@ -1,0 +1,170 @@
+"""Training at equal mathematics: steps per second against the plain notebook loop.
+
+Each turn is a process that trains one model for an epoch, validation included, as the notebook
+does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside
+them, in the same processes as the pipeline's, the floor: the matrix products of a step alone.
+
+    python -m benchmarks.steps --pairs 5
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+NAMES = Path("data/prenoms.txt")
+MODELS = ("fcn", "wavenet")
+WARM_UP = 50
+
+
+def notebook(model_name: str) -> dict[str, float]:
+    """Milliseconds a step of the notebook loop, with validation and without."""
+    import torch
+
+    from benchmarks import notebook_loop
+
+    contexts, targets, characters = notebook_loop.read_windows(NAMES)
+    train, val, _ = notebook_loop.loaders(contexts, targets)
+    model = notebook_loop.MODELS[model_name](len(characters) + 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=notebook_loop.LR)
+    warm_up = zip(train, range(WARM_UP), strict=False)
+    notebook_loop.train_epoch(model, (batch for batch, _ in warm_up), optimizer)
+    began = time.perf_counter()
+    notebook_loop.train_epoch(model, train, optimizer)
+    trained = time.perf_counter()
+    notebook_loop.mean_loss(model, val)
+    ended = time.perf_counter()
+    return {
+        "step": 1e3 * (trained - began) / len(train),
+        "with validation": 1e3 * (ended - began) / len(train),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def pipeline(model_name: str) -> dict[str, float]:
+    """The same of the pipeline's Trainer with the default parameters."""
+    from importlib import import_module
+
+    from charlm.corpus import Corpus
+    from charlm.devices import set_up
+    from charlm.names import read_names
+    from charlm.params import load_params
+    from charlm.randomness import generator
+    from charlm.splits import Part, split_windows
+    from charlm.training import Trainer
+
+    params = load_params()
+    set_up("cpu", params.threads)
+    corpus = Corpus.from_names(read_names(NAMES).names, params.block_size)
+    parts = split_windows(corpus, "window", 0.8, 0.1, generator(params.seed, "split"))
+    module = import_module(f"charlm.models.{model_name}")
+    architecture = {"fcn": "FCN", "wavenet": "WaveNet"}[model_name]
+    model = getattr(module, architecture)(
+        vocab_size=len(corpus.vocabulary),
+        block_size=params.block_size,
+        **params.model(model_name).hyperparameters,
+    )
+    windows = corpus.windows()
+    train, val = windows.where(parts == Part.TRAIN), windows.where(parts == Part.VAL)
+    trainer = Trainer(
+        model,
+        train,
+        val,
+        lr=params.lr,
+        batch_size=params.batch_size,
+        seed=params.seed,
+    )
+    next(trainer.run(1))
+    times = []
+
+    def on_batches(count: int) -> None:
+        times.append(time.perf_counter())
+
+    began = time.perf_counter()
+    for _ in trainer.run(2, on_batches):
+        pass
+    ended = time.perf_counter()
+    return {
+        "step": 1e3 * (times[-1] - began) / trainer.batches_per_epoch,
+        "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
+        "floor": 1e3 * products(model, params.batch_size, params.block_size),
+        "threads": params.threads,
+    }
+
+
+def products(model: object, batch_size: int, block_size: int) -> float:
+    """Seconds for the matrix products of one step alone, as `charlm.linear` multiplies.
+
+    Three for each linear layer, of a whole batch: forward, and the gradients of its
+    weights and of its input.
+    """
+    import numpy as np
+
+    from charlm.linear import Linear
+    from charlm.models.base import LanguageModel
+
+    assert isinstance(model, LanguageModel)
+    random = np.random.default_rng(0)
+    layers = []
+    width = model.embed_dim * block_size  # of all the tokens of a context
+    for layer in (module for module in model.modules() if isinstance(module, Linear)):
+        rows = batch_size * max(1, width // layer.in_features)
+        width = rows // batch_size * layer.out_features
+        shapes = (rows, layer.in_features), (rows, layer.out_features)
+        x, gradient = (random.standard_normal(shape, dtype=np.float32) for shape in shapes)
+        layers.append((x, layer.weight.detach().numpy(), gradient))
+    times = []
+    for _ in range(200):
+        began = time.perf_counter()
+        for x, weight, gradient in layers:
+            np.dot(x, weight.T), np.dot(gradient, weight), np.dot(gradient.T, x)
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def measure(who: str, model_name: str) -> dict[str, float]:
+    """One turn, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.steps", "--turn", who, model_name]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def table(pairs: int) -> str:
+    """A row a model: medians over the pairs, and the ratio pair by pair."""
+    lines = [
+        "| | notebook, ms a step | pipeline, ms a step | times as fast | "
+        "with validation | products alone, ms | share of products |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in MODELS:
+        taken = [(measure("notebook", name), measure("pipeline", name)) for _ in range(pairs)]
+        cells = [
+            median(a["step"] for a, _ in taken),
+            median(b["step"] for _, b in taken),
+            median(a["step"] / b["step"] for a, b in taken),
+            median(a["with validation"] / b["with validation"] for a, b in taken),
+            median(b["floor"] for _, b in taken),
+            median(b["floor"] / b["step"] for _, b in taken),
+        ]
+        lines.append(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--turn", nargs=2, metavar=("WHO", "MODEL"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.turn:
+        who, model_name = arguments.turn
+        print(json.dumps({"notebook": notebook, "pipeline": pipeline}[who](model_name)))
+    else:
+        print(table(arguments.pairs))
+
+
+if __name__ == "__main__":
+    main()
