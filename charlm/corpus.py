@@ -57,6 +57,12 @@ class Vocabulary:
             text.append(self.characters[token - 1])
         return "".join(text)
 
+    def decode_all(self, tokens: Tensor) -> list[str]:
+        """The texts of the rows of `tokens` (N, L), in which nothing but `END` follows an `END`."""
+        code_points = np.array([0, *map(ord, self.characters)], dtype="<u4")
+        text = np.ascontiguousarray(code_points[tokens.numpy()])  # (N, L), zeros at the end
+        return text.view(f"<U{text.shape[1]}").ravel().tolist()
+
     def symbols(self) -> list[str]:
         """A printable label for every token; '.' for `END`."""
         return [".", *self.characters]

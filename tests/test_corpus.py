@@ -127,6 +127,15 @@ def test_decode_stops_at_the_first_end() -> None:
     assert Vocabulary("ABC").decode([1, 2, END, 3, END]) == "AB"
 
 
+def test_many_are_decoded_at_once_as_one_by_one() -> None:
+    vocabulary = Vocabulary("'AÉ𝒜")
+    rows = torch.tensor([[1, 2, 3, 4], [4, 3, END, END], [END] * 4, [2, END, END, END]])
+    expected = ["'AÉ𝒜", "𝒜É", "", "A"]
+    assert vocabulary.decode_all(rows) == expected
+    assert [vocabulary.decode(row) for row in rows.tolist()] == expected
+    assert vocabulary.decode_all(rows[:0]) == []
+
+
 def test_encode_raises_for_an_unknown_character() -> None:
     with pytest.raises(KeyError):
         Vocabulary("ABC").encode("ABD")

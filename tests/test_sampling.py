@@ -6,11 +6,18 @@ import unicodedata
 import pytest
 import torch
 
+from charlm import sampling
 from charlm.corpus import END, Corpus, Vocabulary
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.randomness import generator, seeded
-from charlm.sampling import describe_samples, name_log_likelihoods, sample_names, training_names
+from charlm.sampling import (
+    describe_samples,
+    draw,
+    name_log_likelihoods,
+    sample_names,
+    training_names,
+)
 from charlm.splits import Part, split_windows
 from tests.helpers import ARCHITECTURES, NAMES, refused, small_corpus, small_model
 
@@ -133,15 +140,37 @@ def test_names_are_drawn_from_any_model(architecture: type[LanguageModel]) -> No
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5, 30])
-def test_all_names_are_drawn_at_once_a_character_at_a_time(max_length: int) -> None:
+def test_all_names_are_drawn_at_once_and_what_they_share_is_computed_once(max_length: int) -> None:
     model = small_model(CORPUS)
     sizes: list[int] = []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    names = sample(model, count=50, max_length=max_length)
-    assert len(sizes) <= max_length
-    assert sizes[0] == 50
-    unfinished = [sum(len(name) >= length for name in names) for length in range(max_length)]
-    assert sizes == [size for size in unfinished if size]  # finished names cost nothing
+    names = sample(model, count=500, max_length=max_length)
+    T = model.block_size
+    contexts = [
+        {("." * T + name[:length])[-T:] for name in names if len(name) >= length}
+        for length in range(max_length)
+    ]
+    assert sizes == [len(different) for different in contexts if different]
+    assert sizes[0] == 1
+
+
+def test_names_drawn_in_several_goes_are_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "AT_ONCE", 64)
+    names = sample(count=1000)
+    assert len(names) == 1000
+    assert len(set(names)) > 800
+    whole = name_log_likelihoods(MODEL, VOCABULARY, names)
+    monkeypatch.undo()
+    torch.testing.assert_close(name_log_likelihoods(MODEL, VOCABULARY, names), whole)
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    cumulated = torch.tensor([[0.0, 0.25, 0.25, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
+    place = torch.tensor([0, 1]).repeat(10_000)
+    drawn = draw(cumulated.double(), place, generator(1, "draws")).view(-1, 2)
+    assert set(drawn[:, 1].tolist()) == {0}
+    assert set(drawn[:, 0].tolist()) == {1, 3}
+    assert (drawn[:, 0] == 1).double().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.parametrize("max_length", [1, 3, 10])
