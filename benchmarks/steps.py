@@ -2,25 +2,32 @@
 
 Each turn is a process that trains one model for an epoch, validation included, as the notebook
 does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside
-them, in the same processes as the pipeline's, the floor: the matrix products of a step alone.
+them, in the same processes as the pipeline's, the floor: the matrix products of a step of 256
+different contexts alone, by the same library in as many threads. (The pipeline multiplies fewer,
+see `charlm/sharing.py`.)
 
     python -m benchmarks.steps --pairs 5
 """
 
 import argparse
 import json
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+
+if TYPE_CHECKING:
+    from charlm.models.base import LanguageModel
 
 NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
 WARM_UP = 50
 
 
-def notebook(model_name: str) -> dict[str, float]:
+def notebook(model_name: str) -> Figures:
     """Milliseconds a step of the notebook loop, with validation and without."""
     import torch
 
@@ -40,11 +47,10 @@ def notebook(model_name: str) -> dict[str, float]:
     return {
         "step": 1e3 * (trained - began) / len(train),
         "with validation": 1e3 * (ended - began) / len(train),
-        "threads": torch.get_num_threads(),
     }
 
 
-def pipeline(model_name: str) -> dict[str, float]:
+def pipeline(model_name: str) -> Figures:
     """The same of the pipeline's Trainer with the default parameters."""
     from importlib import import_module
 
@@ -90,27 +96,23 @@ def pipeline(model_name: str) -> dict[str, float]:
     return {
         "step": 1e3 * (times[-1] - began) / trainer.batches_per_epoch,
         "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
-        "floor": 1e3 * products(model, params.batch_size, params.block_size),
-        "threads": params.threads,
+        "products": 1e3 * products(model, params.batch_size, params.block_size),
     }
 
 
-def products(model: object, batch_size: int, block_size: int) -> float:
+def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
     """Seconds for the matrix products of one step alone, as `charlm.linear` multiplies.
 
     Three for each linear layer, of a whole batch: forward, and the gradients of its
     weights and of its input.
     """
     import numpy as np
+    from torch import nn
 
-    from charlm.linear import Linear
-    from charlm.models.base import LanguageModel
-
-    assert isinstance(model, LanguageModel)
     random = np.random.default_rng(0)
     layers = []
-    width = model.embed_dim * block_size  # of all the tokens of a context
-    for layer in (module for module in model.modules() if isinstance(module, Linear)):
+    width = block_size * model.embedding.embedding_dim  # of all the tokens of a context
+    for layer in (module for module in model.modules() if isinstance(module, nn.Linear)):
         rows = batch_size * max(1, width // layer.in_features)
         width = rows // batch_size * layer.out_features
         shapes = (rows, layer.in_features), (rows, layer.out_features)
@@ -125,43 +127,48 @@ def products(model: object, batch_size: int, block_size: int) -> float:
     return median(times)
 
 
-def measure(who: str, model_name: str) -> dict[str, float]:
-    """One turn, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.steps", "--turn", who, model_name]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
-
-
-def table(pairs: int) -> str:
-    """A row a model: medians over the pairs, and the ratio pair by pair."""
-    lines = [
-        "| | notebook, ms a step | pipeline, ms a step | times as fast | "
-        "with validation | products alone, ms | share of products |",
-        "|---|---|---|---|---|---|---|",
+def table(count: int) -> str:
+    """A row a model."""
+    header = [
+        "",
+        "notebook, ms a step",
+        "pipeline, ms a step",
+        "times as fast",
+        "validation included",
+        "products alone, ms",
+        "their share of a step",
     ]
-    for name in MODELS:
-        taken = [(measure("notebook", name), measure("pipeline", name)) for _ in range(pairs)]
-        cells = [
-            median(a["step"] for a, _ in taken),
-            median(b["step"] for _, b in taken),
-            median(a["step"] / b["step"] for a, b in taken),
-            median(a["with validation"] / b["with validation"] for a, b in taken),
-            median(b["floor"] for _, b in taken),
-            median(b["floor"] / b["step"] for _, b in taken),
-        ]
-        lines.append(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
-    return "\n".join(lines)
+    turn = partial(in_a_process, "benchmarks.steps", "--turn")
+    rows = []
+    for model in MODELS:
+        taken = pairs(
+            count,
+            lambda model=model: turn("notebook", model),
+            lambda model=model: turn("pipeline", model),
+        )
+        floor = median(ours["products"] / ours["step"] for _, ours in taken)
+        rows.append(
+            [
+                model,
+                f"{median_of(taken, 0, 'step'):.2f}",
+                f"{median_of(taken, 1, 'step'):.2f}",
+                f"{median_ratio(taken, 'step'):.2f}",
+                f"{median_ratio(taken, 'with validation'):.2f}",
+                f"{median_of(taken, 1, 'products'):.2f}",
+                f"{100 * floor:.0f}%",
+            ]
+        )
+    return markdown(header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--turn", nargs=2, metavar=("WHO", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
-        who, model_name = arguments.turn
-        print(json.dumps({"notebook": notebook, "pipeline": pipeline}[who](model_name)))
+        who, model = arguments.turn
+        print(json.dumps({"notebook": notebook, "pipeline": pipeline}[who](model)))
     else:
         print(table(arguments.pairs))
 

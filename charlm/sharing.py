@@ -10,6 +10,7 @@ results, and the gradient of a sum is the sum of the gradients.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -35,8 +36,16 @@ def distinct(rows: Tensor, bound: int) -> tuple[Tensor, Tensor]:
         pairs, place = distinct(both, max(len(left), len(right)))
         return torch.cat((left[pairs[:, 0]], right[pairs[:, 1]]), 1), place
     shifts = torch.arange((K - 1) * bits, -1, -bits)
-    keys, place = torch.unique((rows << shifts).sum(1), return_inverse=True)
-    return (keys[:, None] >> shifts) & ((1 << bits) - 1), place
+    keys = (rows << shifts).sum(1)
+    if K * bits <= 16:  # a table of all keys that there may be is faster than sorting
+        seen, number = np.zeros(1 << K * bits, dtype=bool), np.empty(1 << K * bits, dtype=np.int64)
+        seen[keys.numpy()] = True
+        found = seen.nonzero()[0]
+        number[found] = np.arange(len(found))
+        different, place = torch.from_numpy(found), torch.from_numpy(number[keys.numpy()])
+    else:
+        different, place = torch.unique(keys, return_inverse=True)
+    return (different[:, None] >> shifts) & ((1 << bits) - 1), place
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
@@ -64,6 +73,12 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        grad_x = grad.new_zeros(ctx.rows, grad.shape[1])
-        # An index that is expanded, not copied, takes the path that sorts it first.
-        return grad_x.scatter_add_(0, index[:, None].expand_as(grad), grad), None
+        return sum_rows(grad, index, ctx.rows), None
+
+
+def sum_rows(rows: Tensor, index: Tensor, count: int) -> Tensor:
+    """(count, C) zeros, with each of `rows` (K, C) added to the row that `index` (K,) names."""
+    # An index that is expanded, not copied, takes the path that sorts it first.
+    return rows.new_zeros(count, rows.shape[1]).scatter_add_(
+        0, index[:, None].expand_as(rows), rows
+    )

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from charlm.elementwise import tanh
-from charlm.linear import Linear
+from charlm.linear import JoinedTanh, Linear
 from charlm.models.base import LanguageModel
 from charlm.sharing import distinct, gather
 
@@ -32,13 +31,11 @@ class FCN(LanguageModel):
         self.embed_dim = embed_dim
         self.hidden_dim = hidden_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.hidden = Linear(block_size * embed_dim, hidden_dim)
+        self.hidden = JoinedTanh(block_size * embed_dim, hidden_dim)
         self.output = Linear(hidden_dim, vocab_size)
 
     def forward(self, contexts: Tensor) -> Tensor:
         contexts, place = distinct(contexts, self.vocab_size)  # (U, T), (N,)
-        x = gather(self.embedding.weight, contexts)  # (U, T, C)
-        x = x.flatten(start_dim=1)  # (U, T * C)
-        x = tanh(self.hidden(x))  # (U, H)
+        x = self.hidden(self.embedding.weight, contexts)  # (U, H)
         logits = self.output(x)  # (U, V)
         return gather(logits, place)  # (N, V)

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from charlm.elementwise import tanh
-from charlm.linear import Linear
+from charlm.linear import JoinedTanh, Linear
 from charlm.models.base import LanguageModel
 from charlm.sharing import distinct, gather
 
@@ -51,16 +50,15 @@ class WaveNet(LanguageModel):
         self.tree = nn.ModuleList()
         channels = embed_dim
         for _ in range(block_size.bit_length() - 1):
-            self.tree.append(Linear(2 * channels, hidden_dim))
+            self.tree.append(JoinedTanh(2 * channels, hidden_dim))
             channels = hidden_dim
         self.output = Linear(channels, vocab_size)
 
     def forward(self, contexts: Tensor) -> Tensor:
         x, nodes = self.embedding.weight, contexts  # (V, C), (N, T) rows of x
-        for linear in self.tree:
+        for level in self.tree:
             # Two neighbours to a node, and nodes over the same tokens are one row of x.
             pairs, nodes = join_neighbours(nodes, len(x))  # (U, 2), (N, T // 2)
-            x = gather(x, pairs).flatten(start_dim=1)  # (U, 2 * C)
-            x = tanh(linear(x))  # (U, H)
+            x = level(x, pairs)  # (U, H)
         logits = self.output(x)  # (U, V)
         return gather(logits, nodes.squeeze(1))  # (N, V)

@@ -1,0 +1,116 @@
+"""Sampling: names per second against the notebook, which draws one name after the other.
+
+Both draw from the weights in `data/checkpoints`, which `dvc repro` trains.
+
+    python -m benchmarks.sampling --pairs 5
+"""
+
+import argparse
+import json
+import resource
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+
+MODELS = ("fcn", "wavenet")
+ONE_BY_ONE = 1000
+"""Names that the notebook draws in a turn: its pace does not depend on how many they are."""
+
+
+def notebook(model: str) -> Figures:
+    """Names per second, one after the other."""
+    from safetensors.torch import load_file
+
+    from benchmarks import notebook_loop
+
+    weights = load_file(f"data/checkpoints/{model}.safetensors")
+    vocab_size = len(weights["embedding.weight"])
+    net = notebook_loop.MODELS[model](vocab_size)
+    # In both, the layers stand from the embedding to the output; in the file, by name.
+    for parameter, name in zip(net.parameters(), sorted(weights, key=_layer), strict=True):
+        parameter.data.copy_(weights[name])
+    characters = [chr(33 + token) for token in range(vocab_size - 1)]
+    began = time.perf_counter()
+    for _ in range(ONE_BY_ONE):
+        notebook_loop.sample(net, characters)
+    return {"names per second": ONE_BY_ONE / (time.perf_counter() - began)}
+
+
+def _layer(name: str) -> tuple[int, str, bool]:
+    """What sorts the tensors of a checkpoint as `parameters()` has them."""
+    layer, _, kind = name.rpartition(".")
+    return (
+        ["embedding", "hidden", "tree", "output"].index(layer.split(".")[0]),
+        layer,
+        kind == "bias",
+    )
+
+
+def pipeline(model: str, count: int) -> Figures:
+    """Names per second, the seconds in all, and the most memory that the process took."""
+    from charlm import checkpoint
+    from charlm.devices import set_up
+    from charlm.params import load_params
+    from charlm.randomness import generator
+    from charlm.sampling import sample_names
+
+    set_up("cpu", load_params().threads)
+    loaded = checkpoint.load(Path(f"data/checkpoints/{model}.safetensors"))
+    draws = generator(1, "benchmark")
+    began = time.perf_counter()
+    sample_names(loaded.model, loaded.vocabulary, count, generator=draws)
+    seconds = time.perf_counter() - began
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"names per second": count / seconds, "seconds": seconds, "megabytes": megabytes}
+
+
+def table(count: int, many: int = 100_000, most: int = 1_000_000) -> str:
+    """A row a model."""
+    header = [
+        "",
+        "notebook, names/s",
+        f"pipeline at {many:,} names, names/s",
+        "times as fast",
+        f"{most:,} names, s",
+        "memory then, MB",
+    ]
+    turn = partial(in_a_process, "benchmarks.sampling", "--turn")
+    rows = []
+    for model in MODELS:
+        taken = pairs(
+            count,
+            lambda model=model: turn("pipeline", model, str(many)),
+            lambda model=model: turn("notebook", model, "0"),
+        )
+        million = turn("pipeline", model, str(most))
+        rows.append(
+            [
+                model,
+                f"{median_of(taken, 1, 'names per second'):,.0f}",
+                f"{median_of(taken, 0, 'names per second'):,.0f}",
+                f"{median_ratio(taken, 'names per second'):.0f}",
+                f"{million['seconds']:.0f}",
+                f"{million['megabytes']:.0f}",
+            ]
+        )
+    return markdown(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--turn", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    match arguments.turn:
+        case None:
+            print(table(arguments.pairs))
+        case "notebook", model, _:
+            print(json.dumps(notebook(model)))
+        case _, model, count:
+            print(json.dumps(pipeline(model, int(count))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The whole pipeline against the notebook's trainings, evaluation and sampling.
+
+A turn of the pipeline is a fresh clone in which nothing has been made: all seven stages, by
+`dvc repro`, or with the trainings side by side as `make repro` has it. A turn of the
+notebook is `benchmarks/notebook_loop.py`. By default with fewer epochs than the pipeline's
+50, which is to the notebook's advantage: what does not depend on them weighs more.
+
+    python -m benchmarks.whole --pairs 5 --epochs 10
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.turns import Figures, markdown, median_of, median_ratio
+
+ROOT = Path(__file__).resolve().parent.parent
+WAYS = {"dvc repro": ["dvc", "repro"], "make repro": [sys.executable, "-m", "stages.side_by_side"]}
+
+
+def notebook(epochs: int) -> Figures:
+    script = [sys.executable, "-m", "benchmarks.notebook_loop", "data/prenoms.txt"]
+    return _timed([*script, "--epochs", str(epochs)], ROOT)
+
+
+def pipeline(command: list[str], epochs: int) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        clone = ["git", "clone", "--quiet", str(ROOT), folder]
+        subprocess.run(clone, check=True)
+        params = Path(folder) / "params.yaml"
+        text = re.sub(r"(?m)^epochs: \d+", f"epochs: {epochs}", params.read_text(encoding="utf-8"))
+        params.write_text(text, encoding="utf-8")
+        return _timed(command, Path(folder))
+
+
+def _timed(command: list[str], folder: Path) -> Figures:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    began = time.perf_counter()
+    subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return {"seconds": time.perf_counter() - began}
+
+
+def table(count: int, epochs: int) -> str:
+    """A row a way to run the pipeline."""
+    turns = {
+        "notebook": lambda: notebook(epochs),
+        **{way: lambda way=way: pipeline(WAYS[way], epochs) for way in WAYS},
+    }
+    taken = [{name: turn() for name, turn in turns.items()} for _ in range(count)]
+    rows = []
+    for way in WAYS:
+        against = [(turn[way], turn["notebook"]) for turn in taken]
+        share = 100 * median_ratio(against, "seconds")
+        ours, theirs = (median_of(against, side, "seconds") for side in (0, 1))
+        rows.append([f"`{way}`", f"{theirs:.0f}", f"{ours:.0f}", f"{share:.0f}%"])
+    header = [f"{epochs} epochs each", "notebook, s", "pipeline, s", "share of its time"]
+    return markdown(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    arguments = parser.parse_args()
+    print(table(arguments.pairs, arguments.epochs))
+
+
+if __name__ == "__main__":
+    main()
