@@ -210,7 +210,7 @@ def _token_table(vocabulary: Vocabulary) -> Tokens:
     code_points = [ord(character) for character in vocabulary.characters]
     dtypes = (np.uint8, np.int16, np.int32)
     dtype = next(kind for kind in dtypes if len(code_points) <= np.iinfo(kind).max)
-    table = np.zeros(max([ord("\n"), *code_points]) + 1, dtype)
+    table: Tokens = np.zeros(max([ord("\n"), *code_points]) + 1, dtype)
     table[code_points] = np.arange(1, len(vocabulary))
     return table
 
@@ -219,7 +219,8 @@ def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
     """The tokens of a text with a name a line; `block_size` zeros for each line end."""
     code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     tokens: Tokens = table[code_points]
-    return np.repeat(tokens, np.where(code_points == ord("\n"), block_size, 1))
+    repeated: Tokens = np.repeat(tokens, np.where(code_points == ord("\n"), block_size, 1))
+    return repeated
 
 
 def write_corpus(

@@ -57,8 +57,8 @@ def test_a_beginning_of_a_name_is_another_name() -> None:
     assert written([["ANNA"], ["ANN", "ANNAA", "ANNA"]]) == ["ANNA", "ANN", "ANNAA"]
 
 
-def test_hashes_of_a_million_names_all_differ() -> None:
-    text = "".join(f"{i:X}\n" for i in range(1_000_000)).encode()
+def test_hashes_of_many_names_all_differ() -> None:
+    text = "".join(f"{i:X}\n" for i in range(300_000)).encode()
     data = np.frombuffer(text, dtype=np.uint8)
     starts = np.concatenate(([0], np.flatnonzero(data == ord("\n"))[:-1] + 1))
-    assert len(np.unique(hash_lines(data, starts))) == 1_000_000
+    assert len(np.unique(hash_lines(data, starts))) == 300_000
