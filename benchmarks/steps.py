@@ -56,16 +56,14 @@ def pipeline(model_name: str) -> Figures:
 
     from charlm.corpus import Corpus
     from charlm.devices import set_up
-    from charlm.names import read_names
     from charlm.params import load_params
-    from charlm.randomness import generator
     from charlm.splits import Part, split_windows
     from charlm.training import Trainer
 
     params = load_params()
     set_up("cpu", params.threads)
-    corpus = Corpus.from_names(read_names(NAMES).names, params.block_size)
-    parts = split_windows(corpus, "window", 0.8, 0.1, generator(params.seed, "split"))
+    corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
+    windows = split_windows(corpus, "window", 0.8, 0.1, seed=1).windows(corpus)
     module = import_module(f"charlm.models.{model_name}")
     architecture = {"fcn": "FCN", "wavenet": "WaveNet"}[model_name]
     model = getattr(module, architecture)(
@@ -73,12 +71,10 @@ def pipeline(model_name: str) -> Figures:
         block_size=params.block_size,
         **params.model(model_name).hyperparameters,
     )
-    windows = corpus.windows()
-    train, val = windows.where(parts == Part.TRAIN), windows.where(parts == Part.VAL)
     trainer = Trainer(
         model,
-        train,
-        val,
+        windows[Part.TRAIN],
+        windows[Part.VAL],
         lr=params.lr,
         batch_size=params.batch_size,
         seed=params.seed,

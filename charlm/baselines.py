@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from charlm.corpus import Windows
+from charlm.corpus import CHUNK, Windows
 
 TITLES = {"uniform": "Uniform", "unigram": "Unigram", "bigram": "Bigram"}
 """What a figure calls each of the count models."""
@@ -77,12 +77,22 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
     Every count starts at one (Laplace), so that a pair first seen in the test set
     has a finite loss.
     """
-    previous, targets = train.previous().long(), train.targets().long()
-    nothing = targets[:0]
+    nothing = torch.zeros(0, dtype=torch.int64)
+    pairs, counts = nothing, nothing
+    previous, targets = train.previous(), train.targets()
+    for before, here in zip(torch.split(previous, CHUNK), torch.split(targets, CHUNK), strict=True):
+        more = torch.unique(before.long() * vocab_size + here, return_counts=True)
+        pairs, counts = _added((pairs, counts), more)
+    tokens = _added((nothing, nothing), (pairs % vocab_size, counts))
     return {
         "uniform": CountModel(vocab_size, 0, nothing, nothing),
-        "unigram": CountModel(vocab_size, 0, *torch.unique(targets, return_counts=True)),
-        "bigram": CountModel(
-            vocab_size, 1, *torch.unique(previous * vocab_size + targets, return_counts=True)
-        ),
+        "unigram": CountModel(vocab_size, 0, *tokens),
+        "bigram": CountModel(vocab_size, 1, pairs, counts),
     }
+
+
+def _added(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two lists of numbers, each with how often it was seen, as one: (P,) ascending, and (P,)."""
+    numbers, place = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
+    counts = torch.zeros_like(numbers).index_add_(0, place, torch.cat([one[1], other[1]]))
+    return numbers, counts

@@ -87,6 +87,27 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         partial.write_bytes(content)
 
 
+def tensor_header(
+    name: str, dtype: "np.dtype[np.integer]", length: int, metadata: Mapping[str, Any]
+) -> bytes:
+    """What stands before the elements in a file of `save_tensors` with one tensor (length,).
+
+    For a tensor that is written piece by piece, little-endian; `dtype` is one of integers.
+    """
+    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+    header = {
+        "__metadata__": {_METADATA: text},
+        name: {
+            "dtype": f"{dtype.kind.upper()}{8 * dtype.itemsize}",
+            "shape": [length],
+            "data_offsets": [0, length * dtype.itemsize],
+        },
+    }
+    content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    return len(content).to_bytes(8, "little") + content
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong over a file into one FileError."""

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain, compress
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from charlm.evaluation import DECIMALS, score
 from charlm.losses import CHUNK
 from charlm.models.base import LanguageModel
 from charlm.sharing import distinct
-from charlm.splits import Part
+from charlm.splits import Part, Split
 
 AT_ONCE = 2**16
 """Names drawn, or told the likelihood of, together: the more, the more contexts they share."""
@@ -135,12 +136,14 @@ def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list
     return vocabulary.encode(prefix)
 
 
-def training_names(corpus: Corpus, parts: Tensor) -> set[str]:
+def training_names(corpus: Corpus, split: Split) -> set[str]:
     """The names of which at least one window is in the training part of a split."""
-    names = corpus.names()
-    seen = torch.zeros(len(names), dtype=torch.bool)
-    seen[corpus.name_of_window()[parts == Part.TRAIN]] = True
-    return {name for name, in_training in zip(names, seen.tolist(), strict=True) if in_training}
+    count, _ = corpus.count()
+    seen = torch.zeros(count, dtype=torch.bool)
+    for _, names, parts in split.parts(corpus):
+        seen[names[parts == Part.TRAIN]] = True
+    every = chain.from_iterable(corpus.name_chunks())
+    return set(compress(every, seen.numpy()))
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:

@@ -1,80 +1,148 @@
 """Dealing the windows of a corpus out to training, validation and test."""
 
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from charlm.corpus import Corpus
+from charlm.bars import bar
+from charlm.corpus import Corpus, Windows
 from charlm.errors import FileError, InputError
 from charlm.files import load_tensors, save_tensors
+from charlm.permutation import Permutation
 
 
 class Part(IntEnum):
-    """The parts of a split, by the number that marks them in its tensor."""
+    """The parts of a split, by the number that marks them in its tensors."""
 
     TRAIN = 0
     VAL = 1
     TEST = 2
 
 
-def split_windows(
-    corpus: Corpus,
-    by: Literal["window", "name"],
-    train: float,
-    val: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """(W,) uint8: the `Part` of each of the corpus's windows.
+@dataclass(frozen=True)
+class Split:
+    """Which window is in which part: not stored, but computed when it is asked for.
 
-    By window, a random permutation of all windows is cut at the fractions, as in
-    the course: a name's windows then lie on all sides, and what is measured is how
-    well names partly seen are completed. By name, the names are dealt out and take
-    their windows along: what is measured is how well the model does with names
-    that it never saw.
+    The windows, or the names, are put in a random order, of which the first are the training
+    set and the last the test set.
+
+    Attributes:
+        by: what is dealt out. By window, as in the course, a name's windows lie on all
+            sides, and what is measured is how well names partly seen are completed. By name,
+            a name takes its windows along, and what is measured is how well the model does
+            with names that it never saw.
+        seed: chooses the order.
+        train: how many windows or names there are to train on,
+        val: to validate on,
+        test: and to test on.
+    """
+
+    by: Literal["window", "name"]
+    seed: int
+    train: int
+    val: int
+    test: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.seed, self.train, self.val, self.test)
+        if self.by not in ("window", "name") or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError("not what a split is described by")
+
+    @cached_property
+    def _order(self) -> Permutation:
+        return Permutation(self.train + self.val + self.test, self.seed)
+
+    def part_of(self, index: Tensor) -> Tensor:
+        """(N,) uint8: the `Part` of windows, or of names if split by name, by number (N,)."""
+        place = self._order(index)
+        return (place >= self.train).byte() + (place >= self.train + self.val).byte()
+
+    def parts(self, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All windows in order, many at a time.
+
+        Yields (n,) int64 where each context begins, (n,) int64 the index of its name and
+        (n,) uint8 its `Part`.
+        """
+        done = 0
+        with bar("dealing out the windows", len(corpus.stream), " tokens") as shown:
+            for starts, names in corpus.chunks():
+                if len(starts) == 0:
+                    continue
+                if self.by == "window":
+                    parts = self.part_of(torch.arange(done, done + len(starts)))
+                else:
+                    first, last = int(names[0]), int(names[-1])
+                    parts = self.part_of(torch.arange(first, last + 1))[names - first]
+                done += len(starts)
+                shown.update(int(starts[-1]) - shown.n)
+                yield starts, names, parts
+
+    def sizes(self, corpus: Corpus) -> dict[Part, int]:
+        """How many windows each part has."""
+        if self.by == "window":
+            return dict(zip(Part, (self.train, self.val, self.test), strict=True))
+        counts = torch.zeros(len(Part), dtype=torch.int64)
+        for _, _, parts in self.parts(corpus):
+            counts += parts.bincount(minlength=len(Part))
+        return dict(zip(Part, counts.tolist(), strict=True))
+
+    def windows(self, corpus: Corpus) -> dict[Part, Windows]:
+        """The windows of each part, in the order of the corpus."""
+        sizes = self.sizes(corpus)
+        starts = {part: torch.empty(sizes[part], dtype=corpus.index_dtype) for part in Part}
+        done = dict.fromkeys(Part, 0)
+        for chunk, _, parts in self.parts(corpus):
+            for part in Part:
+                chosen = chunk[parts == part]
+                starts[part][done[part] : done[part] + len(chosen)] = chosen
+                done[part] += len(chosen)
+        return {p: Windows(corpus.stream, corpus.block_size, starts[p]) for p in Part}
+
+
+def split_windows(
+    corpus: Corpus, by: Literal["window", "name"], train: float, val: float, seed: int
+) -> Split:
+    """Cut a random order of the corpus's windows, or names, at the fractions asked for.
 
     Raises:
         InputError: a part is left without a window.
     """
-    if by == "window":
-        parts = _deal(len(corpus.windows()), train, val, generator)
-    else:
-        name_of_window = corpus.name_of_window()
-        parts = _deal(int(name_of_window[-1]) + 1, train, val, generator)[name_of_window]
+    names, windows = corpus.count()
+    count = windows if by == "window" else names
+    first, second = round(count * train), round(count * (train + val))
+    sizes = (first, second - first, count - second)
     for part in Part:
-        if not (parts == part).any():
+        if sizes[part] <= 0:
             raise InputError(
                 f"train {train:g} and val {val:g} leave no {part.name.lower()} set when "
-                f"{len(parts):,} windows are split by {by}; change the fractions or add names"
+                f"{windows:,} windows are split by {by}; change the fractions or add names"
             )
-    return parts
+    return Split(by, seed, *sizes)
 
 
-def save_split(path: Path, parts: Tensor) -> None:
-    """Write the part of each window, (W,) uint8, as safetensors."""
-    save_tensors(path, {"part": parts}, {})
+def save_split(path: Path, split: Split) -> None:
+    """Write a split as safetensors: a few bytes, whatever it splits."""
+    save_tensors(path, {}, asdict(split))
 
 
-def load_split(path: Path, corpus: Corpus) -> Tensor:
+def load_split(path: Path, corpus: Corpus) -> Split:
     """Read what `save_split` wrote for `corpus`.
 
     Raises FileError where it is missing, damaged or made from another corpus.
     """
-    tensors, _ = load_tensors(path)
-    parts = tensors.get("part")
-    windows = len(corpus.windows())
-    if parts is None or parts.shape != (windows,) or parts.dtype != torch.uint8:
+    tensors, metadata = load_tensors(path)
+    names, windows = corpus.count()
+    try:
+        split = Split(**metadata)
+        fits = split.train + split.val + split.test == (windows if split.by == "window" else names)
+    except (TypeError, ValueError):
+        fits = False
+    if tensors or not fits:
         raise FileError(f"{path} does not split the {windows:,} windows of this data set")
-    return parts
-
-
-def _deal(count: int, train: float, val: float, generator: torch.Generator) -> Tensor:
-    """(count,) uint8: that many items dealt out at random, in the fractions asked for."""
-    first, second = round(count * train), round(count * (train + val))
-    order = torch.randperm(count, generator=generator)
-    parts = torch.full((count,), Part.TEST, dtype=torch.uint8)
-    parts[order[:first]] = Part.TRAIN
-    parts[order[first:second]] = Part.VAL
-    return parts
+    return split

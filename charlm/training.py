@@ -13,7 +13,8 @@ from charlm.corpus import Windows
 from charlm.errors import InputError
 from charlm.losses import mean_loss
 from charlm.models.base import LanguageModel
-from charlm.randomness import generator
+from charlm.permutation import Permutation
+from charlm.randomness import derive_seed
 
 REPORT_EVERY = 100
 """Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
@@ -101,8 +102,7 @@ class Trainer:
 
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
         """What is left of one pass over the training windows in random order."""
-        shuffle = generator(self.seed, f"shuffle/{number}")
-        order = torch.randperm(len(self.train), generator=shuffle).to(self._total.device)
+        order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
         for contexts, targets in self._batches(order):  # (N, T), (N,)
             loss = F.cross_entropy(self.model(contexts), targets)
@@ -118,11 +118,12 @@ class Trainer:
                 self._refuse_unless_finite(number, self._total.item())
                 on_batches(self.batches_done % REPORT_EVERY)
 
-    def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor]]:
         """Contexts (N, T) and targets (N,) of the batches of an epoch that are still to do."""
-        size = self.batch_size
-        for start in range(self.batches_done * size, len(order), AT_ONCE * size):
-            contexts, targets = self.train.batch(order[start : start + AT_ONCE * size])
+        size, device = self.batch_size, self._total.device
+        for start in range(self.batches_done * size, len(self.train), AT_ONCE * size):
+            end = min(start + AT_ONCE * size, len(self.train))
+            contexts, targets = self.train.batch(order(torch.arange(start, end, device=device)))
             for first in range(0, len(targets), size):
                 yield contexts[first : first + size], targets[first : first + size]
 

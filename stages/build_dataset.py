@@ -2,25 +2,30 @@
 
 from pathlib import Path
 
-from charlm.corpus import Corpus, save_corpus
-from charlm.files import write_json
-from charlm.names import read_names
+from charlm.corpus import Vocabulary, write_corpus
+from charlm.files import replacing, write_json
+from charlm.names import gather_names
 from charlm.params import blame, load_params
 from stages import DATASET, record_environment, run
 
 
 def main() -> None:
     params = load_params()
-    with blame("names"):
-        listed = read_names(Path(params.names.path), params.names.column)
-    corpus = Corpus.from_names(listed.names, params.block_size)
-    save_corpus(DATASET, corpus)
+    names, block_size = params.names, params.block_size
+    with (
+        replacing(DATASET) as partial,
+        partial.with_suffix(".txt").open("w+b") as distinct,
+    ):
+        with blame("names"):
+            found = gather_names(Path(names.path), names.column, distinct)
+        length = found.total_length + block_size * (found.count + 1)
+        write_corpus(partial, distinct, Vocabulary(found.characters), block_size, length)
     facts = {
-        "names": len(listed.names),
-        "duplicates_dropped": listed.duplicates,
-        "characters": len(corpus.vocabulary.characters),
-        "windows": len(corpus.windows()),
-        "longest_name": max(map(len, listed.names)),
+        "names": found.count,
+        "duplicates_dropped": found.duplicates,
+        "characters": len(found.characters),
+        "windows": found.total_length + found.count,
+        "longest_name": found.longest,
     }
     write_json(Path("metrics/dataset.json"), facts)
     record_environment("build_dataset")

@@ -5,9 +5,10 @@ before it notices that the list of names is missing; and it takes a damaged copy
 cache for whole.
 """
 
+import tempfile
 from pathlib import Path
 
-from charlm.names import read_names
+from charlm.names import gather_names
 from charlm.params import blame, load_params
 from stages import run
 from stages.put_back import drop_damaged_copies
@@ -15,8 +16,8 @@ from stages.put_back import drop_damaged_copies
 
 def main() -> None:
     params = load_params()
-    with blame("names"):
-        read_names(Path(params.names.path), params.names.column)
+    with blame("names"), tempfile.TemporaryFile() as aside:
+        gather_names(Path(params.names.path), params.names.column, aside)
     for path in drop_damaged_copies():
         print(f"DVC's copy of {path} was damaged and is dropped; it will be made anew")
 

@@ -23,8 +23,7 @@ def main() -> None:
     with blame("device"):
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
-    parts = load_split(SPLIT, corpus)
-    windows = {part: corpus.windows().where(parts == part) for part in Part}
+    windows = load_split(SPLIT, corpus).windows(corpus)
     metrics = {}
     for name in MODELS:
         model = load_for(checkpoint_path(name), corpus).model.to(device)

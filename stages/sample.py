@@ -7,6 +7,7 @@ import pandas as pd
 from charlm.checkpoint import load_for
 from charlm.corpus import load_corpus
 from charlm.devices import set_up
+from charlm.evaluation import DECIMALS
 from charlm.files import write_csv, write_json
 from charlm.params import MODELS, blame, load_params
 from charlm.randomness import generator
@@ -21,7 +22,7 @@ def main() -> None:
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
     known = training_names(corpus, load_split(SPLIT, corpus))
-    metrics = {"names": {"mean_length": describe_samples(corpus.names(), known)["mean_length"]}}
+    metrics = {"names": {"mean_length": round(corpus.mean_length(), DECIMALS)}}
     for name in MODELS:
         model = load_for(checkpoint_path(name), corpus).model.to(device)
         with blame("sample.prefix"):

@@ -2,22 +2,21 @@
 
 from charlm.corpus import load_corpus
 from charlm.params import blame, load_params
-from charlm.randomness import generator
-from charlm.splits import Part, save_split, split_windows
+from charlm.randomness import derive_seed
+from charlm.splits import save_split, split_windows
 from stages import DATASET, SPLIT, record_environment, run
 
 
 def main() -> None:
     params = load_params()
-    split = params.split
-    draws = generator(params.seed, "split")
+    by, train, val = params.split.by, params.split.train, params.split.val
     corpus = load_corpus(DATASET)
     with blame("split"):
-        parts = split_windows(corpus, split.by, split.train, split.val, draws)
-    save_split(SPLIT, parts)
+        split = split_windows(corpus, by, train, val, derive_seed(params.seed, "split"))
+    save_split(SPLIT, split)
     record_environment("split")
-    sizes = [f"{part.name.lower()} {int((parts == part).sum()):,}" for part in Part]
-    print(f"windows by {split.by}: {', '.join(sizes)}")
+    sizes = [f"{part.name.lower()} {size:,}" for part, size in split.sizes(corpus).items()]
+    print(f"windows by {by}: {', '.join(sizes)}")
 
 
 if __name__ == "__main__":

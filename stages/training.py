@@ -44,7 +44,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     with blame("device"):
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
-    parts = load_split(SPLIT, corpus)
+    windows = load_split(SPLIT, corpus).windows(corpus)
     build = partial(
         architecture,
         vocab_size=len(corpus.vocabulary),
@@ -55,11 +55,10 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         refuse_if_too_large(build().num_parameters())
     with seeded(params.seed, "init"):
         model = build()
-    windows = corpus.windows()
     trainer = Trainer(
         model.to(device),
-        windows.where(parts == Part.TRAIN).to(device),
-        windows.where(parts == Part.VAL).to(device),
+        windows[Part.TRAIN].to(device),
+        windows[Part.VAL].to(device),
         lr=settings.lr,
         batch_size=params.batch_size,
         seed=params.seed,

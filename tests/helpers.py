@@ -5,8 +5,10 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +23,8 @@ from charlm.errors import InputError
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
-from charlm.randomness import generator, seeded
+from charlm.names import gather_names
+from charlm.randomness import derive_seed, seeded
 from charlm.splits import Part, split_windows
 from tests.conftest import Project
 
@@ -80,14 +83,34 @@ def assert_one_line(error: InputError, parts: Iterable[object]) -> None:
         assert str(part) in message
 
 
+@dataclass(frozen=True)
+class NameList:
+    """What `gather_names` writes, in memory, and how many repetitions it dropped."""
+
+    names: list[str]
+    duplicates: int
+
+
+def read_names(path: Path, column: str | None = None) -> NameList:
+    """What `gather_names` finds in a list, held against what it says of it."""
+    with tempfile.TemporaryFile() as file:
+        found = gather_names(path, column, file)
+        file.seek(0)
+        names = file.read().decode().removesuffix("\n").split("\n")
+    assert found.count == len(names)
+    assert found.characters == "".join(sorted(set("".join(names))))
+    assert found.total_length == len("".join(names))
+    assert found.longest == max(map(len, names))
+    return NameList(names, found.duplicates)
+
+
 def small_corpus(block_size: int = 4) -> Corpus:
     return Corpus.from_names(NAMES, block_size)
 
 
 def small_split(corpus: Corpus, seed: int = 1) -> dict[Part, Windows]:
     """The windows of each part of a split by window, 60/20/20."""
-    parts = split_windows(corpus, "window", 0.6, 0.2, generator(seed, "split"))
-    return {part: corpus.windows().where(parts == part) for part in Part}
+    return split_windows(corpus, "window", 0.6, 0.2, derive_seed(seed, "split")).windows(corpus)
 
 
 def small_model(

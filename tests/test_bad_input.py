@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 
 import stages
 from charlm.corpus import load_corpus
-from charlm.names import CONTROL, read_names
+from charlm.names import CONTROL
 from charlm.params import load_params
 from charlm.splits import load_split
 from stages import build_dataset, split
 from tests.conftest import STAGES, Project
-from tests.helpers import ROOT, refused, taken_or_refused
+from tests.helpers import ROOT, read_names, refused, taken_or_refused
 from tests.test_params import DEFAULTS, LEAVES, TEXT, in_one_line
 
 many = settings(

@@ -2,15 +2,34 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.corpus import END, Corpus, Vocabulary, encode_stream, load_corpus, save_corpus
-from charlm.files import save_tensors
-from charlm.names import read_names
-from tests.helpers import DAMAGED, NAME_LISTS, NAMES, ROOT, few, refused, small_corpus
+from charlm import corpus as corpus_module
+from charlm.corpus import (
+    END,
+    Corpus,
+    Vocabulary,
+    encode_stream,
+    load_corpus,
+    save_corpus,
+    write_corpus,
+)
+from charlm.files import save_tensors, tensor_header
+from tests.helpers import (
+    DAMAGED,
+    NAME_LISTS,
+    NAMES,
+    ROOT,
+    few,
+    read_names,
+    refused,
+    run_python,
+    small_corpus,
+)
 
 BLOCK_SIZES = st.integers(1, 16)
 
@@ -195,6 +214,68 @@ def test_a_saved_corpus_is_loaded_as_it_was(
     assert loaded.stream.dtype == corpus.stream.dtype
     assert torch.equal(loaded.stream, corpus.stream)
     assert loaded.names() == names
+
+
+@few
+@given(NAME_LISTS, BLOCK_SIZES, st.sampled_from([1, 2, 5, 1 << 20]))
+def test_a_corpus_written_in_pieces_has_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], block_size: int, chunk: int
+) -> None:
+    folder = tmp_path_factory.mktemp("corpus")
+    corpus = Corpus.from_names(names, block_size)
+    save_corpus(folder / "whole", corpus)
+    (folder / "names").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    with (folder / "names").open("rb") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "CHUNK", chunk)
+        size = len(corpus.stream)
+        write_corpus(folder / "pieces", file, corpus.vocabulary, block_size, size)
+    assert (folder / "pieces").read_bytes() == (folder / "whole").read_bytes()
+
+
+@few
+@given(NAME_LISTS, BLOCK_SIZES, st.integers(1, 40))
+def test_chunks_of_any_size_give_the_same_windows_and_names(
+    names: list[str], block_size: int, chunk: int
+) -> None:
+    corpus = Corpus.from_names(names, block_size)
+    starts, of_windows = corpus.windows().starts, corpus.name_of_window()
+    targets = corpus.windows().targets()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "CHUNK", chunk)
+        assert corpus.count() == (len(names), len(starts))
+        assert torch.equal(corpus.windows().starts, starts)
+        assert torch.equal(corpus.windows().targets(), targets)
+        assert torch.equal(corpus.name_of_window(), of_windows)
+        assert corpus.names() == names
+
+
+def test_a_window_costs_four_bytes_beside_the_stream() -> None:
+    assert small_corpus().windows().starts.dtype == torch.int32
+
+
+def test_a_stream_too_long_for_that_has_longer_places() -> None:
+    corpus = small_corpus()
+    long = Corpus(torch.zeros(1, dtype=torch.uint8).expand(2**31), corpus.vocabulary, 4)
+    assert long.index_dtype == torch.int64
+
+
+def test_a_loaded_stream_stays_in_its_file_until_it_is_looked_at(tmp_path: Path) -> None:
+    code = """if True:
+        import resource, sys
+        from pathlib import Path
+        from charlm.corpus import load_corpus
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        stream = load_corpus(Path(sys.argv[1])).stream
+        print(len(stream), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    size = 1 << 28
+    with (tmp_path / "large").open("wb") as file:
+        metadata = {"characters": "AB", "block_size": 2}
+        file.write(tensor_header("stream", np.dtype(np.uint8), size, metadata))
+        file.truncate(file.tell() + size)
+    length, kilobytes = map(int, run_python(code, tmp_path / "large").split())
+    assert length == size
+    assert kilobytes * 1024 < size / 4
 
 
 @DAMAGED

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.names import NameList, read_names
-from tests.helpers import few, refused, taken_or_refused
+from charlm import names as names_module
+from charlm.errors import InputError
+from tests.helpers import NameList, few, read_names, refused, taken_or_refused
 
 THREE = ["ANNA", "BERTA", "CLARA"]
 TEXT = "ANNA\nBERTA\nCLARA\n"
@@ -341,3 +342,57 @@ def test_no_damage_to_a_packed_file_gives_another_error(
     path = put(tmp_path_factory.mktemp("broken"), f"n{suffix}", broken)
     listed = taken_or_refused(lambda: read_names(path), path)
     assert listed is None or len(listed.names) >= 3
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+@few
+@given(
+    content=st.lists(
+        st.sampled_from(
+            [*'AB\n\r\t ,"', "É", "E\u0301", "𝔸", "\r\n", "\u2028", "\x00", "\xa0"]
+        ).map(str.encode)
+        | st.sampled_from([b"name\n", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"A\nB\nC\n"]),
+        max_size=30,
+    ).map(b"".join),
+    suffix=st.sampled_from([".txt", ".csv", ".txt.gz", ".txt.gz broken", ".zip"]),
+)
+def test_blocks_of_any_size_give_the_same_names_or_the_same_fault(
+    tmp_path_factory: pytest.TempPathFactory, block: int, content: bytes, suffix: str
+) -> None:
+    """In the list a file is read in at once, or with a few bytes and rows at a time."""
+    suffix, _, broken = suffix.partition(" ")
+    if suffix.endswith(".gz"):
+        content = gzip.compress(content, mtime=0)[: -1 if broken else None]
+    elif suffix == ".zip":
+        content = _zip_of_bytes("n.txt", content)
+    elif suffix == ".csv":
+        content = b"name,x\n" + content
+    path = put(tmp_path_factory.mktemp("blocks"), f"n{suffix}", content)
+
+    def outcome() -> NameList | str:
+        try:
+            return read_names(path, "name" if suffix == ".csv" else None)
+        except InputError as error:
+            return str(error)
+
+    whole = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names_module, "BLOCK", block)
+        patch.setattr(names_module, "ROWS", block)
+        assert outcome() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"A\x00B\nA\nB\xff\nC\n", "line 3: not UTF-8"),
+        (b"A\nA\n" * 100 + b"\xff", "line 201: not UTF-8"),
+        (b"A\r\nB\rC\n" * 100 + b"A\x07B\n", "line 301: 'A\\x07B' holds a control"),
+    ],
+)
+def test_a_fault_is_told_with_its_line_however_far_into_the_file(
+    tmp_path: Path, content: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names_module, "BLOCK", 8)
+    with refused(tmp_path / "names.txt", said):
+        read_text(tmp_path, content)

@@ -13,7 +13,6 @@ from charlm.corpus import Corpus, Windows
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
-from charlm.names import read_names
 from charlm.training import Trainer
 
 STEPS = 100
@@ -30,7 +29,7 @@ def test_the_same_batches_give_the_same_losses_and_weights(
     theirs: Callable[[int], nn.Sequential],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    corpus = Corpus.from_names(read_names(NAMES).names, notebook_loop.BLOCK_SIZE)
+    corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), notebook_loop.BLOCK_SIZE)
     windows, number = corpus.windows(), torch.arange(len(corpus.windows()))
     train = windows.where(number < STEPS * notebook_loop.BATCH_SIZE)
     val = windows.where(number >= len(windows) - 100 * notebook_loop.BATCH_SIZE)

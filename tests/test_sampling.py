@@ -2,6 +2,7 @@
 
 import itertools
 import unicodedata
+from itertools import compress
 
 import pytest
 import torch
@@ -253,17 +254,23 @@ def test_the_likelihoods_of_all_names_sum_to_all_that_does_not_end_at_once() -> 
 
 
 def test_the_training_names_of_a_split_by_name_are_those_of_the_training_set() -> None:
-    parts = split_windows(CORPUS, "name", 0.5, 0.25, generator(1, "split"))
-    part_of = dict(zip(CORPUS.name_of_window().tolist(), parts.tolist(), strict=True))
-    expected = {name for i, name in enumerate(NAMES) if part_of[i] == Part.TRAIN}
-    assert training_names(CORPUS, parts) == expected
+    split = split_windows(CORPUS, "name", 0.5, 0.25, seed=1)
+    parts = split.part_of(torch.arange(len(NAMES))).tolist()
+    expected = {name for name, part in zip(NAMES, parts, strict=True) if part == Part.TRAIN}
+    assert training_names(CORPUS, split) == expected
     assert 0 < len(expected) < len(NAMES)
 
 
 def test_the_training_names_of_a_split_by_window_have_at_least_one_window_there() -> None:
     corpus = Corpus.from_names(["AB", "C", "D"], block_size=2)
-    parts = torch.tensor([1, 0, 2, 1, 2, 0, 0], dtype=torch.uint8)  # A B . C . D .
-    assert training_names(corpus, parts) == {"AB", "D"}
+    found = set()
+    for seed in range(9):
+        split = split_windows(corpus, "window", 0.4, 0.3, seed)
+        in_training = split.part_of(torch.arange(7)) == Part.TRAIN  # A B . C . D .
+        expected = set(compress(["AB", "AB", "AB", "C", "C", "D", "D"], in_training))
+        assert training_names(corpus, split) == expected
+        found.add(len(expected))
+    assert {2, 3} <= found
 
 
 def test_samples_are_described_as_by_hand() -> None:

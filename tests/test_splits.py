@@ -1,6 +1,7 @@
 """Dealing windows out to training, validation and test."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from charlm import corpus as corpus_module
 from charlm.corpus import Corpus
 from charlm.files import save_tensors
-from charlm.randomness import generator
-from charlm.splits import Part, load_split, save_split, split_windows
+from charlm.splits import Part, Split, load_split, save_split, split_windows
 from tests.helpers import DAMAGED, few, refused, small_corpus, taken_or_refused
 
 BY = pytest.mark.parametrize("by", ["window", "name"])
@@ -21,7 +22,12 @@ BY = pytest.mark.parametrize("by", ["window", "name"])
 def split(
     corpus: Corpus, by: str = "window", train: float = 0.6, val: float = 0.2, seed: int = 1
 ) -> Tensor:
-    return split_windows(corpus, by, train, val, generator(seed, "split"))
+    """(W,) uint8: the part of each window."""
+    return parts_of(split_windows(corpus, by, train, val, seed), corpus)
+
+
+def parts_of(split: Split, corpus: Corpus) -> Tensor:
+    return torch.cat([parts for _, _, parts in split.parts(corpus)])
 
 
 def sizes(parts: Tensor) -> list[int]:
@@ -99,7 +105,7 @@ def test_the_seed_alone_decides(by: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "pinned"), [("window", "47978c99ecd52573"), ("name", "aecb0fdba2da01a1")]
+    ("by", "pinned"), [("window", "1f36ec6e20a0a186"), ("name", "a72cad53b792bd68")]
 )
 def test_the_split_of_seed_1_is_the_same_everywhere(by: str, pinned: str) -> None:
     parts = split(small_corpus(), by)
@@ -124,26 +130,53 @@ def test_an_empty_part_is_refused(by: str, train: float, val: float, empty: str)
         split(corpus, by, train, val)
 
 
-def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path) -> None:
+@BY
+def test_each_part_has_its_windows_in_the_order_of_the_corpus(by: str) -> None:
     corpus = small_corpus()
-    parts = split(corpus)
-    save_split(tmp_path / "split.safetensors", parts)
-    loaded = load_split(tmp_path / "split.safetensors", corpus)
-    assert loaded.dtype == torch.uint8
-    assert torch.equal(loaded, parts)
+    dealt = split_windows(corpus, by, 0.6, 0.2, seed=1)
+    parts, windows = parts_of(dealt, corpus), dealt.windows(corpus)
+    for part in Part:
+        assert torch.equal(windows[part].starts, corpus.windows().starts[parts == part])
+        assert dealt.sizes(corpus)[part] == len(windows[part])
+        assert windows[part].stream.data_ptr() == corpus.stream.data_ptr()
 
 
-def test_a_split_of_another_corpus_is_refused(tmp_path: Path) -> None:
+@BY
+@pytest.mark.parametrize("chunk", [1, 3, 17])
+def test_the_parts_do_not_depend_on_how_many_are_dealt_at_once(
+    by: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = split(small_corpus(), by)
+    monkeypatch.setattr(corpus_module, "CHUNK", chunk)
+    assert torch.equal(split(small_corpus(), by), whole)
+
+
+@BY
+def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path, by: str) -> None:
     corpus = small_corpus()
-    save_split(tmp_path / "split.safetensors", split(corpus)[:-1])
-    with refused(tmp_path, f"{len(corpus.windows()):,} windows"):
-        load_split(tmp_path / "split.safetensors", corpus)
+    dealt = split_windows(corpus, by, 0.6, 0.2, seed=2**63 - 1)
+    save_split(tmp_path / "split.safetensors", dealt)
+    assert load_split(tmp_path / "split.safetensors", corpus) == dealt
+
+
+def test_a_split_is_a_few_bytes_whatever_it_splits(tmp_path: Path) -> None:
+    save_split(tmp_path / "split.safetensors", Split("window", 2**63 - 1, 10**12, 10**11, 10**11))
+    assert (tmp_path / "split.safetensors").stat().st_size < 256
+
+
+@BY
+def test_a_split_of_another_corpus_is_refused(tmp_path: Path, by: str) -> None:
+    corpus = small_corpus()
+    save_split(tmp_path / "split.safetensors", split_windows(corpus, by, 0.6, 0.2, seed=1))
+    fewer = Corpus.from_names(corpus.names()[1:], corpus.block_size)
+    with refused(tmp_path, f"{len(fewer.windows()):,} windows"):
+        load_split(tmp_path / "split.safetensors", fewer)
 
 
 @DAMAGED
 def test_a_damaged_split_is_refused(tmp_path: Path, damage) -> None:
     path = tmp_path / "split.safetensors"
-    save_split(path, split(small_corpus()))
+    save_split(path, split_windows(small_corpus(), "window", 0.6, 0.2, seed=1))
     path.write_bytes(damage(path.read_bytes()))
     with refused(path):
         load_split(path, small_corpus())
@@ -152,6 +185,29 @@ def test_a_damaged_split_is_refused(tmp_path: Path, damage) -> None:
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
     with refused(tmp_path / "none", "does not exist"):
         load_split(tmp_path / "none", small_corpus())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"by": "letter"},
+        {"by": ["window"]},
+        {"seed": -1},
+        {"seed": "1"},
+        {"val": True},
+        {"val": -1},
+        {"val": 1e400},
+        {"train": 10**30},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_metadata_of_another_kind_are_no_split(tmp_path: Path, changed: dict[str, object]) -> None:
+    path = tmp_path / "other.safetensors"
+    described = asdict(split_windows(small_corpus(), "window", 0.6, 0.2, seed=1))
+    save_tensors(path, {}, described | changed)
+    with refused(path):
+        load_split(path, small_corpus())
 
 
 @pytest.mark.parametrize("tensors", [{"other": torch.zeros(3)}, {"part": torch.tensor(3)}])
