@@ -153,7 +153,9 @@ def train(stages: list[str], at_once: int) -> None:
     if stopping.is_set():
         raise KeyboardInterrupt
     if failed := [stage for stage, code in codes.items() if code]:
-        raise InputError(f"{', '.join(failed)} failed, as said above; mend it and run this again")
+        raise InputError(
+            f"{', '.join(failed)} failed, as said above; mend it and run the same command again"
+        )
 
 
 def train_one(stage: str, width: int) -> int:
