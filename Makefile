@@ -8,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 
 .PHONY: help repro verify test test-slow smoke seeds
 help:
-	@echo "make repro      set up, then run the pipeline (dvc repro)"
+	@echo "make repro      set up, then run the pipeline (dvc repro, trainings side by side)"
 	@echo "make verify     run it from nothing in a temporary clone and compare every byte"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-slow  the tests that take minutes: the README, command by command"
@@ -16,8 +16,7 @@ help:
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
 
 repro: $(VENV)/.installed
-	@$(BIN)/python -m stages.check
-	$(BIN)/dvc repro
+	@$(BIN)/python -m stages.side_by_side
 
 verify: $(VENV)/.installed
 	@$(BIN)/python -m stages.verify

@@ -4,18 +4,21 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from charlm import KERNELS
 
+if TYPE_CHECKING:
+    import torch
 
-def describe(requirements: Path, device: torch.device | None = None) -> dict[str, str | int]:
+
+def describe(requirements: Path, device: "torch.device | None" = None) -> dict[str, str | int]:
     """The versions of Python and of the packages that `requirements` pins, and the machine.
 
     No name of the machine or of its user, no path and no time: the same setting gives
-    the same description.
+    the same description. What torch was told is left out where the program has not loaded it.
 
     Args:
         requirements: a requirements file with lines such as `torch==2.13.0`.
@@ -29,10 +32,19 @@ def describe(requirements: Path, device: torch.device | None = None) -> dict[str
         "system": f"{platform.system()} {libc} {version}".strip(),
         "machine": platform.machine(),
         "processor": _processor(),
-        "torch kernels": torch.backends.cpu.get_cpu_capability(),
         **{name: os.environ.get(name, "") for name in KERNELS},
+        **(_torch(device) if "torch" in sys.modules else {}),
+    }
+
+
+def _torch(device: "torch.device | None") -> dict[str, str | int]:
+    import torch  # two seconds that those who compute without it need not spend
+
+    kind = device.type if device else "cpu"
+    return {
+        "torch kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "device": _device(device),
+        "device": f"cuda: {torch.cuda.get_device_name(device)}" if kind == "cuda" else kind,
     }
 
 
@@ -51,9 +63,3 @@ def _processor() -> str:
         return platform.processor()
     found = re.search(r"^model name\s*: (.*)$", text, flags=re.MULTILINE)
     return found[1].strip() if found else platform.processor()
-
-
-def _device(device: torch.device | None) -> str:
-    if device is not None and device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    return device.type if device else "cpu"

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
-import pandas as pd
 import torch
 from matplotlib import font_manager, ft2font, style
 from matplotlib.axes import Axes
@@ -16,6 +15,9 @@ from torch import Tensor
 
 from charlm.corpus import END
 from charlm.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOSS = "cross-entropy (nats per character)"
 MODEL_COLOURS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
@@ -46,7 +48,7 @@ def save(path: Path, figure: Figure) -> None:
 
 
 @style.context(STYLE)
-def loss_curves(title: str, history: pd.DataFrame, test_loss: float) -> Figure:
+def loss_curves(title: str, history: "pd.DataFrame", test_loss: float) -> Figure:
     """Training and validation loss of one model by epoch, as the course draws them."""
     figure, (axes,) = _figure(7, 4.2)
     axes.plot(history["epoch"], history["train_loss"], color=MODEL_COLOURS[0], label="training")
@@ -57,7 +59,7 @@ def loss_curves(title: str, history: pd.DataFrame, test_loss: float) -> Figure:
 
 
 @style.context(STYLE)
-def all_loss_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def all_loss_curves(histories: "Mapping[str, pd.DataFrame]") -> Figure:
     """Every model's curves in one picture: validation solid, training dotted."""
     figure, (axes,) = _figure(7, 4.2)
     for colour, (title, history) in zip(MODEL_COLOURS, histories.items(), strict=False):

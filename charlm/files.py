@@ -10,15 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import safetensors
-import safetensors.torch
-from torch import Tensor
 
 from charlm.errors import FileError
 
+# torch takes two seconds to import, pandas half a one: those who need neither do not wait.
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 # safetensors keeps its metadata in a hash map, which is written in another order
 # in every process: a single entry has only one order.
@@ -75,11 +74,13 @@ def write_csv(path: Path, table: "pd.DataFrame") -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
     """Write named tensors and JSON metadata as one safetensors file.
 
     The same tensors and metadata give the same bytes.
     """
+    import safetensors.torch
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
     content = safetensors.torch.save(contiguous, metadata={_METADATA: text})
@@ -119,7 +120,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise FileError(f"{path} is damaged or not a file of this project ({error})") from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors by name, and the metadata.
 
     Raises FileError where the file is missing, cut short or something else.
@@ -149,7 +150,8 @@ def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
 
     Raises FileError where the file is missing or damaged, or lacks one of them.
     """
-    import pandas as pd  # half a second that those who read no table need not spend
+    import numpy as np
+    import pandas as pd
 
     with _reading(path):
         table = pd.read_csv(path, dtype=float, usecols=list(columns))

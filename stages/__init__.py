@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -85,9 +86,14 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
 
 def _dropped() -> str:
     """What to add where the copies in DVC's cache are damaged too, and were dropped."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     from stages.put_back import drop_damaged_copies
 
-    dropped = drop_damaged_copies()
+    dropped: list[str] = []
+    with suppress(DvcException, OSError), Repo() as repo:
+        dropped = drop_damaged_copies(repo)
     return f" (DVC's copy of {', '.join(dropped)} was damaged and is dropped)" if dropped else ""
 
 

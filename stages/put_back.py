@@ -2,7 +2,6 @@
 
 import hashlib
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -17,7 +16,8 @@ def put_back_outputs(stage: str) -> None:
     What is in neither the cache nor git was not there before, and is left alone.
     """
     try:
-        with Repo() as repo:
+        # While no other stage is being recorded: dvc.lock would be half written.
+        with Repo() as repo, repo.lock:
             for out in repo.stage.load_one(name=stage).outs:
                 md5, path = out.hash_info.value, Path(out.fs_path)
                 if md5 is None or _has(path, md5):
@@ -30,29 +30,27 @@ def put_back_outputs(stage: str) -> None:
         print(f"the earlier outputs could not be put back ({error}); try: dvc checkout")
 
 
-def drop_damaged_copies() -> list[str]:
+def drop_damaged_copies(repo: Repo) -> list[str]:
     """Remove from DVC's cache what has not the MD5 that dvc.lock says; the outputs concerned.
 
     DVC takes a copy that nobody may write to for whole, and puts it back damaged however
     often it is asked to. Where the output itself is whole, it takes the copy's place.
     """
     dropped = []
-    # What hinders DVC from looking at its files it says itself, when it is run.
-    with suppress(DvcException, OSError), Repo() as repo:
-        for out in repo.index.outs:
-            md5 = out.hash_info.value
-            if md5 is None:
-                continue
-            cached, path = Path(repo.cache.local.oid_to_path(md5)), Path(out.fs_path)
-            if not cached.is_file() or _has(cached, md5):
-                continue
-            if _has(path, md5):
-                with replacing(cached) as partial:
-                    partial.write_bytes(path.read_bytes())
-                cached.chmod(0o444)
-            else:
-                cached.unlink()
-                dropped.append(out.def_path)
+    for out in repo.index.outs:
+        md5 = out.hash_info.value
+        if md5 is None:
+            continue
+        cached, path = Path(repo.cache.local.oid_to_path(md5)), Path(out.fs_path)
+        if not cached.is_file() or _has(cached, md5):
+            continue
+        if _has(path, md5):
+            with replacing(cached) as partial:
+                partial.write_bytes(path.read_bytes())
+            cached.chmod(0o444)
+        else:
+            cached.unlink()
+            dropped.append(out.def_path)
     return dropped
 
 

@@ -17,10 +17,10 @@ from tests.helpers import refused, run_python
 def settings() -> Iterator[None]:
     """Puts back what `set_up` changes."""
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def test_there_is_always_a_cpu_and_it_is_the_last_choice() -> None:
@@ -47,12 +47,18 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
         choose_device(missing)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("device", "threads", "told"), [("cpu", 1, False), ("cpu", 3, True), ("cuda", 1, True)]
+)
 @pytest.mark.usefixtures("settings")
-def test_the_threads_are_those_asked_for_and_algorithms_repeatable(threads: int) -> None:
-    assert set_up("cpu", threads) == torch.device("cpu")
+def test_the_threads_are_those_asked_for_and_algorithms_repeatable(
+    device: str, threads: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charlm.devices, "available_devices", lambda: ["cuda", "cpu"])
+    assert set_up(device, threads) == torch.device(device)
     assert torch.get_num_threads() == threads
-    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.are_deterministic_algorithms_enabled() == told
+    assert torch.utils.deterministic.fill_uninitialized_memory != told
 
 
 @pytest.mark.skipif(
@@ -63,3 +69,12 @@ def test_importing_the_package_pins_the_kernels_before_torch_chooses() -> None:
     code = "import charlm, torch; print(torch.backends.cpu.get_cpu_capability())"
     chosen = run_python(code, ATEN_CPU_CAPABILITY="", MKL_CBWR="").strip()
     assert chosen in {"AVX2", "DEFAULT"}  # a processor without AVX2 has no choice
+
+
+def test_on_one_thread_of_a_cpu_torch_imports_nothing_more() -> None:
+    """Told to be repeatable, it imports 800 modules: longer than a stage takes that trains none."""
+    code = (
+        "import sys; from charlm.devices import set_up; before = len(sys.modules); "
+        "set_up('cpu', 1); print(len(sys.modules) - before)"
+    )
+    assert int(run_python(code)) < 20

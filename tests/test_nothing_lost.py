@@ -355,12 +355,13 @@ def test_what_made_a_result_is_recorded_with_it_and_no_secret(template: Project)
         for path in (template.path / "metrics/environment").glob("*.json")
     }
     assert len(recorded) == 7
-    for (facts,) in recorded.values():
+    for stage, (facts,) in recorded.items():
         assert facts["torch"] == torch.__version__
         assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
-        for key in ("dvc", "numpy", "pillow", "machine", "processor", "threads", "device"):
+        for key in ("dvc", "numpy", "pillow", "machine", "processor"):
             assert facts[key] not in ("", "not installed"), key
-        assert facts["torch kernels"]
+        computed = {"torch kernels", "threads", "device"}  # where torch was loaded at all
+        assert computed <= facts.keys() or stage in {"build_dataset", "split"}
         text = json.dumps(facts)
         for secret in (os.uname().nodename, str(Path.home()), str(template.path)):
             assert secret not in text
