@@ -16,6 +16,7 @@ from charlm.errors import FileError
 
 # torch takes two seconds to import, pandas half a one: those who need neither do not wait.
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from torch import Tensor
 

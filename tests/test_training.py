@@ -53,7 +53,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "train_loss", "val_loss"),
-    [(FCN, 2.669228, XV1), (WaveNet, 2.913536, XV2)],
+    [(FCN, 2.669229, 2.872255), (WaveNet, 2.913536, 2.910469)],
 )
 def test_the_losses_of_a_small_training_are_pinned(
     architecture: type[LanguageModel], train_loss: float, val_loss: float
@@ -107,7 +107,8 @@ def test_the_training_loss_is_the_mean_over_windows_not_over_batches() -> None:
     all_but_one = len(TRAIN) - 1  # and so the last batch has one window
     untrained = trainer(lr=still, batch_size=all_but_one)
     losses = []
-    order = torch.randperm(len(TRAIN), generator=generator(1, "shuffle/1"))
+    shuffle = Permutation(len(TRAIN), derive_seed(1, "shuffle/1"))
+    order = shuffle(torch.arange(len(TRAIN)))
     with torch.no_grad():
         for index in order.split(all_but_one):
             contexts, targets = TRAIN.batch(index)
