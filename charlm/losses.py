@@ -27,7 +27,7 @@ def batched_logits(model: LanguageModel, windows: Windows) -> Iterator[tuple[Ten
 @torch.inference_mode()
 def mean_loss(model: LanguageModel, windows: Windows) -> float:
     """Mean cross-entropy over all windows, each counted once, in nats per character."""
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=windows.starts.device)
     for logits, targets in batched_logits(model, windows):
-        total += F.cross_entropy(logits, targets, reduction="sum").item()
-    return total / len(windows)
+        total += F.cross_entropy(logits, targets, reduction="sum")
+    return total.item() / len(windows)

@@ -87,14 +87,15 @@ class Trainer:
                 `state_dict` may be called then, in the midst of an epoch.
 
         Raises:
-            InputError: the loss is no longer a finite number. Found at the latest
-                `REPORT_EVERY` batches later, and before `on_batches` is called again.
+            InputError: the loss is no longer a finite number. On a CPU found at the
+                latest `REPORT_EVERY` batches later, and before `on_batches` is called
+                again; on a GPU at the end of the epoch.
         """
         for number in range(len(self.history) + 1, epochs + 1):
             self._train_epoch(number, on_batches)
             train_loss = self._total.item() / len(self.train)
             epoch = Epoch(number, train_loss, mean_loss(self.model, self.val))
-            self._refuse_unless_finite(number, epoch.val_loss)
+            self._refuse_unless_finite(number, epoch.train_loss + epoch.val_loss)
             self.history.append(epoch)
             self.batches_done = 0
             self._total.zero_()
@@ -111,18 +112,19 @@ class Trainer:
             self.optimizer.step()
             self._total.add_(loss.detach(), alpha=len(targets))
             self.batches_done += 1
-            if self.batches_done % REPORT_EVERY == 0:
-                self._refuse_unless_finite(number, self._total.item())
-                on_batches(REPORT_EVERY)
-            elif self.batches_done == self.batches_per_epoch:
-                self._refuse_unless_finite(number, self._total.item())
-                on_batches(self.batches_done % REPORT_EVERY)
+            done = self.batches_done
+            if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
+                if self._total.device.type == "cpu":  # a GPU would be waited for
+                    self._refuse_unless_finite(number, self._total.item())
+                on_batches((done - 1) % REPORT_EVERY + 1)
 
     def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor]]:
         """Contexts (N, T) and targets (N,) of the batches of an epoch that are still to do."""
         size, device = self.batch_size, self._total.device
-        for start in range(self.batches_done * size, len(self.train), AT_ONCE * size):
-            end = min(start + AT_ONCE * size, len(self.train))
+        # A GPU works the order out for the whole epoch, since it is waited for each time.
+        at_once = AT_ONCE * size if device.type == "cpu" else len(self.train)
+        for start in range(self.batches_done * size, len(self.train), at_once):
+            end = min(start + at_once, len(self.train))
             contexts, targets = self.train.batch(order(torch.arange(start, end, device=device)))
             for first in range(0, len(targets), size):
                 yield contexts[first : first + size], targets[first : first + size]
@@ -138,7 +140,11 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a new Trainer, built from the same arguments, needs to go on."""
+        """All that a new Trainer, built from the same arguments, needs to go on.
+
+        Raises InputError where the loss is no longer finite: nobody could go on from there.
+        """
+        self._refuse_unless_finite(len(self.history) + 1, self._total.item())
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
