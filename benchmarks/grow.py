@@ -4,14 +4,15 @@ Makes lists of distinct names, runs each stage on them in a process of its own a
 temporary folder, prints a table in Markdown and draws benchmarks/growth.png:
 
     python -m benchmarks.grow
-    python -m benchmarks.grow --sizes 30000 300000 --batches 100
+    python -m benchmarks.grow --sizes 30000 300000 --batches 200
 
 The names are made up. A trained model invents some (at temperature 1.2, so that they differ);
 a list consists of those first, and then of the first half of one followed by the second half
 of another, both drawn at random, repeated ones left out. So they are as long as names are and
 have their characters, which is what time and memory depend on, but most are no model's names.
 
-An epoch's time is that of its first batches times the number of its batches. Peak memory is
+An epoch's time is that of a few of its batches times the number of its batches; what goes
+before its hundredth batch is in the seconds to start. Peak memory is
 the largest resident set, in which a file that is mapped into memory counts as far as it was
 looked at, though the system may take those pages back.
 """
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,10 @@ def write_list(path: Path, size: int, invented: list[str]) -> None:
             distinct.add(heads[i] + tails[j] for i, j in pairs)
 
 
+class EnoughError(Exception):
+    """Ends a training early."""
+
+
 def first_batches(limit: int) -> None:
     """Train the fully connected net for some batches in this folder; print what they took."""
     from charlm.corpus import load_corpus
@@ -100,30 +106,24 @@ def first_batches(limit: int) -> None:
         batch_size=params.batch_size,
         seed=params.seed,
     )
-    times = [time.monotonic()]
+    reports: list[tuple[float, int]] = []  # seconds, batches done
 
-    def on_batches(count: int) -> None:
-        times.append(time.monotonic())
+    def on_batches(_: int) -> None:
+        reports.append((time.monotonic(), trainer.batches_done))
         if trainer.batches_done >= limit:
-            raise StopIteration
+            raise EnoughError
 
-    try:
+    with suppress(EnoughError):
         next(trainer.run(1, on_batches))
-    except StopIteration:
-        pass
-    except RuntimeError as error:  # a StopIteration inside of a generator
-        if not isinstance(error.__cause__, StopIteration):
-            raise
-    print(
-        json.dumps(
-            {
-                "seconds": times[-1] - times[0],
-                "batches": trainer.batches_done,
-                "batches_per_epoch": trainer.batches_per_epoch,
-                "windows": len(corpus.windows()),
-            }
-        )
-    )
+    # Before the first report, the order of the epoch is made and memory is allocated.
+    (began, first), (ended, last) = reports[0], reports[-1]
+    took = {
+        "seconds": ended - began,
+        "batches": last - first,
+        "batches_per_epoch": trainer.batches_per_epoch,
+        "windows": sum(map(len, windows.values())),
+    }
+    print(json.dumps(took))
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float, str]:
@@ -206,7 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = [30_000, 300_000, 3_000_000, 10_000_000, 30_000_000]
     parser.add_argument("--sizes", type=int, nargs="+", default=sizes, metavar="NAMES")
-    parser.add_argument("--batches", type=int, default=300, help="of an epoch; 0 for none")
+    parser.add_argument(
+        "--batches", type=int, default=300, help="of an epoch, at least 200; 0 for none"
+    )
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "data/checkpoints/fcn.safetensors"
     )
@@ -224,6 +226,8 @@ def main() -> None:
         return
     if not arguments.checkpoint.is_file():
         sys.exit(f"error: {arguments.checkpoint} does not exist; make it with: dvc repro")
+    if 0 < arguments.batches < 200:
+        parser.error("--batches must be 0 or at least 200")
     rows = []
     for size in arguments.sizes:
         rows.append(measure(size, arguments.batches, arguments.checkpoint, arguments.scratch))

@@ -1,6 +1,7 @@
 """From a list of names to a vocabulary and a stream of tokens."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from charlm.corpus import Vocabulary, write_corpus
 from charlm.files import replacing, write_json
@@ -12,10 +13,7 @@ from stages import DATASET, record_environment, run
 def main() -> None:
     params = load_params()
     names, block_size = params.names, params.block_size
-    with (
-        replacing(DATASET) as partial,
-        partial.with_suffix(".txt").open("w+b") as distinct,
-    ):
+    with replacing(DATASET) as partial, TemporaryFile(dir=partial.parent) as distinct:
         with blame("names"):
             found = gather_names(Path(names.path), names.column, distinct)
         length = found.total_length + block_size * (found.count + 1)
