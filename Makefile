@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 # DVC starts the stages with the `python` that it finds first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro verify test test-slow smoke seeds
+.PHONY: help repro verify test test-slow smoke seeds bench grow
 help:
 	@echo "make repro      set up, then run the pipeline (dvc repro, trainings side by side)"
 	@echo "make verify     run it from nothing in a temporary clone and compare every byte"
@@ -14,6 +14,8 @@ help:
 	@echo "make test-slow  the tests that take minutes: the README, command by command"
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
+	@echo "make bench      how fast it is, held against a plain notebook loop (half an hour)"
+	@echo "make grow       seconds and memory for lists of up to 30 million names (hours)"
 
 repro: $(VENV)/.installed
 	@$(BIN)/python -m stages.side_by_side
@@ -34,6 +36,12 @@ smoke: $(VENV)/.installed
 
 seeds: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.seeds $(SEEDS_OPTIONS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
+
+grow: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.grow $(GROW_OPTIONS)
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
 WARM_UP = 50
+REPETITIONS = 200
 
 
 def notebook(model_name: str) -> Figures:
@@ -115,7 +116,7 @@ def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
         x, gradient = (random.standard_normal(shape, dtype=np.float32) for shape in shapes)
         layers.append((x, layer.weight.detach().numpy(), gradient))
     times = []
-    for _ in range(200):
+    for _ in range(REPETITIONS):
         began = time.perf_counter()
         for x, weight, gradient in layers:
             np.dot(x, weight.T), np.dot(gradient, weight), np.dot(gradient.T, x)
