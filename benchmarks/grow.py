@@ -6,10 +6,8 @@ temporary folder, prints a table in Markdown and draws benchmarks/growth.png:
     python -m benchmarks.grow
     python -m benchmarks.grow --sizes 30000 300000 --batches 200
 
-The names are made up. A trained model invents some (at temperature 1.2, so that they differ);
-a list consists of those first, and then of the first half of one followed by the second half
-of another, both drawn at random, repeated ones left out. So they are as long as names are and
-have their characters, which is what time and memory depend on, but most are no model's names.
+The names are invented by the trained net (at temperature 1.2, so that they differ), repeated
+ones left out.
 
 An epoch's time is that of a few of its batches times the number of its batches; what goes
 before its hundredth batch is in the seconds to start. Peak memory is
@@ -33,47 +31,32 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "benchmarks/growth.png"
 STEPS = ["build_dataset", "split", "epoch"]
-SAMPLED = 200_000
+AT_ONCE = 500_000
 TEMPERATURE = 1.2
 
 
-def invent(checkpoint: Path, count: int) -> list[str]:
-    """Distinct names from a trained model, `count` with the repeated ones."""
+def write_list(path: Path, size: int, checkpoint: Path) -> None:
+    """Write `size` distinct names that a trained model invents."""
     from charlm.checkpoint import load
+    from charlm.distinct import Distinct
     from charlm.randomness import generator
     from charlm.sampling import sample_names
 
     trained = load(checkpoint)
     draws = generator(1, "grow")
-    names: dict[str, None] = {}
-    for _ in range(0, count, 10_000):
-        names |= dict.fromkeys(
-            sample_names(
-                trained.model,
-                trained.vocabulary,
-                10_000,
-                generator=draws,
-                temperature=TEMPERATURE,
-            )
-        )
-    return list(names)
-
-
-def write_list(path: Path, size: int, invented: list[str]) -> None:
-    """Write `size` distinct names: those invented, then others made of their halves."""
-    import numpy as np
-
-    from charlm.distinct import Distinct
-
-    heads = [name[: (len(name) + 1) // 2] for name in invented]
-    tails = [name[(len(name) + 1) // 2 :] for name in invented]
-    draws = np.random.default_rng(1)
     with path.open("w+b") as file:
         distinct = Distinct(file)
-        distinct.add(invented[:size])
         while (missing := size - distinct.count) > 0:
-            pairs = draws.integers(len(invented), size=(min(100_000, missing), 2)).tolist()
-            distinct.add(heads[i] + tails[j] for i, j in pairs)
+            count = min(missing, AT_ONCE)
+            distinct.add(
+                sample_names(
+                    trained.model,
+                    trained.vocabulary,
+                    count,
+                    generator=draws,
+                    temperature=TEMPERATURE,
+                )
+            )
 
 
 class EnoughError(Exception):
@@ -218,8 +201,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make:
-        invented = invent(arguments.checkpoint, min(SAMPLED, arguments.make))
-        write_list(Path("names.txt"), arguments.make, invented)
+        write_list(Path("names.txt"), arguments.make, arguments.checkpoint)
         return
     if arguments.train:
         first_batches(arguments.train)
