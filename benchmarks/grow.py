@@ -26,6 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.turns import markdown
+
 # What takes memory is imported where it is used: a process starts with its parent's peak.
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,30 +67,16 @@ class EnoughError(Exception):
 
 def first_batches(limit: int) -> None:
     """Train the fully connected net for some batches in this folder; print what they took."""
+    from benchmarks.trainer import trainer_of
     from charlm.corpus import load_corpus
-    from charlm.devices import set_up
-    from charlm.models.fcn import FCN
     from charlm.params import load_params
-    from charlm.splits import Part, load_split
-    from charlm.training import Trainer
+    from charlm.splits import load_split
     from stages import DATASET, SPLIT
 
     params = load_params()
-    device = set_up("cpu", params.threads)
     corpus = load_corpus(DATASET)
     windows = load_split(SPLIT, corpus).windows(corpus)
-    hyperparameters = params.model("fcn").hyperparameters
-    model = FCN(
-        vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **hyperparameters
-    ).to(device)
-    trainer = Trainer(
-        model,
-        windows[Part.TRAIN],
-        windows[Part.VAL],
-        lr=params.lr,
-        batch_size=params.batch_size,
-        seed=params.seed,
-    )
+    trainer = trainer_of("fcn", params, corpus, windows)
     reports: list[tuple[float, int]] = []  # seconds, batches done
 
     def on_batches(_: int) -> None:
@@ -155,14 +143,11 @@ def measure(size: int, batches: int, checkpoint: Path, scratch: Path) -> dict[st
 def table(rows: list[dict[str, Any]]) -> str:
     """A row a list."""
     columns = [c for c in rows[-1] if all(c in row for row in rows)]
-    lines = [
-        f"| {' | '.join(c.replace('_', ' ') for c in columns)} |",
-        "|---:" * len(columns) + "|",
+    cells = [
+        [f"{row[c]:,.1f}" if isinstance(row[c], float) else f"{row[c]:,}" for c in columns]
+        for row in rows
     ]
-    for row in rows:
-        cells = [f"{row[c]:,.1f}" if isinstance(row[c], float) else f"{row[c]:,}" for c in columns]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown([c.replace("_", " ") for c in columns], cells)
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import dvc.api
 import pandas as pd
 
+from benchmarks.turns import markdown
+
 METRICS = ["train_loss", "val_loss", "test_loss", "test_accuracy"]
 
 
@@ -32,11 +34,11 @@ def table(runs: list[dict[str, dict[str, float]]]) -> str:
     """A row a model, mean ± standard deviation over the runs in each cell."""
     every = pd.concat([pd.DataFrame(run).T for run in runs])
     mean, deviation = (every.groupby(level=0, sort=False)[METRICS].agg(f) for f in ("mean", "std"))
-    lines = [f"| | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
-    for model in mean.index:
-        cells = [f"{mean.loc[model, m]:.4f} ± {deviation.loc[model, m]:.4f}" for m in METRICS]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [model, *(f"{mean.loc[model, m]:.4f} ± {deviation.loc[model, m]:.4f}" for m in METRICS)]
+        for model in mean.index
+    ]
+    return markdown(["", *METRICS], rows)
 
 
 def main() -> None:

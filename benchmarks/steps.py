@@ -53,33 +53,15 @@ def notebook(model_name: str) -> Figures:
 
 def pipeline(model_name: str) -> Figures:
     """The same of the pipeline's Trainer with the default parameters."""
-    from importlib import import_module
-
+    from benchmarks.trainer import trainer_of
     from charlm.corpus import Corpus
-    from charlm.devices import set_up
     from charlm.params import load_params
-    from charlm.splits import Part, split_windows
-    from charlm.training import Trainer
+    from charlm.splits import split_windows
 
     params = load_params()
-    set_up("cpu", params.threads)
     corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
     windows = split_windows(corpus, "window", 0.8, 0.1, seed=1).windows(corpus)
-    module = import_module(f"charlm.models.{model_name}")
-    architecture = {"fcn": "FCN", "wavenet": "WaveNet"}[model_name]
-    model = getattr(module, architecture)(
-        vocab_size=len(corpus.vocabulary),
-        block_size=params.block_size,
-        **params.model(model_name).hyperparameters,
-    )
-    trainer = Trainer(
-        model,
-        windows[Part.TRAIN],
-        windows[Part.VAL],
-        lr=params.lr,
-        batch_size=params.batch_size,
-        seed=params.seed,
-    )
+    trainer = trainer_of(model_name, params, corpus, windows)
     next(trainer.run(1))
     times = []
 
@@ -93,7 +75,7 @@ def pipeline(model_name: str) -> Figures:
     return {
         "step": 1e3 * (times[-1] - began) / trainer.batches_per_epoch,
         "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
-        "products": 1e3 * products(model, params.batch_size, params.block_size),
+        "products": 1e3 * products(trainer.model, params.batch_size, params.block_size),
     }
 
 

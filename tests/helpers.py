@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -177,3 +178,15 @@ def bytes_of_two_processes(code: str, folder: Path) -> list[bytes]:
     for path in paths:
         run_python(code, path, PYTHONHASHSEED=path.name[-1])
     return [path.read_bytes() for path in paths]
+
+
+def processes_in(project: Project) -> list[psutil.Process]:
+    """The processes that work somewhere in the project's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(project.path):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found

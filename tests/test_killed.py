@@ -7,11 +7,12 @@ import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import LONG, Project, start, wait_for_queue, wait_for_state
+from tests.helpers import processes_in
 
 CHECKPOINT = "data/checkpoints/wavenet.safetensors"
 OUTPUTS = {
@@ -114,18 +115,8 @@ def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
 
 def kill_all_of(project: Project) -> None:
     """Kill every process that works somewhere in the project's folder, until none is left."""
-    psutil = pytest.importorskip("psutil")  # DVC needs it
     deadline = time.monotonic() + 30
-    while True:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if Path(process.cwd()).is_relative_to(project.path):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        if not found:
-            return
+    while found := processes_in(project):
         assert time.monotonic() < deadline
         for process in found:
             process.kill()

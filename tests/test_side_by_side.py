@@ -10,13 +10,13 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
 from stages import side_by_side
 from tests.conftest import STAGES, Project, start
+from tests.helpers import processes_in
 from tests.test_same_bytes import results
 
 BOTH = ["train_fcn", "train_wavenet"]
@@ -48,18 +48,6 @@ def start_both(project: Project) -> "subprocess.Popen[str]":
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return process
-
-
-def left_behind(project: Project) -> list[psutil.Process]:
-    """The processes that work in the project's folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(project.path):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def test_from_nothing_it_makes_the_same_bytes_as_in_turn(
@@ -100,7 +88,7 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
             assert re.search(rf"^{stage} +\| interrupted; the same command", text, re.MULTILINE)
         assert text.endswith("\ninterrupted; the same command takes it up again\n")
         assert "Traceback" not in text
-        assert left_behind(project) == []
+        assert processes_in(project) == []
         assert project.outputs() == before
     for title in ("Fully connected net", "WaveNet"):
         assert f"| {title}: going on after epoch" in text, "the second time"
