@@ -25,9 +25,14 @@ def batched_logits(model: LanguageModel, windows: Windows) -> Iterator[tuple[Ten
 
 
 @torch.inference_mode()
-def mean_loss(model: LanguageModel, windows: Windows) -> float:
-    """Mean cross-entropy over all windows, each counted once, in nats per character."""
+def summed_loss(model: LanguageModel, windows: Windows) -> Tensor:
+    """Cross-entropy over all windows in sum, in nats: a float64 on their device."""
     total = torch.zeros((), dtype=torch.float64, device=windows.starts.device)
     for logits, targets in batched_logits(model, windows):
         total += F.cross_entropy(logits, targets, reduction="sum")
-    return total.item() / len(windows)
+    return total
+
+
+def mean_loss(model: LanguageModel, windows: Windows) -> float:
+    """Mean cross-entropy over all windows, each counted once, in nats per character."""
+    return summed_loss(model, windows).item() / len(windows)

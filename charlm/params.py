@@ -122,6 +122,7 @@ class Params(Section):
     epochs: PositiveInt
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
     threads: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
+    processes: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
     split: Split
     fcn: ModelParams
     wavenet: ModelParams

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from charlm.corpus import Windows
+from charlm.distributed import Group
 from charlm.errors import InputError
-from charlm.losses import mean_loss
+from charlm.losses import summed_loss
 from charlm.models.base import LanguageModel
 from charlm.permutation import Permutation
 from charlm.randomness import derive_seed
@@ -21,6 +22,8 @@ REPORT_EVERY = 100
 
 AT_ONCE = 64
 """Batches cut out of the stream at a time, which costs little more than one."""
+
+ALONE = Group()
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Trainer:
     The order of the batches comes from `seed` and the number of the epoch alone,
     so there is no generator whose state would have to be kept.
 
+    Several processes may train it together, each with a Trainer of its own: of each batch
+    they take a share, and then make the same step. All of them have to do the same calls.
+
     Attributes:
         history: the finished epochs.
         batches_done: how many batches of the unfinished epoch are done.
@@ -60,16 +66,20 @@ class Trainer:
         lr: float,
         batch_size: int,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
         self.model = model
         self.train = train
         self.val = val
+        self.group = group
         self.batch_size = batch_size
         self.seed = seed
         self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, fused=True)
         self.history: list[Epoch] = []
         self.batches_done = 0
-        # Their losses in sum, read now and then only: reading waits for the device.
+        self._parallel = group.wrap(model)
+        # Of this process's share their losses in sum, read now and then only: reading waits
+        # for the device.
         self._total = torch.zeros((), device=train.starts.device)
 
     @property
@@ -93,8 +103,9 @@ class Trainer:
         """
         for number in range(len(self.history) + 1, epochs + 1):
             self._train_epoch(number, on_batches)
-            train_loss = self._total.item() / len(self.train)
-            epoch = Epoch(number, train_loss, mean_loss(self.model, self.val))
+            train_loss = self._total_of_all().item() / len(self.train)
+            val_loss = self.group.sum(summed_loss(self.model, self.group.share_of(self.val)))
+            epoch = Epoch(number, train_loss, val_loss.item() / len(self.val))
             self._refuse_unless_finite(number, epoch.train_loss + epoch.val_loss)
             self.history.append(epoch)
             self.batches_done = 0
@@ -106,16 +117,22 @@ class Trainer:
         order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
         for contexts, targets in self._batches(order):  # (N, T), (N,)
-            loss = F.cross_entropy(self.model(contexts), targets)
+            count = len(targets)
+            mine = self.group.share(targets)
+            share = len(mine)  # may be none of the last batch
+            logits = self._parallel(self.group.share(contexts))
+            loss = F.cross_entropy(logits, mine, reduction="mean" if share else "sum")
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            # The mean over the processes is then the gradient of the batch's mean loss.
+            weight = share * self.group.size / count
+            loss.backward(loss.new_full((), weight))  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self._total.add_(loss.detach(), alpha=len(targets))
+            self._total.add_(loss.detach(), alpha=share)
             self.batches_done += 1
             done = self.batches_done
             if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
                 if self._total.device.type == "cpu":  # a GPU would be waited for
-                    self._refuse_unless_finite(number, self._total.item())
+                    self._refuse_unless_finite(number, self._total_of_all().item())
                 on_batches((done - 1) % REPORT_EVERY + 1)
 
     def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor]]:
@@ -128,6 +145,9 @@ class Trainer:
             contexts, targets = self.train.batch(order(torch.arange(start, end, device=device)))
             for first in range(0, len(targets), size):
                 yield contexts[first : first + size], targets[first : first + size]
+
+    def _total_of_all(self) -> Tensor:
+        return self.group.sum(self._total)
 
     def _refuse_unless_finite(self, number: int, loss: float) -> None:
         if math.isfinite(loss):
@@ -144,13 +164,14 @@ class Trainer:
 
         Raises InputError where the loss is no longer finite: nobody could go on from there.
         """
-        self._refuse_unless_finite(len(self.history) + 1, self._total.item())
+        total = self._total_of_all()
+        self._refuse_unless_finite(len(self.history) + 1, total.item())
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(epoch) for epoch in self.history],
             "batches_done": self.batches_done,
-            "total": self._total,
+            "total": total,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,4 +180,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.batches_done = state["batches_done"]
-        self._total.copy_(state["total"])
+        if self.group.first:
+            self._total.copy_(state["total"])

@@ -4,10 +4,12 @@ What they share: where the files are, and how a stage ends that cannot go on.
 """
 
 import errno
+import json
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
@@ -26,6 +28,11 @@ EVALUATION = Path("metrics/evaluation.json")
 
 DVC_STAGE = os.environ.get("DVC_STAGE")
 """The name of the stage, where DVC runs it."""
+
+ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
+"""Where a process tells why it ended, if it is one of several that train together."""
+
+ANOTHER_ENDED = "another process of this training ended"
 
 WAY_OUT = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
@@ -67,16 +74,22 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
 
     DVC removes a stage's outputs before it runs the stage; they are put back.
     """
+    if ERROR_FILE:  # it is about to be told to end, because another one has
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     explained = explain(error)
     if explained:
         message, code = explained
         if isinstance(error, FileError):
             message += _dropped()
-        print(message, file=sys.stderr, flush=True)
+        if ERROR_FILE:  # who started this process says it, once for all of them
+            reason = {"message": message, "timestamp": int(time.time())}
+            Path(ERROR_FILE).write_text(json.dumps(reason), encoding="utf-8")
+        else:
+            print(message, file=sys.stderr, flush=True)
     else:
         sys.__excepthook__(kind, error, traceback)
         code = 1
-    if DVC_STAGE:
+    if DVC_STAGE and not ERROR_FILE:
         from stages.put_back import have_git_look_again, put_back_outputs
 
         put_back_outputs(DVC_STAGE)
@@ -109,6 +122,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=int(number), filename=str(path)):
             todo = WAY_OUT.get(number, "mend that")
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
+    if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
+        return f"error: {ANOTHER_ENDED}; the same command takes it up again", 1
     # On a CPU, torch says so by a plain RuntimeError.
     if isinstance(error, MemoryError) or re.search("(allocate|out of) memory", str(error)):
         return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1

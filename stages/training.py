@@ -12,6 +12,7 @@ import torch
 from charlm import checkpoint
 from charlm.corpus import load_corpus
 from charlm.devices import refuse_if_too_large, set_up
+from charlm.distributed import join, launched
 from charlm.files import restoring, write_csv
 from charlm.models.base import LanguageModel
 from charlm.params import blame, load_params
@@ -27,6 +28,7 @@ from stages import (
     history_path,
     record_environment,
 )
+from stages.processes import run_in_processes
 
 # DVC_ROOT stays that of the user's own checkout where an experiment runs in a temporary copy.
 RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
@@ -42,8 +44,13 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     """
     params = load_params()
     settings = params.model(name)
+    if params.processes > 1 and not launched():
+        run_in_processes(f"stages.train_{name}", params.processes)
+        return
     with blame("device"):
         device = set_up(params.device, params.threads)
+    with blame("processes"):
+        group = join(params.processes, device)
     corpus = load_corpus(DATASET)
     windows = load_split(SPLIT, corpus).windows(corpus)
     build = partial(
@@ -63,12 +70,17 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         lr=settings.lr,
         batch_size=params.batch_size,
         seed=params.seed,
+        group=group,
     )
-    decisive = asdict(settings) | params.model_dump(include={"batch_size", "seed", "threads"})
-    decisive["device"] = device.type
+    shared = {"batch_size", "seed", "threads", "processes"}
+    decisive = asdict(settings) | params.model_dump(include=shared) | {"device": device.type}
     resume = ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
-    if state := resume.load():
+    if state := group.from_first(resume.load() if group.first else None):
         trainer.load_state_dict(state)
+    if not group.first:  # the first process writes and reports for all
+        _train_along(trainer, settings.epochs)
+        return
+    if state:
         print(f"{model.title}: going on after {_so_far(trainer)}", flush=True)
     progress = Progress(
         model.title,
@@ -95,6 +107,17 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
         record_environment(f"train_{name}", device)
     resume.remove()
+
+
+def _train_along(trainer: Trainer, epochs: int) -> None:
+    """Do what the first process's training expects of the others."""
+
+    def on_batches(count: int) -> None:
+        if trainer.batches_done % SAVE_EVERY == 0:
+            trainer.state_dict()
+
+    for _ in trainer.run(epochs, on_batches):
+        trainer.state_dict()
 
 
 def write_history(name: str, history: list[Epoch]) -> None:

@@ -1,0 +1,57 @@
+"""Running a training stage as several processes, by what torchrun starts them with."""
+
+import logging
+import signal
+import sys
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from charlm.errors import InputError
+from stages import ANOTHER_ENDED
+
+
+def run_in_processes(module: str, processes: int) -> None:
+    """Run `module` in so many processes of this machine, and wait for them.
+
+    Raises:
+        InputError: one of them ended early; the others are ended too.
+        KeyboardInterrupt: they were asked to end.
+    """
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it is said in a line
+    launch = elastic_launch(
+        LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            run_id=module,
+            max_restarts=0,
+            shutdown_timeout=10,
+        ),
+        sys.executable,
+    )
+    try:
+        launch("-m", module)
+    except SignalException:
+        raise KeyboardInterrupt from None
+    except ChildFailedError as error:
+        raise InputError(_reason(error.failures, processes)) from None
+
+
+def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
+    """Why the first of them ended: the others end because it did."""
+
+    def follows(failure: ProcessFailure) -> bool:
+        return ANOTHER_ENDED in failure.message or failure.exitcode == -signal.SIGTERM
+
+    rank = min(failures, key=lambda rank: (follows(failures[rank]), failures[rank].timestamp))
+    failure = failures[rank]
+    if "timestamp" in failure.error_file_data:  # it told
+        return failure.message.removeprefix("error: ")
+    code = failure.exitcode
+    how = f"was ended by {failure.signal_name()}" if code < 0 else f"ended with code {code}"
+    return f"process {rank} of 0 to {processes - 1} {how}; the same command takes it up again"

@@ -1,0 +1,98 @@
+"""A training in several processes that share out each batch."""
+
+import io
+import re
+import signal
+import sys
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.distributed import Group
+from tests.conftest import LONG, Project, start, wait_for_state
+from tests.helpers import processes_in
+
+
+@given(rows=st.integers(0, 40), size=st.integers(1, 9))
+def test_together_the_processes_take_every_row_once(rows: int, size: int) -> None:
+    whole = torch.arange(rows)
+    shares = [Group(rank, size).share(whole) for rank in range(size)]
+    assert torch.equal(torch.cat(shares).sort().values, whole)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def history(project: Project, model: str) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(project.outputs()[f"plots/{model}_history.csv"]))
+
+
+@pytest.mark.parametrize("model", ["fcn", "wavenet"])
+def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
+    """A batch size that leaves the last batch a single window: one process has none of it."""
+    project.set(epochs="3")
+    project.stage(f"train_{model}")
+    alone = history(project, model)
+    project.set(processes="2")
+    ran = project.stage(f"train_{model}")
+    pd.testing.assert_frame_equal(alone, history(project, model), rtol=1e-4)
+    assert len(re.findall("epoch 3/3", ran.text)) == 1, "one of them reports"
+    assert list((project.path / ".resume").glob("*.pt")) == []
+
+
+def workers(project: Project) -> list[psutil.Process]:
+    """The processes that train, by rank."""
+    found = {}
+    for process in processes_in(project):
+        environment = process.environ()
+        if "TORCHELASTIC_ERROR_FILE" in environment:
+            found[int(environment["RANK"])] = process
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
+    project: Project, rank: int
+) -> None:
+    project.set(**LONG, processes="2")
+    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    wait_for_state(project, process)
+    workers(project)[rank].send_signal(signal.SIGKILL)
+    text, _ = process.communicate()
+    assert process.returncode != 0
+    assert "Traceback" not in text, text
+    said = rf"error: process {rank} of 0 to 1 was ended by SIGKILL; the same command takes it up"
+    assert len(re.findall(said, text)) == 1, text
+    assert processes_in(project) == []
+    ran = project.dvc("repro", "--single-item", "train_wavenet")
+    assert len(re.findall("WaveNet: going on after epoch", ran.text)) == 1
+    project.run("git", "diff", "--quiet", "--", "dvc.lock", code=1)
+
+
+def test_bad_input_is_said_once(project: Project) -> None:
+    project.set(processes="2", lr="1e30", epochs="3")
+    ran = project.stage("train_fcn", code=1)
+    assert "Traceback" not in ran.text, ran.text
+    assert len(re.findall("error: ", ran.text)) == 1, ran.text
+    assert re.search(r"params.yaml, line \d+: lr: training diverged in epoch 1", ran.text)
+
+
+def test_ctrl_c_ends_all_of_them(project: Project) -> None:
+    project.set(**LONG, processes="2")
+    process = start(project, sys.executable, "-m", "stages.train_wavenet")
+    wait_for_state(project, process)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate()
+    assert process.returncode == 130
+    assert text.rstrip().endswith("interrupted; the same command takes it up again")
+    assert "Traceback" not in text
+    assert processes_in(project) == []
+
+
+def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) -> None:
+    project.set(processes="3")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
+    ran = project.run(*torchrun, "stages.train_fcn", code=1)
+    assert "processes: torchrun started 2 processes instead of 3" in ran.text
