@@ -311,7 +311,11 @@ def test_when_the_loss_is_no_number_training_stops_and_keeps_the_last_good_state
     before = project.outputs()
     project.set(epochs="5", **({"fcn__lr": "0.3"} if own else {}))
     losses = iter([2.5, 2.4, math.nan])
-    monkeypatch.setattr(charlm.training, "mean_loss", lambda *arguments: next(losses))
+    monkeypatch.setattr(
+        charlm.training,
+        "summed_loss",
+        lambda model, windows: torch.tensor(next(losses), dtype=torch.float64) * len(windows),
+    )
     monkeypatch.setattr(stages.training, "RESUME", project.path / ".resume")
     line = refused_here(project, "train_fcn", monkeypatch)
     parameter, rate = ("fcn.lr", "0.3") if own else ("lr", "0.2")
