@@ -75,7 +75,7 @@ class _JoinedTanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        joined = x.detach().numpy().take(rows.numpy(), axis=0).reshape(len(rows), -1)
+        joined = x.detach().numpy().take(rows.numpy(), axis=0).reshape(len(rows), weight.shape[1])
         with _as_torch():
             y = np.dot(joined, weight.detach().numpy().T)
             y += bias.detach().numpy()
@@ -96,7 +96,9 @@ class _JoinedTanh(torch.autograd.Function):
             grad_x = None
             if ctx.needs_input_grad[0]:
                 grad_joined = np.dot(grad_y, weight.detach().numpy())
-                by_row = torch.from_numpy(grad_joined.reshape(rows.numel(), -1))
+                by_row = torch.from_numpy(
+                    grad_joined.reshape(rows.numel(), weight.shape[1] // rows.shape[1])
+                )
                 grad_x = sum_rows(by_row, rows.reshape(-1), ctx.count)
             grad_weight = torch.from_numpy(np.dot(grad_y.T, ctx.joined))
             return grad_x, None, grad_weight, torch.from_numpy(grad_y.sum(0))

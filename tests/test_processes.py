@@ -12,7 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlm.corpus import load_corpus
 from charlm.distributed import Group
+from charlm.splits import load_split
+from stages import DATASET, SPLIT
 from tests.conftest import LONG, Project, start, wait_for_state
 from tests.helpers import processes_in
 
@@ -31,8 +34,10 @@ def history(project: Project, model: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("model", ["fcn", "wavenet"])
 def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
-    """A batch size that leaves the last batch a single window: one process has none of it."""
-    project.set(epochs="3")
+    """The last batch is a single window, of which one process has none."""
+    train = load_split(project.path / SPLIT, load_corpus(project.path / DATASET)).train
+    batch_size = next(size for size in range(300, train) if train % size == 1)
+    project.set(epochs="3", batch_size=str(batch_size))
     project.stage(f"train_{model}")
     alone = history(project, model)
     project.set(processes="2")

@@ -20,7 +20,7 @@ def join_neighbours(nodes: Tensor, bound: int) -> tuple[Tensor, Tensor]:
         nodes: integers from 0 to `bound` - 1; T is even.
     """
     pairs, place = distinct(nodes.reshape(-1, 2), bound)
-    return pairs, place.view(len(nodes), -1)
+    return pairs, place.view(len(nodes), nodes.shape[1] // 2)
 
 
 class WaveNet(LanguageModel):
