@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from charlm.corpus import Windows
 from charlm.distributed import Group
 from charlm.errors import InputError
-from charlm.losses import summed_loss
+from charlm.losses import summed_cross_entropy, summed_loss
 from charlm.models.base import LanguageModel
 from charlm.permutation import Permutation
 from charlm.randomness import derive_seed
+from charlm.sharing import Shared
 
 REPORT_EVERY = 100
 """Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
@@ -74,7 +74,10 @@ class Trainer:
         self.group = group
         self.batch_size = batch_size
         self.seed = seed
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, fused=True)
+        self._parameters = list(model.parameters())
+        self.optimizer = torch.optim.SGD(self._parameters, lr=lr, foreach=False)
+        # Without the profiler's record of each step, which takes longer than the step.
+        self._step = type(self.optimizer).step.__wrapped__  # type: ignore[attr-defined]
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
@@ -116,18 +119,14 @@ class Trainer:
         """What is left of one pass over the training windows in random order."""
         order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
-        for contexts, targets in self._batches(order):  # (N, T), (N,)
-            count = len(targets)
-            mine = self.group.share(targets)
-            share = len(mine)  # may be none of the last batch
-            logits = self._parallel(self.group.share(contexts))
-            loss = F.cross_entropy(logits, mine, reduction="mean" if share else "sum")
-            self.optimizer.zero_grad()
+        for shared, targets, count in self._batches(order):
+            loss = summed_cross_entropy(self._parallel(shared), shared.place, targets)
+            for parameter in self._parameters:
+                parameter.grad = None
             # The mean over the processes is then the gradient of the batch's mean loss.
-            weight = share * self.group.size / count
-            loss.backward(loss.new_full((), weight))  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self._total.add_(loss.detach(), alpha=share)
+            loss.backward(loss.new_full((), self.group.size / count))  # type: ignore[no-untyped-call]
+            self._step(self.optimizer)
+            self._total += loss.detach()
             self.batches_done += 1
             done = self.batches_done
             if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
@@ -135,16 +134,29 @@ class Trainer:
                     self._refuse_unless_finite(number, self._total_of_all().item())
                 on_batches((done - 1) % REPORT_EVERY + 1)
 
-    def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor]]:
-        """Contexts (N, T) and targets (N,) of the batches of an epoch that are still to do."""
+    def _batches(self, order: Permutation) -> Iterator[tuple[Shared, Tensor, int]]:
+        """The batches of an epoch that are still to do.
+
+        Yields this process's share of the contexts and of the targets (n,), and how many all
+        processes together have.
+        """
         size, device = self.batch_size, self._total.device
         # A GPU works the order out for the whole epoch, since it is waited for each time.
         at_once = AT_ONCE * size if device.type == "cpu" else len(self.train)
         for start in range(self.batches_done * size, len(self.train), at_once):
             end = min(start + at_once, len(self.train))
             contexts, targets = self.train.batch(order(torch.arange(start, end, device=device)))
-            for first in range(0, len(targets), size):
-                yield contexts[first : first + size], targets[first : first + size]
+            whole = (end - start) // size * size
+            for batches in (slice(None, whole), slice(whole, None)):  # the last may be smaller
+                count = min(size, len(targets[batches]))
+                if count == 0:
+                    continue
+                of_each = targets[batches].view(-1, count)
+                mine = self.group.share(contexts[batches].view(len(of_each), count, -1), 1)
+                for shared, its_targets in zip(
+                    self.model.share(mine), self.group.share(of_each, 1), strict=True
+                ):
+                    yield shared, its_targets, count
 
     def _total_of_all(self) -> Tensor:
         return self.group.sum(self._total)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
-from charlm.models.wavenet import WaveNet, join_neighbours
+from charlm.models.wavenet import WaveNet
 from charlm.randomness import seeded
 from tests.helpers import ARCHITECTURES
 
@@ -109,11 +109,16 @@ def test_fcn_takes_any_block_size() -> None:
     assert build(FCN, 6)(torch.zeros(2, 6, dtype=torch.long)).shape == (2, 46)
 
 
-def test_neighbours_are_joined_in_order_each_pair_once() -> None:
-    nodes = torch.tensor([[1, 2, 1, 2], [1, 2, 0, 3]])
-    pairs, place = join_neighbours(nodes, bound=4)
-    assert len(pairs) == 2
-    assert pairs[place].tolist() == [[[1, 2], [1, 2]], [[1, 2], [0, 3]]]
+@ARCHITECTURES
+def test_the_logits_of_a_shared_batch_are_those_of_its_different_contexts(
+    architecture: type[LanguageModel],
+) -> None:
+    model = build(architecture)
+    contexts = contexts_of(model, count=3)
+    (shared,) = model.share(contexts[None, [0, 1, 0, 2, 1]])
+    logits = model(shared)
+    assert logits.shape == (3, 46)
+    torch.testing.assert_close(logits[shared.place], model(contexts)[[0, 1, 0, 2, 1]])
 
 
 @ARCHITECTURES

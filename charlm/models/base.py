@@ -1,13 +1,19 @@
 """What every model has in common."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from charlm.sharing import Join, Shared, share
+
 
 class LanguageModel(nn.Module):
     """Contexts (N, T) of tokens in, logits (N, V) of the next token out.
+
+    A model is a tree over the context: each level joins neighbours. It defines `arities`
+    and `tree_logits`.
 
     A model is built from keyword arguments alone and keeps each of them under
     its own name, as scikit-learn's estimators do; so `hyperparameters()` can tell
@@ -21,8 +27,25 @@ class LanguageModel(nn.Module):
     block_size: int
     embedding: nn.Embedding
 
-    def forward(self, contexts: Tensor) -> Tensor:
+    @property
+    def arities(self) -> Sequence[int]:
+        """How many neighbours each level joins."""
         raise NotImplementedError
+
+    def tree_logits(self, joins: Sequence[Join]) -> Tensor:
+        """Logits (U, V) for each node of the last level, from the levels of the tree."""
+        raise NotImplementedError
+
+    def share(self, contexts: Tensor) -> list[Shared]:
+        """The trees of B batches of contexts (B, N, T), found together in less time than alone."""
+        return share(contexts, self.arities, self.vocab_size)
+
+    def forward(self, contexts: Tensor | Shared) -> Tensor:
+        """Logits (N, V) of contexts (N, T); or, of a `Shared`, (U, V) of its different ones."""
+        if isinstance(contexts, Shared):
+            return self.tree_logits(contexts.joins)
+        (shared,) = self.share(contexts[None])
+        return self.tree_logits(shared.joins).index_select(0, shared.place)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""

@@ -1,16 +1,16 @@
 """The fully connected net.
 
-N batch, U distinct contexts in it, T context length, C embedding channels, H hidden units,
-V vocabulary.
+U different contexts, T context length, C embedding channels, H hidden units, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
 from charlm.models.base import LanguageModel
-from charlm.sharing import distinct, gather
+from charlm.sharing import Join
 
 
 class FCN(LanguageModel):
@@ -34,8 +34,12 @@ class FCN(LanguageModel):
         self.hidden = JoinedTanh(block_size * embed_dim, hidden_dim)
         self.output = Linear(hidden_dim, vocab_size)
 
-    def forward(self, contexts: Tensor) -> Tensor:
-        contexts, place = distinct(contexts, self.vocab_size)  # (U, T), (N,)
-        x = self.hidden(self.embedding.weight, contexts)  # (U, H)
-        logits = self.output(x)  # (U, V)
-        return gather(logits, place)  # (N, V)
+    @property
+    def arities(self) -> Sequence[int]:
+        return [self.block_size]
+
+    def tree_logits(self, joins: Sequence[Join]) -> Tensor:
+        (whole,) = joins
+        x = self.hidden(self.embedding.weight, whole)  # (V, C) -> (U, H)
+        logits: Tensor = self.output(x)  # (U, V)
+        return logits

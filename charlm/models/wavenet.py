@@ -1,26 +1,16 @@
 """The WaveNet: a tree that joins neighbours two by two.
 
-N batch, T context length (halved at each level), U distinct nodes of a level in the batch,
-C channels, H hidden units, V vocabulary.
+U different nodes of a level, C channels, H hidden units, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
 from charlm.models.base import LanguageModel
-from charlm.sharing import distinct, gather
-
-
-def join_neighbours(nodes: Tensor, bound: int) -> tuple[Tensor, Tensor]:
-    """The distinct pairs (U, 2) of neighbours in `nodes` (N, T), and (N, T // 2) which is where.
-
-    Args:
-        nodes: integers from 0 to `bound` - 1; T is even.
-    """
-    pairs, place = distinct(nodes.reshape(-1, 2), bound)
-    return pairs, place.view(len(nodes), nodes.shape[1] // 2)
+from charlm.sharing import Join
 
 
 class WaveNet(LanguageModel):
@@ -54,11 +44,13 @@ class WaveNet(LanguageModel):
             channels = hidden_dim
         self.output = Linear(channels, vocab_size)
 
-    def forward(self, contexts: Tensor) -> Tensor:
-        x, nodes = self.embedding.weight, contexts  # (V, C), (N, T) rows of x
-        for level in self.tree:
-            # Two neighbours to a node, and nodes over the same tokens are one row of x.
-            pairs, nodes = join_neighbours(nodes, len(x))  # (U, 2), (N, T // 2)
+    @property
+    def arities(self) -> Sequence[int]:
+        return [2] * len(self.tree)
+
+    def tree_logits(self, joins: Sequence[Join]) -> Tensor:
+        x = self.embedding.weight  # (V, C)
+        for level, pairs in zip(self.tree, joins, strict=True):
             x = level(x, pairs)  # (U, H)
-        logits = self.output(x)  # (U, V)
-        return gather(logits, nodes.squeeze(1))  # (N, V)
+        logits: Tensor = self.output(x)  # (U, V)
+        return logits
