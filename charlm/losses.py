@@ -17,12 +17,12 @@ def summed_cross_entropy(logits: Tensor, place: Tensor, targets: Tensor) -> Tens
     """`cross_entropy(logits[place], targets, reduction="sum")`, for logits that are shared.
 
     With logits (U, V), place (N,) and targets (N,): the log-probability of each token, as many
-    times as it follows.
+    times as it follows. A float64, so that any number of threads comes to the same float32.
     """
     counts = torch.zeros_like(logits)
     ones = counts.new_ones(()).expand(targets.shape)
     counts.flatten().scatter_add_(0, place * logits.shape[1] + targets, ones)
-    return -(logits.log_softmax(1) * counts).sum()
+    return -(logits.log_softmax(1) * counts).sum(1).double().sum()
 
 
 @torch.inference_mode()

@@ -2,8 +2,11 @@
 
 import io
 import re
+import shlex
 import signal
+import socket
 import sys
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -26,6 +29,16 @@ def test_together_the_processes_take_every_row_once(rows: int, size: int) -> Non
     shares = [Group(rank, size).share(whole) for rank in range(size)]
     assert torch.equal(torch.cat(shares).sort().values, whole)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def history(project: Project, model: str) -> pd.DataFrame:
@@ -101,3 +114,46 @@ def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) ->
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
     ran = project.run(*torchrun, "stages.train_fcn", code=1)
     assert "processes: torchrun started 2 processes instead of 3" in ran.text
+
+
+@pytest.mark.slow
+def test_two_machines_train_together_as_the_readme_says(project: Project, tmp_path: Path) -> None:
+    """Both are this one, with a clone each; what the first writes is what one process does."""
+    (command,) = re.findall("^torchrun .*", README.read_text(encoding="utf-8"), re.MULTILINE)
+    command = command.replace("FIRST", "localhost").replace("29500", str(free_port()))
+    project.set(epochs="3")
+    project.stage("train_fcn")
+    alone = history(project, "fcn")
+    project.set(processes="2")
+    second = project.clone(tmp_path / "second")
+    second.set(epochs="3", processes="2")
+    before = second.outputs()
+    commands = [command, command.replace("--node-rank=0", "--node-rank=1")]
+    running = [
+        start(machine, *shlex.split(line))
+        for machine, line in zip((project, second), commands, strict=True)
+    ]
+    for process in running:
+        text, _ = process.communicate()
+        assert process.returncode == 0, text
+    pd.testing.assert_frame_equal(alone, history(project, "fcn"), rtol=1e-4)
+    assert second.outputs() == before
+    project.dvc("commit", "-f", "train_fcn")
+    assert "Stage 'train_fcn' didn't change" in project.dvc("repro", "train_fcn").text
+
+
+@pytest.mark.slow
+def test_two_processes_taken_up_again_end_in_the_bytes_of_a_training_nobody_stopped(
+    project: Project,
+) -> None:
+    project.set(**LONG, processes="2")
+    project.stage("train_fcn")
+    whole = project.outputs()
+    (project.path / "data/checkpoints/fcn.safetensors").unlink()
+    process = start(project, sys.executable, "-m", "stages.train_fcn")
+    wait_for_state(project, process)
+    workers(project)[0].send_signal(signal.SIGKILL)
+    process.communicate()
+    ran = project.stage("train_fcn")
+    assert "going on after epoch" in ran.text
+    assert project.outputs() == whole

@@ -2,10 +2,13 @@
 
 import copy
 
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlm.losses import summed_cross_entropy
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
@@ -157,6 +160,34 @@ def test_shared_or_not_results_and_gradients_are_the_same(
     for a, b, c in zip(ours, plain, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(a.double(), c, rtol=1e-5, atol=1e-5)
+
+
+@ARCHITECTURES
+def test_any_number_of_threads_gives_the_same_loss_and_gradients(
+    architecture: type[LanguageModel],
+) -> None:
+    """Of a batch so large that torch shares it out."""
+    model = architecture(vocab_size=46, block_size=8)
+    contexts = torch.randint(46, (1, 2000, 8))
+    contexts[:, :, :5] = 0
+    targets = torch.randint(46, (2000,))
+    (shared,) = model.share(contexts)
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        model.zero_grad()
+        loss = summed_cross_entropy(model(shared), shared.place, targets)
+        loss.backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append([loss.detach().float(), *(g for g in gradients if g is not None)])
+    torch.set_num_threads(threads)
+    assert results[0][0].item() == pytest.approx(
+        F.cross_entropy(model(contexts[0]), targets, reduction="sum").item(), rel=1e-5
+    )
+    for one, two, three in zip(*results, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
 
 
 def test_nothing_is_shared_where_it_would_have_to_be_waited_for() -> None:
