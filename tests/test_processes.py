@@ -127,6 +127,7 @@ def test_two_machines_train_together_as_the_readme_says(project: Project, tmp_pa
     project.set(processes="2")
     second = project.clone(tmp_path / "second")
     second.set(epochs="3", processes="2")
+    second.dvc("repro", "split")
     before = second.outputs()
     commands = [command, command.replace("--node-rank=0", "--node-rank=1")]
     running = [
