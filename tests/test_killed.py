@@ -94,6 +94,7 @@ def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
     assert list((project.path / ".resume").glob("*.pt")) == []
 
 
+@pytest.mark.slow
 def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
     project: Project, uninterrupted: Project
 ) -> None:

@@ -70,7 +70,7 @@ def workers(project: Project) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
     project: Project, rank: int
 ) -> None:
