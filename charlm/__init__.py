@@ -15,6 +15,8 @@ KERNELS = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch: what oneDNN computes
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy: matrix products
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: all else
+    "NUMBA_CPU_NAME": "haswell",  # Numba: what it compiles for
+    "NUMBA_CPU_FEATURES": "",  # ... beyond what every such processor has
 }
 """The kernels of x86-64, by the environment variables that choose them."""
 
@@ -22,6 +24,11 @@ if platform.machine().lower() in {"x86_64", "amd64"}:
     os.environ.update(KERNELS)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # sums shared out between threads may round otherwise
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS sums in one order
-for name in ("NPY_ENABLE_CPU_FEATURES", "DNNL_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
-    os.environ.pop(name, None)  # contradicts the above
+for name in (  # contradict the above
+    "NPY_ENABLE_CPU_FEATURES",
+    "DNNL_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "NUMBA_DISABLE_JIT",
+):
+    os.environ.pop(name, None)
 del name

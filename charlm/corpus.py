@@ -173,7 +173,13 @@ class Windows:
         return len(self.starts)
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Contexts (N, T) and targets (N,), int64, of the windows that `index` picks."""
+        """Contexts (N, T) and targets (N,), integers, of the windows that `index` picks."""
+        if self.stream.device.type == "cpu":
+            from charlm import kernels
+
+            starts = self.starts[index].numpy()
+            contexts, targets = kernels.cut(self.stream.numpy(), starts, self.block_size)
+            return torch.from_numpy(contexts), torch.from_numpy(targets)
         every = self.stream.unfold(0, self.block_size + 1, 1)  # (S - T, T + 1), a view
         chosen = every[self.starts[index]].long()  # (N, T + 1)
         return chosen[:, :-1], chosen[:, -1]

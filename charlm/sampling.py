@@ -73,7 +73,7 @@ def _continue(
     T = model.block_size
     unfinished = torch.arange(len(tokens))
     for here in range(position, tokens.shape[1]):
-        contexts, place = distinct(tokens[unfinished, here - T : here], model.vocab_size)
+        contexts, place = distinct(tokens[unfinished, here - T : here])
         logits = torch.cat([model(part.to(device)).cpu() for part in torch.split(contexts, CHUNK)])
         drawn = draw(_cumulated(logits, temperature, may_end=here > T), place, generator)
         tokens[unfinished, here] = drawn

@@ -1,5 +1,6 @@
 """Training by stochastic gradient descent, an epoch at a time."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,11 +12,12 @@ from torch import Tensor
 from charlm.corpus import Windows
 from charlm.distributed import Group
 from charlm.errors import InputError
+from charlm.gradients import TreeGradients
+from charlm.linear import for_numpy
 from charlm.losses import summed_cross_entropy, summed_loss
 from charlm.models.base import LanguageModel
 from charlm.permutation import Permutation
 from charlm.randomness import derive_seed
-from charlm.sharing import Shared
 
 REPORT_EVERY = 100
 """Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
@@ -81,6 +83,10 @@ class Trainer:
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
+        alone = group.size == 1 and for_numpy(model.embedding.weight)
+        self._gradients: Callable[[Tensor, Tensor, float], Tensor] = (
+            TreeGradients(model) if alone and model.layers() else self._backward
+        )
         # Of this process's share their losses in sum, read now and then only: reading waits
         # for the device.
         self._total = torch.zeros((), device=train.starts.device)
@@ -104,6 +110,7 @@ class Trainer:
                 latest `REPORT_EVERY` batches later, and before `on_batches` is called
                 again; on a GPU at the end of the epoch.
         """
+        gc.freeze()  # or Python looks through all that torch has defined every few hundred steps
         for number in range(len(self.history) + 1, epochs + 1):
             self._train_epoch(number, on_batches)
             train_loss = self._total_of_all().item() / len(self.train)
@@ -119,14 +126,10 @@ class Trainer:
         """What is left of one pass over the training windows in random order."""
         order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
-        for shared, targets, count in self._batches(order):
-            loss = summed_cross_entropy(self._parallel(shared), shared.place, targets)
-            for parameter in self._parameters:
-                parameter.grad = None
+        for contexts, targets, count in self._batches(order):
             # The mean over the processes is then the gradient of the batch's mean loss.
-            loss.backward(loss.new_full((), self.group.size / count))  # type: ignore[no-untyped-call]
+            self._total += self._gradients(contexts, targets, self.group.size / count)
             self._step(self.optimizer)
-            self._total += loss.detach()
             self.batches_done += 1
             done = self.batches_done
             if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
@@ -134,29 +137,29 @@ class Trainer:
                     self._refuse_unless_finite(number, self._total_of_all().item())
                 on_batches((done - 1) % REPORT_EVERY + 1)
 
-    def _batches(self, order: Permutation) -> Iterator[tuple[Shared, Tensor, int]]:
+    def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
+        """The losses in sum, and the gradients where each of the losses counts `of_each`."""
+        shared = self.model.share(contexts)
+        loss = summed_cross_entropy(self._parallel(shared), shared.place, targets)
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward(loss.new_full((), of_each))  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor, int]]:
         """The batches of an epoch that are still to do.
 
-        Yields this process's share of the contexts and of the targets (n,), and how many all
-        processes together have.
+        Yields this process's share of the contexts (n, T) and of the targets (n,), and how many
+        targets all processes together have.
         """
         size, device = self.batch_size, self._total.device
         # A GPU works the order out for the whole epoch, since it is waited for each time.
         at_once = AT_ONCE * size if device.type == "cpu" else len(self.train)
         for start in range(self.batches_done * size, len(self.train), at_once):
             end = min(start + at_once, len(self.train))
-            contexts, targets = self.train.batch(order(torch.arange(start, end, device=device)))
-            whole = (end - start) // size * size
-            for batches in (slice(None, whole), slice(whole, None)):  # the last may be smaller
-                count = min(size, len(targets[batches]))
-                if count == 0:
-                    continue
-                of_each = targets[batches].view(-1, count)
-                mine = self.group.share(contexts[batches].view(len(of_each), count, -1), 1)
-                for shared, its_targets in zip(
-                    self.model.share(mine), self.group.share(of_each, 1), strict=True
-                ):
-                    yield shared, its_targets, count
+            every = self.train.batch(order(torch.arange(start, end, device=device)))
+            for contexts, targets in zip(*(torch.split(part, size) for part in every), strict=True):
+                yield self.group.share(contexts), self.group.share(targets), len(targets)
 
     def _total_of_all(self) -> Tensor:
         return self.group.sum(self._total)

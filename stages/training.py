@@ -1,6 +1,5 @@
 """What the training stages have in common: all but the model."""
 
-import gc
 import os
 from dataclasses import asdict
 from functools import partial
@@ -95,7 +94,6 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         if trainer.batches_done % SAVE_EVERY == 0:
             resume.save(trainer.state_dict())
 
-    gc.freeze()  # or Python looks through all that torch has defined every few hundred steps
     with restoring(history_path(name)):
         if trainer.history:
             write_history(name, trainer.history)

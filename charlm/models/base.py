@@ -2,11 +2,20 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from charlm.linear import JoinedTanh, Linear
 from charlm.sharing import Join, Shared, share
+
+
+class Layers(NamedTuple):
+    """The layers of a model, from its tokens to its logits."""
+
+    embedding: nn.Embedding
+    levels: Sequence[JoinedTanh]
+    output: Linear
 
 
 class LanguageModel(nn.Module):
@@ -36,15 +45,19 @@ class LanguageModel(nn.Module):
         """Logits (U, V) for each node of the last level, from the levels of the tree."""
         raise NotImplementedError
 
-    def share(self, contexts: Tensor) -> list[Shared]:
-        """The trees of B batches of contexts (B, N, T), found together in less time than alone."""
+    def layers(self) -> Layers | None:
+        """The model's layers where it has no others, and nothing between them; else None."""
+        return None
+
+    def share(self, contexts: Tensor) -> Shared:
+        """The tree of a batch of contexts (N, T)."""
         return share(contexts, self.arities, self.vocab_size)
 
     def forward(self, contexts: Tensor | Shared) -> Tensor:
         """Logits (N, V) of contexts (N, T); or, of a `Shared`, (U, V) of its different ones."""
         if isinstance(contexts, Shared):
             return self.tree_logits(contexts.joins)
-        (shared,) = self.share(contexts[None])
+        shared = self.share(contexts)
         return self.tree_logits(shared.joins).index_select(0, shared.place)
 
     def hyperparameters(self) -> dict[str, Any]:

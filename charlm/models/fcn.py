@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, Layers
 from charlm.sharing import Join
 
 
@@ -37,6 +37,9 @@ class FCN(LanguageModel):
     @property
     def arities(self) -> Sequence[int]:
         return [self.block_size]
+
+    def layers(self) -> Layers:
+        return Layers(self.embedding, [self.hidden], self.output)
 
     def tree_logits(self, joins: Sequence[Join]) -> Tensor:
         (whole,) = joins

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, Layers
 from charlm.sharing import Join
 
 
@@ -37,16 +37,20 @@ class WaveNet(LanguageModel):
         self.embed_dim = embed_dim
         self.hidden_dim = hidden_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.tree = nn.ModuleList()
+        tree = []
         channels = embed_dim
         for _ in range(block_size.bit_length() - 1):
-            self.tree.append(JoinedTanh(2 * channels, hidden_dim))
+            tree.append(JoinedTanh(2 * channels, hidden_dim))
             channels = hidden_dim
+        self.tree: Sequence[JoinedTanh] = nn.ModuleList(tree)  # type: ignore[assignment]
         self.output = Linear(channels, vocab_size)
 
     @property
     def arities(self) -> Sequence[int]:
         return [2] * len(self.tree)
+
+    def layers(self) -> Layers:
+        return Layers(self.embedding, self.tree, self.output)
 
     def tree_logits(self, joins: Sequence[Join]) -> Tensor:
         x = self.embedding.weight  # (V, C)

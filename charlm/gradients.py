@@ -1,0 +1,67 @@
+"""The gradients of a tree of tanh layers, written out.
+
+What `backward()` comes to, to the last bit, without the records that torch keeps of every
+operation, which take a third of the time of a step as small as these. For a model that is nothing
+but an embedding, levels of `JoinedTanh` and an output layer, in float32 on a CPU. Measured gain:
+EXPERIMENTS.md, 2026-11-25.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm import kernels
+from charlm.models.base import LanguageModel
+from charlm.sharing import TableJoin
+
+
+class TreeGradients:
+    """Computes the loss of a batch, and leaves the gradients where an optimizer looks for them.
+
+    Raises ValueError for a model that has other layers (see `LanguageModel.layers`).
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        layers = model.layers()
+        if layers is None:
+            raise ValueError(f"{type(model).__name__} has other layers")
+        self._share = model.share
+        self._embedding, self._output = layers.embedding.weight, layers.output
+        self._levels = layers.levels
+        # The numbers themselves, which stay in place when they are changed.
+        self._numbers = [
+            [parameter.detach().numpy() for parameter in layer.parameters()]
+            for layer in (layers.embedding, *layers.levels, layers.output)
+        ]
+
+    def __call__(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
+        """The loss of contexts (N, T) and targets (N,) in sum, in nats: a float64.
+
+        Args:
+            of_each: what the gradients count each of the N losses by.
+        """
+        (x,), *levels, (weight, bias) = self._numbers
+        shared = self._share(contexts)
+        saved = []
+        for numbers, join in zip(levels, shared.joins, strict=True):
+            assert isinstance(join, TableJoin)
+            where = (join.entries, join.begins, join.places)
+            rows = len(x)
+            x, *between = kernels.joined_tanh(x, *numbers, *where)
+            saved.append((x, *between, *where, rows))
+        logits = np.dot(x, weight.T)
+        logits += bias
+        exps, sums, largest = kernels.exponentials(logits)
+        its = shared.place.numpy(), targets.numpy()
+        loss = kernels.summed_losses(logits, np.log(sums) + largest, *its)
+
+        grad = kernels.summed_losses_backward(exps, sums, *its, np.float32(of_each))
+        self._output.weight.grad = torch.from_numpy(np.dot(grad.T, x))
+        self._output.bias.grad = torch.from_numpy(grad.sum(0))
+        grad = np.dot(grad, weight)
+        for level, between in zip(reversed(self._levels), reversed(saved), strict=True):
+            grad, grad_weight, grad_bias = kernels.joined_tanh_backward(grad, *between)
+            level.weight.grad = torch.from_numpy(grad_weight)
+            level.bias.grad = torch.from_numpy(grad_bias)
+        self._embedding.grad = torch.from_numpy(grad)
+        return torch.tensor(loss, dtype=torch.float64)

@@ -1,0 +1,328 @@
+"""Loops over numbers that NumPy and torch would need many passes for, compiled by Numba.
+
+At the size of a batch an operation of torch or NumPy costs as much before it begins as its
+arithmetic takes, and each reads and writes memory again. A loop here does what would be
+several of them. Written out so that LLVM can do eight numbers at a time, and without any
+leave to reorder sums: the same bytes on every processor, for any number of threads.
+
+Compiled when they are first called, and kept beside the bytecode in `__pycache__`.
+Measured gain: EXPERIMENTS.md, 2026-11-25.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
+
+if TYPE_CHECKING:  # Numba has no types
+
+    def compiled(function: Any) -> Any: ...
+
+    inlined = compiled
+else:
+    import numba
+
+    # As C divides: with Python's check for zero no loop would do eight numbers at a time.
+    compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
+    inlined = numba.njit(inline="always", error_model="numpy")
+
+ONE = np.float32(1)
+
+
+def _float32(*numbers: float) -> tuple[np.float32, ...]:
+    return tuple(map(np.float32, numbers))
+
+
+# tanh x = x p(x^2) / q(x^2), an approximation of Eigen's (MathFunctionsImpl.h) within 4e-7, cut
+# off where float32 knows nothing but 1.
+P = _float32(
+    4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08,
+    -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16,
+)  # fmt: skip
+Q = _float32(4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
+P0, P1, P2, P3, P4, P5, P6 = P
+Q0, Q1, Q2, Q3 = Q
+(SATURATED,) = _float32(7.90531110763549805)
+
+
+@inlined
+def _tanh(x: Any) -> Any:
+    x = SATURATED if x > SATURATED else x  # in this order what is not a number stays so
+    x = -SATURATED if x < -SATURATED else x
+    s = x * x
+    p = (((((P6 * s + P5) * s + P4) * s + P3) * s + P2) * s + P1) * s + P0
+    return x * p / (((Q3 * s + Q2) * s + Q1) * s + Q0)
+
+
+@compiled
+def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int64]]:
+    """Contexts (N, T) of the stream that begin at starts (N,), and the tokens (N,) after them.
+
+    Raises IndexError for a window that is not within the stream.
+    """
+    N, T = len(starts), length
+    contexts, targets = np.empty((N, T), dtype=np.int32), np.empty(N, dtype=np.int64)
+    for n in range(N):
+        start = starts[n]
+        if start < 0 or start + T >= len(stream):
+            raise IndexError("a window is not within the stream")
+        for t in range(T):
+            contexts[n, t] = stream[start + t]
+        targets[n] = stream[start + T]
+    return contexts, targets
+
+
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+@compiled
+def number(rows: Integers) -> tuple[Integers, Integers]:
+    """Number the distinct rows of (M, K) in the order in which they first come.
+
+    Returns (U, K) the distinct rows, and (M,) the number of each row.
+    """
+    M, K = rows.shape
+    bits = 4
+    while (1 << bits) < 2 * M:
+        bits += 1
+    mask, shift = (1 << bits) - 1, np.uint64(64 - bits)
+    table = np.full(1 << bits, -1, dtype=np.int32)  # by open addressing, at most half full
+    distinct = np.empty((M, K), dtype=np.int32)
+    numbers = np.empty(M, dtype=np.int32)
+    U = 0
+    for m in range(M):
+        key = np.uint64(0)
+        for k in range(K):
+            key = (key ^ np.uint64(rows[m, k])) * FACTOR
+            key ^= key >> np.uint64(32)
+        at = np.int64((key * FACTOR) >> shift)
+        while True:
+            u = table[at]
+            if u < 0:
+                table[at] = u = U
+                distinct[U] = rows[m]
+                U += 1
+                break
+            k = 0
+            while k < K and distinct[u, k] == rows[m, k]:
+                k += 1
+            if k == K:
+                break
+            at = (at + 1) & mask
+        numbers[m] = u
+    return distinct[:U], numbers
+
+
+@compiled
+def in_table(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
+    """A table of the different entries of each column of rows (U, K), column after column.
+
+    Returns (R,) the entries, (K + 1,) where those of each column begin, and (U, K) where in
+    the table each entry of `rows`, from 0 to `bound` - 1, is.
+
+    Raises IndexError for an entry out of these bounds.
+    """
+    U, K = rows.shape
+    at = np.full(bound, -1, dtype=np.int32)
+    entries = np.empty(U * K, dtype=np.int32)
+    begins = np.zeros(K + 1, dtype=np.int32)
+    places = np.empty((U, K), dtype=np.int32)
+    R = 0
+    for k in range(K):
+        for u in range(U):
+            entry = rows[u, k]
+            if entry < 0 or entry >= bound:
+                raise IndexError("a token is not in the vocabulary")
+            if at[entry] < 0:
+                at[entry] = R
+                entries[R] = entry
+                R += 1
+            places[u, k] = at[entry]
+        begins[k + 1] = R
+        for r in range(begins[k], R):
+            at[entries[r]] = -1
+    return entries[:R], begins, places
+
+
+@compiled
+def _tanh_all(x: Floats) -> None:
+    for i in range(len(x)):
+        x[i] = _tanh(x[i])
+
+
+@compiled
+def joined_tanh(
+    x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
+) -> tuple[Floats, Floats, Floats]:
+    """tanh(W joined x + b) for the neighbours of a `charlm.sharing.TableJoin`.
+
+    With x (X, C), W (H, K * C) and b (H,). Returns y (U, H), and for the way back (R, C) the
+    rows of x that make the table, and (K, H, C) the weights of each place.
+    """
+    (U, K), (R, C), H = places.shape, (len(entries), x.shape[1]), len(weight)
+    rows, table = np.empty((R, C), dtype=np.float32), np.empty((R, H), dtype=np.float32)
+    for r in range(R):
+        rows[r] = x[entries[r]]
+    parts = np.empty((K, H, C), dtype=np.float32)
+    for h in range(H):
+        for k in range(K):
+            for c in range(C):
+                parts[k, h, c] = weight[h, k * C + c]
+    for k in range(K):
+        here = slice(begins[k], begins[k + 1])
+        np.dot(rows[here], parts[k].T, table[here])
+    y = np.empty((U, H), dtype=np.float32)
+    fours = K // 4 * 4
+    for u in range(U):
+        row = y[u]
+        row[:] = bias
+        for k in range(0, fours, 4):  # at a time: what is summed goes to and from memory less
+            first, second = table[places[u, k]], table[places[u, k + 1]]
+            third, fourth = table[places[u, k + 2]], table[places[u, k + 3]]
+            for h in range(H):
+                row[h] += (first[h] + second[h]) + (third[h] + fourth[h])
+        for k in range(fours, K):
+            first = table[places[u, k]]
+            for h in range(H):
+                row[h] += first[h]
+    _tanh_all(y.reshape(-1))
+    return y, rows, parts
+
+
+@compiled
+def joined_tanh_backward(
+    grad: Floats,
+    y: Floats,
+    rows: Floats,
+    parts: Floats,
+    entries: Integers,
+    begins: Integers,
+    places: Integers,
+    count: int,
+) -> tuple[Floats, Floats, Floats]:
+    """The gradients of x (count, C), W (H, K * C) and b (H,), from that of y (U, H)."""
+    (U, K), (R, C), H = places.shape, rows.shape, y.shape[1]
+    table = np.zeros((R, H), dtype=np.float32)  # gradients, as all that follows
+    bias = np.zeros(H, dtype=np.float32)
+    before = np.empty(H, dtype=np.float32)  # of what went into tanh
+    for u in range(U):
+        for h in range(H):
+            before[h] = grad[u, h] * (ONE - y[u, h] * y[u, h])
+            bias[h] += before[h]
+        for k in range(K):
+            row = table[places[u, k]]
+            for h in range(H):
+                row[h] += before[h]
+    grad_rows = np.empty((R, C), dtype=np.float32)
+    grad_parts = np.empty((K, H, C), dtype=np.float32)
+    for k in range(K):
+        here = slice(begins[k], begins[k + 1])
+        np.dot(table[here], parts[k], grad_rows[here])
+        np.dot(table[here].T, rows[here], grad_parts[k])
+    weight = np.empty((H, K * C), dtype=np.float32)
+    for h in range(H):
+        for k in range(K):
+            for c in range(C):
+                weight[h, k * C + c] = grad_parts[k, h, c]
+    x = np.zeros((count, C), dtype=np.float32)
+    for r in range(R):
+        row = x[entries[r]]
+        for c in range(C):
+            row[c] += grad_rows[r, c]
+    return x, weight, bias
+
+
+# exp x = 2^n exp r, with n the integer next to x / log 2; exp r and the two parts of log 2 are
+# those of Cephes (expf.c).
+E0, E1, E2, E3, E4, E5 = _float32(
+    5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2,
+    8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4,
+)  # fmt: skip
+LOG2_E, LOG_2, LOG_2_REST = _float32(1.44269504088896341, 0.693359375, -2.12194440e-4)
+ROUNDING = np.float32(1.5 * 2**23)  # added and taken away again, it leaves an integer
+LOWEST = np.float32(-87)  # exp of less is no normal number
+EXPONENT_OF_1, MANTISSA_BITS = np.int32(127), np.int32(23)  # of a float32
+LANES = 8
+
+
+@compiled
+def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
+    """The exponentials of x (U, V) less the largest of each row: a softmax before its division.
+
+    Returns (U, V) the exponentials, (U,) their sums and (U,) what was largest.
+    """
+    U, V = x.shape
+    exps = np.empty((U, V), dtype=np.float32)
+    sums, largest = np.empty(U, dtype=np.float32), np.empty(U, dtype=np.float32)
+    lanes = np.empty(LANES, dtype=np.float32)  # so many maxima, and sums, at a time
+    bits = np.empty(V, dtype=np.int32)
+    power = bits.view(np.float32)  # 2^n
+    whole = V // LANES * LANES
+    for u in range(U):
+        row, exp = x[u], exps[u]
+        lanes[:] = row[0]
+        for v in range(0, whole, LANES):
+            for lane in range(LANES):
+                lanes[lane] = row[v + lane] if row[v + lane] > lanes[lane] else lanes[lane]
+        top = row[0]
+        for lane in range(LANES):
+            top = lanes[lane] if lanes[lane] > top else top
+        for v in range(whole, V):
+            top = row[v] if row[v] > top else top
+        for v in range(V):
+            z = row[v] - top
+            z = LOWEST if z < LOWEST else z
+            n = (z * LOG2_E + ROUNDING) - ROUNDING
+            r = z - n * LOG_2 - n * LOG_2_REST
+            p = ((((E5 * r + E4) * r + E3) * r + E2) * r + E1) * r + E0
+            exp[v] = p * (r * r) + r + ONE
+            bits[v] = (np.int32(n) + EXPONENT_OF_1) << MANTISSA_BITS
+        for v in range(V):
+            exp[v] *= power[v]
+        lanes[:] = 0
+        for v in range(0, whole, LANES):
+            for lane in range(LANES):
+                lanes[lane] += exp[v + lane]
+        total = np.float32(0)
+        for lane in range(LANES):
+            total += lanes[lane]
+        for v in range(whole, V):
+            total += exp[v]
+        sums[u], largest[u] = total, top
+    return exps, sums, largest
+
+
+@compiled
+def summed_losses(logits: Floats, log_sums: Floats, place: Integers, targets: Any) -> float:
+    """Cross-entropy of the targets (N,) given the rows `place` (N,) of logits (U, V), in sum.
+
+    Raises IndexError for a place or a target that there is not.
+    """
+    (U, V), total = logits.shape, 0.0
+    for i in range(len(place)):
+        if place[i] < 0 or place[i] >= U or targets[i] < 0 or targets[i] >= V:
+            raise IndexError("a target is not in the vocabulary")
+        total += log_sums[place[i]] - logits[place[i], targets[i]]
+    return total
+
+
+@compiled
+def summed_losses_backward(
+    exps: Floats, sums: Floats, place: Integers, targets: Any, grad: np.float32
+) -> Floats:
+    """The gradient of the logits (U, V), from that of the losses in sum."""
+    U, V = exps.shape
+    weights = np.zeros(U, dtype=np.float32)  # how many of the N have each row
+    for i in range(len(place)):
+        weights[place[i]] += grad
+    grad_logits = np.empty((U, V), dtype=np.float32)
+    for u in range(U):
+        weight = weights[u] / sums[u]
+        for v in range(V):
+            grad_logits[u, v] = exps[u, v] * weight
+    for i in range(len(place)):
+        grad_logits[place[i], targets[i]] -= grad
+    return grad_logits
