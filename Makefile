@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow  the tests that take minutes: the README, command by command"
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
-	@echo "make bench      how fast it is, held against a plain notebook loop (half an hour)"
+	@echo "make bench      how fast it is, held against a plain notebook loop, into the README (half an hour)"
 	@echo "make grow       seconds and memory for lists of up to 30 million names (hours)"
 
 repro: $(VENV)/.installed
@@ -39,9 +39,11 @@ seeds: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.readme
 
 grow: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.grow $(GROW_OPTIONS)
+	$(BIN)/python -m benchmarks.readme
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'

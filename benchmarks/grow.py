@@ -1,22 +1,22 @@
 """Seconds and peak memory of build_dataset, split and an epoch as the list of names grows.
 
-Makes lists of distinct names, runs each stage on them in a process of its own and in a
-temporary folder, prints a table in Markdown and draws benchmarks/growth.png:
+The names are invented by the trained net (at temperature 1.2, so that they differ), repeated
+ones left out. Each stage runs in a process of its own, with the default parameters. An epoch, of
+the fully connected net and with its validation left out, is measured by a few of its batches,
+times their number; what goes before its hundredth batch is in the seconds to start. Peak memory
+is the largest resident set, in which a file that is mapped into memory counts as far as it was
+looked at, though the system may take those pages back.
 
     python -m benchmarks.grow
     python -m benchmarks.grow --sizes 30000 300000 --batches 200
 
-The names are invented by the trained net (at temperature 1.2, so that they differ), repeated
-ones left out.
-
-An epoch's time is that of a few of its batches times the number of its batches; what goes
-before its hundredth batch is in the seconds to start. Peak memory is
-the largest resident set, in which a file that is mapped into memory counts as far as it was
-looked at, though the system may take those pages back.
+Works in a temporary folder, and writes benchmarks/GROWTH.md and benchmarks/growth.png, once all
+sizes are measured; `python -m benchmarks.readme` puts the table into the README.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,15 +26,44 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.turns import markdown
+from benchmarks.turns import markdown, say
 
 # What takes memory is imported where it is used: a process starts with its parent's peak.
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "benchmarks/growth.png"
-STEPS = ["build_dataset", "split", "epoch"]
+STEPS = {
+    "build_dataset": "build_dataset",
+    "split": "split",
+    "epoch": "an epoch of the fully connected net",
+}
+COLUMNS = {
+    "names": "names",
+    "windows": "windows",
+    "build_dataset_seconds": "`build_dataset`, s",
+    "build_dataset_mb": "its memory, MB",
+    "split_seconds": "`split`, s",
+    "split_mb": "its memory, MB",
+    "epoch_seconds": "an epoch, s",
+    "epoch_mb": "its memory, MB",
+    "start_seconds": "to start it, s",
+    "batch_ms": "a batch, ms",
+}
 AT_ONCE = 500_000
 TEMPERATURE = 1.2
+
+GROWTH = """\
+# Lists that grow
+
+Written by `make grow`, in one run on one machine.
+
+{machine}
+
+{explained}
+
+{table}
+
+![Seconds and peak memory against the number of names](growth.png)
+"""
 
 
 def write_list(path: Path, size: int, checkpoint: Path) -> None:
@@ -86,6 +115,11 @@ def first_batches(limit: int) -> None:
 
     with suppress(EnoughError):
         next(trainer.run(1, on_batches))
+    if len(reports) < 2:
+        sys.exit(
+            f"error: an epoch of this list has only {trainer.batches_per_epoch} batches; "
+            "measure a longer list, or no epoch: --batches 0"
+        )
     # Before the first report, the order of the epoch is made and memory is allocated.
     (began, first), (ended, last) = reports[0], reports[-1]
     took = {
@@ -125,10 +159,12 @@ def measure(size: int, batches: int, checkpoint: Path, scratch: Path) -> dict[st
         make = ["benchmarks.grow", "--make", str(size), "--checkpoint", str(checkpoint.resolve())]
         measured([*python, *make], folder)
         row: dict[str, Any] = {"names": size}
-        for step in STEPS[: 3 if batches else 2]:
-            command = ["benchmarks.grow", "--train", str(batches)]
-            if step != "epoch":
-                command = [f"stages.{step}"]
+        for step in STEPS:
+            command = [f"stages.{step}"]
+            if step == "epoch":
+                if not batches:
+                    continue
+                command = ["benchmarks.grow", "--train", str(batches)]
             seconds, megabytes, printed = measured([*python, *command], folder)
             if step == "epoch":
                 took = json.loads(printed)
@@ -142,32 +178,60 @@ def measure(size: int, batches: int, checkpoint: Path, scratch: Path) -> dict[st
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A row a list."""
-    columns = [c for c in rows[-1] if all(c in row for row in rows)]
-    cells = [
-        [f"{row[c]:,.1f}" if isinstance(row[c], float) else f"{row[c]:,}" for c in columns]
-        for row in rows
-    ]
-    return markdown([c.replace("_", " ") for c in columns], cells)
+    columns = [c for c in COLUMNS if all(c in row for row in rows)]
+    cells = [[_number(row[c]) for c in columns] for row in rows]
+    return markdown([COLUMNS[c] for c in columns], cells)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.1f}"
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Seconds and peak memory over the number of names, on logarithmic axes."""
+    from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, unit, label in zip(
-        figure.subplots(1, 2), ("seconds", "mb"), ("seconds", "peak memory (MB)"), strict=True
-    ):
-        for step in STEPS:
-            points = [
-                (row["names"], row[f"{step}_{unit}"]) for row in rows if f"{step}_{unit}" in row
-            ]
-            if points:
-                axes.loglog(*zip(*points, strict=True), marker="o", label=step)
-        axes.set(xlabel="names", ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120)
+    from charlm.figures import MODEL_COLOURS, STYLE, save
+
+    with style.context([*STYLE, {"font.size": 11}]):
+        figure = Figure(figsize=(9, 4.4))
+        seconds, memory = figure.subplots(1, 2)
+        for axes, unit in ((seconds, "seconds"), (memory, "mb")):
+            low, high = math.inf, 0.0
+            for (step, label), colour in zip(STEPS.items(), MODEL_COLOURS, strict=False):
+                measured = [row for row in rows if f"{step}_{unit}" in row]
+                sizes = [row["names"] for row in measured]
+                values = [row[f"{step}_{unit}"] for row in measured]
+                if values:
+                    axes.loglog(sizes, values, marker="o", label=label, color=colour)
+                    low, high = min(low, *values), max(high, *values)
+            # Whole powers of ten: a range that follows the values makes a steep line of noise.
+            decades = math.floor(math.log10(low)), math.ceil(math.log10(1.01 * high))
+            axes.set(ylim=[10.0**n for n in decades], xlabel="names in the list")
+            axes.set_xticks([row["names"] for row in rows])
+            steps = (1.0, 2.0, 5.0) if decades[1] - decades[0] < 3 else (1.0,)
+            axes.yaxis.set_major_locator(LogLocator(subs=steps))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_formatter(NullFormatter())
+        seconds.set(title="Time", ylabel="seconds")
+        memory.set(title="Peak memory", ylabel="MB")
+        handles, labels = seconds.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    save(path, figure)
+
+
+def write(rows: list[dict[str, Any]], folder: Path) -> None:
+    """The table and the picture; what describes the machine is imported after all was measured."""
+    from benchmarks.run import explained, machine
+    from charlm.files import write_text
+
+    draw(rows, folder / "growth.png")
+    text = GROWTH.format(machine=machine(), explained=explained(__doc__), table=table(rows))
+    write_text(folder / "GROWTH.md", text)
 
 
 def main() -> None:
@@ -181,7 +245,9 @@ def main() -> None:
         "--checkpoint", type=Path, default=ROOT / "data/checkpoints/fcn.safetensors"
     )
     parser.add_argument("--scratch", type=Path, help="where there is room for the largest list")
-    parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument(
+        "--into", type=Path, default=ROOT / "benchmarks", metavar="FOLDER", help="for the results"
+    )
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -197,10 +263,11 @@ def main() -> None:
         parser.error("--batches must be 0 or at least 200")
     rows = []
     for size in arguments.sizes:
+        say(f"{size:,} names")
         rows.append(measure(size, arguments.batches, arguments.checkpoint, arguments.scratch))
         print(table(rows[-1:]), flush=True)
     print(f"\n{table(rows)}")
-    draw(rows, arguments.picture)
+    write(rows, arguments.into)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,23 @@
 """All benchmarks, one after the other, into `benchmarks/RESULTS.md`.
 
-python -m benchmarks.run
+    python -m benchmarks.run
+
+The file is written whole at the end, or not at all; what is being measured is told meanwhile.
+`python -m benchmarks.readme` puts the tables into the README.
 """
 
 import argparse
 import os
+import sys
+from functools import partial
 from pathlib import Path
 
+import psutil
+
 from benchmarks import sampling, steps, whole
+from benchmarks.turns import say
 from charlm.environment import describe
+from charlm.files import write_text
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -22,14 +31,54 @@ times drift from one run to the next, ratios much less.
 {machine}
 """
 
+PART = """\
+## {title}
+
+{explained}
+
+{table}
+
+This table alone: `{command}`
+"""
+
 
 def machine() -> str:
+    """A line, with no name and no date in it."""
     facts = describe(Path("requirements.txt"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{facts['processor']}, {cores} cores; {facts['system']}; Python {facts['python']}, "
-        f"torch {facts['torch']}, NumPy {facts['numpy']}, DVC {facts['dvc']}."
+        f"Measured on: {facts['processor']}, {cores} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GB of memory; {facts['system']}; "
+        f"Python {facts['python']}, torch {facts['torch']}, NumPy {facts['numpy']}, "
+        f"DVC {facts['dvc']}"
     )
+
+
+def explained(description: str) -> str:
+    """What a module says of itself above the command that runs it."""
+    return description.split("\n\n    python")[0].strip()
+
+
+def measure(pairs: int, epochs: int) -> str:
+    """The text of the results."""
+    sizes = f"--pairs {pairs}"
+    parts = (
+        ("Training at equal mathematics", steps, sizes, partial(steps.table, pairs)),
+        ("Sampling", sampling, sizes, partial(sampling.table, pairs)),
+        ("The whole", whole, f"{sizes} --epochs {epochs}", partial(whole.table, pairs, epochs)),
+    )
+    texts = [INTRODUCTION.format(pairs=pairs, machine=machine())]
+    for number, (title, module, options, table) in enumerate(parts, start=1):
+        say(f"{title} ({number} of {len(parts)})")
+        text = PART.format(
+            title=title,
+            explained=explained(module.__doc__ or ""),
+            table=table(),
+            command=f"python -m {module.__name__} {options}",
+        )
+        print(text, flush=True)
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def main() -> None:
@@ -37,16 +86,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10, help="of the whole pipeline's turns")
     arguments = parser.parse_args()
-    parts = [INTRODUCTION.format(pairs=arguments.pairs, machine=machine())]
-    for title, module, measured in (
-        ("Training at equal mathematics", steps, lambda: steps.table(arguments.pairs)),
-        ("Sampling", sampling, lambda: sampling.table(arguments.pairs)),
-        ("The whole", whole, lambda: whole.table(arguments.pairs, arguments.epochs)),
-    ):
-        explained = (module.__doc__ or "").split("\n\n    python")[0].strip()
-        parts.append(f"## {title}\n\n{explained}\n\n{measured()}\n")
-        print(parts[-1], flush=True)
-    RESULTS.write_text("\n".join(parts), encoding="utf-8")
+    for model in sampling.MODELS:  # before half an hour is spent on what comes first
+        path = sampling.CHECKPOINTS / f"{model}.safetensors"
+        if not path.is_file():
+            sys.exit(f"error: {path} does not exist; make it with: make repro")
+    try:
+        write_text(RESULTS, measure(arguments.pairs, arguments.epochs))
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted; {RESULTS.name} stays as it was")
 
 
 if __name__ == "__main__":

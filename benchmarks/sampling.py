@@ -1,6 +1,6 @@
 """Sampling: names per second against the notebook, which draws one name after the other.
 
-Both draw from the weights in `data/checkpoints`, which `dvc repro` trains.
+Both draw from the weights in `data/checkpoints`, which the pipeline has trained.
 
     python -m benchmarks.sampling --pairs 5
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
 MODELS = ("fcn", "wavenet")
+CHECKPOINTS = Path("data/checkpoints")
 ONE_BY_ONE = 1000
 """Names that the notebook draws in a turn: its pace does not depend on how many they are."""
 
@@ -25,7 +26,7 @@ def notebook(model: str) -> Figures:
 
     from benchmarks import notebook_loop
 
-    weights = load_file(f"data/checkpoints/{model}.safetensors")
+    weights = load_file(CHECKPOINTS / f"{model}.safetensors")
     vocab_size = len(weights["embedding.weight"])
     net = notebook_loop.MODELS[model](vocab_size)
     # In both, the layers stand from the embedding to the output; in the file, by name.
@@ -57,7 +58,7 @@ def pipeline(model: str, count: int) -> Figures:
     from charlm.sampling import sample_names
 
     set_up("cpu", load_params().threads)
-    loaded = checkpoint.load(Path(f"data/checkpoints/{model}.safetensors"))
+    loaded = checkpoint.load(CHECKPOINTS / f"{model}.safetensors")
     draws = generator(1, "benchmark")
     began = time.perf_counter()
     sample_names(loaded.model, loaded.vocabulary, count, generator=draws)
@@ -81,8 +82,8 @@ def table(count: int, many: int = 100_000, most: int = 1_000_000) -> str:
     for model in MODELS:
         taken = pairs(
             count,
-            lambda model=model: turn("pipeline", model, str(many)),
-            lambda model=model: turn("notebook", model, "0"),
+            partial(turn, "pipeline", model, str(many)),
+            partial(turn, "notebook", model, "0"),
         )
         million = turn("pipeline", model, str(most))
         rows.append(

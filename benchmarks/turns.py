@@ -7,16 +7,29 @@ follow each other drifts much less.
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from benchmarks import ENVIRONMENT
+
 Figures = dict[str, float]
+
+BEGAN = time.monotonic()
+
+
+def say(what: str) -> None:
+    """Tell what is being measured, and since when, apart from the tables."""
+    print(f"{(time.monotonic() - BEGAN) / 60:5.1f} min  {what}", file=sys.stderr, flush=True)
 
 
 def in_a_process(module: str, *arguments: str) -> Figures:
     """What `python -m module arguments` prints as JSON in its last line."""
+    say(" ".join([module, *arguments]))
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said what is wrong
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -25,7 +38,11 @@ def pairs(
     count: int, a: Callable[[], Figures], b: Callable[[], Figures]
 ) -> list[tuple[Figures, Figures]]:
     """The figures of `count` turns of each."""
-    return [(a(), b()) for _ in range(count)]
+    taken = []
+    for number in range(1, count + 1):
+        say(f"pair {number} of {count}")
+        taken.append((a(), b()))
+    return taken
 
 
 def median_of(taken: Sequence[tuple[Figures, Figures]], side: int, figure: str) -> float:

@@ -1,9 +1,9 @@
 """The whole pipeline against the notebook's trainings, evaluation and sampling.
 
-A turn of the pipeline is a fresh clone in which nothing has been made: all seven stages, by
-`dvc repro`, or with the trainings side by side as `make repro` has it. A turn of the
-notebook is `benchmarks/notebook_loop.py`. By default with fewer epochs than the pipeline's
-50, which is to the notebook's advantage: what does not depend on them weighs more.
+A turn of the pipeline is a fresh clone, of what is committed, in which nothing has been made:
+all seven stages, by `dvc repro`, or with the trainings side by side as `make repro` has it. A
+turn of the notebook is `benchmarks/notebook_loop.py`. By default with fewer epochs than the
+pipeline's 50, which is to the notebook's advantage: what does not depend on them weighs more.
 
     python -m benchmarks.whole --pairs 5 --epochs 10
 """
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks.turns import Figures, markdown, median_of, median_ratio
+from benchmarks import ENVIRONMENT
+from benchmarks.turns import Figures, markdown, median_of, median_ratio, say
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = {"dvc repro": ["dvc", "repro"], "make repro": [sys.executable, "-m", "stages.side_by_side"]}
@@ -35,30 +37,43 @@ def pipeline(command: list[str], epochs: int) -> Figures:
         params = Path(folder) / "params.yaml"
         text = re.sub(r"(?m)^epochs: \d+", f"epochs: {epochs}", params.read_text(encoding="utf-8"))
         params.write_text(text, encoding="utf-8")
+        # Whatever the user's configuration says: a shared cache would know the turn before.
+        config = Path(folder) / ".dvc/config.local"
+        config.write_text("[cache]\n    dir = cache\n", encoding="utf-8")
         return _timed(command, Path(folder))
 
 
 def _timed(command: list[str], folder: Path) -> Figures:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(sys.executable).parent), ENVIRONMENT["PATH"]])
     began = time.perf_counter()
-    subprocess.run(
+    done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PATH": path},
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        env={**ENVIRONMENT, "PATH": path},
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
-    return {"seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{done.stdout}error: {' '.join(command)} failed, as said above")
+    return {"seconds": seconds}
 
 
 def table(count: int, epochs: int) -> str:
     """A row a way to run the pipeline."""
     turns = {
-        "notebook": lambda: notebook(epochs),
-        **{way: lambda way=way: pipeline(WAYS[way], epochs) for way in WAYS},
+        "notebook": partial(notebook, epochs),
+        **{way: partial(pipeline, command, epochs) for way, command in WAYS.items()},
     }
-    taken = [{name: turn() for name, turn in turns.items()} for _ in range(count)]
+    taken: list[dict[str, Figures]] = [{} for _ in range(count)]
+    for number, figures in enumerate(taken, start=1):
+        for name, turn in turns.items():
+            say(f"{name}, turn {number} of {count}")
+            figures[name] = turn()
     rows = []
     for way in WAYS:
         against = [(turn[way], turn["notebook"]) for turn in taken]

@@ -1,20 +1,24 @@
 """Run the committed pipeline from nothing in a temporary clone, and compare every output.
 
-`make verify` does so. Exit code 1 where an output has other bytes than the committed
-dvc.lock says, though this machine is of the kind that made it and has the same versions.
+`make verify` does so, with the trainings side by side as in `make repro`. Exit code 1 where
+an output has other bytes than the committed dvc.lock says, though this machine is of the
+kind that made it and has the same versions.
 """
 
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import safetensors.numpy
 from dvc.repo import Repo
 from PIL import Image
@@ -28,10 +32,23 @@ ENVIRONMENT = "metrics/environment/"
 MAY_DIFFER = {"dvc", "pydantic", "ruamel.yaml", "tqdm", "system", "processor", "threads"}
 """What decides no byte; should it, that is to be found."""
 
+CLONE_CONFIG = "[cache]\n    dir = cache\n[core]\n    autostage = true\n"
+"""A clone's .dvc/config.local, which overrules all others: a cache of its own, and no advice
+to track with git what has changed there."""
+
 Record = dict[str, Any]
 
 
 def main() -> None:
+    try:
+        verify()
+    except KeyboardInterrupt:
+        told = "interrupted; nothing is left of it, and the same command begins anew"
+        print(told, file=sys.stderr)
+        sys.exit(130)
+
+
+def verify() -> None:
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         clone = Path(folder) / "clone"
         clone_committed(clone)
@@ -41,13 +58,13 @@ def main() -> None:
         made_on = environments(clone)
         run_from_nothing(clone)
         made, made_here = locked(clone), environments(clone)
-        differing = [path for path in committed if committed[path] != made[path]]
-        outputs = {path: (clone / path).read_bytes() for path in differing}
+        differing = [path for path in committed if committed[path] != made.get(path)]
+        outputs = {path: (clone / path).read_bytes() for path in differing if path in made}
     print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
     for path in committed:
         print(f"  {'differs' if path in differing else 'same   '}  {path}")
         if path in differing:
-            print(f"           {first_difference(path, contents[path], outputs[path])}")
+            print(f"           {first_difference(path, contents[path], outputs.get(path))}")
     machine = made_here.get("train_fcn", {})
     print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
     if not differing:
@@ -59,7 +76,7 @@ def main() -> None:
         print("\n".join(f"  {line}" for line in other))
     print("\nSo far do the metrics lie apart:\n")
     metrics = [path for path in differing if path.endswith(".json")]
-    lines = [line for path in metrics for line in apart(path, contents[path], outputs[path])]
+    lines = [line for path in metrics for line in apart(path, contents[path], outputs.get(path))]
     print("\n".join(lines) or "  not at all")
     if not other:
         raise InputError(
@@ -82,18 +99,51 @@ def clone_committed(clone: Path) -> None:
 
 
 def run_from_nothing(clone: Path) -> None:
-    """`dvc repro` of all stages in the clone, by the Python that runs this."""
+    """Run all stages in the clone, by the Python that runs this.
+
+    DVC can take nothing for done: it finds no dvc.lock there, and an empty cache.
+    """
+    (clone / "dvc.lock").unlink()
+    (clone / ".dvc/config.local").write_text(CLONE_CONFIG, encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
+    notes = clone / ".dvc/tmp/notes"  # which DVC keeps of every repository in /var/tmp otherwise
+    environment = {**os.environ, "PATH": path, "DVC_SITE_CACHE_DIR": str(notes)}
     for name in ("DVC_ROOT", "DVC_STAGE"):
         environment.pop(name, None)
-    for command in (
-        ["-m", "stages.check"],
-        ["-m", "dvc", "repro", "--force", "--no-run-cache"],
-    ):
-        ran = subprocess.run([sys.executable, *command], cwd=clone, env=environment, check=False)
-        if ran.returncode:
-            raise InputError("the pipeline does not run through in a clone, as said above")
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages.side_by_side"],
+        cwd=clone,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+            process.wait()
+        except BaseException:
+            end_with_children(process.pid)
+            raise
+    if process.returncode:
+        raise InputError("the pipeline does not run through in a clone, as said above")
+
+
+def end_with_children(pid: int) -> None:
+    """End a process and all that it has started, at once: nothing of it is to be kept."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # asked once is enough
+    found = [psutil.Process(pid)]
+    for process in found:  # which grows meanwhile
+        with suppress(psutil.Error):
+            process.suspend()  # and so it starts no more of them
+            found += process.children()
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=5)
 
 
 def locked(clone: Path) -> dict[str, str]:
@@ -120,8 +170,10 @@ def excuses(made_on: dict[str, Record], here: dict[str, Record]) -> list[str]:
     return list(found)
 
 
-def first_difference(path: str, old: bytes | None, new: bytes) -> str:
+def first_difference(path: str, old: bytes | None, new: bytes | None) -> str:
     """Where two contents of an output part, and what each has there."""
+    if new is None:
+        return "no stage of dvc.yaml makes it"
     if old is None:
         return "what was committed is not at hand; dvc pull brings it, where there is a remote"
     match Path(path).suffix:
@@ -172,9 +224,9 @@ def _first_pixel(old: bytes, new: bytes) -> str:
     return f"pixel ({x}, {y}), and {len(other) - 1:,} more of {before.shape[0] * before.shape[1]:,}"
 
 
-def apart(path: str, old: bytes | None, new: bytes) -> Iterator[str]:
+def apart(path: str, old: bytes | None, new: bytes | None) -> Iterator[str]:
     """The numbers of a metrics file that differ, and by how much."""
-    if old is None:
+    if old is None or new is None:
         return
     before, after = (dict(_numbers(json.loads(content))) for content in (old, new))
     for name in sorted(before.keys() & after.keys()):

@@ -1,13 +1,16 @@
-"""What the benchmarks compute from what they measure, and what they call the floor."""
+"""What the benchmarks compute from what they measure, what they call the floor, and tell."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import run, sampling, steps, turns, whole
+from benchmarks import readme, run, sampling, steps, turns, whole
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
+from tests.conftest import ROOT, Project
 
 Figures = turns.Figures
 
@@ -26,12 +29,30 @@ def test_the_two_take_turns() -> None:
     assert taken == [({"s": 1.0}, {})] * 2
 
 
-def test_a_turn_is_what_a_process_prints_last(tmp_path: Path) -> None:
+def test_a_turn_is_what_a_process_prints_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = "import json; print('hello'); print(json.dumps({'step': 1.5}))"
     (tmp_path / "turn.py").write_text(code)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", str(tmp_path))
-        assert turns.in_a_process("turn") == {"step": 1.5}
+    (tmp_path / "failing.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.setitem(turns.ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    assert turns.in_a_process("turn") == {"step": 1.5}
+    assert re.fullmatch(r" *\d+\.\d min  turn\n", capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="3"):
+        turns.in_a_process("failing")
+
+
+SHOW = "import json, os; print(json.dumps({name: os.environ.get(name) for name in %s}))"
+
+
+def test_the_notebook_has_the_kernels_that_torch_chooses(tmp_path: Path) -> None:
+    """Though `charlm` is imported where the turns are started from."""
+    names = ["ATEN_CPU_CAPABILITY", "MKL_CBWR", "OPENBLAS_NUM_THREADS"]
+    (tmp_path / "show.py").write_text(SHOW % names)
+    code = "import benchmarks.run; from benchmarks import turns; print(turns.in_a_process('show'))"
+    unset = {**dict.fromkeys(names, "as it was"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    ran = Project(tmp_path).run(sys.executable, "-c", code, **unset)
+    assert ran.text.splitlines()[-1] == str(dict.fromkeys(names, "as it was"))
 
 
 def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +76,10 @@ def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.M
     assert multiplications(WaveNet(**sizes)) == 3 * 256 * (tree + 128 * 46)
 
 
-def test_the_results_say_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that `run.main` will write, which measures nothing here."""
+
     def turn(module: str, *arguments: str) -> Figures:
         notebook = "notebook" in arguments
         if module == "benchmarks.steps":
@@ -70,15 +92,83 @@ def test_the_results_say_what_was_measured(
         monkeypatch.setattr(module, "in_a_process", turn)
     monkeypatch.setattr(whole, "notebook", lambda epochs: {"seconds": 100.0})
     monkeypatch.setattr(whole, "pipeline", lambda command, epochs: {"seconds": 40.0})
+    monkeypatch.setattr(sampling, "CHECKPOINTS", tmp_path)
+    for model in sampling.MODELS:
+        (tmp_path / f"{model}.safetensors").touch()
     monkeypatch.setattr(run, "RESULTS", tmp_path / "RESULTS.md")
     monkeypatch.setattr("sys.argv", ["run", "--pairs", "2"])
+    return tmp_path / "RESULTS.md"
+
+
+def test_the_results_say_what_was_measured(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run.main()
-    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    text = results.read_text(encoding="utf-8")
     assert "| fcn | 4.00 | 1.60 | 2.50 | 2.50 | 0.80 | 50% |" in text
     assert "| wavenet | 1,000 | 90,000 | 90 | 11 | 400 |" in text
     assert "| `dvc repro` | 100 | 40 | 40% |" in text
-    assert "torch" in text.split("##")[0]
-    assert capsys.readouterr().out.count("## ") == 3
+    said = capsys.readouterr()
+    for part in text.split("\n## ")[1:]:
+        assert part.strip() in said.out, "told as soon as it is known"
+    assert "The whole (3 of 3)\n" in said.err
+    assert "make repro, turn 2 of 2\n" in said.err
+
+
+def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alone(
+    results: Path,
+) -> None:
+    run.main()
+    text = results.read_text(encoding="utf-8")
+    (machine,) = re.findall(r"^Measured on: .*", text, flags=re.MULTILINE)
+    assert re.search(
+        r"\d cores, \d+ GB of memory; .*Python 3\..*torch 2\..*NumPy 2\..*DVC 3\.", machine
+    )
+    commands = re.findall(r"^This table alone: `python -m (.*)`$", text, flags=re.MULTILINE)
+    assert commands == [
+        "benchmarks.steps --pairs 2",
+        "benchmarks.sampling --pairs 2",
+        "benchmarks.whole --pairs 2 --epochs 10",
+    ]
+    assert not re.search(r"\d{4}-\d\d|\d\d:\d\d", text), "no date and no time"
+
+
+def test_the_results_are_written_whole_or_not_at_all(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(epochs: int) -> Figures:
+        raise KeyboardInterrupt
+
+    run.main()
+    before = results.read_bytes()
+    monkeypatch.setattr(whole, "notebook", interrupted)
+    with pytest.raises(SystemExit, match=r"interrupted; RESULTS\.md stays as it was"):
+        run.main()
+    assert results.read_bytes() == before
+
+
+def test_what_sampling_needs_is_asked_for_before_anything_is_measured(results: Path) -> None:
+    (results.parent / "wavenet.safetensors").unlink()
+    with pytest.raises(SystemExit, match=r"wavenet\.safetensors does not exist; make it with"):
+        run.main()
+
+
+def test_the_readme_is_given_what_was_measured_last(results: Path, tmp_path: Path) -> None:
+    run.main()
+    (tmp_path / "benchmarks").mkdir()
+    results.rename(tmp_path / "benchmarks/RESULTS.md")
+    table, machine = "| an old |\n|---|\n| table |\n", "Measured on: a slow machine\n"
+    text = (
+        f"# Title\n\n{table}\n<!-- from benchmarks/RESULTS.md, and so on -->\n\n{machine}\n"
+        f"A step:\n\n{table}\nNames:\n\n{table}\nAll:\n\n{table}\n"
+        f"<!-- from benchmarks/NONE.md -->\n{table}\n## Next\n\n{table}"
+    )
+    told = readme.refreshed(text, tmp_path)
+    assert told.count(table) == 3, "above, from a file that there is not, and below"
+    assert "| fcn | 4.00 |" in told.split("A step:")[1].split("Names:")[0]
+    assert "| fcn | 1,000 |" in told.split("Names:")[1].split("All:")[0]
+    assert machine not in told
+    assert readme.refreshed(told, tmp_path) == told
 
 
 def test_a_turn_of_sampling_prints_its_figures(

@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import grow
 from tests.conftest import ROOT, Project
@@ -25,23 +27,45 @@ def test_names_are_invented_until_there_are_enough(template: Project, tmp_path: 
     assert (len(names.names), names.duplicates) == (500, 0)
 
 
-def test_figures_are_told_in_a_table_and_drawn(tmp_path: Path) -> None:
+def rows() -> list[dict[str, float]]:
     seconds = {f"{step}_seconds": 2.0 for step in grow.STEPS}
-    row = {"names": 500, "windows": 4000, **seconds, "split_mb": 250.0}
-    rows = [row, {**row, "names": 1000}]
-    text = grow.table(rows)
-    assert "| names | windows |" in text
-    assert "| 1,000 | 4,000 | 2.0 |" in text
-    grow.draw(rows, tmp_path / "growth.png")
-    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    row = {"names": 500, "windows": 4000, **seconds, "split_mb": 1250.4, "epoch_mb": 250.0}
+    return [row, {**row, "names": 1000, "epoch_seconds": 4000.0, "split_mb": 90.04}]
+
+
+def test_figures_are_told_in_a_table_with_their_units() -> None:
+    header, _, first, second = grow.table(rows()).splitlines()
+    assert header == (
+        "| names | windows | `build_dataset`, s | `split`, s | its memory, MB "
+        "| an epoch, s | its memory, MB |"
+    )
+    assert first == "| 500 | 4,000 | 2.0 | 2.0 | 1,250 | 2.0 | 250 |"
+    assert second == "| 1,000 | 4,000 | 2.0 | 2.0 | 90.0 | 4,000 | 250 |"
+
+
+def test_figures_are_written_for_the_readme_and_drawn(tmp_path: Path) -> None:
+    grow.write(rows(), tmp_path)
+    text = (tmp_path / "GROWTH.md").read_text(encoding="utf-8")
+    assert grow.table(rows()) in text
+    assert "Measured on: " in text
+    assert "Peak memory\nis the largest resident set" in text
+    assert "python" not in text, "its usage is left out"
+    assert "](growth.png)" in text
+    picture = np.asarray(Image.open(tmp_path / "growth.png").convert("RGB"))
+    assert picture.shape[1] > 1000
+    assert (picture.reshape(-1, 3) == 255).all(axis=1).mean() > 0.8, "light, with room"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["GROWTH.md", "growth.png"]
 
 
 @pytest.mark.slow
 def test_an_epoch_is_measured_by_some_of_its_batches(template: Project, tmp_path: Path) -> None:
     checkpoint = template.path / "data/checkpoints/fcn.safetensors"
-    command = [sys.executable, "-m", "benchmarks.grow", "--sizes", "20000", "--batches", "200"]
-    command += ["--checkpoint", str(checkpoint), "--picture", str(tmp_path / "growth.png")]
-    ran = Project(ROOT).run(*command)
+    command = [sys.executable, "-m", "benchmarks.grow", "--batches", "200", "--into", str(tmp_path)]
+    command += ["--checkpoint", str(checkpoint), "--sizes"]
+    ran = Project(ROOT).run(*command, "20000")
     assert "| 20,000 |" in ran.text
-    assert "epoch seconds" in ran.text
+    assert "an epoch, s" in ran.text
     assert (tmp_path / "growth.png").exists()
+    assert "| 20,000 |" in (tmp_path / "GROWTH.md").read_text(encoding="utf-8")
+    ran = Project(ROOT).run(*command, "1000", code=1)
+    assert "batches; measure a longer list, or no epoch: --batches 0" in ran.text

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readme import QUOTED, SOURCED
 from charlm.params import load_params
 from tests.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASURED = ["benchmarks/RESULTS.md", "benchmarks/GROWTH.md"]
 
 
 def test_the_table_of_results_is_that_of_the_committed_run() -> None:
@@ -31,6 +33,52 @@ def test_the_table_of_results_is_that_of_the_committed_run() -> None:
             f"| {m['parameters']:,} |"
         )
         assert row in README
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def parted(readme: str, measured: dict[str, str]) -> list[str]:
+    """What the section on speed has otherwise than the files that were measured, by path."""
+    (section,) = re.findall(
+        r"^## How fast it is\n.*?(?=^## )", readme, flags=re.MULTILINE | re.DOTALL
+    )
+    quoted = {part[1]: QUOTED.findall(part[0]) for part in SOURCED.finditer(section)}
+    faults = []
+    for path, text in measured.items():
+        expected = QUOTED.findall(text)
+        assert any(line.startswith("|") for line in expected), path
+        if quoted.get(path) != expected:
+            faults.append(f"not the tables of {path}; put them in: python -m benchmarks.readme")
+    known = numbers("".join(measured.values()))
+    return faults + [f"{n} stands in no such file" for n in sorted(numbers(section) - known)]
+
+
+def test_every_figure_of_speed_is_one_that_was_measured() -> None:
+    paths = [path for path in MEASURED if (ROOT / path).exists()]
+    if not paths:
+        pytest.skip("nothing has been measured yet")
+    assert parted(README, {p: (ROOT / p).read_text(encoding="utf-8") for p in paths}) == []
+
+
+def test_a_figure_of_speed_that_was_not_measured_is_found() -> None:
+    table = "| | ms |\n|---|---|\n| net | 1.25 |\n| tree | 2.50 |\n"
+    measured = {"benchmarks/RESULTS.md": f"# R\n\nMeasured on: 2 cores\n\nIt.\n\n{table}"}
+    section = "## How fast it is\n\nIt is fast.\n\n"
+    comment = "<!-- from benchmarks/RESULTS.md, and more -->\n"
+    whole = f"{section}{comment}Measured on: 2 cores\nSo:\n\n{table}\n## Next\n\n99\n"
+    assert parted(whole, measured) == []
+    for old, new, faults in (
+        ("1.25", "1.52", 2),
+        ("| tree | 2.50 |\n", "", 1),
+        ("| ms |", "| s |", 1),
+        ("2 cores", "4 cores", 2),
+        ("is fast", "is 3 times as fast", 1),
+        (comment, "", 1),
+        (whole, f"{section}## Next\n", 1),
+    ):
+        assert len(parted(whole.replace(old, new, 1), measured)) == faults, (old, new)
 
 
 def test_the_files_that_it_names_exist() -> None:

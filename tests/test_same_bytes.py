@@ -1,8 +1,14 @@
 """The same bytes: in another environment, with more threads, and in a clone from nothing."""
 
+import os
+import re
+import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import stages.verify
@@ -10,7 +16,9 @@ from charlm import KERNELS
 from charlm.errors import InputError
 from charlm.files import write_json
 from stages.verify import ENVIRONMENT, apart, excuses, first_difference
-from tests.conftest import STAGES, Project
+from tests.conftest import STAGES, Project, start
+
+VERIFY = (sys.executable, "-m", "stages.verify")
 
 HOSTILE = {
     **dict.fromkeys(KERNELS, ""),
@@ -63,9 +71,16 @@ def test_two_threads_in_a_hostile_environment_give_the_same_bytes(
 
 def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Project) -> None:
     before = project.outputs()
+    # Were it used in the clone too, the runs that it knows would be taken from there.
+    project.dvc("config", "cache.dir", str(project.path / ".dvc/cache"))
+    project.commit("A cache that all clones share")
     (project.path / "notes.txt").write_text("not committed")
-    ran = project.run(sys.executable, "-m", "stages.verify")
-    assert ran.stages == STAGES
+    ran = project.run(*VERIFY)
+    # The trainings run side by side, each line after the name, where there are two cores.
+    started = re.findall(r"^(?:\w+ +\| )?Running stage '(\w+)'", ran.text, flags=re.MULTILINE)
+    assert sorted(started) == sorted(STAGES)
+    assert "is cached" not in ran.text
+    assert "git add" not in ran.text
     assert "not committed, and so left out: notes.txt" in ran.text
     report = ran.text[ran.text.index("Every output of dvc.lock") :]
     assert "differs" not in report
@@ -75,6 +90,50 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Pro
     assert "This machine: python 3." in report
     assert "All 16 outputs have the committed bytes." in report
     assert project.outputs() == before
+
+
+def test_where_the_pipeline_does_not_run_through_verify_says_so(project: Project) -> None:
+    project.set(lr="-1")
+    project.commit("A rate that is refused")
+    ran = project.run(*VERIFY, code=1)
+    why, told = ran.text.splitlines()
+    assert re.match(r"error: params\.yaml, line \d+: lr is -1; ", why)
+    assert told == "error: the pipeline does not run through in a clone, as said above"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda process: os.killpg(process.pid, signal.SIGINT), id="ctrl-c"),
+        pytest.param(
+            lambda process: process.terminate(), id="a request to end", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_verify_leaves_nothing_behind_when_it_is_interrupted(
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[["subprocess.Popen[str]"], None],
+) -> None:
+    project.set(epochs="5000")
+    project.commit("A run that does not end meanwhile")
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.setenv("TMPDIR", str(aside))
+    process = start(project, *VERIFY)
+    said = iter(process.stdout or ())
+    for line in said:
+        if ", epoch 1/" in line:
+            break
+    within = psutil.Process(process.pid).children(recursive=True)
+    assert within
+    end(process)
+    *_, last = said
+    assert process.wait(timeout=60) == 130
+    assert last == "interrupted; nothing is left of it, and the same command begins anew\n"
+    assert list(aside.glob("verify-*")) == []
+    assert [p for p in within if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
 @pytest.fixture
@@ -157,6 +216,7 @@ def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project)
     other = "plots/losses.png"
     assert told("plots/fcn_loss.png").startswith("pixel (")
     assert " x " in told("plots/embeddings.png")
+    assert first_difference(other, b"", None) == "no stage of dvc.yaml makes it"
     assert first_difference(other, None, b"") == (
         "what was committed is not at hand; dvc pull brings it, where there is a remote"
     )
