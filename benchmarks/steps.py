@@ -4,15 +4,20 @@ Each turn is a process that trains one model for an epoch, validation included, 
 does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside
 them, in the same processes as the pipeline's, the floor: the matrix products of a step of 256
 different contexts alone, by the same library in as many threads. (The pipeline multiplies fewer,
-see `charlm/sharing.py`.)
+see `charlm/sharing.py`, so that its share of a step may be over 100%.) Where there is a GPU,
+`--device cuda --batch-size 4096` moves both there, and `--profile fcn` shows where the time goes.
 
     python -m benchmarks.steps --pairs 5
 """
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -20,7 +25,10 @@ from typing import TYPE_CHECKING
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from charlm.models.base import LanguageModel
+    from charlm.training import Trainer
 
 NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
@@ -28,22 +36,37 @@ WARM_UP = 50
 REPETITIONS = 200
 
 
-def notebook(model_name: str) -> Figures:
+@dataclass(frozen=True)
+class Setting:
+    """Where it is measured, and how large a batch is."""
+
+    device: str = "cpu"
+    batch_size: int = 256
+
+
+DEFAULT = Setting()
+
+
+def notebook(model_name: str, setting: Setting = DEFAULT) -> Figures:
     """Milliseconds a step of the notebook loop, with validation and without."""
     import torch
 
     from benchmarks import notebook_loop
 
+    device = torch.device(setting.device)
     contexts, targets, characters = notebook_loop.read_windows(NAMES)
-    train, val, _ = notebook_loop.loaders(contexts, targets)
-    model = notebook_loop.MODELS[model_name](len(characters) + 1)
+    train, val, _ = notebook_loop.loaders(contexts, targets, setting.batch_size)
+    model = notebook_loop.MODELS[model_name](len(characters) + 1).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=notebook_loop.LR)
-    warm_up = zip(train, range(WARM_UP), strict=False)
-    notebook_loop.train_epoch(model, (batch for batch, _ in warm_up), optimizer)
+
+    def there(batches: "Iterable[list[Tensor]]") -> "Iterator[list[Tensor]]":
+        return ([tensor.to(device) for tensor in batch] for batch in batches)
+
+    notebook_loop.train_epoch(model, there(islice(train, WARM_UP)), optimizer)
     began = time.perf_counter()
-    notebook_loop.train_epoch(model, train, optimizer)
+    notebook_loop.train_epoch(model, there(train), optimizer)  # it waits for the device itself
     trained = time.perf_counter()
-    notebook_loop.mean_loss(model, val)
+    notebook_loop.mean_loss(model, there(val))
     ended = time.perf_counter()
     return {
         "step": 1e3 * (trained - began) / len(train),
@@ -51,32 +74,73 @@ def notebook(model_name: str) -> Figures:
     }
 
 
-def pipeline(model_name: str) -> Figures:
+def pipeline(model_name: str, setting: Setting = DEFAULT) -> Figures:
     """The same of the pipeline's Trainer with the default parameters."""
-    from benchmarks.trainer import trainer_of
-    from charlm.corpus import Corpus
-    from charlm.params import load_params
-    from charlm.splits import split_windows
-
-    params = load_params()
-    corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
-    windows = split_windows(corpus, "window", 0.8, 0.1, seed=1).windows(corpus)
-    trainer = trainer_of(model_name, params, corpus, windows)
+    trainer = new_trainer(model_name, setting)
     next(trainer.run(1))
     times = []
 
-    def on_batches(count: int) -> None:
+    def on_batches(_: int) -> None:
+        if trainer.batches_done == trainer.batches_per_epoch:
+            wait_for(setting.device)
         times.append(time.perf_counter())
 
     began = time.perf_counter()
     for _ in trainer.run(2, on_batches):
         pass
     ended = time.perf_counter()
-    return {
+    figures = {
         "step": 1e3 * (times[-1] - began) / trainer.batches_per_epoch,
         "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
-        "products": 1e3 * products(trainer.model, params.batch_size, params.block_size),
     }
+    if setting.device == "cpu":
+        block_size = trainer.model.block_size
+        figures["products"] = 1e3 * products(trainer.model, setting.batch_size, block_size)
+    return figures
+
+
+def new_trainer(model_name: str, setting: Setting) -> "Trainer":
+    from benchmarks.trainer import trainer_of
+    from charlm.corpus import Corpus
+    from charlm.params import load_params
+    from charlm.splits import split_windows
+
+    params = load_params().model_copy(update={"batch_size": setting.batch_size})
+    corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
+    windows = split_windows(corpus, "window", 0.8, 0.1, seed=1).windows(corpus)
+    return trainer_of(model_name, params, corpus, windows, setting.device)
+
+
+def cuda_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def wait_for(device: str) -> None:
+    """Until the device has done what it was told."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def profile(model_name: str, setting: Setting) -> str:
+    """Where the time of an epoch goes, by torch's profiler: the operations that take most."""
+    import torch
+
+    trainer = new_trainer(model_name, setting)
+    next(trainer.run(1))
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if setting.device == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        next(trainer.run(2))
+        wait_for(setting.device)
+    order = f"self_{setting.device}_time_total"
+    averages = profiler.key_averages()
+    text: str = averages.table(sort_by=order, row_limit=20, max_name_column_width=60)
+    return text
 
 
 def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
@@ -106,50 +170,49 @@ def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
     return median(times)
 
 
-def table(count: int) -> str:
+def table(count: int, setting: Setting = DEFAULT) -> str:
     """A row a model."""
-    header = [
-        "",
-        "notebook, ms a step",
-        "pipeline, ms a step",
-        "times as fast",
-        "validation included",
-        "products alone, ms",
-        "their share of a step",
-    ]
-    turn = partial(in_a_process, "benchmarks.steps", "--turn")
+    header = ["", "notebook, ms a step", "pipeline, ms a step", "times as fast"]
+    header += ["validation included"]
+    if setting.device == "cpu":
+        header += ["products alone, ms", "their share of a step"]
+    where = ("--device", setting.device, "--batch-size", str(setting.batch_size))
+    turn = partial(in_a_process, "benchmarks.steps", *where, "--turn")
     rows = []
     for model in MODELS:
-        taken = pairs(
-            count,
-            lambda model=model: turn("notebook", model),
-            lambda model=model: turn("pipeline", model),
-        )
-        floor = median(ours["products"] / ours["step"] for _, ours in taken)
-        rows.append(
-            [
-                model,
-                f"{median_of(taken, 0, 'step'):.2f}",
-                f"{median_of(taken, 1, 'step'):.2f}",
-                f"{median_ratio(taken, 'step'):.2f}",
-                f"{median_ratio(taken, 'with validation'):.2f}",
-                f"{median_of(taken, 1, 'products'):.2f}",
-                f"{100 * floor:.0f}%",
-            ]
-        )
+        taken = pairs(count, partial(turn, "notebook", model), partial(turn, "pipeline", model))
+        row = [
+            model,
+            f"{median_of(taken, 0, 'step'):.2f}",
+            f"{median_of(taken, 1, 'step'):.2f}",
+            f"{median_ratio(taken, 'step'):.2f}",
+            f"{median_ratio(taken, 'with validation'):.2f}",
+        ]
+        if setting.device == "cpu":
+            floor = median(ours["products"] / ours["step"] for _, ours in taken)
+            row += [f"{median_of(taken, 1, 'products'):.2f}", f"{100 * floor:.0f}%"]
+        rows.append(row)
     return markdown(header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
+    parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
+    parser.add_argument("--profile", choices=MODELS, help="show where the time goes instead")
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    setting = Setting(arguments.device, arguments.batch_size)
+    if setting.device == "cuda" and not cuda_is_there():
+        sys.exit("error: torch finds no CUDA device on this machine; leave out --device cuda")
     if arguments.turn:
         who, model = arguments.turn
-        print(json.dumps({"notebook": notebook, "pipeline": pipeline}[who](model)))
+        print(json.dumps({"notebook": notebook, "pipeline": pipeline}[who](model, setting)))
+    elif arguments.profile:
+        print(profile(arguments.profile, setting))
     else:
-        print(table(arguments.pairs))
+        print(table(arguments.pairs, setting))
 
 
 if __name__ == "__main__":

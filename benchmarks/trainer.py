@@ -12,18 +12,22 @@ from charlm.training import Trainer
 
 
 def trainer_of(
-    name: str, params: Params, corpus: Corpus, windows: Mapping[Part, Windows]
+    name: str,
+    params: Params,
+    corpus: Corpus,
+    windows: Mapping[Part, Windows],
+    device: str = "cpu",
 ) -> Trainer:
-    """A Trainer of a new model, on the CPU, with the parameters of its section."""
+    """A Trainer of a new model with the parameters of its section."""
     settings = params.model(name)
-    set_up("cpu", params.threads)
+    chosen = set_up(device, params.threads)
     model = {"fcn": FCN, "wavenet": WaveNet}[name](
         vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **settings.hyperparameters
     )
     return Trainer(
-        model,
-        windows[Part.TRAIN],
-        windows[Part.VAL],
+        model.to(chosen),
+        windows[Part.TRAIN].to(chosen),
+        windows[Part.VAL].to(chosen),
         lr=settings.lr,
         batch_size=params.batch_size,
         seed=params.seed,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from charlm.sharing import Join, TableJoin
+from charlm.sharing import Join, PlainJoin, TableJoin
 
 
 class Linear(nn.Linear):
@@ -40,7 +40,10 @@ class JoinedTanh(nn.Linear):
 
     def forward(self, x: Tensor, join: Join) -> Tensor:  # type: ignore[override]
         if not isinstance(join, TableJoin) or not for_numpy(x):
-            return torch.tanh(super().forward(F.embedding(join.rows, x).flatten(start_dim=1)))
+            joined = (
+                x if isinstance(join, PlainJoin) and join.in_order else F.embedding(join.rows, x)
+            )  # (U, K, C)
+            return torch.tanh(super().forward(joined.reshape(-1, self.in_features)))
         y: Tensor = _JoinedTanh.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
         return y
 

@@ -38,9 +38,15 @@ class Join(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PlainJoin:
-    """Neighbours as they are."""
+    """Neighbours as they are.
+
+    Attributes:
+        rows: (U, K) the rows of x.
+        in_order: whether they are 0, 1, 2, ... up to the last of x.
+    """
 
     rows: Tensor
+    in_order: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +108,10 @@ def share(contexts: Tensor, arities: Sequence[int], bound: int) -> Shared:
 
 def _unshared(contexts: Tensor, arities: Sequence[int]) -> Shared:
     """The tree of contexts (N, T) with all of them kept apart."""
-    joins = []
+    joins: list[PlainJoin] = []
     nodes = contexts
     for arity in arities:
-        joins.append(PlainJoin(nodes.reshape(-1, arity)))
+        joins.append(PlainJoin(nodes.reshape(-1, arity), in_order=bool(joins)))
         nodes = torch.arange(len(joins[-1].rows), device=contexts.device)
     return Shared(joins, nodes.flatten())
 

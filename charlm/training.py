@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm.capture import Captured
 from charlm.corpus import Windows
 from charlm.distributed import Group
 from charlm.errors import InputError
@@ -24,6 +25,9 @@ REPORT_EVERY = 100
 
 AT_ONCE = 64
 """Batches cut out of the stream at a time, which costs little more than one."""
+
+AT_ONCE_ON_GPU = 1 << 22
+"""Windows cut out at a time there, of about 80 bytes each."""
 
 ALONE = Group()
 
@@ -87,6 +91,8 @@ class Trainer:
         self._gradients: Callable[[Tensor, Tensor, float], Tensor] = (
             TreeGradients(model) if alone and model.layers() else self._backward
         )
+        on_gpu = model.embedding.weight.device.type == "cuda"
+        self._update = Captured(self._take_step) if on_gpu and group.size == 1 else self._take_step
         # Of this process's share their losses in sum, read now and then only: reading waits
         # for the device.
         self._total = torch.zeros((), device=train.starts.device)
@@ -127,15 +133,19 @@ class Trainer:
         order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
         for contexts, targets, count in self._batches(order):
-            # The mean over the processes is then the gradient of the batch's mean loss.
-            self._total += self._gradients(contexts, targets, self.group.size / count)
-            self._step(self.optimizer)
+            self._update(contexts, targets, count)
             self.batches_done += 1
             done = self.batches_done
             if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
                 if self._total.device.type == "cpu":  # a GPU would be waited for
                     self._refuse_unless_finite(number, self._total_of_all().item())
                 on_batches((done - 1) % REPORT_EVERY + 1)
+
+    def _take_step(self, contexts: Tensor, targets: Tensor, count: int) -> None:
+        """A step of the optimizer by this process's share of a batch of `count` windows."""
+        # The mean over the processes is then the gradient of the batch's mean loss.
+        self._total += self._gradients(contexts, targets, self.group.size / count)
+        self._step(self.optimizer)
 
     def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
         """The losses in sum, and the gradients where each of the losses counts `of_each`."""
@@ -153,8 +163,8 @@ class Trainer:
         targets all processes together have.
         """
         size, device = self.batch_size, self._total.device
-        # A GPU works the order out for the whole epoch, since it is waited for each time.
-        at_once = AT_ONCE * size if device.type == "cpu" else len(self.train)
+        # A GPU works out as much of the order as its memory has room for: it is waited for then.
+        at_once = size * (AT_ONCE if device.type == "cpu" else max(1, AT_ONCE_ON_GPU // size))
         for start in range(self.batches_done * size, len(self.train), at_once):
             end = min(start + at_once, len(self.train))
             every = self.train.batch(order(torch.arange(start, end, device=device)))
