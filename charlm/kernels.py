@@ -5,7 +5,9 @@ arithmetic takes, and each reads and writes memory again. A loop here does what 
 several of them. Written out so that LLVM can do eight numbers at a time, and without any
 leave to reorder sums: the same bytes on every processor, for any number of threads.
 
-Compiled when they are first called, and kept beside the bytecode in `__pycache__`.
+Compiled when they are first called, and kept beside the bytecode in `__pycache__`. (One array
+is copied into another by a loop, since Numba compiles texts for half a second where an assignment
+could have to tell of other shapes.)
 Measured gain: EXPERIMENTS.md, 2026-11-25.
 """
 
@@ -103,7 +105,8 @@ def number(rows: Integers) -> tuple[Integers, Integers]:
             u = table[at]
             if u < 0:
                 table[at] = u = U
-                distinct[U] = rows[m]
+                for k in range(K):
+                    distinct[U, k] = rows[m, k]
                 U += 1
                 break
             k = 0
@@ -165,7 +168,8 @@ def joined_tanh(
     (U, K), (R, C), H = places.shape, (len(entries), x.shape[1]), len(weight)
     rows, table = np.empty((R, C), dtype=np.float32), np.empty((R, H), dtype=np.float32)
     for r in range(R):
-        rows[r] = x[entries[r]]
+        for c in range(C):
+            rows[r, c] = x[entries[r], c]
     parts = np.empty((K, H, C), dtype=np.float32)
     for h in range(H):
         for k in range(K):
@@ -178,7 +182,8 @@ def joined_tanh(
     fours = K // 4 * 4
     for u in range(U):
         row = y[u]
-        row[:] = bias
+        for h in range(H):
+            row[h] = bias[h]
         for k in range(0, fours, 4):  # at a time: what is summed goes to and from memory less
             first, second = table[places[u, k]], table[places[u, k + 1]]
             third, fourth = table[places[u, k + 2]], table[places[u, k + 3]]
