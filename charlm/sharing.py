@@ -91,6 +91,8 @@ def share(contexts: Tensor, arities: Sequence[int], bound: int) -> Shared:
     Args:
         contexts: integers from 0 to `bound` - 1.
         arities: how many neighbours each level of the tree joins; T is their product.
+
+    Raises ValueError on a CPU where T is another.
     """
     if contexts.device.type != "cpu":
         return _unshared(contexts, arities)
@@ -101,9 +103,9 @@ def share(contexts: Tensor, arities: Sequence[int], bound: int) -> Shared:
     for arity in arities:
         rows, joined = kernels.number(nodes.reshape(-1, arity))
         joins.append(TableJoin(*kernels.in_table(rows, bound)))
-        nodes = joined.reshape(len(nodes), -1)
+        nodes = joined.reshape(len(nodes), nodes.shape[1] // arity)
         bound = len(rows)
-    return Shared(joins, torch.from_numpy(nodes.ravel()))
+    return Shared(joins, torch.from_numpy(nodes.reshape(len(nodes))))
 
 
 def _unshared(contexts: Tensor, arities: Sequence[int]) -> Shared:
