@@ -304,9 +304,12 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
 def summed_losses(logits: Floats, log_sums: Floats, place: Integers, targets: Any) -> float:
     """Cross-entropy of the targets (N,) given the rows `place` (N,) of logits (U, V), in sum.
 
-    Raises IndexError for a place or a target that there is not.
+    Raises IndexError for a place or a target that there is not, and ValueError where there are
+    not as many of the one as of the other.
     """
     (U, V), total = logits.shape, 0.0
+    if len(place) != len(targets):
+        raise ValueError("there are not as many targets as contexts")
     for i in range(len(place)):
         if place[i] < 0 or place[i] >= U or targets[i] < 0 or targets[i] >= V:
             raise IndexError("a target is not in the vocabulary")
