@@ -69,7 +69,7 @@ def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int
     contexts, targets = np.empty((N, T), dtype=np.int32), np.empty(N, dtype=np.int64)
     for n in range(N):
         start = starts[n]
-        if start < 0 or start + T >= len(stream):
+        if start < 0 or start >= len(stream) - T:
             raise IndexError("a window is not within the stream")
         for t in range(T):
             contexts[n, t] = stream[start + t]
