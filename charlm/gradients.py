@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from charlm import kernels
+from charlm.linear import as_torch
 from charlm.models.base import LanguageModel
 from charlm.sharing import TableJoin
 
@@ -34,6 +35,7 @@ class TreeGradients:
             for layer in (layers.embedding, *layers.levels, layers.output)
         ]
 
+    @as_torch
     def __call__(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
         """The loss of contexts (N, T) and targets (N,) in sum, in nats: a float64.
 

@@ -20,6 +20,9 @@ from torch.autograd.function import once_differentiable
 
 from charlm.sharing import Join, PlainJoin, TableJoin
 
+as_torch = np.errstate(all="ignore")
+"""Without NumPy's warnings: what is infinite is found in the loss."""
+
 
 class Linear(nn.Linear):
     """`nn.Linear`, multiplied by NumPy where the numbers are float32 on a CPU: y = x W^T + b."""
@@ -57,6 +60,7 @@ class _Affine(torch.autograd.Function):
     """y = x W^T + b, with x (..., in), W (out, in) and b (out,)."""
 
     @staticmethod
+    @as_torch
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         y = np.dot(x.detach().numpy(), weight.detach().numpy().T)
@@ -65,6 +69,7 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_torch
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
         grad_y = grad.numpy()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from charlm.corpus import Windows
-from charlm.linear import for_numpy
+from charlm.linear import as_torch, for_numpy
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
 
@@ -34,6 +34,7 @@ class _CrossEntropy(torch.autograd.Function):
     """-log softmax(logits) of the targets in sum, in a sixth of the time of torch's operations."""
 
     @staticmethod
+    @as_torch
     def forward(ctx: Any, logits: Tensor, place: Tensor, targets: Tensor) -> Tensor:
         from charlm import kernels
 
