@@ -28,7 +28,7 @@ def in_checkout(path: Any) -> str | None:
     """A path relative to the checkout, or None for one elsewhere."""
     if isinstance(path, int) or path is None:
         return None
-    whole = str(Path.cwd() / os.fsdecode(path))
+    whole = os.path.normpath(Path.cwd() / os.fsdecode(path))
     return os.path.relpath(whole, HERE) if whole.startswith(HERE + os.sep) else None
 
 

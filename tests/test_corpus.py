@@ -1,5 +1,6 @@
 """Names, tokens and windows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,11 +172,26 @@ def test_batch_picks_windows_by_index_or_slice() -> None:
     windows = small_corpus().windows()
     contexts, targets = windows.batch(slice(None))
     index = torch.tensor([5, 0, 5, 17])
-    for picked, expected in [(index, index), (slice(3, 9), torch.arange(3, 9))]:
+    for picked, expected in [
+        (index, index),
+        (index.int(), index),
+        (index[:0], index[:0]),
+        (slice(3, 9), torch.arange(3, 9)),
+        (slice(3, 9, 2), torch.arange(3, 9, 2)),
+    ]:
         some_contexts, some_targets = windows.batch(picked)
-        assert some_contexts.dtype == some_targets.dtype == torch.int64
+        assert (some_contexts.dtype, some_targets.dtype) == (torch.int32, torch.int64)
         assert torch.equal(some_contexts, contexts[expected])
         assert torch.equal(some_targets, targets[expected])
+
+
+def test_a_window_that_is_not_within_the_stream_is_refused() -> None:
+    windows = small_corpus().windows()
+    beyond = len(windows.stream) - windows.block_size
+    for start in (-1, beyond, 2**31 - 1):
+        starts = torch.tensor([0, start], dtype=torch.int32)
+        with pytest.raises(IndexError, match="a window is not within the stream"):
+            replace(windows, starts=starts).batch(slice(None))
 
 
 def test_targets_and_previous_tokens_are_those_of_the_windows() -> None:

@@ -115,7 +115,7 @@ def test_the_logits_of_a_shared_batch_are_those_of_its_different_contexts(
 ) -> None:
     model = build(architecture)
     contexts = contexts_of(model, count=3)
-    (shared,) = model.share(contexts[None, [0, 1, 0, 2, 1]])
+    shared = model.share(contexts[[0, 1, 0, 2, 1]])
     logits = model(shared)
     assert logits.shape == (3, 46)
     torch.testing.assert_close(logits[shared.place], model(contexts)[[0, 1, 0, 2, 1]])

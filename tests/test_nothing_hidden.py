@@ -29,8 +29,10 @@ def record(project: Project, stage: str) -> Record:
     target = project.path.parent / "record.json"
     command = [sys.executable, "-B", "-m", "tests.record", stage, str(target)]
     with files_opened(project.path) as opened:
-        # Where bytecode is at hand, Python does not open the module that it comes from.
-        project.run(*command, PYTHONPYCACHEPREFIX=str(project.path.parent / "no bytecode"))
+        # Where bytecode is at hand, Python does not open the module that it comes from; and what
+        # Numba compiles is kept beside it.
+        aside = str(project.path.parent / "no bytecode")
+        project.run(*command, PYTHONPYCACHEPREFIX=aside, NUMBA_CACHE_DIR=aside)
     recorded: Record = json.loads(target.read_text(encoding="utf-8"))
     if sys.platform == "linux":
         unseen = opened - set(recorded["read"]) - set(recorded["written"])
