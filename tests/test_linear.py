@@ -1,13 +1,16 @@
-"""The linear layer that multiplies by NumPy, against torch's."""
+"""The linear layers that NumPy and compiled loops multiply, against torch's."""
 
 import platform
+import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.linear import Linear
+from charlm.linear import JoinedTanh, Linear
+from charlm.sharing import Join, PlainJoin, TableJoin, share
 from tests.helpers import few, run_python
 
 
@@ -71,6 +74,67 @@ def test_it_counts_and_is_saved_as_torchs_layer() -> None:
     ours, theirs = both(3, 2)
     assert isinstance(ours, torch.nn.Linear)
     assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+def test_what_is_too_large_is_infinite_without_a_warning() -> None:
+    """Training finds it in the loss, and says so in one line."""
+    ours, theirs = both(3, 2)
+    for layer in (ours, theirs):
+        layer.weight.data.fill_(3e38)
+        layer.bias.data.fill_(-torch.inf)
+    x = torch.full((4, 3), 9.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(ours(x), theirs(x), equal_nan=True)
+        (ours(x) * 3e38).sum().backward()
+        (theirs(x) * 3e38).sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, equal_nan=True)
+
+
+@few
+@given(
+    st.integers(0, 9), st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99)
+)
+def test_joined_outputs_and_gradients_are_those_of_torch(
+    count: int, arity: int, inner: int, outer: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = JoinedTanh(arity * inner, outer)
+    assert [*layer.state_dict()] == [*torch.nn.Linear(arity * inner, outer).state_dict()]
+    contexts = torch.randint(5, (count, arity), dtype=torch.int32)
+    x = torch.randn(7, inner)
+    shared = share(contexts, [arity], 7)
+    (join,) = shared.joins
+    assert isinstance(join, TableJoin)
+
+    def result(join: Join, place: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
+        given_x = x.to(dtype, copy=True).requires_grad_()
+        y = layer.to(dtype)(given_x, join)[place]
+        layer.zero_grad()
+        (y * torch.arange(y.numel()).view_as(y).cos()).sum().backward()
+        return [y, given_x.grad, layer.weight.grad, layer.bias.grad]
+
+    ours = result(join, shared.place, torch.float32)
+    for plain in (
+        result(PlainJoin(contexts), torch.arange(count), torch.float32),
+        result(join, shared.place, torch.float64),
+    ):
+        for one, other in zip(ours, plain, strict=True):
+            torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_joined_weights_and_inputs_of_any_stride_are_taken() -> None:
+    layer = JoinedTanh(6, 4)
+    shared = share(torch.randint(5, (9, 2)), [2], 5)
+    (join,) = shared.joins
+    x = torch.randn(3, 5).t()
+    layer.weight.data = layer.weight.data.t().contiguous().t()
+    expected = torch.tanh(F.linear(x[join.rows].flatten(start_dim=1), layer.weight, layer.bias))
+    y = layer(x, join)
+    torch.testing.assert_close(y, expected)
+    y.sum().backward()  # whose gradient is one number, seen many times
+    assert layer.bias.grad is not None
+    torch.testing.assert_close(layer.bias.grad, (1 - expected**2).sum(0))
 
 
 PRODUCT = """
