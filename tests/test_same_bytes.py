@@ -33,6 +33,12 @@ HOSTILE = {
     "OPENBLAS_CORETYPE": "Prescott",
     **dict.fromkeys(["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"], "3"),
     "NPY_ENABLE_CPU_FEATURES": "X86_V3",
+    "NUMBA_CPU_NAME": "generic",
+    "NUMBA_CPU_FEATURES": "-avx,-avx2",
+    "NUMBA_ENABLE_AVX": "0",
+    "NUMBA_OPT": "0",
+    "NUMBA_LOOP_VECTORIZE": "0",
+    "NUMBA_DISABLE_JIT": "1",
     "CUBLAS_WORKSPACE_CONFIG": ":16:8",
     "PYTHONHASHSEED": "7",
     "PYTHONIOENCODING": "ascii",  # which has no letter for half of the names that are printed

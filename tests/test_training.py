@@ -1,6 +1,7 @@
 """Training, against a plain loop and against itself."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -209,6 +210,16 @@ def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
     with refused("diverged in epoch 1", "lower the learning rate", shown):
         list(training.run(3))
     assert training.history == []
+
+
+@ARCHITECTURES
+def test_divergence_is_told_without_warnings_of_numpy(architecture: type[LanguageModel]) -> None:
+    """With so high a rate that a product overflows before the loss does."""
+    training = trainer(architecture, lr=2e38, batch_size=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with refused("diverged in epoch 1"):
+            list(training.run(1))
 
 
 def test_divergence_in_a_later_epoch_is_told_as_such() -> None:
