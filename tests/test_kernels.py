@@ -305,6 +305,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     signature = (numba.float32,) * 3
     assert FUSED.search(code(lambda a, b, c: a * b + c, nopython=True, fastmath={"contract"}))
     digest()
+    kernels._tanh_all(np.zeros(8, dtype=np.float32))  # a part of one that the cache may bring whole
     for kernel in (kernels._tanh_all, kernels.exponentials, kernels.joined_tanh_backward):
         (signature, *_) = kernel.signatures
         text = code(kernel.py_func, **kernel.targetoptions)
