@@ -84,7 +84,7 @@ def measure(pairs: int, epochs: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=10, help="of the whole pipeline's turns")
+    parser.add_argument("--epochs", type=int, default=50, help="of the whole pipeline's turns")
     arguments = parser.parse_args()
     for model in sampling.MODELS:  # before half an hour is spent on what comes first
         path = sampling.CHECKPOINTS / f"{model}.safetensors"

@@ -16,6 +16,7 @@ from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_
 
 MODELS = ("fcn", "wavenet")
 CHECKPOINTS = Path("data/checkpoints")
+WARM_UP = 100
 ONE_BY_ONE = 1000
 """Names that the notebook draws in a turn: its pace does not depend on how many they are."""
 
@@ -60,6 +61,7 @@ def pipeline(model: str, count: int) -> Figures:
     set_up("cpu", load_params().threads)
     loaded = checkpoint.load(CHECKPOINTS / f"{model}.safetensors")
     draws = generator(1, "benchmark")
+    sample_names(loaded.model, loaded.vocabulary, WARM_UP, generator=draws)
     began = time.perf_counter()
     sample_names(loaded.model, loaded.vocabulary, count, generator=draws)
     seconds = time.perf_counter() - began

@@ -11,6 +11,7 @@ could have to tell of other shapes.)
 Measured gain: EXPERIMENTS.md, 2026-11-25.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +29,14 @@ else:
     import numba
 
     # As C divides: with Python's check for zero no loop would do eight numbers at a time.
-    compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
     inlined = numba.njit(inline="always", error_model="numpy")
+
+    def compiled(function):
+        function = numba.njit(error_model="numpy", nogil=True)(function)
+        with suppress(RuntimeError):  # where no folder may be written to, nothing is kept
+            function.enable_caching()
+        return function
+
 
 ONE = np.float32(1)
 

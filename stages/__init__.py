@@ -122,6 +122,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=int(number), filename=str(path)):
             todo = WAY_OUT.get(number, "mend that")
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
+        case OSError(errno=int(number)) if number in WAY_OUT:  # a library's, which names no file
+            return f"error: {error.strerror}; {WAY_OUT[number]} and run the same command again", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; the same command takes it up again", 1
     # On a CPU, torch says so by a plain RuntimeError.

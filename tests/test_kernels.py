@@ -328,3 +328,19 @@ def test_what_the_environment_tells_numba_changes_no_byte(tmp_path: Path) -> Non
     )
     assert list(tmp_path.rglob("kernels.exponentials-*.nbc")), "compiled anew"
     assert printed == digest() + "\n"
+
+
+def test_where_no_folder_may_be_written_to_nothing_is_kept_and_all_works() -> None:
+    printed = run_python(
+        """
+import charlm, numba.core.dispatcher as dispatcher
+def enable_caching(self):
+    raise RuntimeError("no locator available")
+dispatcher.Dispatcher.enable_caching = enable_caching
+import numpy as np
+from charlm import kernels
+rows, numbers = kernels.number(np.array([[3, 1], [3, 1], [0, 2]], dtype=np.int32))
+print(rows.tolist(), numbers.tolist(), kernels.number.stats.cache_hits)
+"""
+    )
+    assert printed == "[[3, 1], [0, 2]] [0, 0, 1] Counter()\n"

@@ -97,6 +97,14 @@ def test_a_write_that_fails_names_the_file_and_what_to_do(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_library_that_cannot_write_and_names_no_file_gets_its_line_too() -> None:
+    assert stages.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == (
+        "error: No space left on device; free some space and run the same command again",
+        1,
+    )
+    assert stages.explain(OSError(errno.EIO, os.strerror(errno.EIO))) is None
+
+
 def lose_the_right_to_write_anywhere() -> None:
     """root may write to a folder that nobody may write to, but for this."""
     if os.geteuid() == 0:
