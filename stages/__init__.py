@@ -110,8 +110,17 @@ def _dropped() -> str:
     return f" (DVC's copy of {', '.join(dropped)} was damaged and is dropped)" if dropped else ""
 
 
+def _first(error: BaseException) -> BaseException:
+    """What an error was caused by."""
+    while error.__cause__:
+        error = error.__cause__
+    return error
+
+
 def explain(error: BaseException) -> tuple[str, int] | None:
     """The line that says what is wrong and what to do, and the exit code; None for a bug."""
+    if isinstance(error, SystemError) and isinstance(_first(error), KeyboardInterrupt):
+        error = KeyboardInterrupt()  # that came while compiled code was calling Python
     match error:
         case FileError():
             return f"error: {error}; make it anew with: dvc repro", 1

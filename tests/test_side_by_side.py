@@ -85,7 +85,8 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 130, text
         for stage in BOTH:
-            assert re.search(rf"^{stage} +\| interrupted; the same command", text, re.MULTILINE)
+            said = rf"^{stage} +\| interrupted; the same command"
+            assert re.search(said, text, re.MULTILINE), text
         assert text.endswith("\ninterrupted; the same command takes it up again\n")
         assert "Traceback" not in text
         assert processes_in(project) == []
