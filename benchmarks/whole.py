@@ -37,6 +37,8 @@ def pipeline(command: list[str], epochs: int) -> Figures:
         params = Path(folder) / "params.yaml"
         text = re.sub(r"(?m)^epochs: \d+", f"epochs: {epochs}", params.read_text(encoding="utf-8"))
         params.write_text(text, encoding="utf-8")
+        # Which would know the metrics and plots that git has brought along as up to date.
+        (Path(folder) / "dvc.lock").unlink()
         # Whatever the user's configuration says: a shared cache would know the turn before.
         config = Path(folder) / ".dvc/config.local"
         config.write_text("[cache]\n    dir = cache\n", encoding="utf-8")

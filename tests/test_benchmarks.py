@@ -128,7 +128,7 @@ def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alon
     assert commands == [
         "benchmarks.steps --pairs 2",
         "benchmarks.sampling --pairs 2",
-        "benchmarks.whole --pairs 2 --epochs 10",
+        "benchmarks.whole --pairs 2 --epochs 50",
     ]
     assert not re.search(r"\d{4}-\d\d|\d\d:\d\d", text), "no date and no time"
 
