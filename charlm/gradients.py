@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from charlm import kernels
-from charlm.linear import as_torch
+from charlm.linear import as_torch, for_numpy
 from charlm.models.base import LanguageModel
 from charlm.sharing import TableJoin
 
@@ -34,6 +34,12 @@ class TreeGradients:
             [parameter.detach().numpy() for parameter in layer.parameters()]
             for layer in (layers.embedding, *layers.levels, layers.output)
         ]
+
+    @staticmethod
+    def suit(model: LanguageModel) -> bool:
+        """Whether they are all of its: float32 on a CPU, no other layers, none frozen."""
+        learns = all(parameter.requires_grad for parameter in model.parameters())
+        return learns and model.layers() is not None and for_numpy(model.embedding.weight)
 
     @as_torch
     def __call__(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:

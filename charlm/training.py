@@ -14,7 +14,6 @@ from charlm.corpus import Windows
 from charlm.distributed import Group
 from charlm.errors import InputError
 from charlm.gradients import TreeGradients
-from charlm.linear import for_numpy
 from charlm.losses import summed_cross_entropy, summed_loss
 from charlm.models.base import LanguageModel
 from charlm.permutation import Permutation
@@ -87,9 +86,9 @@ class Trainer:
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
-        alone = group.size == 1 and for_numpy(model.embedding.weight)
+        written_out = group.size == 1 and TreeGradients.suit(model)
         self._gradients: Callable[[Tensor, Tensor, float], Tensor] = (
-            TreeGradients(model) if alone and model.layers() else self._backward
+            TreeGradients(model) if written_out else self._backward
         )
         on_gpu = model.embedding.weight.device.type == "cuda"
         self._update = Captured(self._take_step) if on_gpu and group.size == 1 else self._take_step

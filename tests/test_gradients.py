@@ -1,6 +1,7 @@
 """The gradients written out, against autograd's: the same bytes, from all that it may meet."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from charlm.losses import summed_cross_entropy
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
+from charlm.sharing import Join
 from charlm.splits import Part
 from charlm.training import Trainer
 from tests.helpers import ARCHITECTURES, small_corpus, small_model, small_split
@@ -241,3 +243,27 @@ def test_a_training_taken_up_again_goes_on_from_the_weights_that_it_was_given(
         assert second.history == whole.history
         weights = [list(done.model.state_dict().values()) for done in (second, whole)]
         assert_same_bytes(*weights)
+
+
+class Dropped(FCN):
+    """A student's: the same layers, and something between them."""
+
+    def tree_logits(self, joins: Sequence[Join]) -> Tensor:
+        return F.dropout(super().tree_logits(joins), 0.5, self.training)
+
+
+def test_a_model_that_changes_what_another_computes_has_not_its_layers() -> None:
+    assert build(Dropped).layers() is None
+    assert not TreeGradients.suit(build(Dropped))
+    assert TreeGradients.suit(build(FCN))
+
+
+@ARCHITECTURES
+def test_what_is_frozen_stays_as_it_is(architecture: type[LanguageModel]) -> None:
+    model = small_model(CORPUS, architecture)
+    model.embedding.weight.requires_grad_(False)
+    before = model.embedding.weight.clone()
+    trainer = Trainer(model, WINDOWS[Part.TRAIN], WINDOWS[Part.VAL], lr=0.2, batch_size=16, seed=1)
+    (first, last) = trainer.run(2)
+    assert last.train_loss < first.train_loss
+    assert torch.equal(model.embedding.weight, before)

@@ -36,6 +36,11 @@ class LanguageModel(nn.Module):
     block_size: int
     embedding: nn.Embedding
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "tree_logits" in vars(cls) and "layers" not in vars(cls):
+            cls.layers = LanguageModel.layers  # type: ignore[method-assign]  # not its parent's
+
     @property
     def arities(self) -> Sequence[int]:
         """How many neighbours each level joins."""
