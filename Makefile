@@ -15,7 +15,7 @@ help:
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
 	@echo "make bench      how fast it is, held against a plain notebook loop, into the README (half an hour)"
-	@echo "make grow       seconds and memory for lists of up to 30 million names (an hour or more)"
+	@echo "make grow       seconds and memory for lists of up to 30 million names (a quarter of an hour or more)"
 
 repro: $(VENV)/.installed
 	@$(BIN)/python -m stages.side_by_side

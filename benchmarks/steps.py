@@ -14,18 +14,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from charlm.models.base import LanguageModel
     from charlm.training import Trainer
@@ -47,8 +47,12 @@ class Setting:
 DEFAULT = Setting()
 
 
-def notebook(model_name: str, setting: Setting = DEFAULT) -> Figures:
-    """Milliseconds a step of the notebook loop, with validation and without."""
+def notebook(model_name: str, setting: Setting = DEFAULT, compiled: bool = False) -> Figures:
+    """Milliseconds a step of the notebook loop, with validation and without.
+
+    Args:
+        compiled: by `torch.compile`, whose seconds are told apart.
+    """
     import torch
 
     from benchmarks import notebook_loop
@@ -56,13 +60,20 @@ def notebook(model_name: str, setting: Setting = DEFAULT) -> Figures:
     device = torch.device(setting.device)
     contexts, targets, characters = notebook_loop.read_windows(NAMES)
     train, val, _ = notebook_loop.loaders(contexts, targets, setting.batch_size)
-    model = notebook_loop.MODELS[model_name](len(characters) + 1).to(device)
+    model: nn.Module = notebook_loop.MODELS[model_name](len(characters) + 1).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=notebook_loop.LR)
 
     def there(batches: "Iterable[list[Tensor]]") -> "Iterator[list[Tensor]]":
         return ([tensor.to(device) for tensor in batch] for batch in batches)
 
-    notebook_loop.train_epoch(model, there(islice(train, WARM_UP)), optimizer)
+    began = time.perf_counter()
+    if compiled:
+        model = cast("nn.Module", torch.compile(model))
+        notebook_loop.train_epoch(model, there(train), optimizer)  # two sizes of batches
+        notebook_loop.mean_loss(model, there(val))
+    else:
+        notebook_loop.train_epoch(model, there(islice(train, WARM_UP)), optimizer)
+    warm = time.perf_counter() - began
     began = time.perf_counter()
     notebook_loop.train_epoch(model, there(train), optimizer)  # it waits for the device itself
     trained = time.perf_counter()
@@ -71,6 +82,7 @@ def notebook(model_name: str, setting: Setting = DEFAULT) -> Figures:
     return {
         "step": 1e3 * (trained - began) / len(train),
         "with validation": 1e3 * (ended - began) / len(train),
+        "seconds to warm up": warm,
     }
 
 
@@ -97,6 +109,13 @@ def pipeline(model_name: str, setting: Setting = DEFAULT) -> Figures:
         block_size = trainer.model.block_size
         figures["products"] = 1e3 * products(trainer.model, setting.batch_size, block_size)
     return figures
+
+
+TURNS: dict[str, Callable[[str, Setting], Figures]] = {
+    "notebook": notebook,
+    "compiled": partial(notebook, compiled=True),
+    "pipeline": pipeline,
+}
 
 
 def new_trainer(model_name: str, setting: Setting) -> "Trainer":
@@ -208,7 +227,7 @@ def main() -> None:
         sys.exit("error: torch finds no CUDA device on this machine; leave out --device cuda")
     if arguments.turn:
         who, model = arguments.turn
-        print(json.dumps({"notebook": notebook, "pipeline": pipeline}[who](model, setting)))
+        print(json.dumps(TURNS[who](model, setting)))
     elif arguments.profile:
         print(profile(arguments.profile, setting))
     else:
