@@ -25,7 +25,7 @@ SMALL = {
 }
 FEW = 300
 
-LONG = {"epochs": "40"}
+LONG = {"epochs": "150"}
 """What makes a training of the small project last a few seconds."""
 
 STAGES = ["build_dataset", "split", "train_fcn", "train_wavenet", "evaluate", "sample", "plot"]
