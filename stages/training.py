@@ -76,8 +76,10 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     resume = ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
     if state := group.from_first(resume.load() if group.first else None):
         trainer.load_state_dict(state)
+    diverging = blame(f"{name}.lr" if getattr(params, name).lr else "lr")
     if not group.first:  # the first process writes and reports for all
-        _train_along(trainer, settings.epochs)
+        with diverging:  # which any of them may be the first to see
+            _train_along(trainer, settings.epochs)
         return
     if state:
         print(f"{model.title}: going on after {_so_far(trainer)}", flush=True)
@@ -97,7 +99,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     with restoring(history_path(name)):
         if trainer.history:
             write_history(name, trainer.history)
-        with progress, blame(f"{name}.lr" if getattr(params, name).lr else "lr"):
+        with progress, diverging:
             for epoch in trainer.run(settings.epochs, on_batches):
                 progress.epoch(epoch)
                 write_history(name, trainer.history)
