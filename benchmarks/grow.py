@@ -100,11 +100,12 @@ def first_batches(limit: int) -> None:
     from charlm.corpus import load_corpus
     from charlm.params import load_params
     from charlm.splits import load_split
+    from charlm.windows import windows_by_part
     from stages import DATASET, SPLIT
 
     params = load_params()
     corpus = load_corpus(DATASET)
-    windows = load_split(SPLIT, corpus).windows(corpus)
+    windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     trainer = trainer_of("fcn", params, corpus, windows)
     reports: list[tuple[float, int]] = []  # seconds, batches done
 

@@ -123,10 +123,11 @@ def new_trainer(model_name: str, setting: Setting) -> "Trainer":
     from charlm.corpus import Corpus
     from charlm.params import load_params
     from charlm.splits import split_windows
+    from charlm.windows import windows_by_part
 
     params = load_params().model_copy(update={"batch_size": setting.batch_size})
     corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
-    windows = split_windows(corpus, "window", 0.8, 0.1, seed=1).windows(corpus)
+    windows = windows_by_part(corpus, split_windows(corpus, "window", 0.8, 0.1, seed=1))
     return trainer_of(model_name, params, corpus, windows, setting.device)
 
 

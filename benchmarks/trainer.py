@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-from charlm.corpus import Corpus, Windows
+from charlm.corpus import Corpus
 from charlm.devices import set_up
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.params import Params
 from charlm.splits import Part
 from charlm.training import Trainer
+from charlm.windows import Windows
 
 
 def trainer_of(

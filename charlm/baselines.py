@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from charlm.corpus import CHUNK, Windows
-
-TITLES = {"uniform": "Uniform", "unigram": "Unigram", "bigram": "Bigram"}
-"""What a figure calls each of the count models."""
+from charlm.corpus import CHUNK
+from charlm.windows import Windows
 
 
 @dataclass(frozen=True)

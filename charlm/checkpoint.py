@@ -4,27 +4,48 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from charlm.corpus import Corpus, Vocabulary
 from charlm.errors import FileError
-from charlm.files import load_tensors, save_tensors
-from charlm.models.base import LanguageModel
+from charlm.files import load_arrays, load_tensors, save_tensors
+
+if TYPE_CHECKING:  # who looks at an embedding alone does not wait for torch
+    from charlm.models.base import LanguageModel
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained model (in evaluation mode, on the CPU) and what its tokens stand for."""
 
-    model: LanguageModel
+    model: "LanguageModel"
     vocabulary: Vocabulary
 
 
-def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> None:
+@dataclass(frozen=True)
+class Embedding:
+    """Where a trained model puts its tokens.
+
+    Attributes:
+        title: what a figure calls the model.
+        vocabulary: what its V tokens stand for.
+        places: (V, C) float32.
+    """
+
+    title: str
+    vocabulary: Vocabulary
+    places: NDArray[np.float32]
+
+
+def save(path: Path, model: "LanguageModel", vocabulary: Vocabulary) -> None:
     """Write weights, architecture and vocabulary as one safetensors file."""
     metadata = {
         "architecture": type(model).__module__.rpartition(".")[2],
         "class": type(model).__name__,
+        "title": model.title,
         "hyperparameters": model.hyperparameters(),
         "characters": vocabulary.characters,
     }
@@ -64,20 +85,40 @@ def load_for(path: Path, corpus: Corpus) -> Checkpoint:
     return checkpoint
 
 
-def load_all(paths: Mapping[str, Path]) -> dict[str, Checkpoint]:
-    """`load` for each of `paths`, with FileError for one whose vocabulary is not the first's."""
-    checkpoints = {name: load(path) for name, path in paths.items()}
-    first = next(iter(checkpoints))
-    for name, checkpoint in checkpoints.items():
-        if checkpoint.vocabulary != checkpoints[first].vocabulary:
+def load_embeddings(paths: Mapping[str, Path]) -> dict[str, Embedding]:
+    """The embedding of each of the checkpoints `paths`, without building their models.
+
+    Raises FileError for a file that is missing or no checkpoint, and for one whose vocabulary is
+    not the first's.
+    """
+    embeddings = {name: _load_embedding(path) for name, path in paths.items()}
+    first = next(iter(embeddings))
+    for name, embedding in embeddings.items():
+        if embedding.vocabulary != embeddings[first].vocabulary:
             raise FileError(f"{paths[name]} has another vocabulary than {paths[first]}")
-    return checkpoints
+    return embeddings
 
 
-def _architecture(module_name: Any, class_name: Any) -> type[LanguageModel]:
+def _load_embedding(path: Path) -> Embedding:
+    arrays, metadata = load_arrays(path)
+    try:
+        title, vocabulary = str(metadata["title"]), Vocabulary(metadata["characters"])
+        places = arrays["embedding.weight"]
+        if places.ndim != 2 or len(places) != len(vocabulary):
+            raise ValueError(f"an embedding {places.shape} for {len(vocabulary)} tokens")
+    except (KeyError, ValueError) as error:
+        raise FileError(
+            f"{path} is not a checkpoint that this version can load ({error})"
+        ) from None
+    return Embedding(title, vocabulary, places)
+
+
+def _architecture(module_name: Any, class_name: Any) -> "type[LanguageModel]":
     """The model class of that name; a file can name no other kind of object."""
     if not (isinstance(module_name, str) and module_name.isidentifier()):
         raise ValueError(f"no architecture {module_name!r}")
+    from charlm.models.base import LanguageModel
+
     module = importlib.import_module(f"charlm.models.{module_name}")
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and LanguageModel in found.__mro__[1:]):

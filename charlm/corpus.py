@@ -1,4 +1,4 @@
-"""From names to a stream of tokens, and from the stream to windows.
+"""From names to a stream of tokens.
 
 Token 0 ends a name and pads the space in front of it; it stands for no
 character, so that a name may hold any, '.' included. The corpus is one flat
@@ -6,9 +6,11 @@ stream of the smallest integers that hold the vocabulary:
 
     block_size zeros, the first name, block_size zeros, the second, ..., block_size zeros
 
-A context is a view into the stream and its target the token after it. So a
+A context is a view into the stream and its target the token after it (`charlm.windows`). So a
 character costs about two bytes, and no window is ever stored. A stream that is read from a
 file stays there, mapped into memory: what is larger than memory can be worked on.
+
+In NumPy: importing torch would take longer than all that the first stages have to do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,15 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from charlm.bars import bar
 from charlm.errors import FileError
-from charlm.files import load_tensors, save_tensors, tensor_header
+from charlm.files import load_arrays, tensor_header
 
 Tokens = NDArray[np.integer]
+Integers = NDArray[np.int64]
 
 END = 0
 CHUNK = 1 << 20
@@ -65,10 +66,10 @@ class Vocabulary:
             text.append(self.characters[token - 1])
         return "".join(text)
 
-    def decode_all(self, tokens: Tensor) -> list[str]:
+    def decode_all(self, tokens: Integers) -> list[str]:
         """The texts of the rows of `tokens` (N, L), in which nothing but `END` follows an `END`."""
         code_points = np.array([0, *map(ord, self.characters)], dtype="<u4")
-        text = np.ascontiguousarray(code_points[tokens.numpy()])  # (N, L), zeros at the end
+        text = np.ascontiguousarray(code_points[tokens])  # (N, L), zeros at the end
         return text.view(f"<U{text.shape[1]}").ravel().tolist()
 
     def symbols(self) -> list[str]:
@@ -86,7 +87,7 @@ class Corpus:
         block_size: how many tokens a context has.
     """
 
-    stream: Tensor
+    stream: Tokens
     vocabulary: Vocabulary
     block_size: int
 
@@ -98,7 +99,7 @@ class Corpus:
 
     def count(self) -> tuple[int, int]:
         """How many names there are, and how many windows."""
-        characters = sum(int(part.count_nonzero()) for part in torch.split(self.stream, CHUNK))
+        characters = sum(int(np.count_nonzero(part)) for part in self._parts())
         names = (len(self.stream) - characters) // self.block_size - 1
         return names, names + characters
 
@@ -107,46 +108,31 @@ class Corpus:
         names, windows = self.count()
         return (windows - names) / names
 
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def chunks(self) -> Iterator[tuple[Integers, Integers]]:
         """All windows in order, many at a time: where each context begins, and its name.
 
-        Yields (n,) int64 places in the stream, and (n,) int64 indices of names; n may be 0.
+        Yields (n,) places in the stream, and (n,) indices of names; n may be 0.
         """
         names = 0
         for first in range(0, len(self.stream) - self.block_size, CHUNK):
             part = self.stream[first + self.block_size - 1 : first + self.block_size + CHUNK]
             before, here = part[:-1], part[1:]
-            starts = torch.nonzero((here != END) | (before != END)).flatten()
+            starts = np.flatnonzero((here != END) | (before != END))
             ends = here[starts] == END
-            closed = ends.cumsum(0)
-            yield starts + first, names + closed - ends.long()
-            names += int(ends.sum())
+            closed = np.cumsum(ends)
+            yield starts + first, names + closed - ends
+            names += int(np.count_nonzero(ends))
 
-    def windows(self) -> "Windows":
-        """Every window, name after name: one for each character and one for each end."""
-        _, count = self.count()
-        starts = torch.empty(count, dtype=self.index_dtype)
-        done = 0
-        for chunk, _ in self.chunks():
-            starts[done : done + len(chunk)] = chunk
-            done += len(chunk)
-        return Windows(self.stream, self.block_size, starts)
-
-    @property
-    def index_dtype(self) -> torch.dtype:
-        """What holds a place in the stream: int32 where that is enough."""
-        return torch.int32 if len(self.stream) < 2**31 else torch.int64
-
-    def name_of_window(self) -> Tensor:
-        """(W,) int64: for each of `windows()`, the index of the name that it is cut from."""
-        return torch.cat([names for _, names in self.chunks()])
+    def name_of_window(self) -> Integers:
+        """(W,) for each window, the index of the name that it is cut from."""
+        return np.concatenate([names for _, names in self.chunks()])
 
     def name_chunks(self) -> Iterator[list[str]]:
         """The names again, in order, many at a time."""
         code_points = np.array([0, *map(ord, self.vocabulary.characters)], dtype="<u4")
         begun = ""
-        for part in torch.split(self.stream, CHUNK):
-            text = begun + code_points[part.numpy()].tobytes().decode("utf-32-le")
+        for part in self._parts():
+            text = begun + code_points[part].tobytes().decode("utf-32-le")
             *names, begun = text.split("\0")
             yield [name for name in names if name]
 
@@ -154,67 +140,18 @@ class Corpus:
         """All names in a list."""
         return [name for names in self.name_chunks() for name in names]
 
-
-@dataclass(frozen=True)
-class Windows:
-    """Windows of a token stream, cut out only when they are asked for.
-
-    Attributes:
-        stream: (S,) tokens.
-        block_size: T, the number of tokens in a context.
-        starts: (W,) int32 or int64, where in the stream each context begins.
-    """
-
-    stream: Tensor
-    block_size: int
-    starts: Tensor
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Contexts (N, T) and targets (N,), integers, of the windows that `index` picks."""
-        if self.stream.device.type == "cpu":
-            from charlm import kernels
-
-            starts = self.starts[index].numpy()
-            contexts, targets = kernels.cut(self.stream.numpy(), starts, self.block_size)
-            return torch.from_numpy(contexts), torch.from_numpy(targets)
-        every = self.stream.unfold(0, self.block_size + 1, 1)  # (S - T, T + 1), a view
-        chosen = every[self.starts[index]].long()  # (N, T + 1)
-        return chosen[:, :-1], chosen[:, -1]
-
-    def targets(self) -> Tensor:
-        """(W,) the token after each context."""
-        return self._tokens(self.block_size)
-
-    def previous(self) -> Tensor:
-        """(W,) the last token of each context."""
-        return self._tokens(self.block_size - 1)
-
-    def _tokens(self, offset: int) -> Tensor:
-        shifted = self.stream[offset:]
-        tokens = shifted.new_empty(len(self))
-        for first in range(0, len(self), CHUNK):
-            chunk = slice(first, first + CHUNK)
-            torch.index_select(shifted, 0, self.starts[chunk], out=tokens[chunk])
-        return tokens
-
-    def where(self, mask: Tensor) -> "Windows":
-        """The windows for which `mask` (W,) is true, over the same stream."""
-        return Windows(self.stream, self.block_size, self.starts[mask])
-
-    def to(self, device: torch.device) -> "Windows":
-        """The same windows with their tensors on `device`."""
-        return Windows(self.stream.to(device), self.block_size, self.starts.to(device))
+    def _parts(self) -> Iterator[Tokens]:
+        """The stream, `CHUNK` tokens at a time."""
+        for first in range(0, len(self.stream), CHUNK):
+            yield self.stream[first : first + CHUNK]
 
 
-def encode_stream(names: Sequence[str], vocabulary: Vocabulary, block_size: int) -> Tensor:
+def encode_stream(names: Sequence[str], vocabulary: Vocabulary, block_size: int) -> Tokens:
     """(S,) the stream of `names`, whose characters must all be in `vocabulary`."""
     table = _token_table(vocabulary)
     first = np.zeros(block_size, table.dtype)
     rest = _encode_lines("".join(f"{name}\n" for name in names), table, block_size)
-    return torch.from_numpy(np.concatenate((first, rest)))
+    return np.concatenate((first, rest))
 
 
 def _token_table(vocabulary: Vocabulary) -> Tokens:
@@ -238,7 +175,7 @@ def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
 def write_corpus(
     path: Path, names: BinaryIO, vocabulary: Vocabulary, block_size: int, length: int
 ) -> None:
-    """Write what `save_corpus` would of the corpus of many names, without holding it in memory.
+    """Write the corpus of many names as safetensors, without holding it in memory.
 
     Args:
         path: the file to write.
@@ -248,7 +185,7 @@ def write_corpus(
         length: of the stream.
     """
     table = _token_table(vocabulary)
-    metadata = _metadata(vocabulary, block_size)
+    metadata = {"characters": vocabulary.characters, "block_size": block_size}
     names.seek(0)
     with path.open("wb") as target, bar("writing the tokens", length, " tokens") as shown:
         target.write(tensor_header("stream", table.dtype, length, metadata))
@@ -259,21 +196,11 @@ def write_corpus(
             shown.update(len(tokens))
 
 
-def save_corpus(path: Path, corpus: Corpus) -> None:
-    """Write a corpus as safetensors."""
-    metadata = _metadata(corpus.vocabulary, corpus.block_size)
-    save_tensors(path, {"stream": corpus.stream}, metadata)
-
-
-def _metadata(vocabulary: Vocabulary, block_size: int) -> dict[str, str | int]:
-    return {"characters": vocabulary.characters, "block_size": block_size}
-
-
 def load_corpus(path: Path) -> Corpus:
-    """Read what `save_corpus` wrote. Raises FileError where it is missing or damaged."""
-    tensors, metadata = load_tensors(path)
+    """Read what `write_corpus` wrote. Raises FileError where it is missing or damaged."""
+    arrays, metadata = load_arrays(path)
     try:
         vocabulary = Vocabulary(metadata["characters"])
-        return Corpus(tensors["stream"], vocabulary, metadata["block_size"])
+        return Corpus(arrays["stream"], vocabulary, metadata["block_size"])
     except (KeyError, ValueError) as error:
         raise FileError(f"{path} is no data set ({error})") from None

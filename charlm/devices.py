@@ -1,8 +1,12 @@
 """Choosing where to compute, and with how many threads."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from charlm.errors import InputError
 
@@ -31,6 +35,23 @@ def choose_device(name: str) -> torch.device:
             f"take auto or {' or '.join(available)}"
         )
     return torch.device(name)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Let models that are built take no memory; their parameters have shapes and no values."""
+    with torch.device("meta"), _Uninitialised():
+        yield
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out `torch.nn.init`: to draw no numbers, torch would import its compiler first."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        initialises = getattr(func, "__module__", None) == "torch.nn.init"
+        return None if initialises else func(*args, **(kwargs or {}))
 
 
 def refuse_if_too_large(parameters: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charlm.corpus import Windows
 from charlm.errors import InputError
+from charlm.windows import Windows
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,11 @@ def describe(requirements: Path, device: "torch.device | None" = None) -> dict[s
     """The versions of Python and of the packages that `requirements` pins, and the machine.
 
     No name of the machine or of its user, no path and no time: the same setting gives
-    the same description. What torch was told is left out where the program has not loaded it.
+    the same description.
 
     Args:
         requirements: a requirements file with lines such as `torch==2.13.0`.
-        device: where it was computed, if not on the CPU alone.
+        device: where torch computed; None where it did not.
     """
     pinned = re.findall(r"^([\w.-]+)==", requirements.read_text(encoding="utf-8"), re.MULTILINE)
     libc, version = platform.libc_ver()
@@ -33,18 +32,18 @@ def describe(requirements: Path, device: "torch.device | None" = None) -> dict[s
         "machine": platform.machine(),
         "processor": _processor(),
         **{name: os.environ.get(name, "") for name in KERNELS},
-        **(_torch(device) if "torch" in sys.modules else {}),
+        **(_torch(device) if device else {}),
     }
 
 
-def _torch(device: "torch.device | None") -> dict[str, str | int]:
+def _torch(device: "torch.device") -> dict[str, str | int]:
     import torch  # two seconds that those who compute without it need not spend
 
-    kind = device.type if device else "cpu"
+    on_gpu = device.type == "cuda"
     return {
         "torch kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "device": f"cuda: {torch.cuda.get_device_name(device)}" if kind == "cuda" else kind,
+        "device": f"cuda: {torch.cuda.get_device_name(device)}" if on_gpu else device.type,
     }
 
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from charlm.corpus import Windows
 from charlm.losses import batched_logits
 from charlm.models.base import LanguageModel
 from charlm.splits import Part
+from charlm.windows import Windows
 
 DECIMALS = 6
 """Enough to tell runs apart; beyond it machines differ."""

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
-import torch
+import numpy as np
 from matplotlib import font_manager, ft2font, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+from numpy.typing import NDArray
 
 from charlm.corpus import END
 from charlm.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Floats = NDArray[np.floating]
+
+COUNT_MODELS = {"uniform": "Uniform", "unigram": "Unigram", "bigram": "Bigram"}
+"""What a figure calls each of the count models."""
 
 LOSS = "cross-entropy (nats per character)"
 MODEL_COLOURS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
@@ -99,7 +104,7 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
 
 
 @style.context(STYLE)
-def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
+def embedding_maps(embeddings: Mapping[str, Floats], symbols: Sequence[str]) -> Figure:
     """Each model's embedding of the tokens in two dimensions, every token at its place.
 
     Letters that would overlap are moved apart a little; where there are too many of
@@ -114,10 +119,10 @@ def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> 
     size = 11 if few else 7
     for axes, (title, embedding) in zip(row, embeddings.items(), strict=True):
         places, shares = principal_components(embedding)
-        room = 0.03 * (places.amax(0) - places.amin(0)).max().item()  # what a letter takes
+        room = 0.03 * float(np.ptp(places, axis=0).max())  # what a letter takes
         places = move_apart(places, room) if few else places
         lettered = list(range(len(symbols))) if few else spaced_out(places, room)
-        dots = torch.full((len(symbols),), 2.0)
+        dots = np.full(len(symbols), 2.0)
         dots[lettered] = 0
         axes.scatter(places[:, 0], places[:, 1], s=dots, color=MUTED)
         axes.set_aspect("equal", adjustable="datalim")
@@ -135,35 +140,35 @@ def embedding_maps(embeddings: Mapping[str, Tensor], symbols: Sequence[str]) -> 
     return figure
 
 
-def principal_components(points: Tensor) -> tuple[Tensor, Tensor]:
+def principal_components(points: Floats) -> tuple[Floats, Floats]:
     """(V, 2) the points on their first two principal axes, and (2,) their shares of the variance.
 
     The sign of an axis, which the decomposition leaves open, is chosen so that the
     point farthest out lies on the positive side. Where there is only one
     dimension, the second is zero.
     """
-    centred = (points - points.mean(0)).double()  # (V, C)
-    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
-    places = torch.nn.functional.pad(u * s, (0, 2))[:, :2]
-    farthest = places.gather(0, places.abs().argmax(0, keepdim=True))
-    shares = torch.nn.functional.pad(s**2 / (s**2).sum().clamp_min(1e-12), (0, 2))[:2]
-    return places * torch.where(farthest < 0, -1.0, 1.0), shares
+    centred = points - points.mean(0, dtype=np.float64)  # (V, C)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    places = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
+    farthest = np.take_along_axis(places, np.abs(places).argmax(0, keepdims=True), axis=0)
+    shares = np.pad(s**2 / max((s**2).sum(), 1e-12), (0, 2))[:2]
+    return places * np.where(farthest < 0, -1, 1), shares
 
 
-def move_apart(points: Tensor, distance: float) -> Tensor:
+def move_apart(points: Floats, distance: float) -> Floats:
     """(V, 2) the points, those that lie closer together than `distance` pushed apart a little."""
     for _ in range(100):
         gaps = points[:, None] - points  # (V, V, 2)
-        lengths = gaps.square().sum(2, keepdim=True).sqrt().clamp_min(1e-9)
-        points = points + (gaps / lengths * (distance - lengths).clamp_min(0)).sum(1) / 4
+        lengths = np.sqrt((gaps**2).sum(2, keepdims=True)).clip(min=1e-9)
+        points = points + (gaps / lengths * (distance - lengths).clip(min=0)).sum(1) / 4
     return points
 
 
-def spaced_out(points: Tensor, distance: float) -> list[int]:
+def spaced_out(points: Floats, distance: float) -> list[int]:
     """Which of the points (V, 2), taken in order, lie no closer than `distance` to one taken."""
     taken: list[int] = []
     for index, point in enumerate(points):
-        if not taken or (points[taken] - point).square().sum(1).min() >= distance**2:
+        if not taken or ((points[taken] - point) ** 2).sum(1).min() >= distance**2:
             taken.append(index)
     return taken
 

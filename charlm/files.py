@@ -18,6 +18,7 @@ from charlm.errors import FileError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # safetensors keeps its metadata in a hash map, which is written in another order
@@ -83,10 +84,24 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
     import safetensors.torch
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
-    content = safetensors.torch.save(contiguous, metadata={_METADATA: text})
+    content = safetensors.torch.save(contiguous, metadata=_as_texts(metadata))
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def save_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write what `save_tensors` would with no tensor at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(safetensors.serialize({}, _as_texts(metadata)))
+
+
+def _as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as safetensors has them: texts by name."""
+    return {_METADATA: json.dumps(metadata, ensure_ascii=False, sort_keys=True)}
+
+
+def _from_texts(texts: Mapping[str, str] | None) -> dict[str, Any]:
+    return dict(json.loads((texts or {})[_METADATA]))
 
 
 def tensor_header(
@@ -96,9 +111,8 @@ def tensor_header(
 
     For a tensor that is written piece by piece, little-endian; `dtype` is one of integers.
     """
-    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
     header = {
-        "__metadata__": {_METADATA: text},
+        "__metadata__": _as_texts(metadata),
         name: {
             "dtype": f"{dtype.kind.upper()}{8 * dtype.itemsize}",
             "shape": [length],
@@ -127,8 +141,32 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     Raises FileError where the file is missing, cut short or something else.
     """
     with _reading(path), safetensors.safe_open(path, framework="pt") as file:
-        metadata = dict(json.loads((file.metadata() or {})[_METADATA]))
+        metadata = _from_texts(file.metadata())
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def load_arrays(path: Path) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
+    """What `load_tensors` reads as NumPy's arrays, which stay in the file, mapped into memory.
+
+    They may be changed; the file is not. Raises FileError where the file is missing, cut short
+    or something else.
+    """
+    import numpy as np
+
+    with _reading(path):
+        with safetensors.safe_open(path, framework="np") as file:  # looks through the header
+            metadata = _from_texts(file.metadata())
+        with path.open("rb") as header:
+            size = int.from_bytes(header.read(8), "little")
+            described = json.loads(header.read(size))
+        described.pop("__metadata__")
+        arrays = {}
+        for name, tensor in described.items():
+            kind, bits = tensor["dtype"][0], int(tensor["dtype"][1:])
+            dtype, begin = f"<{kind.lower()}{bits // 8}", tensor["data_offsets"][0]
+            mapped = np.memmap(path, dtype, "c", 8 + size + begin, tuple(tensor["shape"]))
+            arrays[name] = np.asarray(mapped)
+        return arrays, metadata
 
 
 def read_metrics(

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charlm.corpus import Windows
 from charlm.linear import as_torch, for_numpy
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
+from charlm.windows import Windows
 
 CHUNK = 4096
 """Windows to a forward pass where no gradient is wanted: fills the cache, not the memory."""

@@ -1,13 +1,20 @@
 """A random order of n things that is never written down.
 
 Where `torch.randperm(n)` stores 8 bytes a thing, a permutation here is a handful of keys, and
-the place of each thing is computed when it is asked for.
+the place of each thing is computed when it is asked for, in what NumPy's arrays and torch's
+tensors have in common.
 """
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
 from charlm.randomness import derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+Array = TypeVar("Array", "NDArray[np.int64]", "torch.Tensor")
 
 LARGEST = 1 << 40
 """Twice the 20 bits for which products below 2**63 leave room."""
@@ -44,6 +51,7 @@ class Permutation:
         self.n = n
         bits = max(2, (n - 1).bit_length())
         self.low_bits = bits // 2
+        self.mask = (1 << self.low_bits) - 1
         self.highs = -(-n >> self.low_bits)  # how many values of the high half are enough
         rounds = ROUNDS if bits >= 16 else ROUNDS_OF_FEW
         self.keys = [
@@ -51,35 +59,38 @@ class Permutation:
             for i in range(rounds)
         ]
 
-    def __call__(self, index: Tensor) -> Tensor:
+    def __call__(self, index: Array) -> Array:
         """The places, int64, of the things that `index` (int64 in range(n), any shape) names."""
-        places = self._permute(index.flatten())
-        outside = (places >= self.n).nonzero().flatten()
-        while len(outside):
-            again = self._permute(places[outside])
-            places[outside] = again
-            outside = outside[again >= self.n]
-        return places.view(index.shape)
+        places = self._permute(index.reshape(-1))
+        while (outside := places >= self.n).any():
+            places[outside] = self._permute(places[outside])
+        return places.reshape(index.shape)
 
-    def _permute(self, index: Tensor) -> Tensor:
+    def _permute(self, index: Array) -> Array:
         """Permute the whole range of (high, low): (N,) to (N,)."""
-        mask = (1 << self.low_bits) - 1
-        size = CHUNK if index.device.type == "cpu" else max(1, len(index))
-        permuted = torch.empty_like(index)
-        for x, out in zip(torch.split(index, size), torch.split(permuted, size), strict=True):
-            high, low = x >> self.low_bits, x & mask
-            halves = (low, high)
-            mixed = torch.empty_like(x)
-            for i, (factor, summand) in enumerate(self.keys):
-                # Below 2**20 * 2**42 + 2**42: nothing overflows.
-                torch.mul(halves[1 - i % 2], factor, out=mixed).add_(summand)
-                if i % 2 == 0:
-                    low ^= mixed.bitwise_right_shift_(HASH_BITS - self.low_bits).bitwise_and_(mask)
-                else:
-                    mixed.bitwise_right_shift_(HASH_BITS - 20).bitwise_and_((1 << 20) - 1)
-                    mixed.mul_(self.highs).bitwise_right_shift_(20)
-                    high.add_(mixed).sub_(self.highs)  # modulo `highs`: if negative, add it again
-                    torch.bitwise_right_shift(high, 63, out=mixed).bitwise_and_(self.highs)
-                    high += mixed
-            torch.add(high << self.low_bits, low, out=out)
-        return permuted
+        high, low = index >> self.low_bits, index & self.mask
+        size = CHUNK if str(index.device) == "cpu" else max(1, len(index))
+        for first in range(0, len(index), size):
+            self._mix(high[first : first + size], low[first : first + size])
+        high <<= self.low_bits
+        high += low
+        return high
+
+    def _mix(self, high: Array, low: Array) -> None:
+        """The rounds, in place."""
+        for i, (factor, summand) in enumerate(self.keys):
+            # Below 2**20 * 2**42 + 2**42: nothing overflows.
+            mixed = (low if i % 2 else high) * factor
+            mixed += summand
+            if i % 2 == 0:
+                mixed >>= HASH_BITS - self.low_bits
+                mixed &= self.mask
+                low ^= mixed
+            else:
+                mixed >>= HASH_BITS - 20
+                mixed &= (1 << 20) - 1
+                mixed *= self.highs
+                mixed >>= 20
+                high += mixed
+                high -= self.highs  # modulo `highs`: where negative, add it again
+                high += (high >> 63) & self.highs

@@ -7,8 +7,10 @@ leaves every other use (the split, the order of the batches) as it was.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # not everyone who derives a seed has to wait for it
+    import torch
 
 
 def derive_seed(seed: int, use: str) -> int:
@@ -17,8 +19,10 @@ def derive_seed(seed: int, use: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator(seed: int, use: str) -> torch.Generator:
-    """A CPU generator for one named use, such as "split" or "shuffle/3"."""
+def generator(seed: int, use: str) -> "torch.Generator":
+    """A CPU generator for one named use, such as "sample/fcn"."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, use))
 
 
@@ -29,6 +33,8 @@ def seeded(seed: int, use: str) -> Iterator[None]:
     For code that draws without being handed a generator, as `nn.Linear` does
     when it initialises its weights.
     """
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, use))
         yield

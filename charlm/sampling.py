@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import chain, compress
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from charlm.losses import CHUNK
 from charlm.models.base import LanguageModel
 from charlm.sharing import distinct
 from charlm.splits import Part, Split
+from charlm.windows import every_window
 
 AT_ONCE = 2**16
 """Names drawn, or told the likelihood of, together: the more, the more contexts they share."""
@@ -53,7 +55,7 @@ def sample_names(
         tokens = torch.full((min(AT_ONCE, count - first), model.block_size + max_length), END)
         tokens[:, model.block_size : model.block_size + len(start)] = torch.tensor(start)
         _continue(model, tokens, model.block_size + len(start), temperature, generator)
-        names += vocabulary.decode_all(tokens[:, model.block_size :])
+        names += vocabulary.decode_all(tokens[:, model.block_size :].numpy())
     return names
 
 
@@ -117,8 +119,9 @@ def name_log_likelihoods(
     for first in range(0, len(names), AT_ONCE):
         stream = encode_stream(names[first : first + AT_ONCE], vocabulary, model.block_size)
         corpus = Corpus(stream, vocabulary, model.block_size)
-        losses, _ = score(model, corpus.windows().to(device))
-        totals[first:].index_add_(0, corpus.name_of_window(), -losses.cpu().double())
+        losses, _ = score(model, every_window(corpus).to(device))
+        names_of = torch.from_numpy(corpus.name_of_window())
+        totals[first:].index_add_(0, names_of, -losses.cpu().double())
     return totals
 
 
@@ -139,11 +142,11 @@ def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list
 def training_names(corpus: Corpus, split: Split) -> set[str]:
     """The names of which at least one window is in the training part of a split."""
     count, _ = corpus.count()
-    seen = torch.zeros(count, dtype=torch.bool)
+    seen = np.zeros(count, dtype=bool)
     for _, names, parts in split.parts(corpus):
         seen[names[parts == Part.TRAIN]] = True
     every = chain.from_iterable(corpus.name_chunks())
-    return set(compress(every, seen.numpy()))
+    return set(compress(every, seen))
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:

@@ -7,14 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from charlm.bars import bar
-from charlm.corpus import Corpus, Windows
+from charlm.corpus import Corpus, Integers
 from charlm.errors import FileError, InputError
-from charlm.files import load_tensors, save_tensors
+from charlm.files import load_arrays, save_metadata
 from charlm.permutation import Permutation
+
+Parts = NDArray[np.uint8]
 
 
 class Part(IntEnum):
@@ -58,16 +60,15 @@ class Split:
     def _order(self) -> Permutation:
         return Permutation(self.train + self.val + self.test, self.seed)
 
-    def part_of(self, index: Tensor) -> Tensor:
-        """(N,) uint8: the `Part` of windows, or of names if split by name, by number (N,)."""
+    def part_of(self, index: Integers) -> Parts:
+        """(N,) the `Part` of windows, or of names if split by name, by number (N,)."""
         place = self._order(index)
-        return (place >= self.train).byte() + (place >= self.train + self.val).byte()
+        return (place >= self.train).astype(np.uint8) + (place >= self.train + self.val)
 
-    def parts(self, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def parts(self, corpus: Corpus) -> Iterator[tuple[Integers, Integers, Parts]]:
         """All windows in order, many at a time.
 
-        Yields (n,) int64 where each context begins, (n,) int64 the index of its name and
-        (n,) uint8 its `Part`.
+        Yields (n,) where each context begins, (n,) the index of its name and (n,) its `Part`.
         """
         done = 0
         with bar("dealing out the windows", len(corpus.stream), " tokens") as shown:
@@ -75,10 +76,10 @@ class Split:
                 if len(starts) == 0:
                     continue
                 if self.by == "window":
-                    parts = self.part_of(torch.arange(done, done + len(starts)))
+                    parts = self.part_of(np.arange(done, done + len(starts)))
                 else:
                     first, last = int(names[0]), int(names[-1])
-                    parts = self.part_of(torch.arange(first, last + 1))[names - first]
+                    parts = self.part_of(np.arange(first, last + 1))[names - first]
                 done += len(starts)
                 shown.update(int(starts[-1]) - shown.n)
                 yield starts, names, parts
@@ -87,22 +88,10 @@ class Split:
         """How many windows each part has."""
         if self.by == "window":
             return dict(zip(Part, (self.train, self.val, self.test), strict=True))
-        counts = torch.zeros(len(Part), dtype=torch.int64)
+        counts = np.zeros(len(Part), dtype=np.int64)
         for _, _, parts in self.parts(corpus):
-            counts += parts.bincount(minlength=len(Part))
+            counts += np.bincount(parts, minlength=len(Part))
         return dict(zip(Part, counts.tolist(), strict=True))
-
-    def windows(self, corpus: Corpus) -> dict[Part, Windows]:
-        """The windows of each part, in the order of the corpus."""
-        sizes = self.sizes(corpus)
-        starts = {part: torch.empty(sizes[part], dtype=corpus.index_dtype) for part in Part}
-        done = dict.fromkeys(Part, 0)
-        for chunk, _, parts in self.parts(corpus):
-            for part in Part:
-                chosen = chunk[parts == part]
-                starts[part][done[part] : done[part] + len(chosen)] = chosen
-                done[part] += len(chosen)
-        return {p: Windows(corpus.stream, corpus.block_size, starts[p]) for p in Part}
 
 
 def split_windows(
@@ -128,7 +117,7 @@ def split_windows(
 
 def save_split(path: Path, split: Split) -> None:
     """Write a split as safetensors: a few bytes, whatever it splits."""
-    save_tensors(path, {}, asdict(split))
+    save_metadata(path, asdict(split))
 
 
 def load_split(path: Path, corpus: Corpus) -> Split:
@@ -136,13 +125,13 @@ def load_split(path: Path, corpus: Corpus) -> Split:
 
     Raises FileError where it is missing, damaged or made from another corpus.
     """
-    tensors, metadata = load_tensors(path)
+    arrays, metadata = load_arrays(path)
     names, windows = corpus.count()
     try:
         split = Split(**metadata)
         fits = split.train + split.val + split.test == (windows if split.by == "window" else names)
     except (TypeError, ValueError):
         fits = False
-    if tensors or not fits:
+    if arrays or not fits:
         raise FileError(f"{path} does not split the {windows:,} windows of this data set")
     return split

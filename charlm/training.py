@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from charlm.capture import Captured
-from charlm.corpus import Windows
 from charlm.distributed import Group
 from charlm.errors import InputError
 from charlm.gradients import TreeGradients
 from charlm.losses import summed_cross_entropy, summed_loss
 from charlm.models.base import LanguageModel
+from charlm.optimizers import bare_step, sgd
 from charlm.permutation import Permutation
 from charlm.randomness import derive_seed
+from charlm.windows import Windows
 
 REPORT_EVERY = 100
 """Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
@@ -80,9 +81,8 @@ class Trainer:
         self.batch_size = batch_size
         self.seed = seed
         self._parameters = list(model.parameters())
-        self.optimizer = torch.optim.SGD(self._parameters, lr=lr, foreach=False)
-        # Without the profiler's record of each step, which takes longer than the step.
-        self._step = type(self.optimizer).step.__wrapped__  # type: ignore[attr-defined]
+        self.optimizer = sgd(self._parameters, lr)
+        self._step = bare_step(self.optimizer)
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
@@ -144,7 +144,7 @@ class Trainer:
         """A step of the optimizer by this process's share of a batch of `count` windows."""
         # The mean over the processes is then the gradient of the batch's mean loss.
         self._total += self._gradients(contexts, targets, self.group.size / count)
-        self._step(self.optimizer)
+        self._step()
 
     def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
         """The losses in sum, and the gradients where each of the losses counts `of_each`."""
@@ -166,7 +166,12 @@ class Trainer:
         at_once = size * (AT_ONCE if device.type == "cpu" else max(1, AT_ONCE_ON_GPU // size))
         for start in range(self.batches_done * size, len(self.train), at_once):
             end = min(start + at_once, len(self.train))
-            every = self.train.batch(order(torch.arange(start, end, device=device)))
+            numbers = torch.arange(start, end, device=device)
+            if device.type == "cpu":  # by NumPy, in half the time
+                places = torch.from_numpy(order(numbers.numpy()))
+            else:
+                places = order(numbers)
+            every = self.train.batch(places)
             for contexts, targets in zip(*(torch.split(part, size) for part in every), strict=True):
                 yield self.group.share(contexts), self.group.share(targets), len(targets)
 

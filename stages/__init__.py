@@ -53,7 +53,7 @@ def record_environment(stage: str, device: "torch.device | None" = None) -> None
 
     It holds a list, so that DVC leaves it out of its tables of metrics.
     """
-    from charlm.environment import describe  # by now torch is loaded; see the end of this file
+    from charlm.environment import describe  # see the end of this file
     from charlm.files import write_json
 
     facts = describe(Path("requirements.txt"), device)

@@ -8,6 +8,7 @@ from charlm.evaluation import score, summarise
 from charlm.files import write_json
 from charlm.params import MODELS, blame, load_params
 from charlm.splits import Part, load_split
+from charlm.windows import windows_by_part
 from stages import (
     DATASET,
     EVALUATION,
@@ -23,7 +24,7 @@ def main() -> None:
     with blame("device"):
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
-    windows = load_split(SPLIT, corpus).windows(corpus)
+    windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     metrics = {}
     for name in MODELS:
         model = load_for(checkpoint_path(name), corpus).model.to(device)

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from charlm import figures
-from charlm.baselines import TITLES
-from charlm.checkpoint import load_all
+from charlm.checkpoint import load_embeddings
 from charlm.files import read_metrics, read_numbers
 from charlm.params import MODELS
 from stages import (
@@ -17,11 +16,12 @@ from stages import (
 
 
 def main() -> None:
+    baselines = figures.COUNT_MODELS
     metrics = read_metrics(
-        EVALUATION, [*MODELS, *TITLES], ["test_loss", "test_loss_stderr", "parameters"]
+        EVALUATION, [*MODELS, *baselines], ["test_loss", "test_loss_stderr", "parameters"]
     )
-    checkpoints = load_all({name: checkpoint_path(name) for name in MODELS})
-    titles = {name: checkpoint.model.title for name, checkpoint in checkpoints.items()}
+    embeddings = load_embeddings({name: checkpoint_path(name) for name in MODELS})
+    titles = {name: embedding.title for name, embedding in embeddings.items()}
     histories = {
         titles[name]: read_numbers(history_path(name), ["epoch", "train_loss", "val_loss"])
         for name in MODELS
@@ -35,11 +35,11 @@ def main() -> None:
     pictures["losses"] = figures.all_loss_curves(histories)
     pictures["loss_by_parameters"] = figures.loss_against_parameters(
         {titles[name]: metrics[name] for name in MODELS},
-        {title: metrics[name] for name, title in TITLES.items()},
+        {title: metrics[name] for name, title in baselines.items()},
     )
     pictures["embeddings"] = figures.embedding_maps(
-        {titles[name]: checkpoints[name].model.embedding.weight.detach() for name in MODELS},
-        next(iter(checkpoints.values())).vocabulary.symbols(),
+        {embedding.title: embedding.places for embedding in embeddings.values()},
+        next(iter(embeddings.values())).vocabulary.symbols(),
     )
     for name, figure in pictures.items():
         figures.save(Path(f"plots/{name}.png"), figure)

@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from charlm import checkpoint
 from charlm.corpus import load_corpus
-from charlm.devices import refuse_if_too_large, set_up
+from charlm.devices import refuse_if_too_large, set_up, without_memory
 from charlm.distributed import join, launched
 from charlm.files import restoring, write_csv
 from charlm.models.base import LanguageModel
@@ -20,6 +19,7 @@ from charlm.randomness import seeded
 from charlm.resume import ResumeFile
 from charlm.splits import Part, load_split
 from charlm.training import Epoch, Trainer
+from charlm.windows import windows_by_part
 from stages import (
     DATASET,
     SPLIT,
@@ -51,14 +51,14 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     with blame("processes"):
         group = join(params.processes, device)
     corpus = load_corpus(DATASET)
-    windows = load_split(SPLIT, corpus).windows(corpus)
+    windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     build = partial(
         architecture,
         vocab_size=len(corpus.vocabulary),
         block_size=corpus.block_size,
         **settings.hyperparameters,
     )
-    with blame(name), torch.device("meta"):  # where a model takes no memory
+    with blame(name), without_memory():
         refuse_if_too_large(build().num_parameters())
     with seeded(params.seed, "init"):
         model = build()

@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import stages
-from charlm.corpus import Corpus, Windows
+from charlm.corpus import Corpus
 from charlm.errors import InputError
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
@@ -27,6 +27,7 @@ from charlm.models.wavenet import WaveNet
 from charlm.names import gather_names
 from charlm.randomness import derive_seed, seeded
 from charlm.splits import Part, split_windows
+from charlm.windows import Windows, windows_by_part
 from tests.conftest import Project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +112,8 @@ def small_corpus(block_size: int = 4) -> Corpus:
 
 def small_split(corpus: Corpus, seed: int = 1) -> dict[Part, Windows]:
     """The windows of each part of a split by window, 60/20/20."""
-    return split_windows(corpus, "window", 0.6, 0.2, derive_seed(seed, "split")).windows(corpus)
+    split = split_windows(corpus, "window", 0.6, 0.2, derive_seed(seed, "split"))
+    return windows_by_part(corpus, split)
 
 
 def small_model(

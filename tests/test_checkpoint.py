@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from charlm import checkpoint
 from charlm.corpus import Corpus, Vocabulary
 from charlm.files import save_tensors
 from charlm.models.base import LanguageModel
+from charlm.windows import every_window
 from tests.helpers import (
     ARCHITECTURES,
     DAMAGED,
@@ -27,6 +29,7 @@ MODEL = small_model(CORPUS)
 METADATA = {
     "architecture": "fcn",
     "class": "FCN",
+    "title": "Fully connected net",
     "hyperparameters": MODEL.hyperparameters(),
     "characters": CORPUS.vocabulary.characters,
 }
@@ -59,7 +62,7 @@ def test_a_loaded_model_gives_the_same_logits(
     model = small_model(CORPUS, architecture)
     checkpoint.save(tmp_path / "model", model, CORPUS.vocabulary)
     loaded = checkpoint.load(tmp_path / "model")
-    contexts, _ = CORPUS.windows().batch(slice(None))
+    contexts, _ = every_window(CORPUS).batch(slice(None))
     assert torch.equal(loaded.model(contexts), model(contexts))
     assert type(loaded.model) is architecture
     assert loaded.vocabulary == CORPUS.vocabulary
@@ -143,7 +146,7 @@ def test_metadata_that_describe_no_such_model_are_refused(
         checkpoint.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("key", METADATA)
+@pytest.mark.parametrize("key", sorted(METADATA.keys() - {"title"}))
 def test_metadata_without_a_key_are_refused(tmp_path: Path, key: str) -> None:
     metadata = {name: value for name, value in METADATA.items() if name != key}
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
@@ -222,6 +225,61 @@ def test_load_for_refuses_a_model_of_other_data(tmp_path: Path, other: Corpus) -
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     with refused(tmp_path / "model", "vocabulary or block size"):
         checkpoint.load_for(tmp_path / "model", other)
+
+
+@ARCHITECTURES
+def test_an_embedding_is_loaded_without_its_model(
+    tmp_path: Path, architecture: type[LanguageModel]
+) -> None:
+    model = small_model(CORPUS, architecture)
+    checkpoint.save(tmp_path / "model", model, CORPUS.vocabulary)
+    loaded = checkpoint.load_embeddings({"it": tmp_path / "model"})["it"]
+    assert loaded.title == architecture.title
+    assert loaded.vocabulary == CORPUS.vocabulary
+    assert np.array_equal(loaded.places, model.embedding.weight.detach())
+
+
+@DAMAGED
+def test_an_embedding_of_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
+    checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
+    (tmp_path / "model").write_bytes(damage((tmp_path / "model").read_bytes()))
+    with refused(tmp_path / "model"):
+        checkpoint.load_embeddings({"it": tmp_path / "model"})
+
+
+@pytest.mark.parametrize(
+    "changes", [{"characters": "AB"}, {"characters": "BA"}, {"characters": 3}, {"characters": None}]
+)
+def test_an_embedding_of_other_tokens_is_refused(tmp_path: Path, changes: dict) -> None:
+    save_tensors(tmp_path / "model", MODEL.state_dict(), METADATA | changes)
+    with refused(tmp_path / "model", "not a checkpoint that this version can load"):
+        checkpoint.load_embeddings({"it": tmp_path / "model"})
+
+
+@pytest.mark.parametrize("key", ["title", "characters"])
+def test_an_embedding_of_which_nothing_is_said_is_refused(tmp_path: Path, key: str) -> None:
+    metadata = {name: value for name, value in METADATA.items() if name != key}
+    save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
+    with refused(tmp_path / "model", key):
+        checkpoint.load_embeddings({"it": tmp_path / "model"})
+
+
+@pytest.mark.parametrize("weight", [None, torch.zeros(29), torch.zeros(5, 29)])
+def test_another_embedding_than_a_table_of_tokens_is_refused(
+    tmp_path: Path, weight: torch.Tensor | None
+) -> None:
+    tensors = {} if weight is None else {"embedding.weight": weight}
+    save_tensors(tmp_path / "model", tensors, METADATA)
+    with refused(tmp_path / "model", "embedding"):
+        checkpoint.load_embeddings({"it": tmp_path / "model"})
+
+
+def test_embeddings_of_other_vocabularies_do_not_go_together(tmp_path: Path) -> None:
+    other = Corpus.from_names([*NAMES, "ß"], CORPUS.block_size)
+    checkpoint.save(tmp_path / "one", MODEL, CORPUS.vocabulary)
+    checkpoint.save(tmp_path / "two", small_model(other), other.vocabulary)
+    with refused(tmp_path / "two", f"another vocabulary than {tmp_path / 'one'}"):
+        checkpoint.load_embeddings({"one": tmp_path / "one", "two": tmp_path / "two"})
 
 
 def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import torch
 
 import charlm.devices
 from charlm import KERNELS
-from charlm.devices import available_devices, choose_device, set_up
+from charlm.devices import available_devices, choose_device, set_up, without_memory
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
 from tests.helpers import refused, run_python
 
 
@@ -78,3 +80,24 @@ def test_on_one_thread_of_a_cpu_torch_imports_nothing_more() -> None:
         "set_up('cpu', 1); print(len(sys.modules) - before)"
     )
     assert int(run_python(code)) < 20
+
+
+@pytest.mark.parametrize("architecture", [FCN, WaveNet])
+def test_without_memory_a_model_has_its_shapes_and_draws_no_numbers(
+    architecture: type[FCN] | type[WaveNet],
+) -> None:
+    before = torch.get_rng_state()
+    with without_memory():
+        model = architecture(vocab_size=46, block_size=8)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+    usual = architecture(vocab_size=46, block_size=8)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    assert shapes == {name: parameter.shape for name, parameter in usual.named_parameters()}
+    assert not any(parameter.is_meta for parameter in usual.parameters())
+
+
+def test_without_memory_a_model_larger_than_any_machine_can_be_counted() -> None:
+    with without_memory():
+        model = FCN(vocab_size=2**20, block_size=8, embed_dim=2**20, hidden_dim=2**20)
+    assert model.num_parameters() > 2**41

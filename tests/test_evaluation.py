@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import charlm.losses
-from charlm.baselines import TITLES, CountModel, count_models
-from charlm.corpus import Corpus, Windows
+from charlm.baselines import CountModel, count_models
+from charlm.corpus import Corpus
 from charlm.evaluation import score, summarise
+from charlm.figures import COUNT_MODELS
 from charlm.losses import CHUNK, batched_logits, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.splits import Part
+from charlm.windows import Windows, every_window
 from tests.helpers import ARCHITECTURES, NAME_LISTS, few, small_corpus, small_model, small_split
 
 CORPUS = small_corpus()
-WINDOWS = CORPUS.windows()
+WINDOWS = every_window(CORPUS)
 MODEL = small_model(CORPUS)
 V = len(CORPUS.vocabulary)
 CHUNKS = pytest.mark.parametrize("chunk", [1, 7, 64, len(WINDOWS), CHUNK])
@@ -150,7 +152,7 @@ def test_the_uniform_models_loss_is_the_logarithm_of_the_vocabulary() -> None:
 
 def test_the_counts_of_a_tiny_corpus_are_those_made_by_hand() -> None:
     # Pairs: end-a, a-b, b-end of "ab"; end-b, b-end of "b". Each of the 9 has one in advance.
-    windows = Corpus.from_names(["ab", "b"], block_size=2).windows()
+    windows = every_window(Corpus.from_names(["ab", "b"], block_size=2))
     models = count_models(windows, 3)
     bigram = torch.tensor([[1 / 5, 2 / 5, 2 / 5], [1 / 4, 1 / 4, 2 / 4], [3 / 5, 1 / 5, 1 / 5]])
     unigram = torch.tensor([[3 / 8, 2 / 8, 3 / 8]]).expand(3, 3)
@@ -174,13 +176,13 @@ def test_the_counts_of_a_tiny_corpus_are_those_made_by_hand() -> None:
 def test_every_row_of_a_count_model_is_a_distribution(names: list[str], block_size: int) -> None:
     corpus = Corpus.from_names(names, block_size)
     vocab_size = len(corpus.vocabulary)
-    for model in count_models(corpus.windows(), vocab_size).values():
+    for model in count_models(every_window(corpus), vocab_size).values():
         assert (table(model) > 0).all()
         torch.testing.assert_close(table(model).sum(1), torch.ones(vocab_size, dtype=torch.float64))
 
 
 def test_the_training_windows_alone_are_counted() -> None:
-    windows = Corpus.from_names(["ab", "ab", "ba"], block_size=2).windows()
+    windows = every_window(Corpus.from_names(["ab", "ab", "ba"], block_size=2))
     of_the_first = windows.where(torch.arange(len(windows)) < 3)
     counted = table(count_models(of_the_first, 3)["bigram"])
     assert counted[2].tolist() == pytest.approx([2 / 4, 1 / 4, 1 / 4])  # no b-a
@@ -198,7 +200,7 @@ def test_counting_beats_chance_and_context_beats_none() -> None:
 
 
 def test_every_count_model_has_a_title() -> None:
-    assert list(count_models(WINDOWS, V)) == list(TITLES)
+    assert list(count_models(WINDOWS, V)) == list(COUNT_MODELS)
 
 
 def test_a_net_that_knows_nothing_scores_as_the_uniform_model() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -10,11 +11,13 @@ import torch
 
 from charlm.errors import FileError
 from charlm.files import (
+    load_arrays,
     load_tensors,
     read_metrics,
     read_numbers,
     replacing,
     restoring,
+    save_metadata,
     save_tensors,
     write_csv,
     write_json,
@@ -165,28 +168,68 @@ def test_tensors_and_metadata_are_loaded_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], tensor)
 
 
-def test_missing_tensors_are_refused(tmp_path: Path) -> None:
-    with refused(tmp_path / "none", "does not exist"):
-        load_tensors(tmp_path / "none")
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32],
+    ids=str,
+)
+def test_tensors_are_loaded_as_arrays_too(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {"odd": torch.arange(5).byte(), "x": torch.arange(6).reshape(2, 3).to(dtype)}
+    save_tensors(tmp_path / "file", tensors, {"text": "É中"})
+    loaded, metadata = load_arrays(tmp_path / "file")
+    assert metadata == {"text": "É中"}
+    assert loaded.keys() == tensors.keys()
+    for name, array in loaded.items():
+        assert torch.equal(torch.from_numpy(array), tensors[name])
+        assert array.dtype == tensors[name].numpy().dtype
 
 
+def test_an_array_that_is_changed_leaves_its_file_as_it_was(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "file", {"x": torch.arange(9)}, {})
+    before = (tmp_path / "file").read_bytes()
+    arrays, _ = load_arrays(tmp_path / "file")
+    arrays["x"] += 1
+    assert np.array_equal(arrays["x"], np.arange(1, 10))
+    assert (tmp_path / "file").read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.float8_e4m3fn], ids=str)
+def test_what_no_array_holds_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_tensors(tmp_path / "file", {"x": torch.zeros(3, dtype=dtype)}, {})
+    with refused(tmp_path / "file"):
+        load_arrays(tmp_path / "file")
+
+
+def test_metadata_alone_are_a_file_without_tensors(tmp_path: Path) -> None:
+    metadata = {"text": "É中", "number": 3}
+    save_metadata(tmp_path / "one", metadata)
+    save_tensors(tmp_path / "two", {}, metadata)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert load_arrays(tmp_path / "one") == ({}, metadata)
+
+
+LOADERS = pytest.mark.parametrize("load", [load_tensors, load_arrays])
+
+
+@LOADERS
 @DAMAGED
-def test_damaged_tensors_are_refused(tmp_path: Path, damage) -> None:
+def test_damaged_tensors_are_refused(tmp_path: Path, damage, load: Callable) -> None:
     path = tmp_path / "file"
     save_tensors(path, {"x": torch.arange(9)}, {"a": 1})
     path.write_bytes(damage(path.read_bytes()))
     with refused(path):
-        load_tensors(path)
+        load(path)
 
 
+@LOADERS
 @pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"charlm": "{"}, {"charlm": ""}])
 def test_safetensors_of_another_project_are_refused(
-    tmp_path: Path, metadata: dict[str, str] | None
+    tmp_path: Path, metadata: dict[str, str] | None, load: Callable
 ) -> None:
     path = tmp_path / "file"
     safetensors.torch.save_file({"x": torch.arange(3)}, path, metadata)
     with refused(path):
-        load_tensors(path)
+        load(path)
 
 
 def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
@@ -198,8 +241,13 @@ def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
 
 READERS = pytest.mark.parametrize(
     "read",
-    [load_tensors, lambda path: read_metrics(path, ["a"], ["b"]), lambda p: read_numbers(p, "ab")],
-    ids=["tensors", "metrics", "numbers"],
+    [
+        load_tensors,
+        load_arrays,
+        lambda path: read_metrics(path, ["a"], ["b"]),
+        lambda path: read_numbers(path, "ab"),
+    ],
+    ids=["tensors", "arrays", "metrics", "numbers"],
 )
 
 

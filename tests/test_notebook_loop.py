@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import notebook_loop
-from charlm.corpus import Corpus, Windows
+from charlm.corpus import Corpus
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.training import Trainer
+from charlm.windows import Windows, every_window
 
 STEPS = 100
 NAMES = Path(__file__).parent.parent / "data" / "prenoms.txt"
@@ -30,7 +31,8 @@ def test_the_same_batches_give_the_same_losses_and_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), notebook_loop.BLOCK_SIZE)
-    windows, number = corpus.windows(), torch.arange(len(corpus.windows()))
+    windows = every_window(corpus)
+    number = torch.arange(len(windows))
     train = windows.where(number < STEPS * notebook_loop.BATCH_SIZE)
     val = windows.where(number >= len(windows) - 100 * notebook_loop.BATCH_SIZE)
     model = ours(vocab_size=len(corpus.vocabulary), block_size=corpus.block_size)

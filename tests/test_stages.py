@@ -196,6 +196,29 @@ def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> No
     assert project.outputs() == before
 
 
+@pytest.mark.parametrize(
+    ("stage", "idle"),
+    [
+        ("build_dataset", ["torch", "numba", "pandas", "matplotlib"]),
+        ("split", ["torch", "numba", "pandas", "matplotlib"]),
+        ("train_fcn", ["torch._dynamo", "matplotlib"]),
+        ("evaluate", ["torch._dynamo", "pandas", "matplotlib"]),
+        ("sample", ["torch._dynamo", "matplotlib"]),
+        ("plot", ["torch", "numba"]),
+    ],
+)
+def test_a_stage_imports_nothing_slow_that_it_does_not_need(
+    checkout: Project, stage: str, idle: list[str]
+) -> None:
+    code = (
+        f"import sys; from stages.{stage} import main; main(); "
+        f"print([name for name in {idle} if name in sys.modules])"
+    )
+    before = checkout.outputs()
+    assert checkout.run(sys.executable, "-c", code).text.splitlines()[-1] == "[]"
+    assert checkout.outputs() == before
+
+
 def test_a_log_gets_a_line_every_few_epochs(project: Project) -> None:
     project.set(epochs="40")
     text = project.stage("train_wavenet").text
