@@ -1,4 +1,4 @@
-"""Sampling: names per second against the notebook, which draws one name after the other.
+"""Names drawn per second against the notebook, which draws one after the other.
 
 Both draw from the weights in `data/checkpoints`, which the pipeline has trained.
 

@@ -1,4 +1,4 @@
-"""Training at equal mathematics: steps per second against the plain notebook loop.
+"""Steps of training per second against the plain notebook loop, at equal mathematics.
 
 Each turn is a process that trains one model for an epoch, validation included, as the notebook
 does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside

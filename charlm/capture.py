@@ -16,6 +16,23 @@ WARM_UP = 3
 Step = Callable[[Tensor, Tensor, int], None]
 
 
+def on_side_stream(function: Callable[[], None]) -> None:
+    """Run a function on a CUDA stream of its own, and wait for it on the current one."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        function()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def record(function: Callable[[], None]) -> Callable[[], None]:
+    """A CUDA graph of what a function does, as a function that replays it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
 class Captured:
     """Calls a step with one batch after the other, from a recording as soon as there is one.
 
@@ -27,8 +44,8 @@ class Captured:
     def __init__(
         self,
         step: Step,
-        on_side_stream: Callable[[Callable[[], None]], None] | None = None,
-        record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+        on_side_stream: Callable[[Callable[[], None]], None] = on_side_stream,
+        record: Callable[[Callable[[], None]], Callable[[], None]] = record,
     ) -> None:
         """
         Args:
@@ -37,8 +54,8 @@ class Captured:
             record: takes a function and returns its replay, without running it.
         """
         self._step = step
-        self._on_side_stream = on_side_stream or _on_side_stream
-        self._record = record or _record
+        self._on_side_stream = on_side_stream
+        self._record = record
         self._warm = 0
         self._batch: tuple[Tensor, Tensor] | None = None  # where the recording looks for it
         self._replay: Callable[[], None] | None = None
@@ -60,18 +77,3 @@ class Captured:
         if self._replay is None:
             self._replay = self._record(lambda: self._step(its_contexts, its_targets, count))
         self._replay()
-
-
-def _on_side_stream(function: Callable[[], None]) -> None:
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        function()
-    torch.cuda.current_stream().wait_stream(stream)
-
-
-def _record(function: Callable[[], None]) -> Callable[[], None]:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay

@@ -6,12 +6,12 @@ but an embedding, levels of `JoinedTanh` and an output layer, in float32 on a CP
 EXPERIMENTS.md, 2026-11-25.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from charlm import kernels
-from charlm.linear import as_torch, for_numpy
+from charlm.linear import affine, affine_backward, as_torch, for_numpy
+from charlm.losses import cross_entropy, cross_entropy_backward
 from charlm.models.base import LanguageModel
 from charlm.sharing import TableJoin
 
@@ -57,16 +57,12 @@ class TreeGradients:
             rows = len(x)
             x, *between = kernels.joined_tanh(x, *numbers, *where)
             saved.append((x, *between, *where, rows))
-        logits = np.dot(x, weight.T)
-        logits += bias
-        exps, sums, largest = kernels.exponentials(logits)
-        its = shared.place.numpy(), targets.numpy()
-        loss = kernels.summed_losses(logits, np.log(sums) + largest, *its)
+        loss, softmax = cross_entropy(affine(x, weight, bias), shared.place, targets)
 
-        grad = kernels.summed_losses_backward(exps, sums, *its, np.float32(of_each))
-        self._output.weight.grad = torch.from_numpy(np.dot(grad.T, x))
-        self._output.bias.grad = torch.from_numpy(grad.sum(0))
-        grad = np.dot(grad, weight)
+        grad = cross_entropy_backward(of_each, softmax, shared.place, targets)
+        grad, grad_weight, grad_bias = affine_backward(grad, x, weight)
+        self._output.weight.grad = torch.from_numpy(grad_weight)
+        self._output.bias.grad = torch.from_numpy(grad_bias)
         for level, between in zip(reversed(self._levels), reversed(saved), strict=True):
             grad, grad_weight, grad_bias = kernels.joined_tanh_backward(grad, *between)
             level.weight.grad = torch.from_numpy(grad_weight)

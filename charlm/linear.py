@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from charlm.sharing import Join, PlainJoin, TableJoin
+
+Floats = NDArray[np.float32]
 
 as_torch = np.errstate(all="ignore")
 """Without NumPy's warnings: what is infinite is found in the loss."""
@@ -56,27 +59,35 @@ def for_numpy(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
+def affine(x: Floats, weight: Floats, bias: Floats) -> Floats:
+    """y = x W^T + b (..., out), with x (..., in), W (out, in) and b (out,)."""
+    y: Floats = np.dot(x, weight.T)
+    y += bias
+    return y
+
+
+def affine_backward(grad: Floats, x: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
+    """The gradients of x, W and b, from that of y (..., out)."""
+    grad_rows, rows = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    return np.dot(grad, weight), np.dot(grad_rows.T, rows), grad_rows.sum(0)
+
+
 class _Affine(torch.autograd.Function):
-    """y = x W^T + b, with x (..., in), W (out, in) and b (out,)."""
+    """`affine` for autograd."""
 
     @staticmethod
     @as_torch
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        y = np.dot(x.detach().numpy(), weight.detach().numpy().T)
-        y += bias.detach().numpy()
-        return torch.from_numpy(y)
+        return torch.from_numpy(affine(*(a.detach().numpy() for a in (x, weight, bias))))
 
     @staticmethod
     @once_differentiable
     @as_torch
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
-        grad_y = grad.numpy()
-        grad_x = torch.from_numpy(np.dot(grad_y, weight)) if ctx.needs_input_grad[0] else None
-        grad_y, x = (a.reshape(-1, a.shape[-1]) for a in (grad_y, x))
-        grad_weight = torch.from_numpy(np.dot(grad_y.T, x))
-        return grad_x, grad_weight, torch.from_numpy(grad_y.sum(0))
+        grad_x, grad_weight, grad_bias = affine_backward(grad.numpy(), x, weight)
+        return torch.from_numpy(grad_x), torch.from_numpy(grad_weight), torch.from_numpy(grad_bias)
 
 
 class _JoinedTanh(torch.autograd.Function):

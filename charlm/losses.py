@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charlm.linear import as_torch, for_numpy
+from charlm.linear import Floats, as_torch, for_numpy
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
 from charlm.windows import Windows
@@ -30,28 +30,48 @@ def summed_cross_entropy(logits: Tensor, place: Tensor, targets: Tensor) -> Tens
     return loss
 
 
+Softmax = tuple[Floats, Floats]
+"""The exponentials (U, V) of a softmax, and their sums (U,)."""
+
+
+def cross_entropy(logits: Floats, place: Tensor, targets: Tensor) -> tuple[float, Softmax]:
+    """-log softmax(logits) of the targets in sum, in a sixth of the time of torch's operations.
+
+    With what `summed_cross_entropy` takes. Returns besides what `cross_entropy_backward` needs.
+    """
+    from charlm import kernels
+
+    exps, sums, largest = kernels.exponentials(logits)
+    its = place.numpy(), targets.contiguous().numpy()
+    return kernels.summed_losses(logits, np.log(sums) + largest, *its), (exps, sums)
+
+
+def cross_entropy_backward(
+    of_each: float, softmax: Softmax, place: Tensor, targets: Tensor
+) -> Floats:
+    """The gradient of the logits (U, V), where each of the N losses counts `of_each`."""
+    from charlm import kernels
+
+    its = place.numpy(), targets.contiguous().numpy()
+    gradient: Floats = kernels.summed_losses_backward(*softmax, *its, np.float32(of_each))
+    return gradient
+
+
 class _CrossEntropy(torch.autograd.Function):
-    """-log softmax(logits) of the targets in sum, in a sixth of the time of torch's operations."""
+    """`cross_entropy` for autograd."""
 
     @staticmethod
     @as_torch
     def forward(ctx: Any, logits: Tensor, place: Tensor, targets: Tensor) -> Tensor:
-        from charlm import kernels
-
-        x, its = logits.detach().numpy(), (place.numpy(), targets.contiguous().numpy())
-        exps, sums, largest = kernels.exponentials(x)
-        ctx.exps, ctx.sums, ctx.its = exps, sums, its
-        total = kernels.summed_losses(x, np.log(sums) + largest, *its)
+        total, ctx.softmax = cross_entropy(logits.detach().numpy(), place, targets)
+        ctx.its = place, targets
         return torch.tensor(total, dtype=torch.float64)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        from charlm import kernels
-
-        of_each = np.float32(grad.item())
-        grad_logits = kernels.summed_losses_backward(ctx.exps, ctx.sums, *ctx.its, of_each)
-        return torch.from_numpy(grad_logits), None, None
+        gradient = cross_entropy_backward(grad.item(), ctx.softmax, *ctx.its)
+        return torch.from_numpy(gradient), None, None
 
 
 @torch.inference_mode()
