@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm import corpus as corpus_module
+from charlm import windows as windows_module
 from charlm.corpus import (
     END,
     Corpus,
@@ -190,6 +191,7 @@ def test_chunks_of_any_size_give_the_same_windows_and_names(
     targets = every_window(corpus).targets()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus_module, "CHUNK", chunk)
+        patch.setattr(windows_module, "CHUNK", chunk)
         assert corpus.count() == (len(names), len(starts))
         assert torch.equal(every_window(corpus).starts, starts)
         assert torch.equal(every_window(corpus).targets(), targets)
