@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from charlm.sharing import Join, PlainJoin, TableJoin
+from charlm.sharing import Join, OrderedJoin, TableJoin
 
 Floats = NDArray[np.float32]
 
@@ -46,9 +46,7 @@ class JoinedTanh(nn.Linear):
 
     def forward(self, x: Tensor, join: Join) -> Tensor:  # type: ignore[override]
         if not isinstance(join, TableJoin) or not for_numpy(x):
-            joined = (
-                x if isinstance(join, PlainJoin) and join.in_order else F.embedding(join.rows, x)
-            )  # (U, K, C)
+            joined = x if isinstance(join, OrderedJoin) else F.embedding(join.rows, x)  # (U, K, C)
             return torch.tanh(super().forward(joined.reshape(-1, self.in_features)))
         y: Tensor = _JoinedTanh.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
         return y

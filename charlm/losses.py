@@ -18,15 +18,16 @@ CHUNK = 4096
 """Windows to a forward pass where no gradient is wanted: fills the cache, not the memory."""
 
 
-def summed_cross_entropy(logits: Tensor, place: Tensor, targets: Tensor) -> Tensor:
-    """`cross_entropy(logits[place], targets, reduction="sum")`, for logits that are shared.
+def summed_cross_entropy(logits: Tensor, shared: Shared, targets: Tensor) -> Tensor:
+    """`cross_entropy(logits[shared.place], targets, reduction="sum")`, for logits that are shared.
 
-    With logits (U, V), place (N,) and targets (N,): a float64.
+    With logits (U, V) and targets (N,): a float64.
     """
     if not for_numpy(logits):
-        shown = logits.index_select(0, place)
-        return F.cross_entropy(shown, targets, reduction="none").double().sum()
-    loss: Tensor = _CrossEntropy.apply(logits, place, targets)  # type: ignore[no-untyped-call]
+        losses = F.cross_entropy(shared.of_each(logits), targets, reduction="none")
+        return losses.double().sum()
+    its = shared.place, targets
+    loss: Tensor = _CrossEntropy.apply(logits, *its)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -37,7 +38,8 @@ Softmax = tuple[Floats, Floats]
 def cross_entropy(logits: Floats, place: Tensor, targets: Tensor) -> tuple[float, Softmax]:
     """-log softmax(logits) of the targets in sum, in a sixth of the time of torch's operations.
 
-    With what `summed_cross_entropy` takes. Returns besides what `cross_entropy_backward` needs.
+    With logits (U, V), place (N,) and targets (N,). Returns besides what `cross_entropy_backward`
+    needs.
     """
     from charlm import kernels
 
@@ -78,7 +80,7 @@ class _CrossEntropy(torch.autograd.Function):
 def batched_logits(model: LanguageModel, windows: Windows) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits (N, V) and targets (N,) of all windows in order, in chunks, in evaluation mode."""
     for shared, targets in _chunks(model, windows):
-        yield model(shared).index_select(0, shared.place), targets
+        yield shared.of_each(model(shared)), targets
 
 
 def _chunks(model: LanguageModel, windows: Windows) -> Iterator[tuple[Shared, Tensor]]:
@@ -96,7 +98,7 @@ def summed_loss(model: LanguageModel, windows: Windows) -> Tensor:
     """Cross-entropy over all windows in sum, in nats: a float64 on their device."""
     total = torch.zeros((), dtype=torch.float64, device=windows.starts.device)
     for shared, targets in _chunks(model, windows):
-        total += summed_cross_entropy(model(shared), shared.place, targets)
+        total += summed_cross_entropy(model(shared), shared, targets)
     return total
 
 

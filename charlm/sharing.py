@@ -42,11 +42,27 @@ class PlainJoin:
 
     Attributes:
         rows: (U, K) the rows of x.
-        in_order: whether they are 0, 1, 2, ... up to the last of x.
     """
 
     rows: Tensor
-    in_order: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class OrderedJoin:
+    """Neighbours that stand side by side: the first K rows of x, the next K, and so on to its last.
+
+    Attributes:
+        shape: (U, K).
+        device: where they are.
+    """
+
+    shape: tuple[int, int]
+    device: torch.device
+
+    @property
+    def rows(self) -> Tensor:
+        U, K = self.shape
+        return torch.arange(U * K, device=self.device).reshape(U, K)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +92,16 @@ class Shared:
         joins: the levels of the tree, the first over rows of the embedding, each other over the
             joined of the one before it.
         place: (N,) which of the last level's joined each context is.
+        in_order: whether that is 0, 1, 2, ...: each context has its own.
     """
 
     joins: Sequence[Join]
     place: Tensor
+    in_order: bool = False
+
+    def of_each(self, x: Tensor) -> Tensor:
+        """(N, C) the row of each context, from those of the last level's joined x (U, C)."""
+        return x if self.in_order else x.index_select(0, self.place)
 
 
 def share(contexts: Tensor, arities: Sequence[int], bound: int) -> Shared:
@@ -110,12 +132,14 @@ def share(contexts: Tensor, arities: Sequence[int], bound: int) -> Shared:
 
 def _unshared(contexts: Tensor, arities: Sequence[int]) -> Shared:
     """The tree of contexts (N, T) with all of them kept apart."""
-    joins: list[PlainJoin] = []
-    nodes = contexts
-    for arity in arities:
-        joins.append(PlainJoin(nodes.reshape(-1, arity), in_order=bool(joins)))
-        nodes = torch.arange(len(joins[-1].rows), device=contexts.device)
-    return Shared(joins, nodes.flatten())
+    if not arities:
+        return Shared([], contexts.flatten())
+    joins: list[Join] = [PlainJoin(contexts.reshape(-1, arities[0]))]
+    count = contexts.numel() // arities[0]
+    for arity in arities[1:]:
+        count //= arity
+        joins.append(OrderedJoin((count, arity), contexts.device))
+    return Shared(joins, torch.arange(count, device=contexts.device), in_order=True)
 
 
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:

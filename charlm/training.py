@@ -149,7 +149,7 @@ class Trainer:
     def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
         """The losses in sum, and the gradients where each of the losses counts `of_each`."""
         shared = self.model.share(contexts)
-        loss = summed_cross_entropy(self._parallel(shared), shared.place, targets)
+        loss = summed_cross_entropy(self._parallel(shared), shared, targets)
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward(loss.new_full((), of_each))  # type: ignore[no-untyped-call]

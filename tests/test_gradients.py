@@ -66,7 +66,7 @@ def written_out(model: LanguageModel, batch: tuple[Tensor, Tensor], of_each: flo
 def by_autograd(model: LanguageModel, batch: tuple[Tensor, Tensor], of_each: float) -> list[Tensor]:
     contexts, targets = batch
     shared = model.share(contexts)
-    loss = summed_cross_entropy(model(shared), shared.place, targets)
+    loss = summed_cross_entropy(model(shared), shared, targets)
     model.zero_grad()
     loss.backward(loss.new_full((), of_each))
     return [loss.detach(), *gradients(model)]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from charlm.losses import summed_cross_entropy
+from charlm.sharing import Shared
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -18,7 +19,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_it_is_torchs_cross_entropy_of_what_is_shown() -> None:
     logits, place, targets = batch()
-    loss = summed_cross_entropy(logits, place, targets)
+    loss = summed_cross_entropy(logits, Shared([], place), targets)
     assert (loss.dtype, loss.shape) == (torch.float64, ())
     (loss / 12).backward()
     plain = logits.detach().clone().requires_grad_()
@@ -32,21 +33,21 @@ def test_it_is_torchs_cross_entropy_of_what_is_shown() -> None:
 
 def test_other_numbers_than_float32_are_left_to_torch() -> None:
     logits, place, targets = batch()
-    loss = summed_cross_entropy(logits.double(), place, targets)
+    loss = summed_cross_entropy(logits.double(), Shared([], place), targets)
     assert loss == F.cross_entropy(logits.double()[place], targets, reduction="none").sum()
 
 
 def test_logits_and_targets_of_any_stride_are_taken() -> None:
     logits, place, targets = batch()
-    loss = summed_cross_entropy(logits, place, targets)
+    loss = summed_cross_entropy(logits, Shared([], place), targets)
     by_column = logits.detach().t().contiguous().t()
     every_second = torch.stack([targets, targets + 1], dim=1).flatten()[::2]
-    assert summed_cross_entropy(by_column, place, every_second) == loss
+    assert summed_cross_entropy(by_column, Shared([], place), every_second) == loss
 
 
 def test_no_windows_lose_nothing() -> None:
     logits, place, targets = batch()
-    loss = summed_cross_entropy(logits, place[:0], targets[:0])
+    loss = summed_cross_entropy(logits, Shared([], place[:0]), targets[:0])
     loss.backward()
     assert loss == 0
     assert logits.grad is not None
@@ -58,7 +59,7 @@ def test_more_targets_than_contexts_are_refused_and_fewer_too() -> None:
     logits, place, targets = batch()
     for some_places, some_targets in ((place[:-1], targets), (place, targets[:-1])):
         with pytest.raises(ValueError, match="not as many targets as contexts"):
-            summed_cross_entropy(logits, some_places, some_targets)
+            summed_cross_entropy(logits, Shared([], some_places), some_targets)
 
 
 @pytest.mark.parametrize("target", [-1, 46])
@@ -66,4 +67,4 @@ def test_a_target_that_there_is_not_is_refused(target: int) -> None:
     logits, place, targets = batch()
     targets[7] = target
     with pytest.raises(IndexError, match="a target is not in the vocabulary"):
-        summed_cross_entropy(logits, place, targets)
+        summed_cross_entropy(logits, Shared([], place), targets)

@@ -13,7 +13,7 @@ from charlm.losses import summed_cross_entropy
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
-from charlm.sharing import PlainJoin, Shared, TableJoin, _unshared, distinct, share
+from charlm.sharing import OrderedJoin, PlainJoin, Shared, TableJoin, _unshared, distinct, share
 from tests.helpers import ARCHITECTURES, few
 
 SEEDS = st.integers(0, 2**32)
@@ -44,6 +44,7 @@ def spelled_out(shared: Shared, bound: int) -> torch.Tensor:
     x = torch.arange(bound)[:, None]  # each token stands for itself
     for join in shared.joins:
         x = x[join.rows].flatten(start_dim=1)
+    assert torch.equal(shared.of_each(x), x[shared.place])
     return x[shared.place]
 
 
@@ -202,7 +203,7 @@ def test_any_number_of_threads_gives_the_same_loss_and_gradients(
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         model.zero_grad()
-        loss = summed_cross_entropy(model(shared), shared.place, targets)
+        loss = summed_cross_entropy(model(shared), shared, targets)
         loss.backward()
         gradients = [parameter.grad for parameter in model.parameters()]
         results.append([loss.detach().float(), *(g for g in gradients if g is not None)])
@@ -218,9 +219,12 @@ def test_any_number_of_threads_gives_the_same_loss_and_gradients(
 def test_nothing_is_shared_where_it_would_have_to_be_waited_for() -> None:
     contexts = torch.zeros(5, 8, dtype=torch.long, device="meta")
     shared = share(contexts, [2, 2, 2], 46)
-    assert all(type(join) is PlainJoin for join in shared.joins)
+    assert [type(join) for join in shared.joins] == [PlainJoin, OrderedJoin, OrderedJoin]
     assert [join.rows.shape for join in shared.joins] == [(20, 2), (10, 2), (5, 2)]
     assert shared.place.shape == (5,)
+    assert shared.in_order
+    logits = torch.zeros(5, 46, device="meta")
+    assert shared.of_each(logits) is logits
 
 
 def test_repeated_contexts_change_nothing() -> None:
@@ -240,7 +244,7 @@ def test_of_no_contexts_there_are_no_logits_a_loss_of_0_and_gradients_of_0(
     contexts, targets = torch.zeros(0, block_size, dtype=torch.int32), torch.zeros(0).long()
     assert model(contexts).shape == (0, 46)
     shared = model.share(contexts)
-    loss = summed_cross_entropy(model(shared), shared.place, targets)
+    loss = summed_cross_entropy(model(shared), shared, targets)
     loss.backward()
     assert loss.item() == 0
     for name, parameter in model.named_parameters():

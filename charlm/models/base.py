@@ -63,7 +63,7 @@ class LanguageModel(nn.Module):
         if isinstance(contexts, Shared):
             return self.tree_logits(contexts.joins)
         shared = self.share(contexts)
-        return self.tree_logits(shared.joins).index_select(0, shared.place)
+        return shared.of_each(self.tree_logits(shared.joins))
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
