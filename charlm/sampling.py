@@ -1,7 +1,7 @@
 """Inventing names, and telling how likely a name is."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import chain, compress
 
 import numpy as np
@@ -139,14 +139,14 @@ def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list
     return vocabulary.encode(prefix)
 
 
-def training_names(corpus: Corpus, split: Split) -> set[str]:
-    """The names of which at least one window is in the training part of a split."""
+def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
+    """Those of `among` of which at least one window is in the training part of a split."""
     count, _ = corpus.count()
     seen = np.zeros(count, dtype=bool)
     for _, names, parts in split.parts(corpus):
         seen[names[parts == Part.TRAIN]] = True
     every = chain.from_iterable(corpus.name_chunks())
-    return set(compress(every, seen))
+    return {name for name in compress(every, seen) if name in among}
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:

@@ -21,8 +21,8 @@ def main() -> None:
     with blame("device"):
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
-    known = training_names(corpus, load_split(SPLIT, corpus))
-    metrics = {"names": {"mean_length": round(corpus.mean_length(), DECIMALS)}}
+    split = load_split(SPLIT, corpus)
+    tables = {}
     for name in MODELS:
         model = load_for(checkpoint_path(name), corpus).model.to(device)
         with blame("sample.prefix"):
@@ -35,16 +35,16 @@ def main() -> None:
                 prefix=params.sample.prefix or "",
                 max_length=params.sample.max_length,
             )
-        table = pd.DataFrame(
-            {
-                "name": names,
-                "log_likelihood": name_log_likelihoods(model, corpus.vocabulary, names),
-                "in_training": [name in known for name in names],
-            }
-        )
+        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names)
+        tables[name] = pd.DataFrame({"name": names, "log_likelihood": likelihoods})
+    drawn = {name for table in tables.values() for name in table["name"]}
+    known = training_names(corpus, split, drawn)
+    metrics = {"names": {"mean_length": round(corpus.mean_length(), DECIMALS)}}
+    for name, table in tables.items():
+        table["in_training"] = table["name"].isin(known)
         write_csv(Path(f"data/samples/{name}.csv"), table)
-        metrics[name] = describe_samples(names, known)
-        print(f"{name}: {', '.join(names[:5])}")
+        metrics[name] = describe_samples(table["name"].tolist(), known)
+        print(f"{name}: {', '.join(table['name'][:5])}")
     write_json(Path("metrics/samples.json"), metrics)
     record_environment("sample", device)
 

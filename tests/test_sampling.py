@@ -258,8 +258,10 @@ def test_the_training_names_of_a_split_by_name_are_those_of_the_training_set() -
     split = split_windows(CORPUS, "name", 0.5, 0.25, seed=1)
     parts = split.part_of(np.arange(len(NAMES))).tolist()
     expected = {name for name, part in zip(NAMES, parts, strict=True) if part == Part.TRAIN}
-    assert training_names(CORPUS, split) == expected
+    assert training_names(CORPUS, split, {*NAMES, "UNKNOWN"}) == expected
     assert 0 < len(expected) < len(NAMES)
+    for name in NAMES:
+        assert training_names(CORPUS, split, {name}) == expected & {name}
 
 
 def test_the_training_names_of_a_split_by_window_have_at_least_one_window_there() -> None:
@@ -269,7 +271,7 @@ def test_the_training_names_of_a_split_by_window_have_at_least_one_window_there(
         split = split_windows(corpus, "window", 0.4, 0.3, seed)
         in_training = split.part_of(np.arange(7)) == Part.TRAIN  # A B . C . D .
         expected = set(compress(["AB", "AB", "AB", "C", "C", "D", "D"], in_training))
-        assert training_names(corpus, split) == expected
+        assert training_names(corpus, split, {"AB", "C", "D"}) == expected
         found.add(len(expected))
     assert {2, 3} <= found
 
