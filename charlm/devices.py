@@ -12,11 +12,15 @@ from charlm.errors import InputError
 
 
 def available_devices() -> list[str]:
-    """The devices of this machine, the fastest first."""
+    """The devices of this machine, the fastest first for models as small as these.
+
+    A CPU is through with a step about when the fifty kernels of one have been launched on a GPU;
+    on CUDA they are launched as one (`charlm.capture`), on Apple's (MPS) they are not.
+    """
     found = {
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
         "cpu": True,
+        "mps": torch.backends.mps.is_available(),
     }
     return [name for name, available in found.items() if available]
 
@@ -52,6 +56,11 @@ class _Uninitialised(TorchFunctionMode):
     ) -> Any:
         initialises = getattr(func, "__module__", None) == "torch.nn.init"
         return None if initialises else func(*args, **(kwargs or {}))
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """What to add many numbers up in: float64, but for Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def refuse_if_too_large(parameters: int) -> None:

@@ -19,12 +19,12 @@ DECIMALS = 6
 
 @torch.inference_mode()
 def score(model: LanguageModel, windows: Windows) -> tuple[Tensor, Tensor]:
-    """(W,) losses in nats, and (W,) whether the target was the likeliest token."""
+    """(W,) losses in nats, and (W,) whether the target was the likeliest token; on the CPU."""
     losses, correct = [], []
     for logits, targets in batched_logits(model, windows):
         losses.append(F.cross_entropy(logits, targets, reduction="none"))
         correct.append(logits.argmax(1) == targets)
-    return torch.cat(losses), torch.cat(correct)
+    return torch.cat(losses).cpu(), torch.cat(correct).cpu()
 
 
 def summarise(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from charlm.devices import widest
 from charlm.linear import Floats, as_torch, for_numpy
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
@@ -21,11 +22,11 @@ CHUNK = 4096
 def summed_cross_entropy(logits: Tensor, shared: Shared, targets: Tensor) -> Tensor:
     """`cross_entropy(logits[shared.place], targets, reduction="sum")`, for logits that are shared.
 
-    With logits (U, V) and targets (N,): a float64.
+    With logits (U, V) and targets (N,): a float64, or on MPS a float32.
     """
     if not for_numpy(logits):
         losses = F.cross_entropy(shared.of_each(logits), targets, reduction="none")
-        return losses.double().sum()
+        return losses.to(widest(losses.device)).sum()
     its = shared.place, targets
     loss: Tensor = _CrossEntropy.apply(logits, *its)  # type: ignore[no-untyped-call]
     return loss
@@ -95,8 +96,9 @@ def _chunks(model: LanguageModel, windows: Windows) -> Iterator[tuple[Shared, Te
 
 @torch.inference_mode()
 def summed_loss(model: LanguageModel, windows: Windows) -> Tensor:
-    """Cross-entropy over all windows in sum, in nats: a float64 on their device."""
-    total = torch.zeros((), dtype=torch.float64, device=windows.starts.device)
+    """Cross-entropy over all windows in sum, in nats, on their device."""
+    device = windows.starts.device
+    total = torch.zeros((), dtype=widest(device), device=device)
     for shared, targets in _chunks(model, windows):
         total += summed_cross_entropy(model(shared), shared, targets)
     return total

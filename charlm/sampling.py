@@ -121,7 +121,7 @@ def name_log_likelihoods(
         corpus = Corpus(stream, vocabulary, model.block_size)
         losses, _ = score(model, every_window(corpus).to(device))
         names_of = torch.from_numpy(corpus.name_of_window())
-        totals[first:].index_add_(0, names_of, -losses.cpu().double())
+        totals[first:].index_add_(0, names_of, -losses.double())
     return totals
 
 

@@ -9,7 +9,7 @@ import torch
 
 import charlm.devices
 from charlm import KERNELS
-from charlm.devices import available_devices, choose_device, set_up, without_memory
+from charlm.devices import available_devices, choose_device, set_up, widest, without_memory
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from tests.helpers import refused, run_python
@@ -25,19 +25,34 @@ def settings() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
-def test_there_is_always_a_cpu_and_it_is_the_last_choice() -> None:
-    assert available_devices()[-1] == "cpu"
+def test_there_is_always_a_cpu() -> None:
+    assert "cpu" in available_devices()
     assert choose_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("available", "chosen"), [(["cuda", "cpu"], "cuda"), (["mps", "cpu"], "mps"), (["cpu"], "cpu")]
+    ("cuda", "mps", "expected"),
+    [
+        (True, False, ["cuda", "cpu"]),
+        (False, True, ["cpu", "mps"]),
+        (False, False, ["cpu"]),
+    ],
 )
-def test_auto_is_the_fastest_device(
-    available: list[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_cuda_where_there_is_one_and_a_cpu_otherwise(
+    cuda: bool, mps: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(charlm.devices, "available_devices", lambda: available)
-    assert choose_device("auto") == torch.device(chosen)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert available_devices() == expected
+    assert choose_device("auto") == torch.device(expected[0])
+    if mps:
+        assert choose_device("mps") == torch.device("mps")
+
+
+def test_numbers_are_added_up_as_widely_as_a_device_can() -> None:
+    assert widest(torch.device("mps")) == torch.float32
+    for device in ("cpu", "cuda"):
+        assert widest(torch.device(device)) == torch.float64
 
 
 @pytest.mark.parametrize("missing", ["cuda", "mps"])
