@@ -1,7 +1,8 @@
 """Trained models as files that need nothing else, and run no code when opened."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,17 +61,13 @@ def load(path: Path) -> Checkpoint:
             `charlm.models` has.
     """
     tensors, metadata = load_tensors(path)
-    try:
+    with _describing_a_model(path):
         architecture = _architecture(metadata["architecture"], metadata["class"])
         model = architecture(**metadata["hyperparameters"])
         model.load_state_dict(tensors)
         vocabulary = Vocabulary(metadata["characters"])
         if len(vocabulary) != model.vocab_size:
             raise ValueError(f"{len(vocabulary)} tokens for a model of {model.vocab_size}")
-    except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
-        raise FileError(
-            f"{path} is not a checkpoint that this version can load ({error})"
-        ) from None
     return Checkpoint(model.eval(), vocabulary)
 
 
@@ -101,16 +98,23 @@ def load_embeddings(paths: Mapping[str, Path]) -> dict[str, Embedding]:
 
 def _load_embedding(path: Path) -> Embedding:
     arrays, metadata = load_arrays(path)
-    try:
+    with _describing_a_model(path):
         title, vocabulary = str(metadata["title"]), Vocabulary(metadata["characters"])
         places = arrays["embedding.weight"]
         if places.ndim != 2 or len(places) != len(vocabulary):
             raise ValueError(f"an embedding {places.shape} for {len(vocabulary)} tokens")
-    except (KeyError, ValueError) as error:
+    return Embedding(title, vocabulary, places)
+
+
+@contextmanager
+def _describing_a_model(path: Path) -> Iterator[None]:
+    """Turn what goes wrong over what a whole file says into one FileError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
         raise FileError(
             f"{path} is not a checkpoint that this version can load ({error})"
         ) from None
-    return Embedding(title, vocabulary, places)
 
 
 def _architecture(module_name: Any, class_name: Any) -> "type[LanguageModel]":

@@ -57,9 +57,9 @@ class TreeGradients:
             rows = len(x)
             x, *between = kernels.joined_tanh(x, *numbers, *where)
             saved.append((x, *between, *where, rows))
-        loss, softmax = cross_entropy(affine(x, weight, bias), shared.place, targets)
+        loss, of_loss = cross_entropy(affine(x, weight, bias), shared.place, targets)
 
-        grad = cross_entropy_backward(of_each, softmax, shared.place, targets)
+        grad = cross_entropy_backward(of_each, of_loss)
         grad, grad_weight, grad_bias = affine_backward(grad, x, weight)
         self._output.weight.grad = torch.from_numpy(grad_weight)
         self._output.bias.grad = torch.from_numpy(grad_bias)
