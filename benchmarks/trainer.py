@@ -29,7 +29,6 @@ def trainer_of(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),
         windows[Part.VAL].to(chosen),
-        lr=settings.lr,
-        batch_size=params.batch_size,
+        settings.recipe,
         seed=params.seed,
     )

@@ -1,7 +1,7 @@
 """The whole pipeline against the notebook's trainings, evaluation and sampling.
 
 A turn of the pipeline is a fresh clone, of what is committed, in which nothing has been made:
-all seven stages, by `dvc repro`, or with the trainings side by side as `make repro` has it. A
+all stages, by `dvc repro`, or with the trainings side by side as `make repro` has it. A
 turn of the notebook is `benchmarks/notebook_loop.py`, which imports one time and not seven. (With
 fewer epochs than the default 50 what does not depend on them weighs more.) Then the same command
 once more, when there is nothing left to do; how much of that is DVC's own shows a pipeline of a

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from charlm.corpus import CHUNK
+from charlm.kneser_ney import KneserNey, count_kneser_ney
 from charlm.windows import Windows
 
 
@@ -69,11 +70,11 @@ class CountModel:
         return torch.where(self.pairs[place] == wanted, self.counts[place], 0)
 
 
-def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
-    """Uniform, unigram and bigram, counted on the training windows.
+def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | KneserNey]:
+    """Uniform, unigram, bigram and Kneser-Ney, counted on the training windows.
 
-    Every count starts at one (Laplace), so that a pair first seen in the test set
-    has a finite loss.
+    Every count of the first three starts at one (Laplace), so that a pair first seen in the
+    test set has a finite loss.
     """
     nothing = torch.zeros(0, dtype=torch.int64)
     pairs, counts = nothing, nothing
@@ -86,6 +87,7 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
         "uniform": CountModel(vocab_size, 0, nothing, nothing),
         "unigram": CountModel(vocab_size, 0, *tokens),
         "bigram": CountModel(vocab_size, 1, pairs, counts),
+        "kneser_ney": count_kneser_ney(train, vocab_size),
     }
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from charlm.errors import InputError
@@ -61,6 +62,11 @@ class _Uninitialised(TorchFunctionMode):
 def widest(device: torch.device) -> torch.dtype:
     """What to add many numbers up in: float64, but for Apple's GPUs, which have none."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def for_numpy(x: Tensor) -> bool:
+    """Whether NumPy and `charlm.kernels` compute what has to be computed of x."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def refuse_if_too_large(parameters: int) -> None:

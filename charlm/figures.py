@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-COUNT_MODELS = {"uniform": "Uniform", "unigram": "Unigram", "bigram": "Bigram"}
+COUNT_MODELS = {
+    "uniform": "Uniform",
+    "unigram": "Unigram",
+    "bigram": "Bigram",
+    "kneser_ney": "Kneser-Ney",
+}
 """What a figure calls each of the count models."""
 
 LOSS = "cross-entropy (nats per character)"
@@ -73,6 +78,29 @@ def all_loss_curves(histories: "Mapping[str, pd.DataFrame]") -> Figure:
         axes.plot(epochs, history["train_loss"], ":", color=colour, label=f"{title}, training")
     axes.set_title("Losses while training")
     _loss_by_epoch(axes)
+    # The first epoch may be far above all others, and would leave them no room.
+    losses = [history[["train_loss", "val_loss"]] for history in histories.values()]
+    lowest = min(float(table.to_numpy().min()) for table in losses)
+    highest = max(float(table.iloc[min(1, len(table) - 1) :].to_numpy().max()) for table in losses)
+    room = max(0.05 * (highest - lowest), 0.01)
+    axes.set_ylim(lowest - room, highest + room)
+    return figure
+
+
+@style.context(STYLE)
+def learning_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
+    """The learning rate of each epoch's last step, of every model."""
+    figure, (axes,) = _figure(7, 4.2)
+    width = 2.0 * len(histories)  # of one that others may lie upon
+    for colour, (title, history) in zip(MODEL_COLOURS, histories.items(), strict=False):
+        axes.plot(history["epoch"], history["lr"], color=colour, label=title, linewidth=width)
+        width -= 2 if width > 2 else 0
+    axes.set_title("Learning rate")
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate at the end of the epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.legend()
     return figure
 
 
@@ -96,7 +124,9 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
             overview.axhline(metrics["test_loss"], color=MUTED, linestyle="--", label=label)
     overview.set_title("Nets and count models (grey)")
     overview.set_xscale("log")
-    overview.legend(fontsize=9, title="test loss, parameters")
+    overview.legend(
+        fontsize=9, title="test loss, parameters", loc="upper right", bbox_to_anchor=(1, 0.93)
+    )
     close_up.set_title("The nets alone (bars: two standard errors)")
     close_up.margins(x=0.3, y=0.3)
     close_up.xaxis.set_major_formatter("{x:,.0f}")

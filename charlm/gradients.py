@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from charlm import kernels
-from charlm.linear import affine, affine_backward, as_torch, for_numpy
+from charlm.devices import for_numpy
+from charlm.linear import affine, affine_backward, as_torch
 from charlm.losses import cross_entropy, cross_entropy_backward
 from charlm.models.base import LanguageModel
 from charlm.sharing import TableJoin
@@ -24,7 +25,7 @@ class TreeGradients:
 
     def __init__(self, model: LanguageModel) -> None:
         layers = model.layers()
-        if layers is None:
+        if layers is None or not layers.plain:
             raise ValueError(f"{type(model).__name__} has other layers")
         self._share = model.share
         self._embedding, self._output = layers.embedding.weight, layers.output
@@ -39,7 +40,9 @@ class TreeGradients:
     def suit(model: LanguageModel) -> bool:
         """Whether they are all of its: float32 on a CPU, no other layers, none frozen."""
         learns = all(parameter.requires_grad for parameter in model.parameters())
-        return learns and model.layers() is not None and for_numpy(model.embedding.weight)
+        layers = model.layers()
+        plain = layers is not None and layers.plain
+        return learns and plain and for_numpy(model.embedding.weight)
 
     @as_torch
     def __call__(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:

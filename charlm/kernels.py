@@ -38,7 +38,7 @@ else:
         return function
 
 
-ONE = np.float32(1)
+ZERO, ONE = np.float32(0), np.float32(1)
 
 
 def _float32(*numbers: float) -> tuple[np.float32, ...]:
@@ -164,10 +164,29 @@ def _tanh_all(x: Floats) -> None:
 
 
 @compiled
-def joined_tanh(
+def tanh(x: Floats) -> Floats:
+    """tanh of numbers (n,)."""
+    y = np.empty_like(x)
+    for i in range(len(x)):
+        y[i] = x[i]
+    _tanh_all(y)
+    return y
+
+
+@compiled
+def tanh_backward(grad: Floats, y: Floats) -> Floats:
+    """The gradient of numbers (n,) from that of their tanh y (n,)."""
+    before = np.empty_like(y)
+    for i in range(len(y)):
+        before[i] = grad[i] * (ONE - y[i] * y[i])
+    return before
+
+
+@compiled
+def joined(
     x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
 ) -> tuple[Floats, Floats, Floats]:
-    """tanh(W joined x + b) for the neighbours of a `charlm.sharing.TableJoin`.
+    """W joined x + b for the neighbours of a `charlm.sharing.TableJoin`.
 
     With x (X, C), W (H, K * C) and b (H,). Returns y (U, H), and for the way back (R, C) the
     rows of x that make the table, and (K, H, C) the weights of each place.
@@ -200,14 +219,12 @@ def joined_tanh(
             first = table[places[u, k]]
             for h in range(H):
                 row[h] += first[h]
-    _tanh_all(y.reshape(-1))
     return y, rows, parts
 
 
 @compiled
-def joined_tanh_backward(
+def joined_backward(
     grad: Floats,
-    y: Floats,
     rows: Floats,
     parts: Floats,
     entries: Integers,
@@ -216,18 +233,17 @@ def joined_tanh_backward(
     count: int,
 ) -> tuple[Floats, Floats, Floats]:
     """The gradients of x (count, C), W (H, K * C) and b (H,), from that of y (U, H)."""
-    (U, K), (R, C), H = places.shape, rows.shape, y.shape[1]
+    (U, K), (R, C), H = places.shape, rows.shape, grad.shape[1]
     table = np.zeros((R, H), dtype=np.float32)  # gradients, as all that follows
     bias = np.zeros(H, dtype=np.float32)
-    before = np.empty(H, dtype=np.float32)  # of what went into tanh
     for u in range(U):
+        its = grad[u]
         for h in range(H):
-            before[h] = grad[u, h] * (ONE - y[u, h] * y[u, h])
-            bias[h] += before[h]
+            bias[h] += its[h]
         for k in range(K):
             row = table[places[u, k]]
             for h in range(H):
-                row[h] += before[h]
+                row[h] += its[h]
     grad_rows = np.empty((R, C), dtype=np.float32)
     grad_parts = np.empty((K, H, C), dtype=np.float32)
     for k in range(K):
@@ -245,6 +261,34 @@ def joined_tanh_backward(
         for c in range(C):
             row[c] += grad_rows[r, c]
     return x, weight, bias
+
+
+@compiled
+def joined_tanh(
+    x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
+) -> tuple[Floats, Floats, Floats]:
+    """tanh of `joined`, with the same besides."""
+    y, rows, parts = joined(x, weight, bias, entries, begins, places)
+    _tanh_all(y.reshape(-1))
+    return y, rows, parts
+
+
+@compiled
+def joined_tanh_backward(
+    grad: Floats,
+    y: Floats,
+    rows: Floats,
+    parts: Floats,
+    entries: Integers,
+    begins: Integers,
+    places: Integers,
+    count: int,
+) -> tuple[Floats, Floats, Floats]:
+    """The gradients of x (count, C), W (H, K * C) and b (H,), from that of y (U, H)."""
+    before = tanh_backward(grad.reshape(-1), y.reshape(-1)).reshape(y.shape)
+    grads: tuple[Floats, Floats, Floats]
+    grads = joined_backward(before, rows, parts, entries, begins, places, count)
+    return grads
 
 
 # exp x = 2^n exp r, with n the integer next to x / log 2; exp r and the two parts of log 2 are
@@ -341,3 +385,163 @@ def summed_losses_backward(
     for i in range(len(place)):
         grad_logits[place[i], targets[i]] -= grad
     return grad_logits
+
+
+MIX1, MIX2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
+
+
+@inlined
+def _mixed(bits: Any) -> Any:
+    bits ^= bits >> np.uint32(16)
+    bits = np.uint32(bits * MIX1)
+    bits ^= bits >> np.uint32(15)
+    bits = np.uint32(bits * MIX2)
+    return bits ^ (bits >> np.uint32(16))
+
+
+@compiled
+def adamw(
+    parameter: Floats,
+    gradient: Floats,
+    mean: Floats,
+    square: Floats,
+    beta1: np.float32,
+    beta2: np.float32,
+    rest1: np.float32,
+    rest2: np.float32,
+    kept: np.float32,
+    rate: np.float32,
+    scale: np.float32,
+    epsilon: np.float32,
+) -> None:
+    """A step of AdamW for the numbers (n,) of a parameter, in place.
+
+    With the moving averages (n,) of the gradient and of its square, their decay rates and the
+    rests of these to 1; the share of the parameter that weight decay leaves, the learning rate
+    over the first average's bias, the root of the second's, and what is added to a root.
+    """
+    for i in range(len(parameter)):
+        mean[i] = beta1 * mean[i] + rest1 * gradient[i]
+        square[i] = beta2 * square[i] + rest2 * gradient[i] * gradient[i]
+        root = np.sqrt(square[i]) / scale + epsilon
+        parameter[i] = kept * parameter[i] - rate * mean[i] / root
+
+
+@compiled
+def move(average: Floats, values: Floats, share: np.float32) -> None:
+    """Move the numbers (n,) of an average by `share` of their way to the values (n,), in place."""
+    for i in range(len(average)):
+        average[i] += share * (values[i] - average[i])
+
+
+@compiled
+def dropped_out(
+    x: Floats, low: np.uint32, high: np.uint32, threshold: np.uint32, scale: np.float32
+) -> Floats:
+    """The numbers (n,) times `scale`, those zero whose hash with a key is below `threshold`.
+
+    The hash is lowbias32 of Wellons (2018), once for each half of the key.
+    """
+    y = np.empty_like(x)
+    for i in range(len(x)):
+        bits = _mixed(_mixed(np.uint32(i) ^ low) ^ high)
+        y[i] = x[i] * scale if bits >= threshold else ZERO
+    return y
+
+
+@inlined
+def _dot(a: Any, b: Any, lanes: Any) -> Any:
+    """The sum of the products of two rows, of `lanes` at a time."""
+    whole = len(a) // LANES * LANES
+    lanes[:] = 0
+    for c in range(0, whole, LANES):
+        for lane in range(LANES):
+            lanes[lane] += a[c + lane] * b[c + lane]
+    total = ZERO
+    for lane in range(LANES):
+        total += lanes[lane]
+    for c in range(whole, len(a)):
+        total += a[c] * b[c]
+    return total
+
+
+@compiled
+def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Floats]:
+    """Rows (U, C) over the roots of their mean squares, times weight (C,); and what (U,) by."""
+    U, C = x.shape
+    y, scales = np.empty((U, C), dtype=np.float32), np.empty(U, dtype=np.float32)
+    lanes = np.empty(LANES, dtype=np.float32)
+    for u in range(U):
+        scale = ONE / np.sqrt(_dot(x[u], x[u], lanes) / np.float32(C) + epsilon)
+        for c in range(C):
+            y[u, c] = x[u, c] * scale * weight[c]
+        scales[u] = scale
+    return y, scales
+
+
+@compiled
+def rms_norm_backward(
+    grad: Floats, x: Floats, weight: Floats, scales: Floats
+) -> tuple[Floats, Floats]:
+    """The gradients of the rows (U, C) and of the weight (C,)."""
+    U, C = x.shape
+    grad_x, grad_weight = np.empty((U, C), dtype=np.float32), np.zeros(C, dtype=np.float32)
+    lanes, before = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
+    for u in range(U):
+        scale = scales[u]
+        for c in range(C):
+            before[c] = grad[u, c] * weight[c]
+            grad_weight[c] += grad[u, c] * x[u, c] * scale
+        along = _dot(before, x[u], lanes) * scale * scale / np.float32(C)
+        for c in range(C):
+            grad_x[u, c] = (before[c] - x[u, c] * along) * scale
+    return grad_x, grad_weight
+
+
+@compiled
+def gated(pairs: Floats) -> Floats:
+    """The product (U, C) of the two halves of pairs (U, 2 C)."""
+    U, C = len(pairs), pairs.shape[1] // 2
+    y = np.empty((U, C), dtype=np.float32)
+    for u in range(U):
+        row = pairs[u]
+        for c in range(C):
+            y[u, c] = row[c] * row[C + c]
+    return y
+
+
+@compiled
+def gated_backward(grad: Floats, pairs: Floats) -> Floats:
+    """The gradient of the pairs (U, 2 C), from that of y (U, C)."""
+    U, C = grad.shape
+    grad_pairs = np.empty((U, 2 * C), dtype=np.float32)
+    for u in range(U):
+        its, row = grad_pairs[u], pairs[u]
+        for c in range(C):
+            its[c] = grad[u, c] * row[C + c]
+            its[C + c] = grad[u, c] * row[c]
+    return grad_pairs
+
+
+@compiled
+def with_last(x: Floats, h: Floats, last: Integers) -> Floats:
+    """h (U, C) and rows `last` (U,) of x (X, C) in sum."""
+    U, C = h.shape
+    y = np.empty((U, C), dtype=np.float32)
+    for u in range(U):
+        its = x[last[u]]
+        for c in range(C):
+            y[u, c] = its[c] + h[u, c]
+    return y
+
+
+@compiled
+def with_last_backward(grad: Floats, last: Integers, count: int) -> Floats:
+    """The gradient of x (count, C), from that of the sum (U, C)."""
+    U, C = grad.shape
+    grad_x = np.zeros((count, C), dtype=np.float32)
+    for u in range(U):
+        its = grad_x[last[u]]
+        for c in range(C):
+            its[c] += grad[u, c]
+    return grad_x

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from charlm.devices import for_numpy
+from charlm.dropout import Dropout
+from charlm.recipe import NormName
 from charlm.sharing import Join, OrderedJoin, TableJoin
 
 Floats = NDArray[np.float32]
@@ -31,14 +34,19 @@ class Linear(nn.Linear):
     """`nn.Linear`, multiplied by NumPy where the numbers are float32 on a CPU: y = x W^T + b."""
 
     def forward(self, input: Tensor) -> Tensor:  # (..., in_features) -> (..., out_features)
-        if not for_numpy(input):
-            return super().forward(input)
-        y: Tensor = _Affine.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return y
+        return linear(input, self.weight, self.bias)
 
 
-class JoinedTanh(nn.Linear):
-    """Neighbours joined, a linear layer and tanh: y = tanh(x[rows] W^T + b).
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """y = x W^T + b (..., out), with x (..., in), W (out, in) and b (out,)."""
+    if not for_numpy(x):
+        return F.linear(x, weight, bias)
+    y: Tensor = _Affine.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+class JoinedLinear(nn.Linear):
+    """Neighbours joined, and a linear layer: y = x[rows] W^T + b.
 
     With x (X, C) and `Join.rows` (U, K) in, and y (U, out_features) out, where
     in_features = K * C.
@@ -47,14 +55,44 @@ class JoinedTanh(nn.Linear):
     def forward(self, x: Tensor, join: Join) -> Tensor:  # type: ignore[override]
         if not isinstance(join, TableJoin) or not for_numpy(x):
             joined = x if isinstance(join, OrderedJoin) else F.embedding(join.rows, x)  # (U, K, C)
-            return torch.tanh(super().forward(joined.reshape(-1, self.in_features)))
-        y: Tensor = _JoinedTanh.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
+            return super().forward(joined.reshape(-1, self.in_features))
+        y: Tensor = _Joined.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
         return y
 
 
-def for_numpy(x: Tensor) -> bool:
-    """Whether NumPy and `charlm.kernels` compute what has to be computed of x."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
+class JoinedTanh(JoinedLinear):
+    """The same, then layer normalisation where it is asked for, tanh, and dropout likewise.
+
+    Ba et al. (2016), equation 4, and Srivastava et al. (2014).
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, norm: NormName = "none", dropout: float = 0.0
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.norm = nn.LayerNorm(out_features) if norm == "layer" else None
+        self.dropout = Dropout(dropout) if dropout else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but the tanh."""
+        return self.norm is None and self.dropout is None
+
+    def forward(self, x: Tensor, join: Join) -> Tensor:  # type: ignore[override]
+        if self.norm is None and isinstance(join, TableJoin) and for_numpy(x):
+            y: Tensor = _JoinedTanh.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
+        else:
+            y = super().forward(x, join)
+            y = tanh(y if self.norm is None else self.norm(y))
+        return y if self.dropout is None else self.dropout(y)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """tanh, by `charlm.kernels` where the numbers are float32 on a CPU."""
+    if not for_numpy(x):
+        return torch.tanh(x)
+    y: Tensor = _Tanh.apply(x)  # type: ignore[no-untyped-call]
+    return y
 
 
 def affine(x: Floats, weight: Floats, bias: Floats) -> Floats:
@@ -88,11 +126,50 @@ class _Affine(torch.autograd.Function):
         return torch.from_numpy(grad_x), torch.from_numpy(grad_weight), torch.from_numpy(grad_bias)
 
 
-class _JoinedTanh(torch.autograd.Function):
-    """y = tanh(sums of the rows of a table, and b), where the table holds W_k x for each place k.
+class _Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        from charlm import kernels
+
+        ctx.y = kernels.tanh(x.contiguous().detach().numpy().reshape(-1))
+        return torch.from_numpy(ctx.y).reshape(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        from charlm import kernels
+
+        before = kernels.tanh_backward(grad.contiguous().numpy().reshape(-1), ctx.y)
+        return torch.from_numpy(before).reshape(grad.shape)
+
+
+class _Joined(torch.autograd.Function):
+    """y = sums of the rows of a table, and b, where the table holds W_k x for each place k.
 
     With x (X, C), W (H, K * C), b (H,), the table (R, H) and y (U, H).
     """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, join: TableJoin) -> Tensor:
+        from charlm import kernels
+
+        its = (join.entries, join.begins, join.places)
+        y, *saved = kernels.joined(*(a.detach().numpy() for a in (x, weight, bias)), *its)
+        ctx.saved = (*saved, *its, len(x))
+        return torch.from_numpy(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        from charlm import kernels
+
+        grads = kernels.joined_backward(grad.contiguous().numpy(), *ctx.saved)
+        grad_x, grad_weight, grad_bias = map(torch.from_numpy, grads)
+        return grad_x, grad_weight, grad_bias, None
+
+
+class _JoinedTanh(torch.autograd.Function):
+    """tanh of `_Joined`, in one loop."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, join: TableJoin) -> Tensor:

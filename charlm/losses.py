@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charlm.devices import widest
-from charlm.linear import Floats, as_torch, for_numpy
+from charlm.devices import for_numpy, widest
+from charlm.linear import Floats, as_torch
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
 from charlm.windows import Windows

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from charlm.errors import InputError
+from charlm.recipe import InitName, Keep, NormName, OptimizerName, Recipe, SchedulerName
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -50,6 +51,15 @@ LearningRate = Annotated[
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
+
+
+Share = Annotated[float, Field(ge=0, lt=1, description="a fraction from 0 to below 1, such as 0.9")]
+
+
+def _one_of(names: Any) -> str:
+    """The values of a Literal, as an error message names them."""
+    *first, last = get_args(names)
+    return f"{', '.join(first)} or {last}"
 
 
 class Section(BaseModel):
@@ -82,6 +92,32 @@ class Split(Section):
         return self
 
 
+class Training(Section):
+    """How a model is trained: what `charlm.recipe.Recipe` takes."""
+
+    lr: LearningRate
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    init: InitName = Field(description=_one_of(InitName))
+    optimizer: OptimizerName = Field(description=_one_of(OptimizerName))
+    momentum: Share
+    beta1: Share
+    beta2: Share
+    weight_decay: float = Field(ge=0, le=1e6, description="a number from 0 to 1e6, such as 0.01")
+    clip_norm: Annotated[float | None, OrEmpty] = Field(
+        gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 1.0, or empty"
+    )
+    scheduler: SchedulerName = Field(description=_one_of(SchedulerName))
+    lr_factor: float = Field(gt=0, le=1, description="a number above 0 and up to 1, such as 0.1")
+    lr_every: PositiveInt
+    warmup: Fraction
+    keep: Keep = Field(description=_one_of(Keep))
+    patience: Annotated[PositiveInt | None, OrEmpty] = Field(
+        description="a whole number of at least 1, or empty"
+    )
+    average: Share
+
+
 class ModelParams(Section):
     """One model's section: where `lr` and `epochs` are empty, the shared ones hold."""
 
@@ -93,6 +129,19 @@ class ModelParams(Section):
     )
     embed_dim: Width
     hidden_dim: Width
+    norm: NormName = Field(description=_one_of(NormName))
+    dropout: Share
+
+
+class CompactSize(Section):
+    """What the compact WaveNet's constructor takes."""
+
+    channels: Width
+    dropout: Share
+
+
+class CompactParams(Training, CompactSize):
+    """The section of the compact WaveNet, which shares nothing with the others."""
 
 
 class Sample(Section):
@@ -106,8 +155,8 @@ class Sample(Section):
     max_length: int = Field(ge=1, le=10**4, description="a whole number from 1 to 10,000")
 
 
-class Params(Section):
-    """All of `params.yaml`."""
+class Source(Section):
+    """What is learnt from."""
 
     seed: int = Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")
     names: Names
@@ -117,25 +166,31 @@ class Params(Section):
         description="a power of two (1, 2, 4, 8, ... 1024), "
         "since the WaveNet joins neighbours two by two",
     )
-    batch_size: PositiveInt
-    lr: LearningRate
-    epochs: PositiveInt
+
+
+class Params(Training, Source):
+    """All of `params.yaml`; how models are trained holds for those that say nothing else."""
+
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
     threads: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
     processes: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
     split: Split
     fcn: ModelParams
     wavenet: ModelParams
+    compact: CompactParams
     sample: Sample
 
     def model(self, name: str) -> "ModelSettings":
         """The settings of one of `MODELS`."""
-        section: ModelParams = getattr(self, name)
-        return ModelSettings(
-            lr=section.lr or self.lr,
-            epochs=section.epochs or self.epochs,
-            hyperparameters=section.model_dump(exclude={"lr", "epochs"}),
-        )
+        section: Section = getattr(self, name)
+        own = {key: value for key, value in section.model_dump().items() if key in RECIPE}
+        if not isinstance(section, Training):  # what it leaves empty is shared
+            shared = self.model_dump(include=RECIPE)
+            own = shared | {key: value for key, value in own.items() if value is not None}
+        return ModelSettings(Recipe(**own), section.model_dump(exclude=RECIPE))
+
+
+RECIPE = set(Training.model_fields)
 
 
 @dataclass(frozen=True)
@@ -146,13 +201,14 @@ class ModelSettings:
         hyperparameters: what its constructor takes besides the sizes that the data dictate.
     """
 
-    lr: float
-    epochs: int
+    recipe: Recipe
     hyperparameters: dict[str, Any]
 
 
 MODELS = tuple(
-    name for name, field in Params.model_fields.items() if field.annotation is ModelParams
+    name
+    for name, field in Params.model_fields.items()
+    if field.annotation in (ModelParams, CompactParams)
 )
 """The models that the pipeline trains: the sections of `params.yaml` that describe one."""
 

@@ -1,5 +1,6 @@
-"""Training by stochastic gradient descent, an epoch at a time."""
+"""Training, an epoch at a time."""
 
+import copy
 import gc
 import math
 from collections.abc import Callable, Iterator
@@ -11,13 +12,16 @@ from torch import Tensor
 
 from charlm.capture import Captured
 from charlm.distributed import Group
+from charlm.dropout import Dropout, drop_by
 from charlm.errors import InputError
 from charlm.gradients import TreeGradients
 from charlm.losses import summed_cross_entropy, summed_loss
 from charlm.models.base import LanguageModel
-from charlm.optimizers import bare_step, sgd
+from charlm.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.permutation import Permutation
 from charlm.randomness import derive_seed
+from charlm.recipe import Recipe
+from charlm.schedulers import Schedule
 from charlm.windows import Windows
 
 REPORT_EVERY = 100
@@ -42,11 +46,13 @@ class Epoch:
             update, in nats per character.
         val_loss: mean cross-entropy over the validation windows after its last
             update, in nats per character.
+        lr: learning rate of its last update.
     """
 
     epoch: int
     train_loss: float
     val_loss: float
+    lr: float
 
 
 class Trainer:
@@ -68,21 +74,24 @@ class Trainer:
         model: LanguageModel,
         train: Windows,
         val: Windows,
+        recipe: Recipe,
         *,
-        lr: float,
-        batch_size: int,
         seed: int,
         group: Group = ALONE,
     ) -> None:
         self.model = model
         self.train = train
         self.val = val
+        self.recipe = recipe
         self.group = group
-        self.batch_size = batch_size
         self.seed = seed
         self._parameters = list(model.parameters())
-        self.optimizer = sgd(self._parameters, lr)
+        self.optimizer = optimizer_of(recipe, model)
         self._step = bare_step(self.optimizer)
+        self._schedule = Schedule(self.optimizer, recipe, self.batches_per_epoch)
+        self._average = MovingAverage(model, recipe.average) if recipe.average else None
+        self._best: dict[str, Tensor] = {}
+        self._drops_out = any(isinstance(module, Dropout) for module in model.modules())
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
@@ -90,23 +99,43 @@ class Trainer:
         self._gradients: Callable[[Tensor, Tensor, float], Tensor] = (
             TreeGradients(model) if written_out else self._backward
         )
+        # A recording repeats what it once did: nothing that changes from step to step is in one.
+        alike = recipe == Recipe(lr=recipe.lr, batch_size=recipe.batch_size, epochs=recipe.epochs)
+        recorded = alike and not self._drops_out and group.size == 1
         on_gpu = model.embedding.weight.device.type == "cuda"
-        self._update = Captured(self._take_step) if on_gpu and group.size == 1 else self._take_step
+        self._update = Captured(self._take_step) if on_gpu and recorded else self._take_step
         # Of this process's share their losses in sum, read now and then only: reading waits
         # for the device.
         self._total = torch.zeros((), device=train.starts.device)
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-len(self.train) // self.batch_size)
+        return -(-len(self.train) // self.recipe.batch_size)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last update."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
+    def best_epoch(self) -> int:
+        """The number of the epoch with the lowest validation loss, the first one of equals."""
+        return min(self.history, key=lambda epoch: epoch.val_loss).epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not become better for so long that training stops."""
+        patience = self.recipe.patience
+        return bool(patience and self.history and len(self.history) - self.best_epoch >= patience)
 
     def run(
         self, epochs: int, on_batches: Callable[[int], None] = lambda count: None
     ) -> Iterator[Epoch]:
-        """Go on until `epochs` epochs are done in all, yielding each as it ends.
+        """Go on until `epochs` are done in all, or patience is over, yielding each as it ends.
 
         Args:
-            epochs: the number of epochs at which to stop.
+            epochs: the number of epochs at which to stop, at most the recipe's.
             on_batches: called now and then with the number of batches done since;
                 `state_dict` may be called then, in the midst of an epoch.
 
@@ -116,13 +145,19 @@ class Trainer:
                 again; on a GPU at the end of the epoch.
         """
         gc.freeze()  # or Python looks through all that torch has defined every few hundred steps
+        validated = self._average.model if self._average else self.model
         for number in range(len(self.history) + 1, epochs + 1):
+            if self.out_of_patience:
+                break
             self._train_epoch(number, on_batches)
             train_loss = self._total_of_all().item() / len(self.train)
-            val_loss = self.group.sum(summed_loss(self.model, self.group.share_of(self.val)))
-            epoch = Epoch(number, train_loss, val_loss.item() / len(self.val))
+            val_loss = self.group.sum(summed_loss(validated, self.group.share_of(self.val)))
+            epoch = Epoch(number, train_loss, val_loss.item() / len(self.val), self.lr)
             self._refuse_unless_finite(number, epoch.train_loss + epoch.val_loss)
             self.history.append(epoch)
+            self._schedule.epoch_done(epoch.val_loss)
+            if self.recipe.keep == "best" and self.best_epoch == number:
+                self._best = copy.deepcopy(validated.state_dict())
             self.batches_done = 0
             self._total.zero_()
             yield epoch
@@ -132,9 +167,15 @@ class Trainer:
         order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
         for contexts, targets, count in self._batches(order):
-            self._update(contexts, targets, count)
-            self.batches_done += 1
             done = self.batches_done
+            if self._schedule.by_batch and (number, done) != (1, 0):
+                self._schedule.batch_done()
+            if self._drops_out:
+                drop_by(self.model, derive_seed(self.seed, f"dropout/{number}/{done}"))
+            self._update(contexts, targets, count)
+            done = self.batches_done = done + 1
+            if self._average:
+                self._average.update((number - 1) * self.batches_per_epoch + done)
             if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
                 if self._total.device.type == "cpu":  # a GPU would be waited for
                     self._refuse_unless_finite(number, self._total_of_all().item())
@@ -144,6 +185,8 @@ class Trainer:
         """A step of the optimizer by this process's share of a batch of `count` windows."""
         # The mean over the processes is then the gradient of the batch's mean loss.
         self._total += self._gradients(contexts, targets, self.group.size / count)
+        if self.recipe.clip_norm:
+            clip(self._parameters, self.recipe.clip_norm)
         self._step()
 
     def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
@@ -161,7 +204,7 @@ class Trainer:
         Yields this process's share of the contexts (n, T) and of the targets (n,), and how many
         targets all processes together have.
         """
-        size, device = self.batch_size, self._total.device
+        size, device = self.recipe.batch_size, self._total.device
         # A GPU works out as much of the order as its memory has room for: it is waited for then.
         at_once = size * (AT_ONCE if device.type == "cpu" else max(1, AT_ONCE_ON_GPU // size))
         for start in range(self.batches_done * size, len(self.train), at_once):
@@ -181,12 +224,18 @@ class Trainer:
     def _refuse_unless_finite(self, number: int, loss: float) -> None:
         if math.isfinite(loss):
             return
-        lr = self.optimizer.param_groups[0]["lr"]
         stop = f", or stop after epoch {number - 1}" if number > 1 else ""
         raise InputError(
             f"training diverged in epoch {number}: the loss is no longer finite; "
-            f"lower the learning rate (now {lr:g}){stop}"
+            f"lower the learning rate (now {self.lr:g}){stop}"
         )
+
+    def weights(self) -> dict[str, Tensor]:
+        """What training leaves, as the model's `state_dict`: the last ones or the best, averages
+        where there are any."""
+        if self._best:
+            return self._best
+        return (self._average.model if self._average else self.model).state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a new Trainer, built from the same arguments, needs to go on.
@@ -198,6 +247,9 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": self._average.model.state_dict() if self._average else {},
+            "best": self._best,
             "history": [asdict(epoch) for epoch in self.history],
             "batches_done": self.batches_done,
             "total": total,
@@ -207,6 +259,10 @@ class Trainer:
         """Take up the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._average:
+            self._average.model.load_state_dict(state["average"])
+        self._best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.batches_done = state["batches_done"]
         if self.group.first:

@@ -37,7 +37,7 @@ def main() -> None:
     record_environment("evaluate", device)
     for name, values in metrics.items():
         loss, error = values["test_loss"], values["test_loss_stderr"]
-        print(f"{name:8} test loss {loss:#.5g} ± {error:.1g}, {values['parameters']:,} parameters")
+        print(f"{name:10} test loss {loss:#.5g} ± {error:.1g}, {values['parameters']:,} parameters")
 
 
 if __name__ == "__main__":

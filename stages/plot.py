@@ -23,7 +23,7 @@ def main() -> None:
     embeddings = load_embeddings({name: checkpoint_path(name) for name in MODELS})
     titles = {name: embedding.title for name, embedding in embeddings.items()}
     histories = {
-        titles[name]: read_numbers(history_path(name), ["epoch", "train_loss", "val_loss"])
+        titles[name]: read_numbers(history_path(name), ["epoch", "train_loss", "val_loss", "lr"])
         for name in MODELS
     }
     pictures = {
@@ -33,6 +33,7 @@ def main() -> None:
         for name in MODELS
     }
     pictures["losses"] = figures.all_loss_curves(histories)
+    pictures["learning_rates"] = figures.learning_rates(histories)
     pictures["loss_by_parameters"] = figures.loss_against_parameters(
         {titles[name]: metrics[name] for name in MODELS},
         {title: metrics[name] for name, title in baselines.items()},

@@ -12,6 +12,7 @@ from charlm.corpus import load_corpus
 from charlm.devices import refuse_if_too_large, set_up, without_memory
 from charlm.distributed import join, launched
 from charlm.files import restoring, write_csv
+from charlm.initialisation import initialise
 from charlm.models.base import LanguageModel
 from charlm.params import blame, load_params
 from charlm.progress import Progress
@@ -62,30 +63,31 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         refuse_if_too_large(build().num_parameters())
     with seeded(params.seed, "init"):
         model = build()
+        initialise(model, settings.recipe.init)
     trainer = Trainer(
         model.to(device),
         windows[Part.TRAIN].to(device),
         windows[Part.VAL].to(device),
-        lr=settings.lr,
-        batch_size=params.batch_size,
+        settings.recipe,
         seed=params.seed,
         group=group,
     )
-    shared = {"batch_size", "seed", "threads", "processes"}
+    shared = {"seed", "threads", "processes"}
     decisive = asdict(settings) | params.model_dump(include=shared) | {"device": device.type}
     resume = ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
     if state := group.from_first(resume.load() if group.first else None):
         trainer.load_state_dict(state)
+    epochs = settings.recipe.epochs
     diverging = blame(f"{name}.lr" if getattr(params, name).lr else "lr")
     if not group.first:  # the first process writes and reports for all
         with diverging:  # which any of them may be the first to see
-            _train_along(trainer, settings.epochs)
+            _train_along(trainer, epochs)
         return
     if state:
         print(f"{model.title}: going on after {_so_far(trainer)}", flush=True)
     progress = Progress(
         model.title,
-        settings.epochs,
+        epochs,
         trainer.batches_per_epoch,
         epochs_done=len(trainer.history),
         batches_done=trainer.batches_done,
@@ -100,10 +102,14 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         if trainer.history:
             write_history(name, trainer.history)
         with progress, diverging:
-            for epoch in trainer.run(settings.epochs, on_batches):
+            for epoch in trainer.run(epochs, on_batches):
                 progress.epoch(epoch)
                 write_history(name, trainer.history)
                 resume.save(trainer.state_dict())
+        done, best = len(trainer.history), trainer.best_epoch
+        if done < epochs:
+            print(f"{model.title}: stopped after epoch {done}, the best was {best}", flush=True)
+        model.load_state_dict(trainer.weights())
         checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
         record_environment(f"train_{name}", device)
     resume.remove()
@@ -121,7 +127,9 @@ def _train_along(trainer: Trainer, epochs: int) -> None:
 
 
 def write_history(name: str, history: list[Epoch]) -> None:
-    write_csv(history_path(name), pd.DataFrame(map(asdict, history)))
+    table = pd.DataFrame(map(asdict, history))
+    table["lr"] = table["lr"].map("{:.6g}".format)  # which may be as low as 1e-9
+    write_csv(history_path(name), table)
 
 
 def _so_far(trainer: Trainer) -> str:

@@ -21,14 +21,25 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
     "names.path": "data/few.txt",
     "epochs": "2",
+    "compact.epochs": "2",
+    "compact.channels": "20",
     "sample.count": "20",
 }
 FEW = 300
 
-LONG = {"epochs": "150"}
+LONG = {"epochs": "150", "compact.epochs": "60"}
 """What makes a training of the small project last a few seconds."""
 
-STAGES = ["build_dataset", "split", "train_fcn", "train_wavenet", "evaluate", "sample", "plot"]
+STAGES = [
+    "build_dataset",
+    "split",
+    "train_fcn",
+    "train_wavenet",
+    "train_compact",
+    "evaluate",
+    "sample",
+    "plot",
+]
 
 
 @dataclass
@@ -248,7 +259,7 @@ def uninterrupted(template: Project) -> Project:
         shutil.copytree(template.path, target, symlinks=True)
         project = Project(target)
         project.set(**LONG)
-        for stage in ("train_fcn", "train_wavenet", "evaluate"):
+        for stage in ("train_fcn", "train_wavenet", "train_compact", "evaluate"):
             project.stage(stage)
 
     return made_once(template.path.parent / "uninterrupted", make)

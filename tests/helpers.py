@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -22,6 +22,7 @@ import stages
 from charlm.corpus import Corpus
 from charlm.errors import InputError
 from charlm.models.base import LanguageModel
+from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.names import gather_names
@@ -49,7 +50,7 @@ NAMES = [
 LETTERS = st.characters(categories=["L"]) | st.just(".")
 NAME_LISTS = st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=20)
 
-ARCHITECTURES = pytest.mark.parametrize("architecture", [FCN, WaveNet])
+ARCHITECTURES = pytest.mark.parametrize("architecture", [FCN, WaveNet, CompactWaveNet])
 
 DAMAGES = {
     "empty": lambda whole: b"",
@@ -117,15 +118,19 @@ def small_split(corpus: Corpus, seed: int = 1) -> dict[Part, Windows]:
 
 
 def small_model(
-    corpus: Corpus, architecture: type[LanguageModel] = FCN, seed: int = 1, hidden_dim: int = 12
+    corpus: Corpus,
+    architecture: type[LanguageModel] = FCN,
+    seed: int = 1,
+    hidden_dim: int = 12,
+    **options: Any,
 ) -> LanguageModel:
     """An untrained model of a corpus, the same for the same seed."""
+    sizes = {"embed_dim": 5, "hidden_dim": hidden_dim}
+    if architecture is CompactWaveNet:
+        sizes = {"channels": hidden_dim}
     with seeded(seed, "init"):
         return architecture(
-            vocab_size=len(corpus.vocabulary),
-            block_size=corpus.block_size,
-            embed_dim=5,
-            hidden_dim=hidden_dim,
+            vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **sizes, **options
         )
 
 

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from charlm.capture import WARM_UP, Captured
+from charlm.recipe import Recipe
 from charlm.training import Trainer
 from tests.helpers import small_corpus, small_model, small_split
+
+RECIPE = Recipe(lr=0.2, batch_size=16, epochs=4)
 
 
 class Graph:
@@ -67,7 +70,7 @@ def trained(captured: bool, seed: int = 1) -> tuple[Trainer, Graph]:
     corpus = small_corpus()
     windows = small_split(corpus)
     model = small_model(corpus, seed=seed).double()  # which NumPy does not multiply
-    trainer = Trainer(model, *list(windows.values())[:2], lr=0.2, batch_size=16, seed=seed)
+    trainer = Trainer(model, *list(windows.values())[:2], RECIPE, seed=seed)
     graph = Graph()
     if captured:
         trainer._update = Captured(trainer._take_step, graph.aside, graph.record)
@@ -107,7 +110,7 @@ def test_on_a_gpu_a_training_is_captured_and_comes_to_the_losses_of_a_cpu() -> N
     for device in ("cpu", "cuda"):
         parts = [part.to(torch.device(device)) for part in small_split(corpus).values()][:2]
         model = small_model(corpus).to(device)
-        trainer = Trainer(model, *parts, lr=0.2, batch_size=16, seed=1)
+        trainer = Trainer(model, *parts, RECIPE, seed=1)
         assert isinstance(trainer._update, Captured) == (device == "cuda")
         histories.append([epoch.val_loss for epoch in trainer.run(3)])
     assert histories[0] == pytest.approx(histories[1], rel=1e-4)

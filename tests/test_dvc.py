@@ -7,9 +7,13 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from charlm.figures import COUNT_MODELS
+from charlm.params import MODELS
 from tests.conftest import FEW, STAGES, Project, Ran, wait_for_queue
 
 DOWNSTREAM = ["evaluate", "sample", "plot"]
+
+PICTURES = ("losses", "learning_rates", "loss_by_parameters", "embeddings")
 
 
 def first_run(template: Project) -> Ran:
@@ -21,7 +25,7 @@ def metrics(project: Project, name: str) -> dict[str, dict[str, float]]:
     return json.loads(text)
 
 
-def test_repro_runs_all_seven_stages_in_order(template: Project) -> None:
+def test_repro_runs_all_stages_in_order(template: Project) -> None:
     assert first_run(template).stages == STAGES
 
 
@@ -30,22 +34,18 @@ def test_repro_writes_all_that_it_declares(template: Project) -> None:
     for path in [
         "data/dataset.safetensors",
         "data/split.safetensors",
-        *(f"data/checkpoints/{model}.safetensors" for model in ("fcn", "wavenet")),
-        *(f"data/samples/{model}.csv" for model in ("fcn", "wavenet")),
+        *(f"data/checkpoints/{model}.safetensors" for model in MODELS),
+        *(f"data/samples/{model}.csv" for model in MODELS),
         *(f"metrics/{name}.json" for name in ("dataset", "evaluation", "samples")),
-        *(
-            f"plots/{model}_{kind}"
-            for model in ("fcn", "wavenet")
-            for kind in ("history.csv", "loss.png")
-        ),
-        *(f"plots/{name}.png" for name in ("losses", "loss_by_parameters", "embeddings")),
+        *(f"plots/{model}_{kind}" for model in MODELS for kind in ("history.csv", "loss.png")),
+        *(f"plots/{name}.png" for name in PICTURES),
     ]:
         assert written.get(path), path
 
 
 def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> None:
     evaluation = metrics(template, "evaluation")
-    assert list(evaluation) == ["fcn", "wavenet", "uniform", "unigram", "bigram"]
+    assert list(evaluation) == [*MODELS, *COUNT_MODELS]
     for values in evaluation.values():
         assert list(values) == [
             "train_loss",
@@ -59,7 +59,7 @@ def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> No
         ]
     assert metrics(template, "dataset")["names"] == FEW
     samples = metrics(template, "samples")
-    assert set(samples) == {"names", "fcn", "wavenet"}
+    assert set(samples) == {"names", *MODELS}
     assert set(samples["fcn"]) == {"unique", "novel", "mean_length"}
 
 
@@ -68,6 +68,7 @@ def test_the_history_has_a_row_for_each_epoch(template: Project) -> None:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["train_loss"]) > 0 and float(row["val_loss"]) > 0 for row in rows)
+    assert [row["lr"] for row in rows] == ["0.2", "0.2"]
 
 
 def test_the_samples_tell_name_likelihood_and_novelty(template: Project) -> None:
@@ -210,7 +211,7 @@ def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
     assert "fcn.hidden_dim" in clone.dvc("params", "diff", "HEAD~1", "HEAD").text
     page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
     html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
-    for title in ("Fully connected net: loss while training", "Validation loss of both models"):
+    for title in ("Fully connected net: loss while training", "Validation loss of all models"):
         assert title in html
     assert "embeddings.png" in html
 
@@ -229,7 +230,7 @@ def test_push_then_pull_and_repro_in_a_fresh_clone_trains_nothing(
 
 
 def test_the_models_are_artifacts_for_the_registry(project: Project, tmp_path: Path) -> None:
-    for model in ("fcn", "wavenet"):
+    for model in MODELS:
         project.git("tag", "--annotate", f"{model}@v1.0.0", "--message", "First version")
         target = tmp_path / f"{model}.safetensors"
         project.dvc("artifacts", "get", ".", model, "--out", str(target))
@@ -239,7 +240,7 @@ def test_the_models_are_artifacts_for_the_registry(project: Project, tmp_path: P
     assert all(artifact["type"] == "model" and artifact["desc"] for artifact in declared.values())
 
 
-def test_the_graph_has_the_seven_stages(project: Project) -> None:
+def test_the_graph_has_all_stages(project: Project) -> None:
     drawn = project.dvc("dag", "--dot").text
     for before, after in [
         ("build_dataset", "split"),
@@ -248,6 +249,9 @@ def test_the_graph_has_the_seven_stages(project: Project) -> None:
         ("train_fcn", "evaluate"),
         ("train_wavenet", "evaluate"),
         ("train_wavenet", "sample"),
+        ("split", "train_compact"),
+        ("train_compact", "evaluate"),
+        ("train_compact", "sample"),
         ("evaluate", "plot"),
     ]:
         assert f'"{before}" -> "{after}"' in drawn

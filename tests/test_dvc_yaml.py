@@ -21,7 +21,7 @@ def declared() -> dict[str, Any]:
     return stages
 
 
-def test_the_stages_are_the_seven_of_the_card() -> None:
+def test_the_stages_are_those_of_the_card_and_the_compact_models() -> None:
     assert list(declared()) == STAGES
     for name, stage in declared().items():
         assert stage["cmd"] == f"python -m stages.{name}"

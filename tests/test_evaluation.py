@@ -158,11 +158,7 @@ def test_the_counts_of_a_tiny_corpus_are_those_made_by_hand() -> None:
     unigram = torch.tensor([[3 / 8, 2 / 8, 3 / 8]]).expand(3, 3)
     torch.testing.assert_close(table(models["bigram"]), bigram.double())
     torch.testing.assert_close(table(models["unigram"]), unigram.double())
-    assert {name: model.parameters for name, model in models.items()} == {
-        "uniform": 0,
-        "unigram": 3,
-        "bigram": 9,
-    }
+    assert [models[name].parameters for name in ("uniform", "unigram", "bigram")] == [0, 3, 9]
     losses, chances = models["bigram"].score(windows)
     probabilities = [2 / 5, 2 / 4, 3 / 5, 2 / 5, 3 / 5]  # in the order of the windows
     assert losses.tolist() == pytest.approx([-math.log(p) for p in probabilities])
@@ -176,7 +172,8 @@ def test_the_counts_of_a_tiny_corpus_are_those_made_by_hand() -> None:
 def test_every_row_of_a_count_model_is_a_distribution(names: list[str], block_size: int) -> None:
     corpus = Corpus.from_names(names, block_size)
     vocab_size = len(corpus.vocabulary)
-    for model in count_models(every_window(corpus), vocab_size).values():
+    models = count_models(every_window(corpus), vocab_size).values()
+    for model in (model for model in models if isinstance(model, CountModel)):
         assert (table(model) > 0).all()
         torch.testing.assert_close(table(model).sum(1), torch.ones(vocab_size, dtype=torch.float64))
 

@@ -15,13 +15,16 @@ from charlm.losses import summed_cross_entropy
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
+from charlm.recipe import Recipe
 from charlm.sharing import Join
 from charlm.splits import Part
 from charlm.training import Trainer
-from tests.helpers import ARCHITECTURES, small_corpus, small_model, small_split
+from tests.helpers import small_corpus, small_model, small_split
 
 CORPUS = small_corpus()
 WINDOWS = small_split(CORPUS)
+
+OF_TANH = pytest.mark.parametrize("architecture", [FCN, WaveNet])
 
 
 class Dressed(FCN):
@@ -78,7 +81,7 @@ def assert_same_bytes(some: list[Tensor], others: list[Tensor]) -> None:
         assert one.numpy().tobytes() == other.numpy().tobytes()
 
 
-@ARCHITECTURES
+@OF_TANH
 @pytest.mark.parametrize("block_size", [1, 2, 8, 16])
 @pytest.mark.parametrize(
     ("count", "different"), [(256, 46), (61, 46), (1, 46), (40, 2), (9, 1), (0, 46)]
@@ -95,7 +98,7 @@ def test_they_are_autograds_to_the_last_bit(
     assert_same_bytes(ours, by_autograd(model, taken, of_each))
 
 
-@ARCHITECTURES
+@OF_TANH
 @pytest.mark.parametrize("block_size", [1, 8])
 def test_they_are_near_those_of_torch_in_float64(
     architecture: type[LanguageModel], block_size: int
@@ -112,7 +115,7 @@ def test_they_are_near_those_of_torch_in_float64(
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
-@ARCHITECTURES
+@OF_TANH
 def test_each_batch_has_gradients_of_its_own(architecture: type[LanguageModel]) -> None:
     """Not added to those before, nor written over them."""
     model = build(architecture)
@@ -126,7 +129,7 @@ def test_each_batch_has_gradients_of_its_own(architecture: type[LanguageModel]) 
     assert_same_bytes([grad for grad in kept if grad is not None], before)
 
 
-@ARCHITECTURES
+@OF_TANH
 def test_they_are_of_the_numbers_that_the_model_has_by_then(
     architecture: type[LanguageModel],
 ) -> None:
@@ -158,7 +161,7 @@ def test_a_model_with_other_layers_is_refused(
         TreeGradients(build(dressed))
 
 
-@ARCHITECTURES
+@OF_TANH
 def test_no_parameter_is_left_out_of_the_layers(architecture: type[LanguageModel]) -> None:
     model = build(architecture)
     layers = model.layers()
@@ -168,7 +171,7 @@ def test_no_parameter_is_left_out_of_the_layers(architecture: type[LanguageModel
     assert list(map(id, its)) == list(map(id, model.parameters()))
 
 
-@ARCHITECTURES
+@OF_TANH
 def test_what_there_is_not_is_refused(architecture: type[LanguageModel]) -> None:
     compute = TreeGradients(build(architecture))
     contexts, targets = batch(20)
@@ -194,7 +197,7 @@ class OneOfTwo(Group):
 
 def trainer(model: LanguageModel, **options: Any) -> Trainer:
     train, val = WINDOWS[Part.TRAIN], WINDOWS[Part.VAL]
-    return Trainer(model, train, val, lr=0.3, batch_size=50, seed=1, **options)
+    return Trainer(model, train, val, Recipe(lr=0.3, batch_size=50, epochs=4), seed=1, **options)
 
 
 @DRESSED
@@ -258,12 +261,13 @@ def test_a_model_that_changes_what_another_computes_has_not_its_layers() -> None
     assert TreeGradients.suit(build(FCN))
 
 
-@ARCHITECTURES
+@OF_TANH
 def test_what_is_frozen_stays_as_it_is(architecture: type[LanguageModel]) -> None:
     model = small_model(CORPUS, architecture)
     model.embedding.weight.requires_grad_(False)
     before = model.embedding.weight.clone()
-    trainer = Trainer(model, WINDOWS[Part.TRAIN], WINDOWS[Part.VAL], lr=0.2, batch_size=16, seed=1)
+    recipe = Recipe(lr=0.2, batch_size=16, epochs=2)
+    trainer = Trainer(model, WINDOWS[Part.TRAIN], WINDOWS[Part.VAL], recipe, seed=1)
     (first, last) = trainer.run(2)
     assert last.train_loss < first.train_loss
     assert torch.equal(model.embedding.weight, before)

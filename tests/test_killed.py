@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from charlm.params import MODELS
 from tests.conftest import LONG, Project, start, wait_for_queue, wait_for_state
 from tests.helpers import processes_in
 
@@ -21,20 +22,21 @@ OUTPUTS = {
         f"metrics/environment/train_{model}.json",
         f"plots/{model}_history.csv",
     ]
-    for model in ("fcn", "wavenet")
+    for model in MODELS
 } | {"evaluate": ["metrics/environment/evaluate.json", "metrics/evaluation.json"]}
 
 
 @pytest.mark.parametrize(
-    ("stage", "kills"), [("train_fcn", 9), ("train_wavenet", 9), ("evaluate", 4)]
+    ("stage", "kills"),
+    [("train_fcn", 7), ("train_wavenet", 7), ("train_compact", 6), ("evaluate", 3)],
 )
 def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     project: Project, uninterrupted: Project, stage: str, kills: int
 ) -> None:
-    """22 kills in all, over the three stages that take longest."""
+    """23 kills in all, over the stages that take longest."""
     project.set(**LONG)
     if stage == "evaluate":
-        for name in ("fcn", "wavenet"):
+        for name in MODELS:
             path = f"data/checkpoints/{name}.safetensors"
             shutil.copy(uninterrupted.path / path, project.path / path)
     ran = project.run(sys.executable, "-m", "tests.kill_often", stage, str(kills))

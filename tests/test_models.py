@@ -1,12 +1,14 @@
 """The models, against their equations written out."""
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from charlm.models.base import LanguageModel
+from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.randomness import seeded
@@ -15,7 +17,7 @@ from tests.helpers import ARCHITECTURES
 BLOCK_SIZES = pytest.mark.parametrize("block_size", [1, 2, 4, 8, 16])
 
 
-def build(architecture: type[LanguageModel], block_size: int = 8, **sizes: int) -> LanguageModel:
+def build(architecture: type[LanguageModel], block_size: int = 8, **sizes: Any) -> LanguageModel:
     with seeded(1, "init"):
         return architecture(vocab_size=46, block_size=block_size, **sizes)
 
@@ -35,8 +37,10 @@ def test_contexts_in_logits_out(architecture: type[LanguageModel], block_size: i
     assert model(contexts_of(model, count=1)).shape == (1, 46)
 
 
-@pytest.mark.parametrize(("architecture", "parameters"), [(FCN, 38_606), (WaveNet, 74_874)])
-def test_the_default_sizes_are_the_courses(
+@pytest.mark.parametrize(
+    ("architecture", "parameters"), [(FCN, 38_606), (WaveNet, 74_874), (CompactWaveNet, 24_526)]
+)
+def test_the_default_sizes_are_the_courses_and_the_compact_one_is_small(
     architecture: type[LanguageModel], parameters: int
 ) -> None:
     model = build(architecture)
@@ -100,9 +104,12 @@ def test_a_row_of_a_batch_does_not_depend_on_the_others(
 
 
 @pytest.mark.parametrize("block_size", [0, -2, 3, 6, 12])
-def test_wavenet_refuses_a_block_size_that_is_no_power_of_two(block_size: int) -> None:
+@pytest.mark.parametrize("architecture", [WaveNet, CompactWaveNet])
+def test_a_tree_refuses_a_block_size_that_is_no_power_of_two(
+    architecture: type[LanguageModel], block_size: int
+) -> None:
     with pytest.raises(ValueError, match=f"block_size {block_size} "):
-        build(WaveNet, block_size)
+        build(architecture, block_size)
 
 
 def test_fcn_takes_any_block_size() -> None:
@@ -125,17 +132,15 @@ def test_the_logits_of_a_shared_batch_are_those_of_its_different_contexts(
 def test_hyperparameters_build_the_same_architecture_again(
     architecture: type[LanguageModel],
 ) -> None:
-    model = build(architecture, block_size=4, embed_dim=3, hidden_dim=7)
+    own = {"embed_dim": 3, "hidden_dim": 7, "norm": "layer", "dropout": 0.25}
+    if architecture is CompactWaveNet:
+        own = {"channels": 7, "dropout": 0.25}
+    model = build(architecture, block_size=4, **own).eval()
     hyperparameters = model.hyperparameters()
-    assert hyperparameters == {
-        "vocab_size": 46,
-        "block_size": 4,
-        "embed_dim": 3,
-        "hidden_dim": 7,
-    }
+    assert hyperparameters == {"vocab_size": 46, "block_size": 4, **own}
     again = architecture(**hyperparameters)
     assert str(again) == str(model)
-    again.load_state_dict(model.state_dict())
+    again.eval().load_state_dict(model.state_dict())
     assert torch.equal(again(contexts_of(model)), model(contexts_of(model)))
 
 
@@ -147,7 +152,8 @@ def test_a_model_is_built_from_keyword_arguments_alone(architecture: type[Langua
 
 @ARCHITECTURES
 def test_a_model_has_what_the_stages_ask_of_it(architecture: type[LanguageModel]) -> None:
-    model = build(architecture, embed_dim=3)
+    width = "channels" if architecture is CompactWaveNet else "embed_dim"
+    model = build(architecture, **{width: 3})
     assert model.title
     assert model.block_size == 8
     assert model.vocab_size == 46

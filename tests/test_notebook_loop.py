@@ -13,6 +13,7 @@ from charlm.corpus import Corpus
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
+from charlm.recipe import Recipe
 from charlm.training import Trainer
 from charlm.windows import Windows, every_window
 
@@ -51,7 +52,7 @@ def test_the_same_batches_give_the_same_losses_and_weights(
 
     monkeypatch.setattr(Windows, "batch", recorded)
     settings = {"lr": notebook_loop.LR, "batch_size": notebook_loop.BATCH_SIZE}
-    epoch = next(Trainer(model, train, val, **settings, seed=1).run(1))
+    epoch = next(Trainer(model, train, val, Recipe(**settings, epochs=1), seed=1).run(1))
     assert len(batches) == STEPS
 
     optimizer = torch.optim.SGD(notebook.parameters(), lr=notebook_loop.LR)

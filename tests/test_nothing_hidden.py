@@ -116,6 +116,7 @@ def test_the_stages_leave_nothing_but_their_outputs(
 def test_only_the_stages_own_model_is_read_when_training(records: dict[str, Record]) -> None:
     assert "charlm/models/wavenet.py" not in records["train_fcn"]["read"]
     assert "charlm/models/fcn.py" not in records["train_wavenet"]["read"]
+    assert "charlm/models/wavenet.py" not in records["train_compact"]["read"]
 
 
 PLANTED = """
@@ -162,7 +163,7 @@ def test_what_is_planted_and_not_declared_is_caught(planted: list[str]) -> None:
         ("outs", "data/more.safetensors", "unused file written: data/more.safetensors"),
         ("metrics", {"metrics/more.json": {"cache": False}}, "unused file written: metrics/more."),
         ("params", "lr", "unused parameter: lr"),
-        ("params", "fcn", "unused parameter: fcn.embed_dim"),
+        ("params", "fcn", "unused parameter: fcn.dropout"),
         ("environment", "HOME", "unused environment variable: HOME"),
     ],
     ids=str,

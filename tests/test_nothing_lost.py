@@ -285,7 +285,7 @@ def test_repro_puts_a_checkpoint_back_that_somebody_replaced(project: Project) -
     ("path", "text"),
     [
         ("plots/fcn_history.csv", "epoch,loss\n1,2.5\n"),
-        ("plots/wavenet_history.csv", "epoch,train_loss,val_loss\n1,x,2.5\n"),
+        ("plots/wavenet_history.csv", "epoch,train_loss,val_loss,lr\n1,x,2.5,0.2\n"),
         ("metrics/evaluation.json", '{"fcn": {"test_loss": 2.5}}'),
         ("metrics/evaluation.json", "[]"),
     ],
@@ -375,7 +375,7 @@ def test_what_made_a_result_is_recorded_with_it_and_no_secret(template: Project)
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in (template.path / "metrics/environment").glob("*.json")
     }
-    assert len(recorded) == 7
+    assert len(recorded) == 8
     for stage, (facts,) in recorded.items():
         assert facts["torch"] == importlib.metadata.version("torch")  # no "+cu130" on PyPI
         assert facts["python"] == ".".join(map(str, sys.version_info[:3]))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from charlm.corpus import load_corpus
 from charlm.distributed import Group
+from charlm.params import MODELS
 from charlm.splits import load_split
 from stages import DATASET, SPLIT
 from tests.conftest import LONG, Project, start, wait_for_state
@@ -45,12 +46,13 @@ def history(project: Project, model: str) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(project.outputs()[f"plots/{model}_history.csv"]))
 
 
-@pytest.mark.parametrize("model", ["fcn", "wavenet"])
+@pytest.mark.parametrize("model", MODELS)
 def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
     """The last batch is a single window, of which one process has none."""
     train = load_split(project.path / SPLIT, load_corpus(project.path / DATASET)).train
     batch_size = next(size for size in range(300, train) if train % size == 1)
     project.set(epochs="3", batch_size=str(batch_size))
+    project.set(compact__epochs="3", compact__batch_size=str(batch_size))
     project.stage(f"train_{model}")
     alone = history(project, model)
     project.set(processes="2")

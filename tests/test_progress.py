@@ -23,7 +23,7 @@ def report(epochs: int, done: int = 0, batches: int = 7) -> None:
         for number in range(done + 1, epochs + 1):
             progress.batches(batches - 2)
             progress.batches(2)
-            progress.epoch(Epoch(number, 3 - number / 100, 3.5 - number / 100))
+            progress.epoch(Epoch(number, 3 - number / 100, 3.5 - number / 100, 0.2))
 
 
 def lines(capsys: pytest.CaptureFixture[str], epochs: int, done: int = 0) -> list[str]:
@@ -123,7 +123,7 @@ def test_the_bar_fits_an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     terminal = on_terminal(monkeypatch)
     with Progress("Fully connected net", 100, 10_000, 98) as progress:
         progress.batches(10_000)
-        progress.epoch(Epoch(99, 12.3456, 12.3456))
+        progress.epoch(Epoch(99, 12.3456, 12.3456, 0.2))
     drawn = terminal.getvalue().strip("\n").split("\r")
     assert max(map(len, drawn)) <= 80
     assert "Fully connected net, epoch 100/100 |" in drawn[-1]

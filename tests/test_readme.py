@@ -21,6 +21,8 @@ def test_the_table_of_results_is_that_of_the_committed_run() -> None:
     rows = {
         "fcn": "Fully connected net",
         "wavenet": "WaveNet",
+        "compact": "Compact WaveNet",
+        "kneser_ney": "Kneser-Ney counts",
         "bigram": "Bigram counts",
         "unigram": "Unigram counts",
         "uniform": "Uniform",

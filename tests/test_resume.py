@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm.resume
+from charlm.recipe import Recipe
 from charlm.resume import ResumeFile
 from charlm.splits import Part
 from charlm.training import Trainer
@@ -123,9 +124,11 @@ def test_a_real_training_goes_on_from_its_file_in_the_same_bits(tmp_path: Path) 
     corpus = small_corpus()
     windows = small_split(corpus)
 
+    recipe = Recipe(lr=0.2, batch_size=32, epochs=3)
+
     def trainer() -> Trainer:
         sides = windows[Part.TRAIN], windows[Part.VAL]
-        return Trainer(small_model(corpus), *sides, lr=0.2, batch_size=32, seed=1)
+        return Trainer(small_model(corpus), *sides, recipe, seed=1)
 
     whole, first, second = trainer(), trainer(), trainer()
     list(whole.run(3))

@@ -184,8 +184,8 @@ def test_shared_or_not_results_and_gradients_are_the_same(
     exact = gradients(copy.deepcopy(model).double(), shared)
     assert len(ours) == len(plain) == len(exact) == 1 + len(list(model.parameters()))
     for a, b, c in zip(ours, plain, exact, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(a.double(), c, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(a.double(), c, rtol=1e-4, atol=1e-4)
 
 
 @ARCHITECTURES

@@ -17,6 +17,11 @@ class Layers(NamedTuple):
     levels: Sequence[JoinedTanh]
     output: Linear
 
+    @property
+    def plain(self) -> bool:
+        """Whether the levels are joined linear layers and tanh alone."""
+        return all(level.plain for level in self.levels)
+
 
 class LanguageModel(nn.Module):
     """Contexts (N, T) of tokens in, logits (N, V) of the next token out.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
 from charlm.models.base import LanguageModel, Layers
+from charlm.recipe import NormName
 from charlm.sharing import Join
 
 
@@ -23,15 +24,24 @@ class FCN(LanguageModel):
     title: ClassVar[str] = "Fully connected net"
 
     def __init__(
-        self, *, vocab_size: int, block_size: int, embed_dim: int = 10, hidden_dim: int = 300
+        self,
+        *,
+        vocab_size: int,
+        block_size: int,
+        embed_dim: int = 10,
+        hidden_dim: int = 300,
+        norm: NormName = "none",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed_dim = embed_dim
         self.hidden_dim = hidden_dim
+        self.norm = norm
+        self.dropout = dropout
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.hidden = JoinedTanh(block_size * embed_dim, hidden_dim)
+        self.hidden = JoinedTanh(block_size * embed_dim, hidden_dim, norm, dropout)
         self.output = Linear(hidden_dim, vocab_size)
 
     @property

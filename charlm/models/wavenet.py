@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
 from charlm.models.base import LanguageModel, Layers
+from charlm.recipe import NormName
 from charlm.sharing import Join
 
 
@@ -27,7 +28,14 @@ class WaveNet(LanguageModel):
     title: ClassVar[str] = "WaveNet"
 
     def __init__(
-        self, *, vocab_size: int, block_size: int, embed_dim: int = 10, hidden_dim: int = 128
+        self,
+        *,
+        vocab_size: int,
+        block_size: int,
+        embed_dim: int = 10,
+        hidden_dim: int = 128,
+        norm: NormName = "none",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if block_size < 1 or block_size & (block_size - 1):
@@ -36,11 +44,13 @@ class WaveNet(LanguageModel):
         self.block_size = block_size
         self.embed_dim = embed_dim
         self.hidden_dim = hidden_dim
+        self.norm = norm
+        self.dropout = dropout
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         tree = []
         channels = embed_dim
         for _ in range(block_size.bit_length() - 1):
-            tree.append(JoinedTanh(2 * channels, hidden_dim))
+            tree.append(JoinedTanh(2 * channels, hidden_dim, norm, dropout))
             channels = hidden_dim
         self.tree: Sequence[JoinedTanh] = nn.ModuleList(tree)  # type: ignore[assignment]
         self.output = Linear(channels, vocab_size)

@@ -1,0 +1,60 @@
+"""The compact WaveNet: the tree once more, with few parameters and all of them used often.
+
+U different nodes of a level, C channels, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from charlm.bilinear import RMSNorm, gated, with_last
+from charlm.dropout import Dropout
+from charlm.linear import JoinedLinear, linear
+from charlm.models.base import LanguageModel
+from charlm.sharing import Join
+
+
+class CompactWaveNet(LanguageModel):
+    """Join neighbours two by two until one position is left, by the same layer at each level.
+
+    The tree of dilated convolutions of van den Oord et al. (2016), figure 3, with gated units
+    and residual connections (section 2.3, equation 2, with gate and filter linear), each level
+    normalised, one layer for all levels, and the embedding as the output layer too (Press and
+    Wolf 2017). With V C + 4 C^2 + 2 C + (L + 1) C + V parameters, L = log2(block_size).
+
+    Raises ValueError where `block_size` is not a power of two.
+    """
+
+    title: ClassVar[str] = "Compact WaveNet"
+
+    def __init__(
+        self, *, vocab_size: int, block_size: int, channels: int = 72, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if block_size < 1 or block_size & (block_size - 1):
+            raise ValueError(f"block_size {block_size} is not a power of two")
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.channels = channels
+        self.dropout = dropout
+        levels = block_size.bit_length() - 1
+        self.embedding = nn.Embedding(vocab_size, channels)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        self.join = JoinedLinear(2 * channels, 2 * channels) if levels else None
+        self.norms = nn.ModuleList(RMSNorm(channels) for _ in range(levels + 1))
+        self.drop = nn.ModuleList(Dropout(dropout) for _ in range(levels))
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    @property
+    def arities(self) -> Sequence[int]:
+        return [2] * len(self.drop)
+
+    def tree_logits(self, joins: Sequence[Join]) -> Tensor:
+        x = self.embedding.weight  # (V, C)
+        for norm, drop, pairs in zip(self.norms, self.drop, joins, strict=False):
+            assert self.join is not None
+            h = gated(self.join(norm(x), pairs))  # (U, 2 C) -> (U, C)
+            x = with_last(x, drop(h), pairs)  # (U, C)
+        return linear(self.norms[-1](x), self.embedding.weight, self.bias)  # (U, V)

@@ -1,0 +1,13 @@
+"""Train the compact WaveNet."""
+
+from charlm.models.compact import CompactWaveNet
+from stages import run
+from stages.training import train
+
+
+def main() -> None:
+    train("compact", CompactWaveNet)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,146 @@
+"""Normalisation and gates with gradients of their own, against torch's."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from charlm.bilinear import EPSILON, RMSNorm, gated, with_last
+from charlm.dropout import Dropout, drop_by
+from charlm.linear import JoinedLinear, tanh
+from charlm.models.compact import CompactWaveNet
+from charlm.sharing import PlainJoin, share
+
+torch.manual_seed(5)
+X = torch.randn(19, 13)
+ROWS = torch.randint(19, (30, 2))
+(JOIN,) = share(ROWS, [2], 19).joins
+DISTINCT = JOIN.rows.long()
+
+
+def gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    """What a function returns, and the gradients of its inputs by a weighted sum of it."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    y = function(*leaves)
+    weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).reshape(y.shape)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), leaves)]
+
+
+def assert_torchs(
+    mine: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor
+) -> None:
+    """The same as `plain`, by the compiled loops, and in float64, where torch computes."""
+    expected = gradients(plain, *(x.double() for x in inputs))
+    for kind in (torch.float32, torch.float64):
+        found = gradients(mine, *(x.to(kind) for x in inputs))
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other.to(kind), rtol=1e-5, atol=1e-5)
+
+
+def test_rms_norm_is_torchs() -> None:
+    weight = torch.linspace(0.5, 1.5, 13)
+    norm = RMSNorm(13)
+
+    def mine(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(norm, {"weight": weight}, (x,))
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.nn.functional.rms_norm(x, (13,), weight, EPSILON)
+
+    assert_torchs(mine, plain, X, weight)
+
+
+def test_a_row_of_zeros_is_normalised_to_zeros() -> None:
+    y, grad = gradients(RMSNorm(13), torch.zeros(2, 13))
+    assert torch.equal(y, torch.zeros(2, 13))
+    assert torch.isfinite(grad).all()
+
+
+def test_gated_is_the_product_of_the_halves() -> None:
+    assert_torchs(gated, lambda x: x[:, :6] * x[:, 6:], X[:, :12])
+
+
+def test_the_last_of_the_joined_is_added() -> None:
+    h = torch.randn(len(DISTINCT), 13)
+    assert_torchs(lambda x, h: with_last(x, h, JOIN), lambda x, h: x[DISTINCT[:, 1]] + h, X, h)
+    plain = with_last(X, h, PlainJoin(DISTINCT))
+    torch.testing.assert_close(plain, with_last(X, h, JOIN))
+
+
+def test_a_joined_linear_layer_is_one_over_the_joined() -> None:
+    layer = JoinedLinear(26, 7)
+
+    def mine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x, JOIN))
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x[DISTINCT].flatten(1), weight, bias)
+
+    assert_torchs(mine, plain, X, torch.randn(7, 26), torch.randn(7))
+
+
+def test_tanh_is_torchs() -> None:
+    assert_torchs(tanh, torch.tanh, 3 * X)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_that_share_and_keeps_the_mean(p: float) -> None:
+    dropout, ones = Dropout(p), torch.ones(400, 500)
+    drop_by(dropout, 2**62 + 12345)
+    y = dropout(ones)
+    assert set(y.unique().tolist()) == {0.0, np.float32(1 / (1 - p))}
+    spread = (p * (1 - p) / y.numel()) ** 0.5
+    assert (y == 0).double().mean().item() == pytest.approx(p, abs=5 * spread)
+    # Nor is there a pattern along rows or columns: neighbours are dropped independently.
+    zero = (y == 0).double()
+    for one, other in ((zero[:, 1:], zero[:, :-1]), (zero[1:], zero[:-1])):
+        assert (one * other).mean().item() == pytest.approx(p * p, abs=6 * spread)
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_the_way_back_drops_the_same() -> None:
+    dropout = Dropout(0.5)
+    drop_by(dropout, 7)
+    x = torch.ones(50, 60, requires_grad=True)
+    y = dropout(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_each_key_and_each_layer_has_a_mask_of_its_own() -> None:
+    pair = torch.nn.ModuleList([Dropout(0.5), Dropout(0.5)])
+    ones, masks = torch.ones(100, 100), []
+    for key in (1, 2, 2**40, 2**62):
+        drop_by(pair, key)
+        masks += [layer(ones) for layer in pair]
+    for i, mask in enumerate(masks):
+        for other in masks[:i]:
+            assert (mask == other).double().mean().item() == pytest.approx(0.5, abs=0.03)
+    drop_by(pair, 1)
+    assert torch.equal(pair[0](ones), masks[0])
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 8, 16])
+def test_the_compact_wavenet_is_its_equations(block_size: int) -> None:
+    model = CompactWaveNet(vocab_size=21, block_size=block_size, channels=9)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    contexts = torch.randint(21, (15, block_size))
+    w = model.state_dict()
+
+    def norm(x: Tensor, level: int) -> Tensor:
+        return torch.nn.functional.rms_norm(x, (9,), w[f"norms.{level}.weight"], EPSILON)
+
+    nodes = [w["embedding.weight"][contexts[:, t]] for t in range(block_size)]
+    level = 0
+    while len(nodes) > 1:
+        pairs = zip(nodes[::2], nodes[1::2], strict=True)
+        joined = [(torch.cat([norm(a, level), norm(b, level)], 1), b) for a, b in pairs]
+        halves = [(pair @ w["join.weight"].T + w["join.bias"], b) for pair, b in joined]
+        nodes = [b + both[:, :9] * both[:, 9:] for both, b in halves]
+        level += 1
+    logits = norm(nodes[0], level) @ w["embedding.weight"].T + w["bias"]
+    torch.testing.assert_close(model(contexts), logits, rtol=1e-4, atol=1e-5)
