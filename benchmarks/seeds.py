@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the test losses over several seeds.
+"""Mean and standard deviation of every metric over several seeds.
 
 Runs the whole pipeline once a seed (`dvc exp run --temp`, so the workspace stays
 as it is), and prints a table in Markdown:
@@ -17,7 +17,9 @@ import pandas as pd
 
 from benchmarks.turns import markdown
 
-METRICS = ["train_loss", "val_loss", "test_loss", "test_accuracy"]
+METRICS = ["train_loss", "val_loss", "test_loss", "test_loss_stderr"]
+METRICS += ["test_perplexity", "test_bits_per_character", "test_accuracy"]
+OF_SAMPLES = ["unique", "novel", "mean_length"]
 
 
 def run_seed(seed: int, assignments: list[str]) -> dict[str, dict[str, float]]:
@@ -26,19 +28,24 @@ def run_seed(seed: int, assignments: list[str]) -> dict[str, dict[str, float]]:
     options = [word for item in [f"seed={seed}", *assignments] for word in ("-S", item)]
     subprocess.run(["dvc", "exp", "run", "--temp", "--force", "--name", name, *options], check=True)
     metrics: dict[str, dict[str, float]] = dvc.api.metrics_show("metrics/evaluation.json", rev=name)
+    samples = dvc.api.metrics_show("metrics/samples.json", rev=name)
+    for model, its in metrics.items():
+        its.update(samples.get(model, {}))
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=True)
     return metrics
 
 
 def table(runs: list[dict[str, dict[str, float]]]) -> str:
-    """A row a model, mean ± standard deviation over the runs in each cell."""
+    """A row a model, mean ± standard deviation over the runs in each cell.
+
+    Where a model has no such metric, as the counts have no samples, the cell is empty.
+    """
     every = pd.concat([pd.DataFrame(run).T for run in runs])
-    mean, deviation = (every.groupby(level=0, sort=False)[METRICS].agg(f) for f in ("mean", "std"))
-    rows = [
-        [model, *(f"{mean.loc[model, m]:.4f} ± {deviation.loc[model, m]:.4f}" for m in METRICS)]
-        for model in mean.index
-    ]
-    return markdown(["", *METRICS], rows)
+    known = [metric for metric in [*METRICS, *OF_SAMPLES] if metric in every]
+    mean, deviation = (every.groupby(level=0, sort=False)[known].agg(f) for f in ("mean", "std"))
+    cells = mean.map("{:.4f}".format) + " ± " + deviation.map("{:.4f}".format)
+    cells = cells.where(mean.notna(), "")
+    return markdown(["", *known], [[str(model), *row] for model, row in cells.T.items()])
 
 
 def main() -> None:

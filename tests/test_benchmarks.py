@@ -1,13 +1,14 @@
 """What the benchmarks compute from what they measure, what they call the floor, and tell."""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import readme, run, sampling, steps, turns, whole
+from benchmarks import readme, run, sampling, steps, time_to_loss, turns, whole
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from tests.conftest import ROOT, Project
@@ -85,10 +86,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if module == "benchmarks.steps":
             step = 4.0 if notebook else 1.6
             return {"step": step, "with validation": 1.1 * step, "products": 0.8}
+        if module == "benchmarks.time_to_loss":
+            seconds, first = (90.0, 40.0) if notebook else (2.0, 2.0)
+            return {"seconds": seconds, "first": first, "loss": 2.0}
         pace = 1000.0 if notebook else 90_000.0
         return {"names per second": pace, "seconds": 11.0, "megabytes": 400.0}
 
-    for module in (steps, sampling):
+    for module in (steps, time_to_loss, sampling):
         monkeypatch.setattr(module, "in_a_process", turn)
     monkeypatch.setattr(whole, "notebook", lambda epochs: {"seconds": 100.0})
     monkeypatch.setattr(whole, "pipeline", lambda *_: {"seconds": 40.0, "again": 0.9})
@@ -107,13 +111,14 @@ def test_the_results_say_what_was_measured(
     run.main()
     text = results.read_text(encoding="utf-8")
     assert "| fcn | 4.00 | 1.60 | 2.50 | 2.50 | 0.80 | 50% |" in text
+    assert "| times as fast |  |  | 45 | 20 |" in text
     assert "| wavenet | 1,000 | 90,000 | 90 | 11 | 400 |" in text
     assert "| `dvc repro` | 100 | 40 | 40% | 0.9 |" in text
     assert "| one stage that copies a file |  |  |  | 0.5 |" in text
     said = capsys.readouterr()
     for part in text.split("\n## ")[1:]:
         assert part.strip() in said.out, "told as soon as it is known"
-    assert "The whole (3 of 3)\n" in said.err
+    assert "The whole (4 of 4)\n" in said.err
     assert "make repro, turn 2 of 2\n" in said.err
 
 
@@ -129,6 +134,7 @@ def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alon
     commands = re.findall(r"^This table alone: `python -m (.*)`$", text, flags=re.MULTILINE)
     assert commands == [
         "benchmarks.steps --pairs 2",
+        "benchmarks.time_to_loss --pairs 2",
         "benchmarks.sampling --pairs 2",
         "benchmarks.whole --pairs 2 --epochs 50",
     ]
@@ -180,3 +186,21 @@ def test_a_turn_of_sampling_prints_its_figures(
     monkeypatch.setattr("sys.argv", ["sampling", "--turn", "pipeline", "fcn", "7"])
     sampling.main()
     assert json.loads(capsys.readouterr().out) == {"names": 7.0}
+
+
+def test_the_time_to_a_loss_is_told_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline's for two epochs, on the real names; of the notebook the table alone."""
+    monkeypatch.chdir(ROOT)
+    ours = time_to_loss.pipeline(2)
+    assert 1.95 < ours["loss"] < 2.2
+    assert ours["seconds"] > 0
+    assert ours["first"] == (ours["seconds"] if ours["loss"] <= time_to_loss.GOAL else math.inf)
+    turns = {
+        "notebook": {"seconds": 90.0, "first": 30.0, "loss": 2.01},
+        "pipeline": {"seconds": 2.0, "first": 2.0, "loss": 2.0},
+    }
+    monkeypatch.setattr(time_to_loss, "in_a_process", lambda module, option, name: turns[name])
+    *_, notebook, pipeline, ratios = time_to_loss.table(1).splitlines()
+    assert notebook == "| notebook | 40 | 2.0100 | 90.0 | 30.0 |"
+    assert pipeline == "| pipeline | 3 | 2.0000 | 2.0 | 2.0 |"
+    assert ratios == "| times as fast |  |  | 45 | 15 |"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.seeds import METRICS, table
+from benchmarks.seeds import METRICS, OF_SAMPLES, table
 from tests.conftest import Project
 
 
@@ -18,6 +18,17 @@ def test_the_table_gives_mean_and_standard_deviation_over_the_seeds() -> None:
     # The deviation is that of a sample: divided by one less than the number of seeds.
     assert fcn == "| fcn " + "| 2.2000 ± 0.2646 " * len(METRICS) + "|"
     assert uniform == "| uniform " + "| 3.0000 ± 0.0000 " * len(METRICS) + "|"
+
+
+def test_what_only_some_models_have_stands_in_their_rows_alone() -> None:
+    runs = [
+        {"fcn": {"test_loss": 2.0, "novel": novel}, "uniform": {"test_loss": 3.0}}
+        for novel in (0.5, 0.7)
+    ]
+    header, _, fcn, uniform = table(runs).splitlines()
+    assert header == "|  | test_loss | novel |"
+    assert fcn == "| fcn | 2.0000 ± 0.0000 | 0.6000 ± 0.1414 |"
+    assert uniform == "| uniform | 3.0000 ± 0.0000 |  |"
 
 
 def test_a_list_that_does_not_exist_is_refused_in_one_line(template: Project) -> None:
@@ -37,7 +48,7 @@ def test_two_seeds_of_another_list_are_measured_and_the_workspace_stays(project:
     assert f"{len(names.split()) + 1} names" in ran.text
     (row,) = re.findall(r"^\| fcn \|.*", ran.text, flags=re.MULTILINE)
     losses = re.findall(r"(\d\.\d{4}) ± (\d\.\d{4})", row)
-    assert len(losses) == len(METRICS)
-    assert all(float(deviation) > 0 for _, deviation in losses)
+    assert len(losses) == len(METRICS) + len(OF_SAMPLES)
+    assert all(float(deviation) > 0 for _, deviation in losses[:3])
     assert project.outputs() == before
     assert project.dvc("exp", "list", "--name-only").text.strip() in ("", "main")

@@ -1,0 +1,131 @@
+"""Seconds from the first batch to the test loss that the course's WaveNet ends with, 2.0132.
+
+The notebook loop trains its WaveNet for the course's 40 epochs, in turn with the pipeline's
+Trainer, which trains the compact WaveNet for three epochs (Muon at 0.03, batches of 512, no
+weight decay, the rest as in `params.yaml`). Each on one split of the default names into
+80/10/10. What looking at the test loss takes, after each epoch, is not counted. As the notebook's
+loss may be below the course's before its last epoch, the seconds until then are told as well.
+
+    python -m benchmarks.time_to_loss --pairs 3
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+
+NAMES = Path("data/prenoms.txt")
+GOAL = 2.0132
+NEVER = float("inf")
+
+
+def notebook(epochs: int) -> Figures:
+    """Seconds for all epochs of the notebook's WaveNet, and to the first at the goal."""
+    import torch
+
+    from benchmarks import notebook_loop
+
+    torch.manual_seed(1)
+    contexts, targets, characters = notebook_loop.read_windows(NAMES)
+    train, val, test = notebook_loop.loaders(contexts, targets)
+    model = notebook_loop.MODELS["wavenet"](len(characters) + 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=notebook_loop.LR)
+    seconds, reached, loss = 0.0, NEVER, NEVER
+    for _ in range(epochs):
+        began = time.perf_counter()
+        notebook_loop.train_epoch(model, train, optimizer)
+        notebook_loop.mean_loss(model, val)
+        seconds += time.perf_counter() - began
+        loss = notebook_loop.mean_loss(model, test)
+        reached = min(reached, seconds) if loss <= GOAL else reached
+    return {"seconds": seconds, "first": reached, "loss": loss}
+
+
+def pipeline(epochs: int) -> Figures:
+    """The same of the pipeline's compact WaveNet."""
+    from dataclasses import replace
+
+    from charlm.corpus import Corpus
+    from charlm.devices import set_up
+    from charlm.losses import mean_loss
+    from charlm.models.compact import CompactWaveNet
+    from charlm.params import load_params
+    from charlm.randomness import seeded
+    from charlm.splits import Part, split_windows
+    from charlm.training import Trainer
+    from charlm.windows import windows_by_part
+
+    params = load_params()
+    set_up("cpu", 1)
+    settings = params.model("compact")
+    recipe = replace(settings.recipe, epochs=epochs, lr=0.03, batch_size=512, weight_decay=0.0)
+    corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
+    windows = windows_by_part(corpus, split_windows(corpus, "window", 0.8, 0.1, seed=1))
+
+    def trainer() -> Trainer:
+        with seeded(1, "init"):
+            model = CompactWaveNet(
+                vocab_size=len(corpus.vocabulary),
+                block_size=corpus.block_size,
+                **settings.hyperparameters,
+            )
+        return Trainer(model, windows[Part.TRAIN], windows[Part.VAL], recipe, seed=1)
+
+    next(trainer().run(1))  # loads what is compiled, as importing torch does for the notebook
+    training = trainer()
+    began = time.perf_counter()
+    for _ in training.run(epochs):
+        pass
+    seconds = time.perf_counter() - began
+    loss = mean_loss(training.model, windows[Part.TEST])
+    return {"seconds": seconds, "first": seconds if loss <= GOAL else NEVER, "loss": loss}
+
+
+TURNS: dict[str, tuple[Callable[[int], Figures], int]] = {
+    "notebook": (notebook, 40),
+    "pipeline": (pipeline, 3),
+}
+
+
+def table(count: int) -> str:
+    """A row each, and the ratios."""
+    turn = partial(in_a_process, "benchmarks.time_to_loss", "--turn")
+    taken = pairs(count, partial(turn, "notebook"), partial(turn, "pipeline"))
+    rows = []
+    for side, (name, (_, epochs)) in enumerate(TURNS.items()):
+        first = median_of(taken, side, "first")
+        rows.append(
+            [
+                name,
+                str(epochs),
+                f"{median_of(taken, side, 'loss'):.4f}",
+                f"{median_of(taken, side, 'seconds'):.1f}",
+                "never" if first == NEVER else f"{first:.1f}",
+            ]
+        )
+    firsts = [theirs["first"] / ours["first"] for theirs, ours in taken if ours["first"] < NEVER]
+    ratio = f"{sorted(firsts)[len(firsts) // 2]:.0f}" if firsts else ""
+    rows.append(["times as fast", "", "", f"{median_ratio(taken, 'seconds'):.0f}", ratio])
+    header = ["", "epochs", "test loss then", "seconds", f"seconds to the first at {GOAL}"]
+    return markdown(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.turn:
+        measure, epochs = TURNS[arguments.turn]
+        print(json.dumps(measure(arguments.epochs or epochs)))
+    else:
+        print(table(arguments.pairs))
+
+
+if __name__ == "__main__":
+    main()
