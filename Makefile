@@ -39,6 +39,7 @@ seeds: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.time_to_loss
 	$(BIN)/python -m benchmarks.readme
 
 grow: $(VENV)/.installed

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import sampling, steps, time_to_loss, whole
+from benchmarks import sampling, steps, whole
 from benchmarks.turns import say
 from charlm.environment import describe
 from charlm.files import write_text
@@ -64,7 +64,6 @@ def measure(pairs: int, epochs: int) -> str:
     sizes = f"--pairs {pairs}"
     parts = (
         ("Training at equal mathematics", steps, sizes, partial(steps.table, pairs)),
-        ("Time to the course's loss", time_to_loss, sizes, partial(time_to_loss.table, pairs)),
         ("Sampling", sampling, sizes, partial(sampling.table, pairs)),
         ("The whole", whole, f"{sizes} --epochs {epochs}", partial(whole.table, pairs, epochs)),
     )

@@ -7,6 +7,8 @@ weight decay, the rest as in `params.yaml`). Each on one split of the default na
 loss may be below the course's before its last epoch, the seconds until then are told as well.
 
     python -m benchmarks.time_to_loss --pairs 3
+
+writes `benchmarks/LOSS.md`, as `make bench` does.
 """
 
 import argparse
@@ -16,11 +18,26 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.run import explained, machine
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+from charlm.files import write_text
 
 NAMES = Path("data/prenoms.txt")
 GOAL = 2.0132
 NEVER = float("inf")
+RESULT = Path(__file__).parent / "LOSS.md"
+
+TEXT = """\
+# Time to the course's loss
+
+{explained}
+
+Medians of {pairs} turns each; a ratio is the median of the ratios pair by pair.
+
+{machine}
+
+{table}
+"""
 
 
 def notebook(epochs: int) -> Figures:
@@ -124,7 +141,14 @@ def main() -> None:
         measure, epochs = TURNS[arguments.turn]
         print(json.dumps(measure(arguments.epochs or epochs)))
     else:
-        print(table(arguments.pairs))
+        text = TEXT.format(
+            explained=explained(__doc__ or ""),
+            machine=machine(),
+            table=table(arguments.pairs),
+            pairs=arguments.pairs,
+        )
+        write_text(RESULT, text)
+        print(text)
 
 
 if __name__ == "__main__":

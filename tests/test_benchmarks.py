@@ -86,13 +86,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if module == "benchmarks.steps":
             step = 4.0 if notebook else 1.6
             return {"step": step, "with validation": 1.1 * step, "products": 0.8}
-        if module == "benchmarks.time_to_loss":
-            seconds, first = (90.0, 40.0) if notebook else (2.0, 2.0)
-            return {"seconds": seconds, "first": first, "loss": 2.0}
         pace = 1000.0 if notebook else 90_000.0
         return {"names per second": pace, "seconds": 11.0, "megabytes": 400.0}
 
-    for module in (steps, time_to_loss, sampling):
+    for module in (steps, sampling):
         monkeypatch.setattr(module, "in_a_process", turn)
     monkeypatch.setattr(whole, "notebook", lambda epochs: {"seconds": 100.0})
     monkeypatch.setattr(whole, "pipeline", lambda *_: {"seconds": 40.0, "again": 0.9})
@@ -111,14 +108,13 @@ def test_the_results_say_what_was_measured(
     run.main()
     text = results.read_text(encoding="utf-8")
     assert "| fcn | 4.00 | 1.60 | 2.50 | 2.50 | 0.80 | 50% |" in text
-    assert "| times as fast |  |  | 45 | 20 |" in text
     assert "| wavenet | 1,000 | 90,000 | 90 | 11 | 400 |" in text
     assert "| `dvc repro` | 100 | 40 | 40% | 0.9 |" in text
     assert "| one stage that copies a file |  |  |  | 0.5 |" in text
     said = capsys.readouterr()
     for part in text.split("\n## ")[1:]:
         assert part.strip() in said.out, "told as soon as it is known"
-    assert "The whole (4 of 4)\n" in said.err
+    assert "The whole (3 of 3)\n" in said.err
     assert "make repro, turn 2 of 2\n" in said.err
 
 
@@ -134,7 +130,6 @@ def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alon
     commands = re.findall(r"^This table alone: `python -m (.*)`$", text, flags=re.MULTILINE)
     assert commands == [
         "benchmarks.steps --pairs 2",
-        "benchmarks.time_to_loss --pairs 2",
         "benchmarks.sampling --pairs 2",
         "benchmarks.whole --pairs 2 --epochs 50",
     ]
@@ -204,3 +199,16 @@ def test_the_time_to_a_loss_is_told_by_both(monkeypatch: pytest.MonkeyPatch) -> 
     assert notebook == "| notebook | 40 | 2.0100 | 90.0 | 30.0 |"
     assert pipeline == "| pipeline | 3 | 2.0000 | 2.0 | 2.0 |"
     assert ratios == "| times as fast |  |  | 45 | 15 |"
+
+
+def test_the_time_to_a_loss_is_written_with_the_machine_it_was_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time_to_loss, "table", lambda count: f"| {count} turns |")
+    monkeypatch.setattr(time_to_loss, "RESULT", tmp_path / "LOSS.md")
+    monkeypatch.setattr("sys.argv", ["time_to_loss", "--pairs", "2"])
+    time_to_loss.main()
+    written = (tmp_path / "LOSS.md").read_text(encoding="utf-8")
+    assert re.search(r"^Measured on: .* cores", written, flags=re.MULTILINE)
+    assert "| 2 turns |" in written
+    assert "| 2 turns |" in capsys.readouterr().out
