@@ -30,7 +30,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 smoke: $(VENV)/.installed
-	$(BIN)/dvc exp run --temp --name smoke --force -S epochs=1 -S sample.count=100
+	$(BIN)/dvc exp run --temp --name smoke --force -S epochs=1 -S compact.epochs=1 -S sample.count=100
 	$(BIN)/dvc exp show --no-pager --only-changed
 	$(BIN)/dvc exp remove smoke
 
