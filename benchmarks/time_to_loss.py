@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from benchmarks.run import explained, machine
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
@@ -125,7 +126,7 @@ def table(count: int) -> str:
             ]
         )
     firsts = [theirs["first"] / ours["first"] for theirs, ours in taken if ours["first"] < NEVER]
-    ratio = f"{sorted(firsts)[len(firsts) // 2]:.0f}" if firsts else ""
+    ratio = f"{median(firsts):.0f}" if firsts else ""
     rows.append(["times as fast", "", "", f"{median_ratio(taken, 'seconds'):.0f}", ratio])
     header = ["", "epochs", "test loss then", "seconds", f"seconds to the first at {GOAL}"]
     return markdown(header, rows)
@@ -135,11 +136,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
-    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
         measure, epochs = TURNS[arguments.turn]
-        print(json.dumps(measure(arguments.epochs or epochs)))
+        print(json.dumps(measure(epochs)))
     else:
         text = TEXT.format(
             explained=explained(__doc__ or ""),
