@@ -1,27 +1,24 @@
-"""What the compact WaveNet is made of beside linear layers: normalisation, and gates.
+"""What the compact WaveNet is made of: normalised rows, joined by a gated layer.
 
-Each is one function with its gradient written out, as in `charlm.linear`.
-
-U different nodes of a level, C channels.
+X nodes of a level and U of the next, K of them joined, C channels.
 """
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from charlm import kernels
 from charlm.devices import for_numpy
+from charlm.dropout import Dropout, Mask
+from charlm.functions import Kept, differentiable
+from charlm.kernels import Floats
+from charlm.linear import JoinedLinear
 from charlm.sharing import Join, TableJoin
-
-EPSILON = 1e-5
 
 
 class RMSNorm(nn.Module):
     """Each row over the root of its mean square, times a weight for each channel.
 
-    Zhang and Sennrich (2019), equation 4: (..., C) -> (..., C).
+    Zhang and Sennrich (2019), equation 4: (X, C) -> (X, C).
     """
 
     def __init__(self, channels: int) -> None:
@@ -29,81 +26,40 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not for_numpy(x):
-            return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON) * self.weight
-        y: Tensor = _RMSNorm.apply(x, self.weight)  # type: ignore[no-untyped-call]
-        return y
+        if for_numpy(x):
+            return _rms_norm(x, self.weight)
+        mean_square = x.square().mean(-1, keepdim=True)
+        return x * torch.rsqrt(mean_square + float(kernels.EPSILON)) * self.weight
 
 
-def gated(pairs: Tensor) -> Tensor:
-    """The product of the two halves of each row: (U, 2 C) -> (U, C).
+def gated_join(x: Tensor, norm: RMSNorm, layer: JoinedLinear, drop: Dropout, join: Join) -> Tensor:
+    """Normalise, join neighbours, gate, and add the last of those joined: (X, C) -> (U, C).
 
     A gated linear unit (Dauphin et al. 2017, section 3) whose gate is linear too: "bilinear" in
-    Shazeer (2020), equation 5.
+    Shazeer (2020), equation 5. With a residual connection around it.
+
+    Args:
+        layer: (K * C -> 2 C), whose halves are the values and their gates.
     """
-    if not for_numpy(pairs):
-        value, gate = pairs.chunk(2, dim=1)
-        return value * gate
-    y: Tensor = _Gated.apply(pairs)  # type: ignore[no-untyped-call]
+    if isinstance(join, TableJoin) and for_numpy(x):
+        return _gated_join(x, norm.weight, layer.weight, layer.bias, join, drop.mask())
+    value, gate = layer(norm(x), join).chunk(2, dim=1)  # (U, 2 C) -> twice (U, C)
+    y: Tensor = x[join.rows[:, -1]] + drop(value * gate)
     return y
 
 
-def with_last(x: Tensor, h: Tensor, join: Join) -> Tensor:
-    """A residual connection: to h (U, C) the last of what was joined of x (X, C) is added."""
-    if not (isinstance(join, TableJoin) and for_numpy(x)):
-        return x[join.rows[:, -1]] + h
-    last = join.entries[join.places[:, -1]]
-    y: Tensor = _WithLast.apply(x, h, last)  # type: ignore[no-untyped-call]
-    return y
+def _compute_rms_norm(x: Floats, weight: Floats) -> tuple[Floats, Kept]:
+    y, scales = kernels.rms_norm(x, weight)
+    return y, (x, weight, scales)
 
 
-class _RMSNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        from charlm import kernels
-
-        ctx.saved = x.detach().contiguous().numpy(), weight.detach().numpy()
-        y, ctx.scales = kernels.rms_norm(*ctx.saved, np.float32(EPSILON))
-        return torch.from_numpy(y)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        from charlm import kernels
-
-        grads = kernels.rms_norm_backward(grad.contiguous().numpy(), *ctx.saved, ctx.scales)
-        grad_x, grad_weight = map(torch.from_numpy, grads)
-        return grad_x, grad_weight
+def _compute_gated_join(
+    x: Floats, scale: Floats, weight: Floats, bias: Floats, join: TableJoin, mask: Mask
+) -> tuple[Floats, Kept]:
+    its = (join.entries, join.begins, join.places)
+    y, *kept = kernels.gated_join(x, scale, weight, bias, *its, mask)
+    return y, (x, scale, *kept, *its, mask)
 
 
-class _Gated(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, pairs: Tensor) -> Tensor:
-        from charlm import kernels
-
-        ctx.pairs = pairs.detach().numpy()
-        return torch.from_numpy(kernels.gated(ctx.pairs))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        from charlm import kernels
-
-        return torch.from_numpy(kernels.gated_backward(grad.contiguous().numpy(), ctx.pairs))
-
-
-class _WithLast(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, h: Tensor, last: Any) -> Tensor:
-        from charlm import kernels
-
-        ctx.last, ctx.count = last, len(x)
-        return torch.from_numpy(kernels.with_last(x.detach().numpy(), h.detach().numpy(), last))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        from charlm import kernels
-
-        its = kernels.with_last_backward(grad.contiguous().numpy(), ctx.last, ctx.count)
-        return torch.from_numpy(its), grad, None
+_rms_norm = differentiable(_compute_rms_norm, kernels.rms_norm_backward)
+_gated_join = differentiable(_compute_gated_join, kernels.gated_join_backward)

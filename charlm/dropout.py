@@ -1,14 +1,18 @@
 """Dropout whose masks come from a key, so that there is no generator whose state would be kept."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from charlm import kernels
 from charlm.devices import for_numpy
+from charlm.functions import Kept, differentiable
+from charlm.kernels import Floats
+
+Mask = tuple[np.uint32, np.uint32, np.uint32, np.float32]
+"""The lower and the upper half of a key, a threshold, and what is not dropped is multiplied by."""
 
 
 class Dropout(nn.Module):
@@ -31,43 +35,45 @@ class Dropout(nn.Module):
             return x
         if not for_numpy(x):
             return F.dropout(x, self.p)
-        y: Tensor = _Dropout.apply(x, self.p, self.key)  # type: ignore[no-untyped-call]
-        return y
+        return _drop(x, self.mask())
+
+    def mask(self) -> Mask:
+        """What `charlm.kernels` drops by; in evaluation mode nothing."""
+        p = self.p if self.training else 0.0
+        low, high = np.uint32(self.key & 0xFFFFFFFF), np.uint32(self.key >> 32)
+        return low, high, np.uint32(round(p * 2**32)), np.float32(1 / (1 - p))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
-def drop_by(model: nn.Module, key: int) -> None:
-    """Let a key of 63 bits decide what the next pass through a model drops."""
-    torch.manual_seed(key)  # where it is not on a CPU
-    for place, module in enumerate(model.modules()):
-        if isinstance(module, Dropout):
-            module.key = key ^ place << 32
+def dropouts_of(model: nn.Module) -> list[Dropout]:
+    """Those of a model that drop anything."""
+    return [module for module in model.modules() if isinstance(module, Dropout) and module.p]
 
 
-class _Dropout(torch.autograd.Function):
-    """The mask is worked out again on the way back."""
+def drop_by(dropouts: Sequence[Dropout], key: int, rank: int = 0) -> None:
+    """Let a key of 63 bits decide what the next pass through a model drops.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float, key: int) -> Tensor:
-        ctx.drawn = p, key
-        return _dropped_out(x, p, key)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _dropped_out(grad, *ctx.drawn), None, None
+    Args:
+        dropouts: all of the model's.
+        rank: of the process, each of which drops otherwise.
+    """
+    for place, dropout in enumerate(dropouts, start=rank * len(dropouts)):
+        dropout.key = key ^ place << 32
 
 
-def _dropped_out(x: Tensor, p: float, key: int) -> Tensor:
-    from charlm import kernels
+def _compute(x: Floats, mask: Mask) -> tuple[Floats, Kept]:
+    return _dropped_out(x, mask), (mask,)
 
-    y = kernels.dropped_out(
-        x.contiguous().detach().numpy().reshape(-1),
-        np.uint32(key & 0xFFFFFFFF),
-        np.uint32(key >> 32),
-        np.uint32(round(p * 2**32)),
-        np.float32(1 / (1 - p)),
-    )
-    return torch.from_numpy(y).reshape(x.shape)
+
+def _gradients(grad: Floats, mask: Mask) -> tuple[Floats]:
+    return (_dropped_out(grad, mask),)
+
+
+def _dropped_out(x: Floats, mask: Mask) -> Floats:
+    y: Floats = kernels.dropped_out(x.reshape(-1), mask)
+    return y.reshape(x.shape)
+
+
+_drop = differentiable(_compute, _gradients)

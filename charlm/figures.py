@@ -79,10 +79,12 @@ def all_loss_curves(histories: "Mapping[str, pd.DataFrame]") -> Figure:
     axes.set_title("Losses while training")
     _loss_by_epoch(axes)
     # The first epoch may be far above all others, and would leave them no room.
-    losses = [history[["train_loss", "val_loss"]] for history in histories.values()]
-    lowest = min(float(table.to_numpy().min()) for table in losses)
-    highest = max(float(table.iloc[min(1, len(table) - 1) :].to_numpy().max()) for table in losses)
+    losses = [history[["train_loss", "val_loss"]].to_numpy() for history in histories.values()]
+    lowest, first = min(its.min() for its in losses), max(its[0].max() for its in losses)
+    highest = max(its[min(1, len(its) - 1) :].max() for its in losses)
     room = max(0.05 * (highest - lowest), 0.01)
+    if first > highest + room:
+        axes.set_xlabel(f"epoch (the losses of the first are up to {first:.2f}, above the picture)")
     axes.set_ylim(lowest - room, highest + room)
     return figure
 

@@ -183,6 +183,18 @@ def tanh_backward(grad: Floats, y: Floats) -> Floats:
 
 
 @compiled
+def rows_added(rows: Floats, places: Integers, count: int) -> Floats:
+    """Sums (count, C) of rows (U, C), each added where `places` (U,) says."""
+    U, C = rows.shape
+    sums = np.zeros((count, C), dtype=np.float32)
+    for u in range(U):
+        row, its = sums[places[u]], rows[u]
+        for c in range(C):
+            row[c] += its[c]
+    return sums
+
+
+@compiled
 def joined(
     x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
 ) -> tuple[Floats, Floats, Floats]:
@@ -255,12 +267,7 @@ def joined_backward(
         for k in range(K):
             for c in range(C):
                 weight[h, k * C + c] = grad_parts[k, h, c]
-    x = np.zeros((count, C), dtype=np.float32)
-    for r in range(R):
-        row = x[entries[r]]
-        for c in range(C):
-            row[c] += grad_rows[r, c]
-    return x, weight, bias
+    return rows_added(grad_rows, entries, count), weight, bias
 
 
 @compiled
@@ -304,6 +311,22 @@ EXPONENT_OF_1, MANTISSA_BITS = np.int32(127), np.int32(23)  # of a float32
 LANES = 8
 
 
+@inlined
+def _sum(row: Any, lanes: Any) -> Any:
+    """The sum of a row, as many at a time as there are `lanes`."""
+    whole = len(row) // LANES * LANES
+    lanes[:] = 0
+    for i in range(0, whole, LANES):
+        for lane in range(LANES):
+            lanes[lane] += row[i + lane]
+    total = ZERO
+    for lane in range(LANES):
+        total += lanes[lane]
+    for i in range(whole, len(row)):
+        total += row[i]
+    return total
+
+
 @compiled
 def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
     """The exponentials of x (U, V) less the largest of each row: a softmax before its division.
@@ -338,16 +361,7 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
             bits[v] = (np.int32(n) + EXPONENT_OF_1) << MANTISSA_BITS
         for v in range(V):
             exp[v] *= power[v]
-        lanes[:] = 0
-        for v in range(0, whole, LANES):
-            for lane in range(LANES):
-                lanes[lane] += exp[v + lane]
-        total = np.float32(0)
-        for lane in range(LANES):
-            total += lanes[lane]
-        for v in range(whole, V):
-            total += exp[v]
-        sums[u], largest[u] = total, top
+        sums[u], largest[u] = _sum(exp, lanes), top
     return exps, sums, largest
 
 
@@ -435,13 +449,15 @@ def move(average: Floats, values: Floats, share: np.float32) -> None:
 
 
 @compiled
-def dropped_out(
-    x: Floats, low: np.uint32, high: np.uint32, threshold: np.uint32, scale: np.float32
-) -> Floats:
-    """The numbers (n,) times `scale`, those zero whose hash with a key is below `threshold`.
+def dropped_out(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float32]) -> Floats:
+    """The numbers (n,) times a scale, those zero whose hash with a key is below a threshold.
 
     The hash is lowbias32 of Wellons (2018), once for each half of the key.
+
+    Args:
+        mask: the lower and the upper half of the key, the threshold, and the scale.
     """
+    low, high, threshold, scale = mask
     y = np.empty_like(x)
     for i in range(len(x)):
         bits = _mixed(_mixed(np.uint32(i) ^ low) ^ high)
@@ -450,29 +466,25 @@ def dropped_out(
 
 
 @inlined
-def _dot(a: Any, b: Any, lanes: Any) -> Any:
-    """The sum of the products of two rows, of `lanes` at a time."""
-    whole = len(a) // LANES * LANES
-    lanes[:] = 0
-    for c in range(0, whole, LANES):
-        for lane in range(LANES):
-            lanes[lane] += a[c + lane] * b[c + lane]
-    total = ZERO
-    for lane in range(LANES):
-        total += lanes[lane]
-    for c in range(whole, len(a)):
-        total += a[c] * b[c]
-    return total
+def _masked(x: Any, mask: Any) -> Any:
+    """Rows (U, C) dropped out, or as they are where nothing is dropped."""
+    return dropped_out(x.reshape(-1), mask).reshape(x.shape) if mask[2] else x
+
+
+EPSILON = np.float32(1e-5)
+"""What `rms_norm` adds to a mean square."""
 
 
 @compiled
-def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Floats]:
+def rms_norm(x: Floats, weight: Floats) -> tuple[Floats, Floats]:
     """Rows (U, C) over the roots of their mean squares, times weight (C,); and what (U,) by."""
     U, C = x.shape
     y, scales = np.empty((U, C), dtype=np.float32), np.empty(U, dtype=np.float32)
-    lanes = np.empty(LANES, dtype=np.float32)
+    lanes, squares = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
     for u in range(U):
-        scale = ONE / np.sqrt(_dot(x[u], x[u], lanes) / np.float32(C) + epsilon)
+        for c in range(C):
+            squares[c] = x[u, c] * x[u, c]
+        scale = ONE / np.sqrt(_sum(squares, lanes) / np.float32(C) + EPSILON)
         for c in range(C):
             y[u, c] = x[u, c] * scale * weight[c]
         scales[u] = scale
@@ -486,62 +498,82 @@ def rms_norm_backward(
     """The gradients of the rows (U, C) and of the weight (C,)."""
     U, C = x.shape
     grad_x, grad_weight = np.empty((U, C), dtype=np.float32), np.zeros(C, dtype=np.float32)
-    lanes, before = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
+    lanes, products = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
+    before = np.empty(C, dtype=np.float32)
     for u in range(U):
         scale = scales[u]
         for c in range(C):
             before[c] = grad[u, c] * weight[c]
+            products[c] = before[c] * x[u, c]
             grad_weight[c] += grad[u, c] * x[u, c] * scale
-        along = _dot(before, x[u], lanes) * scale * scale / np.float32(C)
+        along = _sum(products, lanes) * scale * scale / np.float32(C)
         for c in range(C):
             grad_x[u, c] = (before[c] - x[u, c] * along) * scale
     return grad_x, grad_weight
 
 
 @compiled
-def gated(pairs: Floats) -> Floats:
-    """The product (U, C) of the two halves of pairs (U, 2 C)."""
-    U, C = len(pairs), pairs.shape[1] // 2
+def gated_join(
+    x: Floats,
+    scale: Floats,
+    weight: Floats,
+    bias: Floats,
+    entries: Integers,
+    begins: Integers,
+    places: Integers,
+    mask: Any,
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Of `joined` of `rms_norm` the product of the two halves, masked, and the last joined in sum.
+
+    With x (X, C), scale (C,), W (2 C, K * C), b (2 C,) and what `dropped_out` takes besides
+    numbers. Returns y (U, C), and for the way back the `joined` (U, 2 C), the normalised rows
+    and the weights that it was made of, and the scales of the rows (X,).
+    """
+    normed, scales = rms_norm(x, scale)
+    halves, rows, parts = joined(normed, weight, bias, entries, begins, places)
+    U, C = len(places), x.shape[1]
     y = np.empty((U, C), dtype=np.float32)
     for u in range(U):
-        row = pairs[u]
+        row, its = halves[u], y[u]
         for c in range(C):
-            y[u, c] = row[c] * row[C + c]
-    return y
+            its[c] = row[c] * row[C + c]
+    y = _masked(y, mask)
+    for u in range(U):
+        row, its = x[entries[places[u, -1]]], y[u]
+        for c in range(C):
+            its[c] += row[c]
+    return y, halves, rows, parts, scales
 
 
 @compiled
-def gated_backward(grad: Floats, pairs: Floats) -> Floats:
-    """The gradient of the pairs (U, 2 C), from that of y (U, C)."""
+def gated_join_backward(
+    grad: Floats,
+    x: Floats,
+    scale: Floats,
+    halves: Floats,
+    rows: Floats,
+    parts: Floats,
+    scales: Floats,
+    entries: Integers,
+    begins: Integers,
+    places: Integers,
+    mask: Any,
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """The gradients of x (X, C), scale (C,), W (2 C, K * C) and b (2 C,), from that of y (U, C)."""
     U, C = grad.shape
-    grad_pairs = np.empty((U, 2 * C), dtype=np.float32)
+    product = _masked(grad, mask)  # its gradient, as all that follows
+    grad_halves = np.empty((U, 2 * C), dtype=np.float32)
     for u in range(U):
-        its, row = grad_pairs[u], pairs[u]
+        its, row, values = product[u], grad_halves[u], halves[u]
         for c in range(C):
-            its[c] = grad[u, c] * row[C + c]
-            its[C + c] = grad[u, c] * row[c]
-    return grad_pairs
-
-
-@compiled
-def with_last(x: Floats, h: Floats, last: Integers) -> Floats:
-    """h (U, C) and rows `last` (U,) of x (X, C) in sum."""
-    U, C = h.shape
-    y = np.empty((U, C), dtype=np.float32)
+            row[c] = its[c] * values[C + c]
+            row[C + c] = its[c] * values[c]
+    normed, weight, bias = joined_backward(
+        grad_halves, rows, parts, entries, begins, places, len(x)
+    )
+    grad_x, grad_scale = rms_norm_backward(normed, x, scale, scales)
     for u in range(U):
-        its = x[last[u]]
+        row, its = grad_x[entries[places[u, -1]]], grad[u]
         for c in range(C):
-            y[u, c] = its[c] + h[u, c]
-    return y
-
-
-@compiled
-def with_last_backward(grad: Floats, last: Integers, count: int) -> Floats:
-    """The gradient of x (count, C), from that of the sum (U, C)."""
-    U, C = grad.shape
-    grad_x = np.zeros((count, C), dtype=np.float32)
-    for u in range(U):
-        its = grad_x[last[u]]
-        for c in range(C):
-            its[c] += grad[u, c]
-    return grad_x
+            row[c] += its[c]
+    return grad_x, grad_scale, weight, bias

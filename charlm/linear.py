@@ -5,22 +5,18 @@ The matrix products of MKL, which torch uses, round otherwise on Intel than on A
 setting that is alike everywhere, COMPATIBLE, takes four times as long, and MKL's tanh twice.
 OpenBLAS, which NumPy brings, has the same kernels for both makers and takes them by name
 (OPENBLAS_CORETYPE, see `charlm`), at a tenth more than MKL's time.
-
-At a batch's size an operation of torch costs as much before it begins as a tenth of a
-product, and its gradient again; so a layer is one function here.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from charlm import kernels
 from charlm.devices import for_numpy
 from charlm.dropout import Dropout
+from charlm.functions import Kept, differentiable
 from charlm.recipe import NormName
 from charlm.sharing import Join, OrderedJoin, TableJoin
 
@@ -41,8 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """y = x W^T + b (..., out), with x (..., in), W (out, in) and b (out,)."""
     if not for_numpy(x):
         return F.linear(x, weight, bias)
-    y: Tensor = _Affine.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return y
+    return _affine(x, weight, bias)
 
 
 class JoinedLinear(nn.Linear):
@@ -50,14 +45,20 @@ class JoinedLinear(nn.Linear):
 
     With x (X, C) and `Join.rows` (U, K) in, and y (U, out_features) out, where
     in_features = K * C.
+
+    Attributes:
+        parts: how many layers of one size it is, whose outputs stand side by side.
     """
+
+    def __init__(self, in_features: int, out_features: int, parts: int = 1) -> None:
+        super().__init__(in_features, out_features)
+        self.parts = parts
 
     def forward(self, x: Tensor, join: Join) -> Tensor:  # type: ignore[override]
         if not isinstance(join, TableJoin) or not for_numpy(x):
             joined = x if isinstance(join, OrderedJoin) else F.embedding(join.rows, x)  # (U, K, C)
             return super().forward(joined.reshape(-1, self.in_features))
-        y: Tensor = _Joined.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
-        return y
+        return _joined(x, self.weight, self.bias, join)
 
 
 class JoinedTanh(JoinedLinear):
@@ -80,7 +81,7 @@ class JoinedTanh(JoinedLinear):
 
     def forward(self, x: Tensor, join: Join) -> Tensor:  # type: ignore[override]
         if self.norm is None and isinstance(join, TableJoin) and for_numpy(x):
-            y: Tensor = _JoinedTanh.apply(x, self.weight, self.bias, join)  # type: ignore[no-untyped-call]
+            y = _joined_tanh(x, self.weight, self.bias, join)
         else:
             y = super().forward(x, join)
             y = tanh(y if self.norm is None else self.norm(y))
@@ -91,8 +92,7 @@ def tanh(x: Tensor) -> Tensor:
     """tanh, by `charlm.kernels` where the numbers are float32 on a CPU."""
     if not for_numpy(x):
         return torch.tanh(x)
-    y: Tensor = _Tanh.apply(x)  # type: ignore[no-untyped-call]
-    return y
+    return _tanh(x)
 
 
 def affine(x: Floats, weight: Floats, bias: Floats) -> Floats:
@@ -108,83 +108,36 @@ def affine_backward(grad: Floats, x: Floats, weight: Floats) -> tuple[Floats, Fl
     return np.dot(grad, weight), np.dot(grad_rows.T, rows), grad_rows.sum(0)
 
 
-class _Affine(torch.autograd.Function):
-    """`affine` for autograd."""
-
-    @staticmethod
-    @as_torch
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.from_numpy(affine(*(a.detach().numpy() for a in (x, weight, bias))))
-
-    @staticmethod
-    @once_differentiable
-    @as_torch
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
-        grad_x, grad_weight, grad_bias = affine_backward(grad.numpy(), x, weight)
-        return torch.from_numpy(grad_x), torch.from_numpy(grad_weight), torch.from_numpy(grad_bias)
+def _compute_affine(x: Floats, weight: Floats, bias: Floats) -> tuple[Floats, Kept]:
+    return affine(x, weight, bias), (x, weight)
 
 
-class _Tanh(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        from charlm import kernels
-
-        ctx.y = kernels.tanh(x.contiguous().detach().numpy().reshape(-1))
-        return torch.from_numpy(ctx.y).reshape(x.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        from charlm import kernels
-
-        before = kernels.tanh_backward(grad.contiguous().numpy().reshape(-1), ctx.y)
-        return torch.from_numpy(before).reshape(grad.shape)
+def _compute_tanh(x: Floats) -> tuple[Floats, Kept]:
+    y = kernels.tanh(x.reshape(-1))
+    return y.reshape(x.shape), (y,)
 
 
-class _Joined(torch.autograd.Function):
-    """y = sums of the rows of a table, and b, where the table holds W_k x for each place k.
-
-    With x (X, C), W (H, K * C), b (H,), the table (R, H) and y (U, H).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, join: TableJoin) -> Tensor:
-        from charlm import kernels
-
-        its = (join.entries, join.begins, join.places)
-        y, *saved = kernels.joined(*(a.detach().numpy() for a in (x, weight, bias)), *its)
-        ctx.saved = (*saved, *its, len(x))
-        return torch.from_numpy(y)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        from charlm import kernels
-
-        grads = kernels.joined_backward(grad.contiguous().numpy(), *ctx.saved)
-        grad_x, grad_weight, grad_bias = map(torch.from_numpy, grads)
-        return grad_x, grad_weight, grad_bias, None
+def _tanh_gradients(grad: Floats, y: Floats) -> tuple[Floats]:
+    return (kernels.tanh_backward(grad.reshape(-1), y).reshape(grad.shape),)
 
 
-class _JoinedTanh(torch.autograd.Function):
-    """tanh of `_Joined`, in one loop."""
+def _compute_joined(
+    x: Floats, weight: Floats, bias: Floats, join: TableJoin
+) -> tuple[Floats, Kept]:
+    its = (join.entries, join.begins, join.places)
+    y, *kept = kernels.joined(x, weight, bias, *its)
+    return y, (*kept, *its, len(x))
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, join: TableJoin) -> Tensor:
-        from charlm import kernels
 
-        its = (join.entries, join.begins, join.places)
-        y, *saved = kernels.joined_tanh(*(a.detach().numpy() for a in (x, weight, bias)), *its)
-        ctx.saved = (y, *saved, *its, len(x))
-        return torch.from_numpy(y)
+def _compute_joined_tanh(
+    x: Floats, weight: Floats, bias: Floats, join: TableJoin
+) -> tuple[Floats, Kept]:
+    its = (join.entries, join.begins, join.places)
+    y, *kept = kernels.joined_tanh(x, weight, bias, *its)
+    return y, (y, *kept, *its, len(x))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        from charlm import kernels
 
-        grads = kernels.joined_tanh_backward(grad.contiguous().numpy(), *ctx.saved)
-        grad_x, grad_weight, grad_bias = map(torch.from_numpy, grads)
-        return grad_x, grad_weight, grad_bias, None
+_affine = differentiable(as_torch(_compute_affine), as_torch(affine_backward))
+_tanh = differentiable(_compute_tanh, _tanh_gradients)
+_joined = differentiable(_compute_joined, kernels.joined_backward)
+_joined_tanh = differentiable(_compute_joined_tanh, kernels.joined_tanh_backward)

@@ -1,16 +1,16 @@
 """The loss that training lowers and evaluation reports."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from charlm import kernels
 from charlm.devices import for_numpy, widest
+from charlm.functions import differentiable
 from charlm.linear import Floats, as_torch
 from charlm.models.base import LanguageModel
 from charlm.sharing import Shared
@@ -28,48 +28,36 @@ def summed_cross_entropy(logits: Tensor, shared: Shared, targets: Tensor) -> Ten
     if not for_numpy(logits):
         losses = F.cross_entropy(shared.of_each(logits), targets, reduction="none")
         return losses.to(widest(losses.device)).sum()
-    loss: Tensor = _CrossEntropy.apply(logits, shared.place, targets)  # type: ignore[no-untyped-call]
-    return loss
+    return _cross_entropy(logits, shared.place, targets)
 
 
-Saved = tuple[Floats, Floats, NDArray[np.integer], NDArray[np.integer]]
+Integers = NDArray[np.integer]
+Saved = tuple[Floats, Floats, Integers, Integers]
 """The exponentials (U, V) of a softmax and their sums (U,), places (N,) and targets (N,)."""
 
 
-def cross_entropy(logits: Floats, place: Tensor, targets: Tensor) -> tuple[float, Saved]:
+def cross_entropy(logits: Floats, place: Integers, targets: Integers) -> tuple[np.float64, Saved]:
     """-log softmax(logits) of the targets in sum, in a sixth of the time of torch's operations.
 
     With logits (U, V), place (N,) and targets (N,). Returns besides what `cross_entropy_backward`
     needs.
     """
-    from charlm import kernels
-
     exps, sums, largest = kernels.exponentials(logits)
-    its = place.numpy(), targets.contiguous().numpy()
-    return kernels.summed_losses(logits, np.log(sums) + largest, *its), (exps, sums, *its)
+    total = kernels.summed_losses(logits, np.log(sums) + largest, place, targets)
+    return np.float64(total), (exps, sums, place, targets)
 
 
 def cross_entropy_backward(of_each: float, saved: Saved) -> Floats:
     """The gradient of the logits (U, V), where each of the N losses counts `of_each`."""
-    from charlm import kernels
-
     gradient: Floats = kernels.summed_losses_backward(*saved, np.float32(of_each))
     return gradient
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """`cross_entropy` for autograd."""
+def _gradients(grad: NDArray[np.float64], *saved: *Saved) -> tuple[Floats]:
+    return (cross_entropy_backward(grad.item(), saved),)
 
-    @staticmethod
-    @as_torch
-    def forward(ctx: Any, logits: Tensor, place: Tensor, targets: Tensor) -> Tensor:
-        total, ctx.saved = cross_entropy(logits.detach().numpy(), place, targets)
-        return torch.tensor(total, dtype=torch.float64)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return torch.from_numpy(cross_entropy_backward(grad.item(), ctx.saved)), None, None
+_cross_entropy = differentiable(as_torch(cross_entropy), _gradients)
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from charlm import kernels
 from charlm.devices import for_numpy
 from charlm.linear import Floats, JoinedLinear
 from charlm.models.base import LanguageModel
@@ -45,13 +46,14 @@ def optimizer_of(recipe: Recipe, model: LanguageModel) -> Optimizer:
             weight_decay=recipe.weight_decay,
             foreach=False,
         )
-    hidden = [m.weight for m in model.modules() if isinstance(m, JoinedLinear)]
+    hidden = [m for m in model.modules() if isinstance(m, JoinedLinear)]
     if recipe.optimizer == "adamw":
         hidden = []
-    others = [p for p in model.parameters() if all(p is not weight for weight in hidden)]
+    others = [p for p in model.parameters() if all(p is not layer.weight for layer in hidden)]
     groups: list[dict[str, Any]] = [{"params": others}]
-    if hidden:
-        groups.append({"params": hidden, "momentum": recipe.momentum})
+    for layer in hidden:
+        its = {"params": [layer.weight], "momentum": recipe.momentum, "parts": layer.parts}
+        groups.append(its)
     return Muon(
         groups,
         lr=recipe.lr,
@@ -63,10 +65,10 @@ def optimizer_of(recipe: Recipe, model: LanguageModel) -> Optimizer:
 class Muon(Optimizer):
     """AdamW; and for the groups that have a momentum, momentum whose steps are made orthogonal.
 
-    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon, with Nesterov's momentum. A
-    step is as large as one of AdamW's (Liu et al. 2025, equation 4), so that one learning rate
-    and one weight decay do for both. As torch's Muon with `match_rms_adamw`, which multiplies in
-    bfloat16.
+    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon, with Nesterov's momentum; of
+    a matrix that has several `parts` below each other, each by itself. A step is as large as one
+    of AdamW's (Liu et al. 2025, equation 4), so that one learning rate and one weight decay do for
+    both. As torch's Muon with `match_rms_adamw`, which multiplies in bfloat16.
 
     On a CPU a step of AdamW is one loop, which takes a tenth of the time of torch's dozen
     operations, and rounds the same for any number of threads.
@@ -81,7 +83,7 @@ class Muon(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(groups, {"momentum": None, **defaults})
+        super().__init__(groups, {"momentum": None, "parts": 1, **defaults})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -105,8 +107,6 @@ def _adamw(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> N
     kept = 1 - lr * group["weight_decay"]
     rate, scale = lr / (1 - beta1**steps), (1 - beta2**steps) ** 0.5
     if for_numpy(parameter):
-        from charlm import kernels
-
         numbers = [beta1, beta2, 1 - beta1, 1 - beta2, kept, rate, scale, epsilon]
         kernels.adamw(*_flat(parameter, gradient, mean, square), *map(np.float32, numbers))
     else:
@@ -121,10 +121,18 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
     if not state:
         state["momentum_buffer"] = torch.zeros_like(parameter)
     mean, momentum, lr = state["momentum_buffer"], group["momentum"], group["lr"]
-    mean.lerp_(gradient, 1 - momentum)
-    direction = orthogonal(gradient.lerp(mean, momentum))
-    parameter.mul_(1 - lr * group["weight_decay"])
-    parameter.add_(direction, alpha=-lr * 0.2 * max(parameter.shape) ** 0.5)
+    _move(mean, gradient, 1 - momentum)
+    ahead = gradient.clone()
+    _move(ahead, mean, momentum)
+    parts = ahead.chunk(group["parts"])
+    direction = torch.cat([orthogonal(part) for part in parts])
+    kept, rate = 1 - lr * group["weight_decay"], lr * 0.2 * max(parts[0].shape) ** 0.5
+    if for_numpy(parameter):  # in passes that threads do not share, as theirs may round otherwise
+        numbers = parameter.numpy()
+        numbers *= np.float32(kept)
+        numbers -= np.float32(rate) * direction.numpy()
+    else:
+        parameter.mul_(kept).add_(direction, alpha=-rate)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -144,9 +152,17 @@ def _newton_schulz(matrix: Matrix) -> Matrix:
         return _newton_schulz(matrix.T).T
     for _ in range(5):
         gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram.T)) @ x
     orthogonalised: Matrix = x
     return orthogonalised
+
+
+def _move(tensor: Tensor, target: Tensor, share: float) -> None:
+    """Move a tensor's numbers in place by a share of their way to the target's."""
+    if for_numpy(tensor):
+        kernels.move(*_flat(tensor, target), np.float32(share))
+    else:
+        tensor.lerp_(target, share)
 
 
 def _flat(*tensors: Tensor) -> list[Floats]:
@@ -190,12 +206,7 @@ class MovingAverage:
         """Take in the weights after so many steps."""
         share = 1 - min(self._decay, (1 + steps) / (10 + steps))
         for average, parameter in self._pairs:
-            if for_numpy(average):
-                from charlm import kernels
-
-                kernels.move(*_flat(average, parameter), np.float32(share))
-            else:
-                average.lerp_(parameter, share)
+            _move(average, parameter, share)
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[], None]:

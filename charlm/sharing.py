@@ -24,6 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm import kernels
+
 Integers = NDArray[np.int32]
 
 
@@ -118,8 +120,6 @@ def share(contexts: Tensor, arities: Sequence[int], bound: int) -> Shared:
     """
     if contexts.device.type != "cpu":
         return _unshared(contexts, arities)
-    from charlm import kernels  # here and below: not every program that imports this needs it
-
     nodes = contexts.int().contiguous().numpy()  # (N, P) rows of x
     joins = []
     for arity in arities:
@@ -147,7 +147,5 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     So `distinct_rows[place]` is `rows` again. In the order in which they first come; int32.
     """
-    from charlm import kernels
-
     different, place = kernels.number(rows.int().contiguous().numpy())
     return torch.from_numpy(different), torch.from_numpy(place)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from charlm.capture import Captured
 from charlm.distributed import Group
-from charlm.dropout import Dropout, drop_by
+from charlm.dropout import drop_by, dropouts_of
 from charlm.errors import InputError
 from charlm.gradients import TreeGradients
 from charlm.losses import summed_cross_entropy, summed_loss
@@ -91,7 +91,7 @@ class Trainer:
         self._schedule = Schedule(self.optimizer, recipe, self.batches_per_epoch)
         self._average = MovingAverage(model, recipe.average) if recipe.average else None
         self._best: dict[str, Tensor] = {}
-        self._drops_out = any(isinstance(module, Dropout) for module in model.modules())
+        self._dropouts = dropouts_of(model)
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
@@ -101,7 +101,7 @@ class Trainer:
         )
         # A recording repeats what it once did: nothing that changes from step to step is in one.
         alike = recipe == Recipe(lr=recipe.lr, batch_size=recipe.batch_size, epochs=recipe.epochs)
-        recorded = alike and not self._drops_out and group.size == 1
+        recorded = alike and not self._dropouts and group.size == 1
         on_gpu = model.embedding.weight.device.type == "cuda"
         self._update = Captured(self._take_step) if on_gpu and recorded else self._take_step
         # Of this process's share their losses in sum, read now and then only: reading waits
@@ -170,8 +170,11 @@ class Trainer:
             done = self.batches_done
             if self._schedule.by_batch and (number, done) != (1, 0):
                 self._schedule.batch_done()
-            if self._drops_out:
-                drop_by(self.model, derive_seed(self.seed, f"dropout/{number}/{done}"))
+            if self._dropouts:
+                key = derive_seed(self.seed, f"dropout/{number}/{done}")
+                drop_by(self._dropouts, key, self.group.rank)
+                if self._total.device.type != "cpu":  # which drops by a generator of its own
+                    torch.manual_seed(key + self.group.rank)
             self._update(contexts, targets, count)
             done = self.batches_done = done + 1
             if self._average:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from charlm import kernels
 from charlm.corpus import CHUNK, Corpus
 from charlm.splits import Part, Split
 
@@ -29,8 +30,6 @@ class Windows:
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Contexts (N, T) and targets (N,), integers, of the windows that `index` picks."""
         if self.stream.device.type == "cpu":
-            from charlm import kernels
-
             starts = self.starts[index].numpy()
             contexts, targets = kernels.cut(self.stream.numpy(), starts, self.block_size)
             return torch.from_numpy(contexts), torch.from_numpy(targets)

@@ -1,17 +1,19 @@
 """Normalisation and gates with gradients of their own, against torch's."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from charlm.bilinear import EPSILON, RMSNorm, gated, with_last
-from charlm.dropout import Dropout, drop_by
+from charlm.bilinear import RMSNorm, gated_join
+from charlm.dropout import Dropout, drop_by, dropouts_of
+from charlm.kernels import EPSILON
 from charlm.linear import JoinedLinear, tanh
 from charlm.models.compact import CompactWaveNet
-from charlm.sharing import PlainJoin, share
+from charlm.sharing import Join, PlainJoin, share
 
 torch.manual_seed(5)
 X = torch.randn(19, 13)
@@ -58,15 +60,48 @@ def test_a_row_of_zeros_is_normalised_to_zeros() -> None:
     assert torch.isfinite(grad).all()
 
 
-def test_gated_is_the_product_of_the_halves() -> None:
-    assert_torchs(gated, lambda x: x[:, :6] * x[:, 6:], X[:, :12])
+class Level(torch.nn.Module):
+    """A level of the compact WaveNet."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.norm, self.layer, self.drop = RMSNorm(13), JoinedLinear(26, 26, parts=2), Dropout(p)
+
+    def forward(self, x: Tensor, join: Join) -> Tensor:
+        return gated_join(x, self.norm, self.layer, self.drop, join)
 
 
-def test_the_last_of_the_joined_is_added() -> None:
-    h = torch.randn(len(DISTINCT), 13)
-    assert_torchs(lambda x, h: with_last(x, h, JOIN), lambda x, h: x[DISTINCT[:, 1]] + h, X, h)
-    plain = with_last(X, h, PlainJoin(DISTINCT))
-    torch.testing.assert_close(plain, with_last(X, h, JOIN))
+def by_its_equations(
+    x: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, mask: Tensor
+) -> Tensor:
+    normed = torch.nn.functional.rms_norm(x, (13,), scale, EPSILON)
+    both = normed[DISTINCT].flatten(1) @ weight.T + bias
+    return x[DISTINCT[:, 1]] + mask.to(x.dtype) * both[:, :13] * both[:, 13:]
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_a_gated_join_is_its_equations(p: float) -> None:
+    level = Level(p)
+    drop_by([level.drop], 12345)
+    mask = level.drop(torch.ones(len(DISTINCT), 13))
+    inputs = [X, torch.linspace(0.5, 1.5, 13), torch.randn(26, 26), torch.randn(26)]
+
+    def mine(x: Tensor, *weights: Tensor) -> Tensor:
+        names = ("norm.weight", "layer.weight", "layer.bias")
+        return torch.func.functional_call(level, dict(zip(names, weights, strict=True)), (x, JOIN))
+
+    found = gradients(mine, *inputs)
+    expected = gradients(partial(by_its_equations, mask=mask), *inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("join", [JOIN, PlainJoin(DISTINCT)])
+def test_where_torch_computes_it_is_the_same(join: Join) -> None:
+    level = Level(0.0).double()
+    inputs = [X.double(), *(p.detach() for p in level.parameters())]
+    expected = by_its_equations(*inputs, mask=torch.ones(1, 13))
+    torch.testing.assert_close(level(inputs[0], join), expected)
 
 
 def test_a_joined_linear_layer_is_one_over_the_joined() -> None:
@@ -88,7 +123,7 @@ def test_tanh_is_torchs() -> None:
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_drops_that_share_and_keeps_the_mean(p: float) -> None:
     dropout, ones = Dropout(p), torch.ones(400, 500)
-    drop_by(dropout, 2**62 + 12345)
+    drop_by([dropout], 2**62 + 12345)
     y = dropout(ones)
     assert set(y.unique().tolist()) == {0.0, np.float32(1 / (1 - p))}
     spread = (p * (1 - p) / y.numel()) ** 0.5
@@ -102,24 +137,29 @@ def test_dropout_drops_that_share_and_keeps_the_mean(p: float) -> None:
 
 def test_the_way_back_drops_the_same() -> None:
     dropout = Dropout(0.5)
-    drop_by(dropout, 7)
+    drop_by([dropout], 7)
     x = torch.ones(50, 60, requires_grad=True)
     y = dropout(x)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
 
 
-def test_each_key_and_each_layer_has_a_mask_of_its_own() -> None:
-    pair = torch.nn.ModuleList([Dropout(0.5), Dropout(0.5)])
+def test_each_key_layer_and_process_has_a_mask_of_its_own() -> None:
+    pair = [Dropout(0.5), Dropout(0.5)]
     ones, masks = torch.ones(100, 100), []
-    for key in (1, 2, 2**40, 2**62):
-        drop_by(pair, key)
+    for key, rank in ((1, 0), (1, 1), (1, 2), (2, 0), (2**40, 0), (2**62, 0), (2**62, 1)):
+        drop_by(pair, key, rank)
         masks += [layer(ones) for layer in pair]
     for i, mask in enumerate(masks):
         for other in masks[:i]:
             assert (mask == other).double().mean().item() == pytest.approx(0.5, abs=0.03)
     drop_by(pair, 1)
     assert torch.equal(pair[0](ones), masks[0])
+
+
+def test_only_what_drops_anything_is_given_a_key() -> None:
+    assert dropouts_of(CompactWaveNet(vocab_size=5, block_size=4, channels=4)) == []
+    assert len(dropouts_of(CompactWaveNet(vocab_size=5, block_size=4, dropout=0.1))) == 2
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 8, 16])

@@ -120,6 +120,43 @@ def test_muon_moves_hidden_layers_as_torchs_does_and_all_else_by_adamw() -> None
     assert (mine.weight - one_layer().weight).abs().max() > 0.02
 
 
+def test_muon_moves_the_parts_of_a_layer_as_layers_of_their_own() -> None:
+    recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer="muon", momentum=0.9)
+    torch.manual_seed(6)
+    gradient = torch.randn(8, 6)
+    whole = JoinedLinear(6, 8, parts=2)
+    halves = [JoinedLinear(6, 4), JoinedLinear(6, 4)]
+    for half, weight, its in zip(
+        halves, whole.weight.detach().chunk(2), gradient.chunk(2), strict=True
+    ):
+        half.weight.data.copy_(weight)
+        half.weight.grad, half.bias.grad = its.clone(), torch.zeros(4)
+    whole.weight.grad, whole.bias.grad = gradient, torch.zeros(8)
+    for layer in (whole, *halves):
+        bare_step(optimizer_of(recipe, layer))()
+    assert torch.equal(whole.weight, torch.cat([half.weight for half in halves]))
+
+
+def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
+    """Of a layer that is large enough for torch to share it out."""
+
+    def after_a_step(threads: int) -> torch.Tensor:
+        torch.manual_seed(4)
+        layer = JoinedLinear(260, 259)
+        layer.weight.grad, layer.bias.grad = torch.randn(259, 260), torch.randn(259)
+        recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer="muon", momentum=0.9)
+        step = bare_step(optimizer_of(recipe, layer))
+        torch.set_num_threads(threads)
+        try:
+            step()
+            step()
+        finally:
+            torch.set_num_threads(1)
+        return layer.weight.detach()
+
+    assert torch.equal(after_a_step(1), after_a_step(3))
+
+
 def test_a_gradient_that_is_too_long_is_shortened_and_no_other() -> None:
     parameters = [torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.zeros(4))]
     for longest, expected in ((1.0, 1.0), (100.0, 5.0)):

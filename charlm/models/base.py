@@ -23,6 +23,16 @@ class Layers(NamedTuple):
         return all(level.plain for level in self.levels)
 
 
+def binary_levels(block_size: int) -> int:
+    """How many levels of pairs join a context of `block_size` tokens: its logarithm to base 2.
+
+    Raises ValueError where it is not a power of two.
+    """
+    if block_size < 1 or block_size & (block_size - 1):
+        raise ValueError(f"block_size {block_size} is not a power of two")
+    return block_size.bit_length() - 1
+
+
 class LanguageModel(nn.Module):
     """Contexts (N, T) of tokens in, logits (N, V) of the next token out.
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from charlm.bilinear import RMSNorm, gated, with_last
+from charlm.bilinear import RMSNorm, gated_join
 from charlm.dropout import Dropout
 from charlm.linear import JoinedLinear, linear
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, binary_levels
 from charlm.sharing import Join
 
 
@@ -33,18 +33,18 @@ class CompactWaveNet(LanguageModel):
         self, *, vocab_size: int, block_size: int, channels: int = 72, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if block_size < 1 or block_size & (block_size - 1):
-            raise ValueError(f"block_size {block_size} is not a power of two")
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.channels = channels
         self.dropout = dropout
-        levels = block_size.bit_length() - 1
+        levels = binary_levels(block_size)
         self.embedding = nn.Embedding(vocab_size, channels)
         nn.init.normal_(self.embedding.weight, std=0.5)
-        self.join = JoinedLinear(2 * channels, 2 * channels) if levels else None
-        self.norms = nn.ModuleList(RMSNorm(channels) for _ in range(levels + 1))
-        self.drop = nn.ModuleList(Dropout(dropout) for _ in range(levels))
+        self.join = JoinedLinear(2 * channels, 2 * channels, parts=2) if levels else None
+        norms = [RMSNorm(channels) for _ in range(levels + 1)]
+        drops = [Dropout(dropout) for _ in range(levels)]
+        self.norms: Sequence[RMSNorm] = nn.ModuleList(norms)  # type: ignore[assignment]
+        self.drop: Sequence[Dropout] = nn.ModuleList(drops)  # type: ignore[assignment]
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     @property
@@ -55,6 +55,5 @@ class CompactWaveNet(LanguageModel):
         x = self.embedding.weight  # (V, C)
         for norm, drop, pairs in zip(self.norms, self.drop, joins, strict=False):
             assert self.join is not None
-            h = gated(self.join(norm(x), pairs))  # (U, 2 C) -> (U, C)
-            x = with_last(x, drop(h), pairs)  # (U, C)
+            x = gated_join(x, norm, self.join, drop, pairs)  # (X, C) -> (U, C)
         return linear(self.norms[-1](x), self.embedding.weight, self.bias)  # (U, V)

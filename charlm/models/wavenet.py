@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from charlm.linear import JoinedTanh, Linear
-from charlm.models.base import LanguageModel, Layers
+from charlm.models.base import LanguageModel, Layers, binary_levels
 from charlm.recipe import NormName
 from charlm.sharing import Join
 
@@ -38,8 +38,6 @@ class WaveNet(LanguageModel):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if block_size < 1 or block_size & (block_size - 1):
-            raise ValueError(f"block_size {block_size} is not a power of two")
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed_dim = embed_dim
@@ -49,7 +47,7 @@ class WaveNet(LanguageModel):
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         tree = []
         channels = embed_dim
-        for _ in range(block_size.bit_length() - 1):
+        for _ in range(binary_levels(block_size)):
             tree.append(JoinedTanh(2 * channels, hidden_dim, norm, dropout))
             channels = hidden_dim
         self.tree: Sequence[JoinedTanh] = nn.ModuleList(tree)  # type: ignore[assignment]
