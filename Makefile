@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 # DVC starts the stages with the `python` that it finds first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro verify test test-slow smoke seeds bench grow
+.PHONY: help repro verify test test-slow smoke seeds sweep bench grow
 help:
 	@echo "make repro      set up, then run the pipeline (dvc repro, trainings side by side)"
 	@echo "make verify     run it from nothing in a temporary clone and compare every byte"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  the tests that take minutes: the README, command by command"
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
+	@echo "make sweep      what each setting does to the losses, into EXPERIMENTS.md (81 runs: an hour on two cores)"
 	@echo "make bench      how fast it is, held against a plain notebook loop, into the README (half an hour)"
 	@echo "make grow       seconds and memory for lists of up to 30 million names (a quarter of an hour or more)"
 
@@ -36,6 +37,10 @@ smoke: $(VENV)/.installed
 
 seeds: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.seeds $(SEEDS_OPTIONS)
+
+sweep: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.sweep $(SWEEP_OPTIONS)
+	$(BIN)/python -m benchmarks.readme
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)

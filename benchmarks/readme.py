@@ -1,8 +1,8 @@
-"""Put what the benchmarks measured last into the README.
+"""Put what the benchmarks measured last into the README and EXPERIMENTS.md.
 
     python -m benchmarks.readme
 
-Below `<!-- from benchmarks/NAME.md, ... -->` the README has the tables of that file and the line
+Below `<!-- from benchmarks/NAME.md, ... -->` these have the tables of that file and the line
 that says on what they were measured, one for one and in the same order.
 """
 
@@ -20,8 +20,8 @@ SOURCED = re.compile(
 """What stands below such a comment, up to the next one or the next section."""
 
 
-def refreshed(readme: str, root: Path) -> str:
-    """The README's text with what the files say now; where one is missing, it stays."""
+def refreshed(text: str, root: Path) -> str:
+    """The text of such a file with what the files say now; where one is missing, it stays."""
 
     def quote(part: re.Match[str]) -> str:
         source = root / part[1]
@@ -30,12 +30,12 @@ def refreshed(readme: str, root: Path) -> str:
         quoted = iter(QUOTED.findall(source.read_text(encoding="utf-8")))
         return QUOTED.sub(lambda old: next(quoted, ""), part[0])
 
-    return SOURCED.sub(quote, readme)
+    return SOURCED.sub(quote, text)
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    write_text(readme, refreshed(readme.read_text(encoding="utf-8"), ROOT))
+    for path in (ROOT / "README.md", ROOT / "EXPERIMENTS.md"):
+        write_text(path, refreshed(path.read_text(encoding="utf-8"), ROOT))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The file is written whole at the end, or not at all; what is being measured is t
 """
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from benchmarks import sampling, steps, whole
 from benchmarks.turns import say
 from charlm.environment import describe
 from charlm.files import write_text
+from stages.side_by_side import cores
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -45,9 +45,8 @@ This table alone: `{command}`
 def machine() -> str:
     """A line, with no name and no date in it."""
     facts = describe(Path("requirements.txt"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"Measured on: {facts['processor']}, {cores} cores, "
+        f"Measured on: {facts['processor']}, {cores()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GB of memory; {facts['system']}; "
         f"Python {facts['python']}, torch {facts['torch']}, NumPy {facts['numpy']}, "
         f"DVC {facts['dvc']}"

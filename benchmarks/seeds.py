@@ -1,49 +1,55 @@
 """Mean and standard deviation of every metric over several seeds.
 
-Runs the whole pipeline once a seed (`dvc exp run --temp`, so the workspace stays
-as it is), and prints a table in Markdown:
+Runs the whole pipeline once for each seed through DVC's queue, as many at a time as there are
+cores; the workspace stays as it is. Prints a table in Markdown:
 
     python -m benchmarks.seeds
-    python -m benchmarks.seeds --names ~/names.txt -S wavenet.epochs=40
+    python -m benchmarks.seeds --seeds 1 2 3 4 5 --names ~/names.txt -S wavenet.epochs=40
 """
 
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import dvc.api
 import pandas as pd
 
+from benchmarks import queue
 from benchmarks.turns import markdown
+from stages.side_by_side import cores
 
+NAME = "seeds"
 METRICS = ["train_loss", "val_loss", "test_loss", "test_loss_stderr"]
-METRICS += ["test_perplexity", "test_bits_per_character", "test_accuracy"]
-OF_SAMPLES = ["unique", "novel", "mean_length"]
+METRICS += ["test_perplexity", "test_bits_per_character", "test_accuracy", "parameters"]
+METRICS += ["unique", "novel", "mean_length"]
 
 
-def run_seed(seed: int, assignments: list[str]) -> dict[str, dict[str, float]]:
-    """Run the pipeline with one seed; the metrics by model."""
-    name = f"seeds-{seed}"
-    options = [word for item in [f"seed={seed}", *assignments] for word in ("-S", item)]
-    subprocess.run(["dvc", "exp", "run", "--temp", "--force", "--name", name, *options], check=True)
-    metrics: dict[str, dict[str, float]] = dvc.api.metrics_show("metrics/evaluation.json", rev=name)
-    samples = dvc.api.metrics_show("metrics/samples.json", rev=name)
-    for model, its in metrics.items():
-        its.update(samples.get(model, {}))
-    subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=True)
-    return metrics
+def run_seeds(
+    seeds: Sequence[int], assignments: Sequence[str], jobs: int
+) -> list[dict[str, dict[str, Any]]]:
+    """Run the pipeline with each seed; the metrics of each run by model."""
+    names = queue.experiments(NAME, seeds)
+    queue.forget(names.values())  # of a run that was broken off, with other parameters perhaps
+    try:
+        queue.run(queue.enqueue(NAME, assignments, seeds), jobs)
+        revisions = queue.finished()
+        return [queue.metrics(revisions[name]) for name in names.values()]
+    finally:
+        queue.forget(names.values())
 
 
-def table(runs: list[dict[str, dict[str, float]]]) -> str:
+def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
     """A row a model, mean ± standard deviation over the runs in each cell.
 
     Where a model has no such metric, as the counts have no samples, the cell is empty.
     """
     every = pd.concat([pd.DataFrame(run).T for run in runs])
-    known = [metric for metric in [*METRICS, *OF_SAMPLES] if metric in every]
-    mean, deviation = (every.groupby(level=0, sort=False)[known].agg(f) for f in ("mean", "std"))
-    cells = mean.map("{:.4f}".format) + " ± " + deviation.map("{:.4f}".format)
+    known = [metric for metric in METRICS if metric in every]
+    of_models = every[known].groupby(level=0, sort=False)
+    mean, deviation = of_models.mean(), of_models.std()
+    cells = mean.map("{:,.4f}".format) + " ± " + deviation.map("{:,.4f}".format)
     cells = cells.where(mean.notna(), "")
     return markdown(["", *known], [[str(model), *row] for model, row in cells.T.items()])
 
@@ -51,6 +57,7 @@ def table(runs: list[dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=cores(), help="runs at a time")
     parser.add_argument("--names", type=Path, help="another list of names, wherever it is")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
@@ -61,9 +68,11 @@ def main() -> None:
         # An experiment runs in a folder of its own, where a relative path would lead elsewhere.
         assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
     try:
-        runs = [run_seed(seed, assignments) for seed in arguments.seeds]
+        runs = run_seeds(arguments.seeds, assignments, arguments.jobs)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # dvc has said what is wrong
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     print(
         f"\nMean ± standard deviation over seeds {arguments.seeds}, {assignments or 'defaults'}:\n"
     )

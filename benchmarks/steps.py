@@ -119,16 +119,11 @@ TURNS: dict[str, Callable[[str, Setting], Figures]] = {
 
 
 def new_trainer(model_name: str, setting: Setting) -> "Trainer":
-    from benchmarks.trainer import trainer_of
-    from charlm.corpus import Corpus
+    from benchmarks.trainer import trainer_of, windows_of
     from charlm.params import load_params
-    from charlm.splits import split_windows
-    from charlm.windows import windows_by_part
 
     params = load_params().model_copy(update={"batch_size": setting.batch_size})
-    corpus = Corpus.from_names(NAMES.read_text(encoding="utf-8").split(), params.block_size)
-    windows = windows_by_part(corpus, split_windows(corpus, "window", 0.8, 0.1, seed=1))
-    return trainer_of(model_name, params, corpus, windows, setting.device)
+    return trainer_of(model_name, params, *windows_of(params), setting.device)
 
 
 def cuda_is_there() -> bool:

@@ -1,15 +1,33 @@
-"""The pipeline's training of one model, outside of its stage, for its steps to be timed."""
+"""The pipeline's training of one model, outside of its stage, for it to be timed."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
 
 from charlm.corpus import Corpus
 from charlm.devices import set_up
+from charlm.initialisation import initialise
+from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.params import Params
-from charlm.splits import Part
+from charlm.randomness import derive_seed, seeded
+from charlm.splits import Part, split_windows
 from charlm.training import Trainer
-from charlm.windows import Windows
+from charlm.windows import Windows, windows_by_part
+
+NAMES = Path("data/prenoms.txt")
+SomeTrainer = TypeVar("SomeTrainer", bound=Trainer)
+ARCHITECTURES = {"fcn": FCN, "wavenet": WaveNet, "compact": CompactWaveNet}
+
+
+def windows_of(params: Params, names: Path = NAMES) -> tuple[Corpus, dict[Part, Windows]]:
+    """A list of names, a line each, and its windows, dealt out as the pipeline does."""
+    corpus = Corpus.from_names(names.read_text(encoding="utf-8").split(), params.block_size)
+    split = params.split
+    seed = derive_seed(params.seed, "split")
+    parts = split_windows(corpus, split.by, split.train, split.val, seed)
+    return corpus, windows_by_part(corpus, parts)
 
 
 def trainer_of(
@@ -18,14 +36,19 @@ def trainer_of(
     corpus: Corpus,
     windows: Mapping[Part, Windows],
     device: str = "cpu",
-) -> Trainer:
+    kind: type[SomeTrainer] = Trainer,  # type: ignore[assignment]
+) -> SomeTrainer:
     """A Trainer of a new model with the parameters of its section."""
     settings = params.model(name)
     chosen = set_up(device, params.threads)
-    model = {"fcn": FCN, "wavenet": WaveNet}[name](
-        vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **settings.hyperparameters
-    )
-    return Trainer(
+    with seeded(params.seed, "init"):
+        model = ARCHITECTURES[name](
+            vocab_size=len(corpus.vocabulary),
+            block_size=corpus.block_size,
+            **settings.hyperparameters,
+        )
+        initialise(model, settings.recipe.init)
+    return kind(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),
         windows[Part.VAL].to(chosen),

@@ -120,4 +120,4 @@ def test_every_command_works_as_it_is_written(project: Project, tmp_path: Path) 
         if "queue start" in command:
             while re.search(r"Queued|Running", status := project.dvc("queue", "status").text):
                 time.sleep(1)
-            assert status.count("Success") == 6, status
+            assert status.count("Success") == 9, status
