@@ -18,6 +18,7 @@ from benchmarks.turns import say
 
 WAITING = ("Queued", "Running")
 POLL_SECONDS = 2.0
+RESTART_SECONDS = 15.0
 PATIENCE_SECONDS = 60.0
 """How long a queue may stand still, as while its workers start."""
 
@@ -73,11 +74,13 @@ def run(names: Collection[str], jobs: int) -> None:
 
     Ends the program where one of them failed, or where nothing in the queue runs.
     """
-    subprocess.run(["dvc", "queue", "start", "--jobs", str(jobs)], check=True)
-    waiting, failed, moved = set(names), [], time.monotonic()
+    start = ["dvc", "queue", "start", "--jobs", str(jobs)]
+    subprocess.run(start, check=True)
+    waiting, failed = set(names), []
+    moved = started = time.monotonic()
     while waiting:
         time.sleep(POLL_SECONDS)
-        states = queued()
+        now, states = time.monotonic(), queued()
         for name in sorted(waiting):
             if (state := states.get(name, "Removed")) in WAITING:
                 continue
@@ -86,9 +89,13 @@ def run(names: Collection[str], jobs: int) -> None:
             if state != "Success":
                 failed.append(name)
         if "Running" in states.values():
-            moved = time.monotonic()
-        if waiting and time.monotonic() - moved > PATIENCE_SECONDS:
+            moved = now
+        elif waiting and now - moved > PATIENCE_SECONDS:
             sys.exit("error: nothing in the queue is running; start it with: dvc queue start")
+        # A worker that had nothing to do may have been about to end when it was counted on.
+        if now - started > RESTART_SECONDS and "Queued" in map(states.get, waiting):
+            subprocess.run([*start, "--quiet"], check=True)
+            started = now
     if failed:
         sys.exit(f"error: no result of {', '.join(failed)}; see: dvc queue logs {failed[0]}")
 

@@ -49,9 +49,17 @@ def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
     known = [metric for metric in METRICS if metric in every]
     of_models = every[known].groupby(level=0, sort=False)
     mean, deviation = of_models.mean(), of_models.std()
-    cells = mean.map("{:,.4f}".format) + " ± " + deviation.map("{:,.4f}".format)
+    cells = _written(mean) + " ± " + _written(deviation)
     cells = cells.where(mean.notna(), "")
     return markdown(["", *known], [[str(model), *row] for model, row in cells.T.items()])
+
+
+def _written(values: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of parameters as whole ones, all else with four decimals."""
+    texts = values.map("{:.4f}".format)
+    if "parameters" in values:
+        texts["parameters"] = values["parameters"].map("{:,.0f}".format)
+    return texts
 
 
 def main() -> None:

@@ -122,7 +122,7 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
         state["momentum_buffer"] = torch.zeros_like(parameter)
     mean, momentum, lr = state["momentum_buffer"], group["momentum"], group["lr"]
     _move(mean, gradient, 1 - momentum)
-    ahead = gradient.clone()
+    ahead = gradient.clone(memory_format=torch.contiguous_format)
     _move(ahead, mean, momentum)
     parts = ahead.chunk(group["parts"])
     direction = torch.cat([orthogonal(part) for part in parts])

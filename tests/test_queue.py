@@ -86,6 +86,15 @@ def test_a_queue_that_nobody_works_on_is_told(fake: Fake, monkeypatch: pytest.Mo
         queue.run(["a"], jobs=1)
 
 
+def test_workers_are_started_again_while_anything_waits(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.states = [{"a": "Queued"}, {"a": "Running"}, {"a": "Success"}]
+    monkeypatch.setattr(queue, "RESTART_SECONDS", 0.0)
+    queue.run(["a"], jobs=2)
+    assert fake.commands == ["dvc queue start --jobs 2", "dvc queue start --jobs 2 --quiet"]
+
+
 def test_what_runs_is_killed_before_it_is_forgotten(fake: Fake) -> None:
     fake.states = [
         {"a-1": "Running", "a-2": "Queued", "b": "Running"},
