@@ -68,8 +68,9 @@ def main() -> None:
         if len(moments) < kills:
             if stage.startswith("train_") and len(moments) % 2:
                 wait_for_another_state(before)
-            # Short enough to be killed that often before the end, however far a start comes.
-            time.sleep(moment := chance.uniform(0, whole / kills))
+            # Short enough to be killed that often before the end, however far a start comes, even
+            # where the machine has become twice as fast since it was timed.
+            time.sleep(moment := chance.uniform(0, whole / kills / 2))
             os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code != -signal.SIGKILL:

@@ -98,6 +98,8 @@ def test_interrupted_anywhere_every_way_ends_in_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(charlm.training, "REPORT_EVERY", 3)
+    if architecture is CompactWaveNet:  # which may diverge at the rate at which others bounce
+        way = {**way, "lr": min(way.get("lr", PLAIN.lr), 0.2)}
     whole = trainer(way, architecture, dropout=dropout)
     states: list[dict[str, Any]] = []
     for _ in whole.run(EPOCHS, lambda _: states.append(copy.deepcopy(whole.state_dict()))):
