@@ -128,6 +128,7 @@ sweep.main()
 """
 
 
+@pytest.mark.slow
 def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
     def run(second: str, code: int = 0) -> str:
         program = SWEEP.format(rows={"course": "", "second": second})
