@@ -23,17 +23,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.run import explained
+from benchmarks.run import tell
+from benchmarks.trainer import COURSE_MODELS as MODELS
 from benchmarks.trainer import trainer_of, windows_of
 from benchmarks.turns import markdown, say
+from charlm.evaluation import score
 from charlm.figures import LOSS, MODEL_COLOURS, STYLE, save
-from charlm.files import write_text
-from charlm.losses import batched_logits
 from charlm.models.base import LanguageModel
 from charlm.params import load_params
 from charlm.sharing import distinct
@@ -42,7 +41,6 @@ from charlm.windows import Windows
 
 FOLDER = Path(__file__).parent
 TABLE, PICTURE = FOLDER / "DRIFT.md", FOLDER / "drift.png"
-MODELS = {"fcn": "Fully connected net", "wavenet": "WaveNet"}
 GROUPS = {"none": 0, "1 to 9": 1, "10 to 99": 10, "100 and more": 100}
 """Groups of contexts, by the fewest other training windows with the same one."""
 PARTS = {Part.TRAIN: "training", Part.VAL: "validation"}
@@ -76,12 +74,7 @@ def losses_by_group(
 
     Which is the mean loss of the group times its share: they add up to the mean loss.
     """
-    losses = torch.cat(
-        [
-            F.cross_entropy(logits, targets, reduction="none")
-            for logits, targets in batched_logits(model, windows)
-        ]
-    )
+    losses, _ = score(model, windows)
     sums = np.bincount(groups, weights=losses.double().numpy(), minlength=len(GROUPS))
     return sums / len(windows)
 
@@ -184,10 +177,8 @@ def main() -> None:
             say(f"{model}, seed {seed}")
             trainings.append(measure(model, seed))
     runs = pd.concat(trainings)
-    text = TEXT.format(explained=explained(__doc__ or ""), table=table(runs))
-    write_text(TABLE, text)
     save(PICTURE, draw(runs))
-    print(text)
+    tell(TABLE, TEXT, __doc__, table=table(runs))
 
 
 if __name__ == "__main__":

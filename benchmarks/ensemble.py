@@ -32,6 +32,7 @@ from torch import Tensor
 
 from benchmarks.trainer import NAMES, trainer_of, windows_of
 from benchmarks.turns import markdown, say
+from charlm.losses import CHUNK
 from charlm.models.base import LanguageModel
 from charlm.params import load_params
 from charlm.sharing import Shared, distinct
@@ -41,7 +42,6 @@ from charlm.windows import Windows
 from stages.side_by_side import cores
 
 WIDE: dict[str, Any] = {"channels": 200, "dropout": 0.2, "batch_size": 1024}
-CHUNK = 4096
 
 
 class Teacher:
@@ -72,22 +72,23 @@ class Teacher:
 class Lessons:
     """What a teacher says of the different contexts of windows, asked for once."""
 
-    def __init__(self, teacher: Teacher, windows: Windows, vocab_size: int) -> None:
-        self._powers = vocab_size ** np.arange(windows.block_size, dtype=np.int64)
+    def __init__(self, teacher: Teacher, windows: Windows) -> None:
         contexts, _ = distinct(windows.batch(slice(None))[0])  # (U, T)
-        keys = self._keys(contexts)
+        keys = _bytes_of(contexts)
         order = np.argsort(keys)
         self._keys_in_order, self._answers = keys[order], teacher(contexts)[torch.from_numpy(order)]
 
     def __call__(self, contexts: Tensor) -> Tensor:
         """Probabilities (N, V) after contexts (N, T) that occur in the windows."""
-        places = np.searchsorted(self._keys_in_order, self._keys(contexts))
+        places = np.searchsorted(self._keys_in_order, _bytes_of(contexts))
         return self._answers[torch.from_numpy(places)]
 
-    def _keys(self, contexts: Tensor) -> NDArray[np.int64]:
-        """A number for each context (N, T), which no other has."""
-        keys: NDArray[np.int64] = contexts.numpy() @ self._powers
-        return keys
+
+def _bytes_of(contexts: Tensor) -> NDArray[np.bytes_]:
+    """(N,) the bytes of each context (N, T), which can be sorted and no other has."""
+    rows = contexts.int().contiguous().numpy()
+    keys: NDArray[np.bytes_] = rows.view(f"S{rows.itemsize * rows.shape[1]}")[:, 0]
+    return keys
 
 
 class Pupil(Trainer):
@@ -132,7 +133,7 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
     teacher = Teacher(member(number) for number in range(1, members + 1))
     say(f"seed {seed}, the small ones")
     pupil = trainer_of("compact", params, corpus, windows, kind=Pupil)
-    pupil.learn_from(Lessons(teacher, windows[Part.TRAIN], len(corpus.vocabulary)))
+    pupil.learn_from(Lessons(teacher, windows[Part.TRAIN]))
     kinds = {
         "one wide compact WaveNet": Teacher(teacher.models[:1]),
         f"{members} of them": teacher,

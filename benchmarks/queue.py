@@ -57,9 +57,8 @@ def enqueue(name: str, assignments: Sequence[str], seeds: Sequence[int]) -> list
 
     Raises CalledProcessError where dvc refuses, which says why.
     """
-    its = experiments(name, seeds)
-    missing = {seed: one for seed, one in its.items() if one not in finished()}
-    states = queued()
+    its, there, states = experiments(name, seeds), finished(), queued()
+    missing = {seed: one for seed, one in its.items() if one not in there}
     idle = [seed for seed, one in missing.items() if states.get(one) not in WAITING]
     if idle == list(seeds):
         subprocess.run(command(name, assignments, seeds), check=True)

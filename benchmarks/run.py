@@ -58,6 +58,13 @@ def explained(description: str) -> str:
     return description.split("\n\n    python")[0].strip()
 
 
+def tell(path: Path, template: str, description: str | None, **parts: object) -> None:
+    """Write a text with what a module says of itself and its other parts, and print it."""
+    text = template.format(explained=explained(description or ""), **parts)
+    write_text(path, text)
+    print(text)
+
+
 def measure(pairs: int, epochs: int) -> str:
     """The text of the results."""
     sizes = f"--pairs {pairs}"

@@ -25,17 +25,17 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from benchmarks import queue
-from benchmarks.run import explained
+from benchmarks.run import tell
+from benchmarks.trainer import COURSE_MODELS as MODELS
 from benchmarks.turns import markdown
 from charlm.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, save
-from charlm.files import write_csv, write_text
+from charlm.files import write_csv
 
 FOLDER = Path(__file__).parent
 RUNS, TABLE, PICTURE = (FOLDER / name for name in ("sweep.csv", "SWEEP.md", "sweep.png"))
 
 SEEDS = (1, 2, 3)
 PREFIX = "sweep-"
-MODELS = {"fcn": "Fully connected net", "wavenet": "WaveNet"}
 COURSE, COURSES = "course", "the course's settings"
 COMMAND = f"dvc exp run --queue -S seed={','.join(map(str, SEEDS))}"
 
@@ -238,10 +238,8 @@ def main() -> None:
     runs = gather({key: there[name] for key, name in experiments().items()})
     summary = summarise(runs)
     write_csv(RUNS, runs)
-    text = TEXT.format(explained=explained(__doc__ or ""), table=table(summary))
-    write_text(TABLE, text)
     save(PICTURE, draw(summary))
-    print(text)
+    tell(TABLE, TEXT, __doc__, table=table(summary))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks.steps import NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 # `charlm`, which chooses the kernels of its process, is imported where it is used: the
 # notebook's turn has those that torch takes by itself.
 
-NAMES = Path("data/prenoms.txt")
 GOAL = 2.0132
 NEVER = float("inf")
 FAST = {"channels": 96, "lr": 0.05, "momentum": 0.85, "beta2": 0.9, "weight_decay": 0.0}
@@ -133,17 +133,9 @@ def main() -> None:
         print(json.dumps(measure(epochs)))
     else:
         measured = table(arguments.pairs)
-        from benchmarks.run import explained, machine
-        from charlm.files import write_text
+        from benchmarks.run import machine, tell
 
-        text = TEXT.format(
-            explained=explained(__doc__ or ""),
-            machine=machine(),
-            table=measured,
-            pairs=arguments.pairs,
-        )
-        write_text(RESULT, text)
-        print(text)
+        tell(RESULT, TEXT, __doc__, machine=machine(), table=measured, pairs=arguments.pairs)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks.steps import NAMES
 from charlm.corpus import Corpus
 from charlm.devices import set_up
 from charlm.initialisation import initialise
@@ -16,9 +17,10 @@ from charlm.splits import Part, split_windows
 from charlm.training import Trainer
 from charlm.windows import Windows, windows_by_part
 
-NAMES = Path("data/prenoms.txt")
 SomeTrainer = TypeVar("SomeTrainer", bound=Trainer)
 ARCHITECTURES = {"fcn": FCN, "wavenet": WaveNet, "compact": CompactWaveNet}
+COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
+"""The titles of the course's models."""
 
 
 def windows_of(params: Params, names: Path = NAMES) -> tuple[Corpus, dict[Part, Windows]]:

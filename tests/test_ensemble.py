@@ -37,7 +37,7 @@ def test_an_ensemble_gives_the_mean_of_the_probabilities() -> None:
 
 def test_a_lesson_is_what_the_teacher_says() -> None:
     teacher = ensemble.Teacher([model(1)])
-    lessons = ensemble.Lessons(teacher, WINDOWS[Part.TRAIN], V)
+    lessons = ensemble.Lessons(teacher, WINDOWS[Part.TRAIN])
     contexts, _ = WINDOWS[Part.TRAIN].batch(torch.arange(len(WINDOWS[Part.TRAIN])).flip(0))
     torch.testing.assert_close(lessons(contexts), teacher(contexts))
 
