@@ -169,6 +169,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.names.is_file():
         sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")
+    if arguments.members < 1:
+        sys.exit(f"error: --members is {arguments.members}; give 1 or more")
     of_seed = partial(losses_of, names=arguments.names, members=arguments.members)
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         print(table(pd.concat(pool.map(of_seed, arguments.seeds))))

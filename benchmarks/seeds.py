@@ -8,6 +8,7 @@ cores; the workspace stays as it is. Prints a table in Markdown:
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,16 +29,23 @@ METRICS += ["unique", "novel", "mean_length"]
 
 def run_seeds(
     seeds: Sequence[int], assignments: Sequence[str], jobs: int
-) -> list[dict[str, dict[str, Any]]]:
-    """Run the pipeline with each seed; the metrics of each run by model."""
+) -> tuple[list[dict[str, dict[str, Any]]], int]:
+    """Run the pipeline with each seed; the metrics of each run by model, and how many names it had.
+
+    Of runs that failed, DVC's queue keeps what they printed until the next call.
+    """
     names = queue.experiments(NAME, seeds)
     queue.forget(names.values())  # of a run that was broken off, with other parameters perhaps
     try:
         queue.run(queue.enqueue(NAME, assignments, seeds), jobs)
-        revisions = queue.finished()
-        return [queue.metrics(revisions[name]) for name in names.values()]
-    finally:
+    except KeyboardInterrupt:
         queue.forget(names.values())
+        raise
+    revisions = queue.finished()
+    metrics = [queue.metrics(revisions[name]) for name in names.values()]
+    data = json.loads(queue.read(revisions[names[seeds[0]]], "metrics/dataset.json"))
+    queue.forget(names.values())
+    return metrics, data["names"]
 
 
 def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
@@ -69,6 +77,8 @@ def main() -> None:
     parser.add_argument("--names", type=Path, help="another list of names, wherever it is")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        sys.exit("error: --seeds has a seed more than once; give each once")
     assignments = list(arguments.set_param)
     if arguments.names:
         if not arguments.names.expanduser().is_file():
@@ -76,14 +86,13 @@ def main() -> None:
         # An experiment runs in a folder of its own, where a relative path would lead elsewhere.
         assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
     try:
-        runs = run_seeds(arguments.seeds, assignments, arguments.jobs)
+        runs, count = run_seeds(arguments.seeds, assignments, arguments.jobs)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # dvc has said what is wrong
     except KeyboardInterrupt:
         sys.exit("interrupted")
-    print(
-        f"\nMean ± standard deviation over seeds {arguments.seeds}, {assignments or 'defaults'}:\n"
-    )
+    of_what = f"{assignments or 'defaults'}, {count:,} names"
+    print(f"\nMean ± standard deviation over seeds {arguments.seeds}, {of_what}:\n")
     print(table(runs))
 
 

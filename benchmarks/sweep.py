@@ -233,9 +233,11 @@ def main() -> None:
         except KeyboardInterrupt:
             sys.exit("interrupted; the queue goes on until: dvc queue stop --kill")
     there = queue.finished()
-    if missing := [name for name in experiments().values() if name not in there]:
-        sys.exit(f"error: {', '.join(missing)} not run yet; run: make sweep")
-    runs = gather({key: there[name] for key, name in experiments().items()})
+    names = experiments()
+    if missing := [name for name in names.values() if name not in there]:
+        count = f"{len(missing)} of {len(names)}"
+        sys.exit(f"error: {missing[0]} has not been run, {count} in all; run: make sweep")
+    runs = gather({key: there[name] for key, name in names.items()})
     summary = summarise(runs)
     write_csv(RUNS, runs)
     save(PICTURE, draw(summary))

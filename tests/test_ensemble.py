@@ -74,6 +74,11 @@ def test_the_table_has_means_over_the_seeds() -> None:
     )
 
 
+def test_an_ensemble_of_none_is_refused_in_one_line() -> None:
+    ran = Project(ROOT).run(sys.executable, "-m", "benchmarks.ensemble", "--members", "0", code=1)
+    assert ran.text == "error: --members is 0; give 1 or more\n"
+
+
 def test_a_list_that_does_not_exist_is_refused_in_one_line() -> None:
     command = [sys.executable, "-m", "benchmarks.ensemble", "--names", "nope.txt"]
     ran = Project(ROOT).run(*command, code=1)

@@ -45,6 +45,21 @@ def test_a_list_that_does_not_exist_is_refused_in_one_line(template: Project) ->
     ]
 
 
+def test_a_seed_given_twice_is_refused_in_one_line(template: Project) -> None:
+    ran = template.run(sys.executable, "-m", "benchmarks.seeds", "--seeds", "1", "2", "1", code=1)
+    assert ran.text == "error: --seeds has a seed more than once; give each once\n"
+
+
+@pytest.mark.slow
+def test_what_failed_can_be_looked_at_and_the_next_call_removes_it(project: Project) -> None:
+    command = [sys.executable, "-m", "benchmarks.seeds", "--seeds", "1", "2"]
+    ran = project.run(*command, "-S", "optimizer=adam", code=1)
+    advice = re.search(r"^error: no result of seeds-1, seeds-2; see: (.*)$", ran.text, re.MULTILINE)
+    assert "optimizer is 'adam'" in project.run(*advice[1].split()).text
+    project.run(*command, "-S", "epochs=1")
+    assert project.dvc("queue", "status").text.startswith("No experiment tasks in the queue.")
+
+
 @pytest.mark.slow
 def test_two_seeds_of_another_list_are_measured_and_the_workspace_stays(project: Project) -> None:
     names = (project.path / "data/few.txt").read_text(encoding="utf-8")
@@ -55,7 +70,8 @@ def test_two_seeds_of_another_list_are_measured_and_the_workspace_stays(project:
     assert f"{len(names.split()) + 1} names" in ran.text
     (row,) = re.findall(r"^\| fcn \|.*", ran.text, flags=re.MULTILINE)
     losses = re.findall(r"(\d\.\d{4}) ± (\d\.\d{4})", row)
-    assert len(losses) == len(METRICS)
+    assert re.search(r"\| \d+,\d{3} ± 0 \|", row), "parameters, which are whole"
+    assert len(losses) + 1 == len(METRICS)
     assert all(float(deviation) > 0 for _, deviation in losses[:3])
     assert project.outputs() == before
     assert project.dvc("exp", "list", "--name-only").text.strip() in ("", "main")

@@ -128,6 +128,12 @@ sweep.main()
 """
 
 
+def test_what_was_not_run_is_not_gathered(project: Project) -> None:
+    ran = project.run(sys.executable, "-m", "benchmarks.sweep", "--gather", code=1)
+    count = f"{3 * len(sweep.ROWS)} of {3 * len(sweep.ROWS)} in all"
+    assert ran.text == f"error: sweep-course-1 has not been run, {count}; run: make sweep\n"
+
+
 @pytest.mark.slow
 def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
     def run(second: str, code: int = 0) -> str:
