@@ -32,7 +32,7 @@ from torch import Tensor
 
 from benchmarks.trainer import NAMES, trainer_of, windows_of
 from benchmarks.turns import markdown, say
-from charlm.losses import CHUNK
+from charlm.losses import CHUNK, Loss
 from charlm.models.base import LanguageModel
 from charlm.params import load_params
 from charlm.sharing import Shared, distinct
@@ -91,22 +91,18 @@ def _bytes_of(contexts: Tensor) -> NDArray[np.bytes_]:
     return keys
 
 
-class Pupil(Trainer):
-    """Trains a model on probabilities instead of the tokens that follow."""
+def taught_by(lessons: Callable[[Tensor], Tensor]) -> Loss:
+    """Cross-entropy with the probabilities (N, V) of lessons instead of the tokens that follow.
 
-    def learn_from(self, lessons: Callable[[Tensor], Tensor]) -> None:
-        def gradients(contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
-            shared: Shared = self.model.share(contexts)
-            log_probabilities = self.model(shared).log_softmax(1)  # (U, V)
-            wanted = torch.zeros_like(log_probabilities)
-            wanted.index_add_(0, shared.place.long(), lessons(contexts))
-            loss = -(wanted * log_probabilities).sum()
-            for parameter in self.model.parameters():
-                parameter.grad = None
-            (of_each * loss).backward()
-            return loss.detach().double()
+    Hinton et al. (2015), equation 2, with temperature 1.
+    """
 
-        self._gradients = gradients
+    def loss(logits: Tensor, shared: Shared, contexts: Tensor, targets: Tensor) -> Tensor:
+        wanted = torch.zeros_like(logits)  # (U, V)
+        wanted.index_add_(0, shared.place.long(), lessons(contexts))
+        return -(wanted * logits.log_softmax(1)).sum()
+
+    return loss
 
 
 def trained(trainer: Trainer) -> LanguageModel:
@@ -132,8 +128,8 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
 
     teacher = Teacher(member(number) for number in range(1, members + 1))
     say(f"seed {seed}, the small ones")
-    pupil = trainer_of("compact", params, corpus, windows, kind=Pupil)
-    pupil.learn_from(Lessons(teacher, windows[Part.TRAIN]))
+    of_teacher = taught_by(Lessons(teacher, windows[Part.TRAIN]))
+    pupil = trainer_of("compact", params, corpus, windows, loss=of_teacher)
     kinds = {
         "one wide compact WaveNet": Teacher(teacher.models[:1]),
         f"{members} of them": teacher,

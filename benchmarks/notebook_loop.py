@@ -26,7 +26,7 @@ class FlattenConsecutive(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         N, T, C = x.shape
-        x = x.view(N, T // 2, C * 2)
+        x = x.reshape(N, T // 2, C * 2)
         return x.squeeze(1) if T == 2 else x
 
 

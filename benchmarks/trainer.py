@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from benchmarks.steps import NAMES
 from charlm.corpus import Corpus
 from charlm.devices import set_up
 from charlm.initialisation import initialise
+from charlm.losses import Loss, cross_entropy_loss
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
@@ -17,7 +17,6 @@ from charlm.splits import Part, split_windows
 from charlm.training import Trainer
 from charlm.windows import Windows, windows_by_part
 
-SomeTrainer = TypeVar("SomeTrainer", bound=Trainer)
 ARCHITECTURES = {"fcn": FCN, "wavenet": WaveNet, "compact": CompactWaveNet}
 COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
 """The titles of the course's models."""
@@ -38,8 +37,8 @@ def trainer_of(
     corpus: Corpus,
     windows: Mapping[Part, Windows],
     device: str = "cpu",
-    kind: type[SomeTrainer] = Trainer,  # type: ignore[assignment]
-) -> SomeTrainer:
+    loss: Loss = cross_entropy_loss,
+) -> Trainer:
     """A Trainer of a new model with the parameters of its section."""
     settings = params.model(name)
     chosen = set_up(device, params.threads)
@@ -50,10 +49,11 @@ def trainer_of(
             **settings.hyperparameters,
         )
         initialise(model, settings.recipe.init)
-    return kind(
+    return Trainer(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),
         windows[Part.VAL].to(chosen),
         settings.recipe,
         seed=params.seed,
+        loss=loss,
     )

@@ -1,6 +1,6 @@
 """The loss that training lowers and evaluation reports."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ def summed_cross_entropy(logits: Tensor, shared: Shared, targets: Tensor) -> Ten
         losses = F.cross_entropy(shared.of_each(logits), targets, reduction="none")
         return losses.to(widest(losses.device)).sum()
     return _cross_entropy(logits, shared.place, targets)
+
+
+Loss = Callable[[Tensor, Shared, Tensor, Tensor], Tensor]
+"""What training lowers, summed over a batch: of the logits (U, V) of its different contexts, how it
+shares them, its contexts (N, T) and its targets (N,)."""
+
+
+def cross_entropy_loss(logits: Tensor, shared: Shared, contexts: Tensor, targets: Tensor) -> Tensor:
+    """The `Loss` of the targets: `summed_cross_entropy`."""
+    return summed_cross_entropy(logits, shared, targets)
 
 
 Integers = NDArray[np.integer]

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from charlm.capture import Captured
+from charlm.devices import widest
 from charlm.distributed import Group
 from charlm.dropout import drop_by, dropouts_of
 from charlm.errors import InputError
 from charlm.gradients import TreeGradients
-from charlm.losses import summed_cross_entropy, summed_loss
+from charlm.losses import Loss, cross_entropy_loss, summed_loss
 from charlm.models.base import LanguageModel
 from charlm.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.permutation import Permutation
@@ -64,6 +65,10 @@ class Trainer:
     Several processes may train it together, each with a Trainer of its own: of each batch
     they take a share, and then make the same step. All of them have to do the same calls.
 
+    Args:
+        loss: what it lowers; the losses of `history` are cross-entropy on validation, whatever it
+            is, and this one on training.
+
     Attributes:
         history: the finished epochs.
         batches_done: how many batches of the unfinished epoch are done.
@@ -78,6 +83,7 @@ class Trainer:
         *,
         seed: int,
         group: Group = ALONE,
+        loss: Loss = cross_entropy_loss,
     ) -> None:
         self.model = model
         self.train = train
@@ -85,6 +91,7 @@ class Trainer:
         self.recipe = recipe
         self.group = group
         self.seed = seed
+        self.loss = loss
         self._parameters = list(model.parameters())
         self.optimizer = optimizer_of(recipe, model)
         self._step = bare_step(self.optimizer)
@@ -95,7 +102,7 @@ class Trainer:
         self.history: list[Epoch] = []
         self.batches_done = 0
         self._parallel = group.wrap(model)
-        written_out = group.size == 1 and TreeGradients.suit(model)
+        written_out = loss is cross_entropy_loss and group.size == 1 and TreeGradients.suit(model)
         self._gradients: Callable[[Tensor, Tensor, float], Tensor] = (
             TreeGradients(model) if written_out else self._backward
         )
@@ -106,7 +113,8 @@ class Trainer:
         self._update = Captured(self._take_step) if on_gpu and recorded else self._take_step
         # Of this process's share their losses in sum, read now and then only: reading waits
         # for the device.
-        self._total = torch.zeros((), device=train.starts.device)
+        device = train.starts.device
+        self._total = torch.zeros((), dtype=widest(device), device=device)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -195,7 +203,7 @@ class Trainer:
     def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
         """The losses in sum, and the gradients where each of the losses counts `of_each`."""
         shared = self.model.share(contexts)
-        loss = summed_cross_entropy(self._parallel(shared), shared, targets)
+        loss = self.loss(self._parallel(shared), shared, contexts, targets)
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward(loss.new_full((), of_each))  # type: ignore[no-untyped-call]

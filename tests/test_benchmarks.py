@@ -1,5 +1,6 @@
 """What the benchmarks compute from what they measure, what they call the floor, and tell."""
 
+import copy
 import json
 import math
 import re
@@ -7,8 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import readme, run, sampling, steps, time_to_loss, turns, whole
+from benchmarks import (
+    batched,
+    notebook_loop,
+    readme,
+    run,
+    sampling,
+    steps,
+    time_to_loss,
+    turns,
+    whole,
+)
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from tests.conftest import ROOT, Project
@@ -44,6 +56,32 @@ def test_a_turn_is_what_a_process_prints_last(
         turns.in_a_process("failing")
 
 
+def test_models_trained_as_one_take_the_steps_that_they_take_alone() -> None:
+    torch.manual_seed(1)
+    models = [notebook_loop.wavenet(9) for _ in range(3)]
+    alone = [copy.deepcopy(model) for model in models]
+    as_one = batched.Batched(models, lr=0.2)
+    contexts, targets = torch.randint(9, (2, 3, 16, 8)), torch.randint(9, (2, 3, 16))
+    for its, their in zip(contexts, targets, strict=True):
+        as_one.step(its, their)
+        for model, mine, wanted in zip(alone, its, their, strict=True):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+            notebook_loop.train_epoch(model, [[mine, wanted]], optimizer)
+    for number, model in enumerate(alone):
+        for name, weight in model.named_parameters():
+            torch.testing.assert_close(as_one.weights[name][number], weight)
+    losses = as_one.losses(contexts[0, 0], targets[0, 0])
+    expected = [
+        notebook_loop.mean_loss(model, [[contexts[0, 0], targets[0, 0]]]) for model in alone
+    ]
+    assert losses == pytest.approx(expected)
+
+
+def test_no_seeds_to_train_at_once_are_refused_in_one_line() -> None:
+    ran = Project(ROOT).run(sys.executable, "-m", "benchmarks.batched", "--seeds", "0", code=1)
+    assert ran.text == "error: --seeds is 0; give 1 or more\n"
+
+
 SHOW = "import json, os; print(json.dumps({name: os.environ.get(name) for name in %s}))"
 
 
@@ -57,7 +95,7 @@ def test_the_notebook_has_the_kernels_that_torch_chooses(tmp_path: Path) -> None
     assert ran.text.splitlines()[-1] == str(dict.fromkeys(names, "as it was"))
 
 
-@pytest.mark.parametrize("module", ["sampling", "steps", "time_to_loss", "whole"])
+@pytest.mark.parametrize("module", ["batched", "sampling", "steps", "time_to_loss", "whole"])
 def test_a_turn_of_the_notebook_does_not_import_what_chooses_kernels(module: str) -> None:
     printed = run_python(f"import sys, benchmarks.{module}; print('charlm' in sys.modules)")
     assert printed == "False\n"

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import ensemble
+from charlm.losses import cross_entropy_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.recipe import Recipe
@@ -55,10 +56,8 @@ def test_taught_what_follows_a_pupil_learns_as_anybody() -> None:
         return F.one_hot(torch.tensor([seen[tuple(c)] for c in contexts.tolist()]), V).float()
 
     histories = []
-    for kind in (Trainer, ensemble.Pupil):
-        trainer = kind(model(1), train, WINDOWS[Part.VAL], recipe, seed=1)
-        if isinstance(trainer, ensemble.Pupil):
-            trainer.learn_from(lessons)
+    for loss in (cross_entropy_loss, ensemble.taught_by(lessons)):
+        trainer = Trainer(model(1), train, WINDOWS[Part.VAL], recipe, seed=1, loss=loss)
         histories.append([(epoch.train_loss, epoch.val_loss) for epoch in trainer.run(2)])
     for one, other in zip(*histories, strict=True):
         assert one == pytest.approx(other, rel=1e-4)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import charlm.training
-from charlm.losses import mean_loss
+from charlm.losses import cross_entropy_loss, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
@@ -17,6 +18,7 @@ from charlm.models.wavenet import WaveNet
 from charlm.permutation import Permutation
 from charlm.randomness import derive_seed
 from charlm.recipe import Recipe
+from charlm.sharing import Shared
 from charlm.splits import Part
 from charlm.training import REPORT_EVERY, Epoch, Trainer
 from tests.helpers import ARCHITECTURES, refused, small_corpus, small_model, small_split
@@ -99,6 +101,31 @@ def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> 
     assert [e.val_loss for e in done.history] == pytest.approx(val_losses, abs=slack)
     for mine, plain in zip(done.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine, plain, rtol=0, atol=3 * slack)
+
+
+@ARCHITECTURES
+def test_any_loss_can_be_lowered(architecture: type[LanguageModel]) -> None:
+    """Half the cross-entropy at twice the learning rate makes the same steps."""
+
+    def half(logits: Tensor, shared: Shared, contexts: Tensor, targets: Tensor) -> Tensor:
+        assert contexts.shape == (len(targets), CORPUS.block_size)
+        return cross_entropy_loss(logits, shared, contexts, targets) / 2
+
+    recipe = Recipe(lr=0.6, batch_size=BATCH_SIZE, epochs=5)
+    model = small_model(CORPUS, architecture)
+    halved = Trainer(model, TRAIN, VAL, recipe, seed=1, loss=half)
+    plain = trained(architecture, epochs=3)
+    for mine, usual in zip(halved.run(3), plain.history, strict=True):
+        assert mine.train_loss == pytest.approx(usual.train_loss / 2, rel=1e-6)
+        assert mine.val_loss == pytest.approx(usual.val_loss, rel=1e-6)  # cross-entropy as ever
+
+
+def test_losses_are_added_up_in_double_precision() -> None:
+    """Beside a million windows' losses a batch's would lose half of its digits in single."""
+    training = trainer()
+    training._total += 2**25
+    with_it = [training._total.add_(1).item() for _ in range(3)]
+    assert with_it == [2**25 + 1, 2**25 + 2, 2**25 + 3]
 
 
 @ARCHITECTURES
