@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 GOAL = 2.0132
 NEVER = float("inf")
-FAST = {"channels": 96, "lr": 0.05, "momentum": 0.85, "beta2": 0.9, "weight_decay": 0.0}
+FAST = {
+    **{"channels": 96, "lr": 0.05, "momentum": 0.85, "beta2": 0.9, "weight_decay": 0.0},
+    **{"scheduler": "onecycle", "warmup": 0.15, "average": 0.0},
+}
 RESULT = Path(__file__).parent / "LOSS.md"
 
 TEXT = """\
