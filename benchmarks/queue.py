@@ -52,6 +52,17 @@ def queued() -> dict[str, str]:
     return {str(task["name"]): str(task["status"]) for task in tasks}
 
 
+def refuse_others(names: Collection[str]) -> None:
+    """End the program where the queue holds others than `names`, as it would run them too."""
+    waiting = [name for name, state in queued().items() if state in WAITING]
+    if others := sorted(set(waiting) - set(names)):
+        first = f"{others[0]} and {len(others) - 1} more are" if others[1:] else f"{others[0]} is"
+        sys.exit(
+            f"error: {first} in the queue, which runs all that it holds; run them first: dvc queue "
+            "start; or remove them: dvc exp remove --queue"
+        )
+
+
 def enqueue(name: str, assignments: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """Queue what this commit has not run, nor the queue holds; the names of all not run yet.
 

@@ -35,6 +35,7 @@ def run_seeds(
     Of runs that failed, DVC's queue keeps what they printed until the next call.
     """
     names = queue.experiments(NAME, seeds)
+    queue.refuse_others(names.values())
     queue.forget(names.values())  # of a run that was broken off, with other parameters perhaps
     try:
         queue.run(queue.enqueue(NAME, assignments, seeds), jobs)

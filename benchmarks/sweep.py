@@ -221,6 +221,7 @@ def main() -> None:
     if not arguments.gather:
         try:
             refuse_changes()
+            queue.refuse_others(experiments().values())
             missing = [
                 name
                 for row, assignments in ROWS.items()

@@ -60,6 +60,20 @@ def test_all_there_nothing_is_queued(fake: Fake) -> None:
     assert fake.commands == []
 
 
+def test_what_somebody_else_has_queued_is_not_run_with_it(fake: Fake) -> None:
+    mine, done = {"a-1": "Queued", "a-2": "Running"}, {"b": "Failed", "c": "Success"}
+    fake.states = [mine | done]
+    queue.refuse_others(["a-1", "a-2", "a-3"])
+    for theirs, told in (
+        ({"tan-dado": "Queued"}, "tan-dado is in the queue"),
+        ({"tan-dado": "Running", "sad-dogs": "Queued"}, "sad-dogs and 1 more are in the queue"),
+    ):
+        fake.states = [mine | done | theirs]
+        with pytest.raises(SystemExit, match=f"^error: {told}, which runs all.*dvc exp remove"):
+            queue.refuse_others(["a-1", "a-2", "a-3"])
+    assert fake.commands == []
+
+
 def test_it_waits_until_all_have_ended(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.states = [
         {"a": "Queued", "b": "Running", "another": "Failed"},

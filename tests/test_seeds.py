@@ -50,6 +50,13 @@ def test_a_seed_given_twice_is_refused_in_one_line(template: Project) -> None:
     assert ran.text == "error: --seeds has a seed more than once; give each once\n"
 
 
+def test_what_a_user_has_queued_is_neither_run_nor_lost(project: Project) -> None:
+    project.dvc("exp", "run", "--queue", "--name", "mine", "-S", "lr=0.1")
+    ran = project.run(sys.executable, "-m", "benchmarks.seeds", code=1)
+    assert re.fullmatch("error: mine is in the queue, .* dvc exp remove --queue\n", ran.text)
+    assert re.search(r"mine .*Queued\n", project.dvc("queue", "status").text)
+
+
 @pytest.mark.slow
 def test_what_failed_can_be_looked_at_and_the_next_call_removes_it(project: Project) -> None:
     command = [sys.executable, "-m", "benchmarks.seeds", "--seeds", "1", "2"]
