@@ -137,7 +137,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (steps, sampling):
         monkeypatch.setattr(module, "in_a_process", turn)
     monkeypatch.setattr(whole, "notebook", lambda epochs: {"seconds": 100.0})
-    monkeypatch.setattr(whole, "pipeline", lambda *_: {"seconds": 40.0, "again": 0.9})
+    monkeypatch.setattr(whole, "pipeline", lambda *_, **__: {"seconds": 40.0, "again": 0.9})
     monkeypatch.setattr(whole, "one_stage", lambda: {"seconds": 0.8, "again": 0.5})
     monkeypatch.setattr(sampling, "CHECKPOINTS", tmp_path)
     for model in sampling.MODELS:
@@ -155,12 +155,13 @@ def test_the_results_say_what_was_measured(
     assert "| fcn | 4.00 | 1.60 | 2.50 | 2.50 | 0.80 | 50% |" in text
     assert "| wavenet | 1,000 | 90,000 | 90 | 11 | 400 |" in text
     assert "| `dvc repro` | 100 | 40 | 40% | 0.9 |" in text
+    assert "| `dvc repro`, the compact WaveNet for one epoch | 100 | 40 | 40% | 0.9 |" in text
     assert "| one stage that copies a file |  |  |  | 0.5 |" in text
     said = capsys.readouterr()
     for part in text.split("\n## ")[1:]:
         assert part.strip() in said.out, "told as soon as it is known"
     assert "The whole (3 of 3)\n" in said.err
-    assert "make repro, turn 2 of 2\n" in said.err
+    assert "`make repro`, turn 2 of 2\n" in said.err
 
 
 def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alone(
