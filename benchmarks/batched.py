@@ -18,24 +18,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import mean
-from typing import TYPE_CHECKING
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from benchmarks import notebook_loop
 from benchmarks.steps import MODELS, NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-Weights = dict[str, "Tensor"]
+Weights = dict[str, Tensor]
 
 
-def loss_of(
-    model: "nn.Module", weights: Weights, contexts: "Tensor", targets: "Tensor"
-) -> "Tensor":
+def loss_of(model: nn.Module, weights: Weights, contexts: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of a model with other weights than its own."""
-    import torch.nn.functional as F
-    from torch.func import functional_call
-
     return F.cross_entropy(functional_call(model, weights, (contexts,)), targets)
 
 
@@ -46,38 +43,30 @@ class Batched:
         weights: each parameter of all models, (S, ...).
     """
 
-    def __init__(self, models: "list[nn.Module]", lr: float) -> None:
-        from torch.func import grad, stack_module_state, vmap
-
+    def __init__(self, models: list[nn.Module], lr: float) -> None:
         self.weights, _ = stack_module_state(models)
         self._lr = lr
         of_model = partial(loss_of, models[0])
         self._gradients = vmap(grad(of_model))
         self._losses = vmap(of_model, (0, None, None))
 
-    def step(self, contexts: "Tensor", targets: "Tensor") -> None:
+    def step(self, contexts: Tensor, targets: Tensor) -> None:
         """SGD, each model on its batch: contexts (S, N, T) and targets (S, N)."""
         for name, slope in self._gradients(self.weights, contexts, targets).items():
             self.weights[name].data.sub_(slope, alpha=self._lr)
 
-    def losses(self, contexts: "Tensor", targets: "Tensor") -> list[float]:
+    @torch.no_grad()
+    def losses(self, contexts: Tensor, targets: Tensor) -> list[float]:
         """The mean cross-entropy of each model on one batch: contexts (N, T) and targets (N,)."""
-        import torch
-
-        with torch.no_grad():
-            losses: list[float] = self._losses(self.weights, contexts, targets).tolist()
+        losses: list[float] = self._losses(self.weights, contexts, targets).tolist()
         return losses
 
 
 def batched(model_name: str, seeds: int) -> Figures:
     """Milliseconds a step and a model of all seeds' models trained as one."""
-    import torch
-
-    from benchmarks import notebook_loop
-
     contexts, targets, characters = notebook_loop.read_windows(NAMES)
     W = len(targets)
-    train, val = torch.randperm(W)[: round(0.9 * W)].tensor_split([round(0.8 * W)])
+    train, val, _ = torch.randperm(W).split(notebook_loop.sizes(W))
     build = notebook_loop.MODELS[model_name]
     models = Batched([build(len(characters) + 1) for _ in range(seeds)], notebook_loop.LR)
 

@@ -30,14 +30,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.trainer import NAMES, trainer_of, windows_of
+from benchmarks.trainer import NAMES, trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
 from charlm.losses import CHUNK, Loss
 from charlm.models.base import LanguageModel
 from charlm.params import load_params
 from charlm.sharing import Shared, distinct
 from charlm.splits import Part
-from charlm.training import Trainer
 from charlm.windows import Windows
 from stages.side_by_side import cores
 
@@ -103,13 +102,6 @@ def taught_by(lessons: Callable[[Tensor], Tensor]) -> Loss:
         return -(wanted * logits.log_softmax(1)).sum()
 
     return loss
-
-
-def trained(trainer: Trainer) -> LanguageModel:
-    for _ in trainer.run(trainer.recipe.epochs):
-        pass
-    trainer.model.load_state_dict(trainer.weights())
-    return trainer.model
 
 
 def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:

@@ -68,14 +68,18 @@ def read_windows(path: Path) -> tuple[Tensor, Tensor, list[str]]:
     return torch.tensor(contexts), torch.tensor(targets), characters
 
 
+def sizes(count: int) -> list[int]:
+    """How many of so many windows are to train, to validate and to test on: 80/10/10."""
+    first, second = round(0.8 * count), round(0.9 * count)
+    return [first, second - first, count - second]
+
+
 def loaders(
     contexts: Tensor, targets: Tensor, batch_size: int = BATCH_SIZE
 ) -> list[DataLoader[tuple[Tensor, ...]]]:
     """Training, validation and test windows, dealt out 80/10/10 at random."""
     dataset = TensorDataset(contexts, targets)
-    first, second = round(0.8 * len(dataset)), round(0.9 * len(dataset))
-    sizes = [first, second - first, len(dataset) - second]
-    train, val, test = random_split(dataset, sizes)
+    train, val, test = random_split(dataset, sizes(len(dataset)))
     return [
         DataLoader(train, batch_size=batch_size, shuffle=True),
         DataLoader(val, batch_size=batch_size),

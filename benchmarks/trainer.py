@@ -8,6 +8,7 @@ from charlm.corpus import Corpus
 from charlm.devices import set_up
 from charlm.initialisation import initialise
 from charlm.losses import Loss, cross_entropy_loss
+from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
@@ -57,3 +58,11 @@ def trainer_of(
         seed=params.seed,
         loss=loss,
     )
+
+
+def trained(trainer: Trainer) -> LanguageModel:
+    """The model once all epochs are done, with the weights that its recipe keeps."""
+    for _ in trainer.run(trainer.recipe.epochs):
+        pass
+    trainer.model.load_state_dict(trainer.weights())
+    return trainer.model
