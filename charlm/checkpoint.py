@@ -14,7 +14,7 @@ from charlm.corpus import Corpus, Vocabulary
 from charlm.errors import FileError
 from charlm.files import load_arrays, load_tensors, save_tensors
 
-if TYPE_CHECKING:  # who looks at an embedding alone does not wait for torch
+if TYPE_CHECKING:  # who looks at the weights alone does not wait for torch
     from charlm.models.base import LanguageModel
 
 
@@ -27,18 +27,27 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """Where a trained model puts its tokens.
+class Weights:
+    """What a checkpoint holds, without the model that it makes up.
 
     Attributes:
         title: what a figure calls the model.
+        architecture: the module of `charlm.models` that holds it.
+        hyperparameters: what it was built with.
         vocabulary: what its V tokens stand for.
-        places: (V, C) float32.
+        tensors: float32, by name; "embedding.weight" (V, C) among them.
     """
 
     title: str
+    architecture: str
+    hyperparameters: dict[str, Any]
     vocabulary: Vocabulary
-    places: NDArray[np.float32]
+    tensors: dict[str, NDArray[np.float32]]
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """(V, C) where the model puts its tokens."""
+        return self.tensors["embedding.weight"]
 
 
 def save(path: Path, model: "LanguageModel", vocabulary: Vocabulary) -> None:
@@ -82,28 +91,29 @@ def load_for(path: Path, corpus: Corpus) -> Checkpoint:
     return checkpoint
 
 
-def load_embeddings(paths: Mapping[str, Path]) -> dict[str, Embedding]:
-    """The embedding of each of the checkpoints `paths`, without building their models.
+def load_weights(paths: Mapping[str, Path]) -> dict[str, Weights]:
+    """What each of the checkpoints `paths` holds, without building their models.
 
     Raises FileError for a file that is missing or no checkpoint, and for one whose vocabulary is
     not the first's.
     """
-    embeddings = {name: _load_embedding(path) for name, path in paths.items()}
-    first = next(iter(embeddings))
-    for name, embedding in embeddings.items():
-        if embedding.vocabulary != embeddings[first].vocabulary:
+    loaded = {name: _load_weights(path) for name, path in paths.items()}
+    first = next(iter(loaded))
+    for name, weights in loaded.items():
+        if weights.vocabulary != loaded[first].vocabulary:
             raise FileError(f"{paths[name]} has another vocabulary than {paths[first]}")
-    return embeddings
+    return loaded
 
 
-def _load_embedding(path: Path) -> Embedding:
+def _load_weights(path: Path) -> Weights:
     arrays, metadata = load_arrays(path)
     with _describing_a_model(path):
         title, vocabulary = str(metadata["title"]), Vocabulary(metadata["characters"])
-        places = arrays["embedding.weight"]
-        if places.ndim != 2 or len(places) != len(vocabulary):
-            raise ValueError(f"an embedding {places.shape} for {len(vocabulary)} tokens")
-    return Embedding(title, vocabulary, places)
+        architecture, hyperparameters = metadata["architecture"], metadata["hyperparameters"]
+        embedding = arrays["embedding.weight"]
+        if embedding.ndim != 2 or len(embedding) != len(vocabulary):
+            raise ValueError(f"an embedding {embedding.shape} for {len(vocabulary)} tokens")
+    return Weights(title, architecture, dict(hyperparameters), vocabulary, arrays)
 
 
 @contextmanager

@@ -197,3 +197,17 @@ def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
         if table.empty or not np.isfinite(table).all(axis=None):
             raise ValueError("not a finite number in each of its rows")
         return table
+
+
+def read_table(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
+    """Read columns, texts among them, from a table that `write_csv` wrote.
+
+    Raises FileError where the file is missing or damaged, or lacks one of them or a value.
+    """
+    import pandas as pd
+
+    with _reading(path):
+        table = pd.read_csv(path, usecols=list(columns), keep_default_na=False)
+        if table.empty:
+            raise ValueError("it has no rows")
+        return table[list(columns)]

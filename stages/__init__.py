@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
 EVALUATION = Path("metrics/evaluation.json")
+MISTAKES = Path("data/mistakes.csv")
+REPORT = Path("plots/report.html")
 
 DVC_STAGE = os.environ.get("DVC_STAGE")
 """The name of the stage, where DVC runs it."""
@@ -46,6 +48,18 @@ def checkpoint_path(model: str) -> Path:
 
 def history_path(model: str) -> Path:
     return Path(f"plots/{model}_history.csv")
+
+
+def loss_by_path(place: str) -> Path:
+    return Path(f"plots/loss_by_{place}.csv")
+
+
+def calibration_path(model: str) -> Path:
+    return Path(f"plots/{model}_calibration.csv")
+
+
+def samples_path(model: str) -> Path:
+    return Path(f"data/samples/{model}.csv")
 
 
 def record_environment(stage: str, device: "torch.device | None" = None) -> None:

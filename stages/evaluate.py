@@ -1,19 +1,25 @@
 """Measure every model, and the count baselines beside them, on the whole split."""
 
+import pandas as pd
+
+from charlm import analysis
 from charlm.baselines import count_models
 from charlm.checkpoint import load_for
 from charlm.corpus import load_corpus
 from charlm.devices import set_up
 from charlm.evaluation import score, summarise
-from charlm.files import write_json
+from charlm.files import write_csv, write_json
 from charlm.params import MODELS, blame, load_params
 from charlm.splits import Part, load_split
 from charlm.windows import windows_by_part
 from stages import (
     DATASET,
     EVALUATION,
+    MISTAKES,
     SPLIT,
+    calibration_path,
     checkpoint_path,
+    loss_by_path,
     record_environment,
     run,
 )
@@ -25,14 +31,24 @@ def main() -> None:
         device = set_up(params.device, params.threads)
     corpus = load_corpus(DATASET)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
-    metrics = {}
+    test = windows[Part.TEST]
+    metrics, losses, mistakes = {}, {}, []
     for name in MODELS:
         model = load_for(checkpoint_path(name), corpus).model.to(device)
         scores = {part: score(model, windows[part].to(device)) for part in Part}
         metrics[name] = summarise(scores, model.num_parameters())
+        losses[name], correct = scores[Part.TEST]
+        predicted, confidence = analysis.predictions(model, test.to(device))
+        write_csv(calibration_path(name), analysis.calibration(confidence, correct))
+        table = analysis.mistakes(predicted, test.targets(), corpus.vocabulary)
+        mistakes.append(table.assign(model=name))
     for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
         scores = {part: counts.score(windows[part]) for part in Part}
         metrics[name] = summarise(scores, counts.parameters)
+        losses[name], _ = scores[Part.TEST]
+    for place, its in analysis.places(test).items():
+        write_csv(loss_by_path(place), analysis.mean_by(its, losses, place))
+    write_csv(MISTAKES, pd.concat(mistakes))
     write_json(EVALUATION, metrics)
     record_environment("evaluate", device)
     for name, values in metrics.items():

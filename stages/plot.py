@@ -1,27 +1,20 @@
-"""Draw what training and evaluation came to."""
+"""Draw what training and evaluation came to, and put it all on one page."""
 
 from pathlib import Path
 
 from charlm import figures
-from charlm.checkpoint import load_embeddings
-from charlm.files import read_metrics, read_numbers
+from charlm.checkpoint import load_weights
+from charlm.files import read_metrics, read_numbers, write_text
 from charlm.params import MODELS
-from stages import (
-    EVALUATION,
-    checkpoint_path,
-    history_path,
-    record_environment,
-    run,
-)
+from stages import EVALUATION, REPORT, checkpoint_path, history_path, record_environment, run
+from stages.report import METRICS, page
 
 
 def main() -> None:
     baselines = figures.COUNT_MODELS
-    metrics = read_metrics(
-        EVALUATION, [*MODELS, *baselines], ["test_loss", "test_loss_stderr", "parameters"]
-    )
-    embeddings = load_embeddings({name: checkpoint_path(name) for name in MODELS})
-    titles = {name: embedding.title for name, embedding in embeddings.items()}
+    metrics = read_metrics(EVALUATION, [*MODELS, *baselines], METRICS)
+    weights = load_weights({name: checkpoint_path(name) for name in MODELS})
+    titles = {name: its.title for name, its in weights.items()}
     histories = {
         titles[name]: read_numbers(history_path(name), ["epoch", "train_loss", "val_loss", "lr"])
         for name in MODELS
@@ -39,11 +32,12 @@ def main() -> None:
         {title: metrics[name] for name, title in baselines.items()},
     )
     pictures["embeddings"] = figures.embedding_maps(
-        {embedding.title: embedding.places for embedding in embeddings.values()},
-        next(iter(embeddings.values())).vocabulary.symbols(),
+        {its.title: its.embedding for its in weights.values()},
+        next(iter(weights.values())).vocabulary.symbols(),
     )
     for name, figure in pictures.items():
         figures.save(Path(f"plots/{name}.png"), figure)
+    write_text(REPORT, page(metrics, weights, histories))
     record_environment("plot")
 
 

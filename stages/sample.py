@@ -13,7 +13,7 @@ from charlm.params import MODELS, blame, load_params
 from charlm.randomness import generator
 from charlm.sampling import describe_samples, name_log_likelihoods, sample_names, training_names
 from charlm.splits import load_split
-from stages import DATASET, SPLIT, checkpoint_path, record_environment, run
+from stages import DATASET, SPLIT, checkpoint_path, record_environment, run, samples_path
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     metrics = {"names": {"mean_length": round(corpus.mean_length(), DECIMALS)}}
     for name, table in tables.items():
         table["in_training"] = table["name"].isin(known)
-        write_csv(Path(f"data/samples/{name}.csv"), table)
+        write_csv(samples_path(name), table)
         metrics[name] = describe_samples(table["name"].tolist(), known)
         print(f"{name}: {', '.join(table['name'][:5])}")
     write_json(Path("metrics/samples.json"), metrics)

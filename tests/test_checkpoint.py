@@ -228,23 +228,26 @@ def test_load_for_refuses_a_model_of_other_data(tmp_path: Path, other: Corpus) -
 
 
 @ARCHITECTURES
-def test_an_embedding_is_loaded_without_its_model(
+def test_the_weights_are_loaded_without_their_model(
     tmp_path: Path, architecture: type[LanguageModel]
 ) -> None:
     model = small_model(CORPUS, architecture)
     checkpoint.save(tmp_path / "model", model, CORPUS.vocabulary)
-    loaded = checkpoint.load_embeddings({"it": tmp_path / "model"})["it"]
+    loaded = checkpoint.load_weights({"it": tmp_path / "model"})["it"]
     assert loaded.title == architecture.title
     assert loaded.vocabulary == CORPUS.vocabulary
-    assert np.array_equal(loaded.places, model.embedding.weight.detach())
+    assert np.array_equal(loaded.embedding, model.embedding.weight.detach())
+    assert loaded.architecture == architecture.__module__.rpartition(".")[2]
+    assert loaded.hyperparameters == model.hyperparameters()
+    assert set(loaded.tensors) == set(model.state_dict())
 
 
 @DAMAGED
-def test_an_embedding_of_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
+def test_the_weights_of_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     (tmp_path / "model").write_bytes(damage((tmp_path / "model").read_bytes()))
     with refused(tmp_path / "model"):
-        checkpoint.load_embeddings({"it": tmp_path / "model"})
+        checkpoint.load_weights({"it": tmp_path / "model"})
 
 
 @pytest.mark.parametrize(
@@ -253,15 +256,15 @@ def test_an_embedding_of_a_damaged_checkpoint_is_refused(tmp_path: Path, damage)
 def test_an_embedding_of_other_tokens_is_refused(tmp_path: Path, changes: dict) -> None:
     save_tensors(tmp_path / "model", MODEL.state_dict(), METADATA | changes)
     with refused(tmp_path / "model", "not a checkpoint that this version can load"):
-        checkpoint.load_embeddings({"it": tmp_path / "model"})
+        checkpoint.load_weights({"it": tmp_path / "model"})
 
 
-@pytest.mark.parametrize("key", ["title", "characters"])
+@pytest.mark.parametrize("key", ["title", "characters", "architecture", "hyperparameters"])
 def test_an_embedding_of_which_nothing_is_said_is_refused(tmp_path: Path, key: str) -> None:
     metadata = {name: value for name, value in METADATA.items() if name != key}
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
     with refused(tmp_path / "model", key):
-        checkpoint.load_embeddings({"it": tmp_path / "model"})
+        checkpoint.load_weights({"it": tmp_path / "model"})
 
 
 @pytest.mark.parametrize("weight", [None, torch.zeros(29), torch.zeros(5, 29)])
@@ -271,7 +274,7 @@ def test_another_embedding_than_a_table_of_tokens_is_refused(
     tensors = {} if weight is None else {"embedding.weight": weight}
     save_tensors(tmp_path / "model", tensors, METADATA)
     with refused(tmp_path / "model", "embedding"):
-        checkpoint.load_embeddings({"it": tmp_path / "model"})
+        checkpoint.load_weights({"it": tmp_path / "model"})
 
 
 def test_embeddings_of_other_vocabularies_do_not_go_together(tmp_path: Path) -> None:
@@ -279,7 +282,7 @@ def test_embeddings_of_other_vocabularies_do_not_go_together(tmp_path: Path) -> 
     checkpoint.save(tmp_path / "one", MODEL, CORPUS.vocabulary)
     checkpoint.save(tmp_path / "two", small_model(other), other.vocabulary)
     with refused(tmp_path / "two", f"another vocabulary than {tmp_path / 'one'}"):
-        checkpoint.load_embeddings({"one": tmp_path / "one", "two": tmp_path / "two"})
+        checkpoint.load_weights({"one": tmp_path / "one", "two": tmp_path / "two"})
 
 
 def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""What the page of the `plot` stage is made from."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from charlm import figures, report
+from charlm.checkpoint import Weights
+from charlm.corpus import Corpus, load_corpus
+from charlm.files import read_numbers, read_table
+from charlm.nearest import nearest_names
+from charlm.params import MODELS, load_params
+from charlm.splits import load_split
+from stages import (
+    DATASET,
+    MISTAKES,
+    SPLIT,
+    calibration_path,
+    loss_by_path,
+    samples_path,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = [
+    "test_loss",
+    "test_loss_stderr",
+    "test_bits_per_character",
+    "test_perplexity",
+    "test_accuracy",
+    "parameters",
+]
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+def page(
+    metrics: Metrics, weights: Mapping[str, Weights], histories: "Mapping[str, pd.DataFrame]"
+) -> str:
+    """The report, from what is at hand already and the other outputs of the stages before.
+
+    Args:
+        metrics: of each model and count model, by name.
+        weights: of each model, by name.
+        histories: of each model, by title.
+    """
+    params = load_params()
+    corpus = load_corpus(DATASET)
+    mistakes = read_table(MISTAKES, ["model", "actual", "predicted", "windows"])
+    models = {}
+    for name in MODELS:
+        samples = read_table(samples_path(name), ["name", "log_likelihood", "in_training"])
+        first = samples.head(report.SHOWN)
+        models[name] = report.Trained(
+            weights=weights[name],
+            recipe=params.model(name).recipe,
+            metrics=metrics[name],
+            history=histories[weights[name].title],
+            calibration=read_numbers(calibration_path(name), ["confidence", "accuracy", "windows"]),
+            mistakes=mistakes[mistakes["model"] == name],
+            samples=first,
+            nearest=nearest_names(first["name"].tolist(), corpus),
+        )
+    columns = [*MODELS, *figures.COUNT_MODELS]
+    return report.render(
+        _source(corpus),
+        models,
+        {name: metrics[name] for name in figures.COUNT_MODELS},
+        {
+            place: read_numbers(loss_by_path(place), [place, "windows", *columns])
+            for place in ("position", "length")
+        },
+    )
+
+
+def _source(corpus: Corpus) -> report.Source:
+    params = load_params()
+    sizes = load_split(SPLIT, corpus).sizes(corpus)
+    names, _ = corpus.count()
+    return report.Source(
+        path=params.names.path,
+        names=names,
+        characters=len(corpus.vocabulary.characters),
+        block_size=corpus.block_size,
+        by=params.split.by,
+        windows=list(sizes.values()),
+        seed=params.seed,
+        example=next(name for names in corpus.name_chunks() for name in names),
+    )
