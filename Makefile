@@ -24,10 +24,10 @@ repro: $(VENV)/.installed
 verify: $(VENV)/.installed
 	@$(BIN)/python -m stages.verify
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.chromium
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.chromium
 	$(BIN)/python -m pytest -m slow
 
 smoke: $(VENV)/.installed
@@ -59,4 +59,8 @@ $(VENV)/.installed: requirements.txt constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/.chromium: $(VENV)/.installed-dev tests/chromium.py
+	$(BIN)/python -m tests.chromium
 	@touch $@

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
+from tests.browser import Pages, opened_pages
+from tests.chromium import NoChromiumError, launch
 from tests.warm import write_shim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -272,3 +275,28 @@ def project(template: Project, tmp_path: Path) -> Iterator[Project]:
     shutil.copytree(template.path, target, symlinks=True)
     yield Project(target)
     shutil.rmtree(target, ignore_errors=True)
+
+
+def launched(playwright: Playwright) -> Browser:
+    """A browser, or a test that fails with one line."""
+    try:
+        return launch(playwright)
+    except NoChromiumError as error:
+        fault = str(error)
+    pytest.fail(fault, pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, for a module: Playwright keeps an event loop running while it is up."""
+    with sync_playwright() as playwright:
+        started = launched(playwright)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def pages(browser: Browser) -> Iterator[Pages]:
+    """Opens pages from disk; in the end none may have complained or asked the network."""
+    with opened_pages(browser) as opened:
+        yield opened

@@ -1,0 +1,167 @@
+"""A headless Chromium for the tests: one that is there already, or else one that this installs.
+
+The set-up of the tests runs it once: python -m tests.chromium
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from playwright.sync_api import Browser, Error, Playwright, sync_playwright
+
+COMMANDS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+MAC_APPS = [
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+]
+REMEDY = (
+    "no Chromium starts here, and the tests open pages in one; install it (on Debian "
+    "'apt-get install chromium', elsewhere 'python -m playwright install --with-deps "
+    "chromium'), or name one: CHROMIUM=/path/to/chrome"
+)
+
+# Playwright itself switches first-run pages, updates, background requests and the sandbox off.
+FLAGS = ["--disable-gpu", "--disable-sync"]
+
+INSTALL_SECONDS = 900
+"""After which an installation is given up. Each of them gives up earlier where nothing answers."""
+
+APT = [
+    "-o",
+    "Acquire::Retries=1",
+    "-o",
+    "Acquire::http::Timeout=20",
+    "-o",
+    "DPkg::Lock::Timeout=60",
+]
+PLAYWRIGHT = [sys.executable, "-m", "playwright", "install", "--only-shell"]
+
+
+class NoChromiumError(Exception):
+    """No Chromium starts; the message is one line that says how to get one."""
+
+
+def candidates(environment: Mapping[str, str]) -> Iterator[str | None]:
+    """Paths of browsers that seem to be there, best first; None for Playwright's own."""
+    if named := environment.get("CHROMIUM"):
+        yield named
+        return
+    for command in COMMANDS:
+        if path := shutil.which(command, path=environment.get("PATH", os.defpath)):
+            yield path
+    yield None
+    yield from filter(os.path.exists, MAC_APPS)
+
+
+def open_from_disk(browser: Browser) -> bool:
+    """Whether it opens a page of the folder for temporary files, which a snap does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "page.html"
+        file.write_text("<title>open</title>", encoding="utf-8")
+        page = browser.new_page()
+        try:
+            page.goto(file.as_uri())
+            return page.title() == "open"
+        finally:
+            page.close()
+
+
+def launch(playwright: Playwright, environment: Mapping[str, str] = os.environ) -> Browser:
+    """Start the first browser that opens a page. Raises NoChromiumError where none does."""
+    for path in candidates(environment):
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        except Error:
+            continue
+        try:
+            if open_from_disk(browser):
+                return browser
+        except Error:
+            pass
+        browser.close()
+    if named := environment.get("CHROMIUM"):
+        raise NoChromiumError(f"CHROMIUM={named} is no Chromium that starts and opens a page")
+    raise NoChromiumError(REMEDY)
+
+
+def ways(environment: Mapping[str, str], root: bool) -> list[list[list[str]]]:
+    """Ways to install a browser, likeliest first, each a list of commands.
+
+    What root gets from Debian brings the libraries that a bare machine lacks; Playwright's
+    needs no rights, but those libraries and a host that is no package registry.
+    """
+    path = environment.get("PATH", os.defpath)
+    apt, sudo = shutil.which("apt-get", path=path), shutil.which("sudo", path=path)
+    if root and apt:
+        return [from_debian([apt]), [[*PLAYWRIGHT, "--with-deps", "chromium"]]]
+    download = [[*PLAYWRIGHT, "chromium"]]
+    return [download, from_debian([sudo, "-n", apt])] if sudo and apt else [download]
+
+
+def from_debian(apt: list[str]) -> list[list[str]]:
+    return [
+        [*apt, *APT, "update"],
+        [*apt, *APT, "install", "--yes", "--no-install-recommends", "chromium"],
+    ]
+
+
+def ran(command: list[str], seconds: float = INSTALL_SECONDS) -> bool:
+    """Whether a command ended well within that time; what it started ends with it."""
+    print("+", *command, flush=True)
+    environment = {
+        "DEBIAN_FRONTEND": "noninteractive",
+        "PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": "10000",
+        **os.environ,
+    }
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        return process.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if process.poll() is None:
+            with suppress(PermissionError):  # sudo's belongs to root
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+def version() -> str:
+    """The version of the browser that starts. Raises NoChromiumError where none does."""
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        try:
+            return browser.version
+        finally:
+            browser.close()
+
+
+def find_or_install() -> str:
+    """The version of a browser that starts, installed if need be; as `version` otherwise."""
+    try:
+        return version()
+    except NoChromiumError:
+        if "CHROMIUM" in os.environ:
+            raise
+    for way in ways(os.environ, root=os.geteuid() == 0):
+        if all(ran(command) for command in way):
+            with suppress(NoChromiumError):
+                return version()
+    raise NoChromiumError(REMEDY)
+
+
+def main() -> None:
+    try:
+        print(f"Chromium {find_or_install()}")
+    except NoChromiumError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
