@@ -16,10 +16,6 @@ from pathlib import Path
 from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 COMMANDS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-MAC_APPS = [
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-]
 REMEDY = (
     "no Chromium starts here, and the tests open pages in one; install it (on Debian "
     "'apt-get install chromium', elsewhere 'python -m playwright install --with-deps "
@@ -29,17 +25,11 @@ REMEDY = (
 # Playwright itself switches first-run pages, updates, background requests and the sandbox off.
 FLAGS = ["--disable-gpu", "--disable-sync"]
 
+START_SECONDS = 60
 INSTALL_SECONDS = 900
 """After which an installation is given up. Each of them gives up earlier where nothing answers."""
 
-APT = [
-    "-o",
-    "Acquire::Retries=1",
-    "-o",
-    "Acquire::http::Timeout=20",
-    "-o",
-    "DPkg::Lock::Timeout=60",
-]
+APT = "-o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=60".split()
 PLAYWRIGHT = [sys.executable, "-m", "playwright", "install", "--only-shell"]
 
 
@@ -56,7 +46,6 @@ def candidates(environment: Mapping[str, str]) -> Iterator[str | None]:
         if path := shutil.which(command, path=environment.get("PATH", os.defpath)):
             yield path
     yield None
-    yield from filter(os.path.exists, MAC_APPS)
 
 
 def open_from_disk(browser: Browser) -> bool:
@@ -76,7 +65,9 @@ def launch(playwright: Playwright, environment: Mapping[str, str] = os.environ) 
     """Start the first browser that opens a page. Raises NoChromiumError where none does."""
     for path in candidates(environment):
         try:
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            browser = playwright.chromium.launch(
+                executable_path=path, args=FLAGS, timeout=START_SECONDS * 1000
+            )
         except Error:
             continue
         try:
