@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from playwright.sync_api import Browser, Error, Playwright, sync_playwright
@@ -18,8 +18,8 @@ from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 COMMANDS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 REMEDY = (
     "no Chromium starts here, and the tests open pages in one; install it (on Debian "
-    "'apt-get install chromium', elsewhere 'python -m playwright install --with-deps "
-    "chromium'), or name one: CHROMIUM=/path/to/chrome"
+    "'apt-get install chromium libatomic1', elsewhere 'python -m playwright install "
+    "--with-deps chromium'), or name one: CHROMIUM=/path/to/chrome"
 )
 
 # Playwright itself switches first-run pages, updates, background requests and the sandbox off.
@@ -29,7 +29,8 @@ START_SECONDS = 60
 INSTALL_SECONDS = 900
 """After which an installation is given up. Each of them gives up earlier where nothing answers."""
 
-APT = "-o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=60".split()
+APT = ["-oAcquire::Retries=1", "-oAcquire::http::Timeout=20", "-oDPkg::Lock::Timeout=60"]
+DEBIAN = ["chromium", "libatomic1"]  # the second is what Playwright's driver needs
 PLAYWRIGHT = [sys.executable, "-m", "playwright", "install", "--only-shell"]
 
 
@@ -61,7 +62,7 @@ def open_from_disk(browser: Browser) -> bool:
             page.close()
 
 
-def launch(playwright: Playwright, environment: Mapping[str, str] = os.environ) -> Browser:
+def launch(playwright: Playwright, environment: Mapping[str, str]) -> Browser:
     """Start the first browser that opens a page. Raises NoChromiumError where none does."""
     for path in candidates(environment):
         try:
@@ -81,6 +82,21 @@ def launch(playwright: Playwright, environment: Mapping[str, str] = os.environ) 
     raise NoChromiumError(REMEDY)
 
 
+@contextmanager
+def running() -> Iterator[Browser]:
+    """A browser while it is needed. Raises NoChromiumError where none starts."""
+    try:
+        playwright = sync_playwright().start()
+    except Exception as error:  # Playwright's driver ended at once; it raises nothing narrower
+        raise NoChromiumError(REMEDY) from error
+    try:
+        browser = launch(playwright, os.environ)
+        yield browser
+        browser.close()
+    finally:
+        playwright.stop()
+
+
 def ways(environment: Mapping[str, str], root: bool) -> list[list[list[str]]]:
     """Ways to install a browser, likeliest first, each a list of commands.
 
@@ -98,7 +114,7 @@ def ways(environment: Mapping[str, str], root: bool) -> list[list[list[str]]]:
 def from_debian(apt: list[str]) -> list[list[str]]:
     return [
         [*apt, *APT, "update"],
-        [*apt, *APT, "install", "--yes", "--no-install-recommends", "chromium"],
+        [*apt, *APT, "install", "--yes", "--no-install-recommends", *DEBIAN],
     ]
 
 
@@ -125,12 +141,8 @@ def ran(command: list[str], seconds: float = INSTALL_SECONDS) -> bool:
 
 def version() -> str:
     """The version of the browser that starts. Raises NoChromiumError where none does."""
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        try:
-            return browser.version
-        finally:
-            browser.close()
+    with running() as browser:
+        return browser.version
 
 
 def find_or_install() -> str:
@@ -138,7 +150,7 @@ def find_or_install() -> str:
     try:
         return version()
     except NoChromiumError:
-        if "CHROMIUM" in os.environ:
+        if os.environ.get("CHROMIUM"):
             raise
     for way in ways(os.environ, root=os.geteuid() == 0):
         if all(ran(command) for command in way):

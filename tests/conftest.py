@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.browser import Pages, opened_pages
-from tests.chromium import NoChromiumError, launch
+from tests.chromium import NoChromiumError, running
 from tests.warm import write_shim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -277,22 +278,15 @@ def project(template: Project, tmp_path: Path) -> Iterator[Project]:
     shutil.rmtree(target, ignore_errors=True)
 
 
-def launched(playwright: Playwright) -> Browser:
-    """A browser, or a test that fails with one line."""
-    try:
-        return launch(playwright)
-    except NoChromiumError as error:
-        fault = str(error)
-    pytest.fail(fault, pytrace=False)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A headless Chromium, for a module: Playwright keeps an event loop running while it is up."""
-    with sync_playwright() as playwright:
-        started = launched(playwright)
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(running())
+        except NoChromiumError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         yield started
-        started.close()
 
 
 @pytest.fixture

@@ -75,14 +75,14 @@ def test_a_browser_is_installed_where_there_is_none(browser: Browser, tmp_path: 
     real, _, _ = session.send("SystemInfo.getInfo")["commandLine"].partition(" --")
     chromium = program(tmp_path, "later", f'exec "{real}" "$@"')
     program(tmp_path, "sudo", 'shift; exec "$@"')
-    copy = f'case "$*" in *chromium) /bin/cp {chromium} {tmp_path}/chromium;; esac'
+    copy = f'case "$*" in *chromium*) /bin/cp {chromium} {tmp_path}/chromium;; esac'
     program(tmp_path, "apt-get", f'echo "$@" >> {tmp_path}/log; {copy}')
     done = set_up(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(f"Chromium {browser.version}\n")
     update, install = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
     assert update.endswith(" update")
-    assert install.endswith(" install --yes --no-install-recommends chromium")
+    assert install.endswith(" install --yes --no-install-recommends chromium libatomic1")
     again = set_up(tmp_path)
     assert again.stdout == f"Chromium {browser.version}\n"
 
@@ -90,10 +90,11 @@ def test_a_browser_is_installed_where_there_is_none(browser: Browser, tmp_path: 
 def test_where_none_can_be_installed_one_line_says_what_to_do(tmp_path: Path) -> None:
     program(tmp_path, "chromium")
     program(tmp_path, "apt-get")
-    done = set_up(tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == REMEDY
-    assert "Traceback" not in done.stderr
+    for driver in ({}, {"PLAYWRIGHT_NODEJS_PATH": "/bin/false"}):
+        done = set_up(tmp_path, **driver)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == REMEDY
+        assert "Traceback" not in done.stderr
 
 
 def test_a_named_browser_that_does_not_start_is_told_and_nothing_is_installed(
