@@ -199,15 +199,16 @@ def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
         return table
 
 
-def read_table(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
-    """Read columns, texts among them, from a table that `write_csv` wrote.
+def read_table(path: Path, columns: Mapping[str, type]) -> "pd.DataFrame":
+    """Read columns, each of a type, from a table that `write_csv` wrote.
 
     Raises FileError where the file is missing or damaged, or lacks one of them or a value.
     """
+    import numpy as np
     import pandas as pd
 
     with _reading(path):
-        table = pd.read_csv(path, usecols=list(columns), keep_default_na=False)
-        if table.empty:
-            raise ValueError("it has no rows")
+        table = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
+        if table.empty or not np.isfinite(table.select_dtypes("number")).all(axis=None):
+            raise ValueError("not a value in each of its rows")
         return table[list(columns)]

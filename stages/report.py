@@ -31,6 +31,9 @@ METRICS = [
     "parameters",
 ]
 
+MISTAKE = {"model": str, "actual": str, "predicted": str, "windows": int}
+SAMPLE = {"name": str, "log_likelihood": float, "in_training": bool}
+
 Metrics = Mapping[str, Mapping[str, float]]
 
 
@@ -46,10 +49,10 @@ def page(
     """
     params = load_params()
     corpus = load_corpus(DATASET)
-    mistakes = read_table(MISTAKES, ["model", "actual", "predicted", "windows"])
+    mistakes = read_table(MISTAKES, MISTAKE)
     models = {}
     for name in MODELS:
-        samples = read_table(samples_path(name), ["name", "log_likelihood", "in_training"])
+        samples = read_table(samples_path(name), SAMPLE)
         first = samples.head(report.SHOWN)
         models[name] = report.Trained(
             weights=weights[name],
@@ -75,14 +78,16 @@ def page(
 
 def _source(corpus: Corpus) -> report.Source:
     params = load_params()
-    sizes = load_split(SPLIT, corpus).sizes(corpus)
+    sizes, split = load_split(SPLIT, corpus).sizes(corpus), params.split
     names, _ = corpus.count()
     return report.Source(
         path=params.names.path,
+        column=params.names.column,
         names=names,
         characters=len(corpus.vocabulary.characters),
         block_size=corpus.block_size,
-        by=params.split.by,
+        by=split.by,
+        shares=[split.train, split.val, 1 - split.train - split.val],
         windows=list(sizes.values()),
         seed=params.seed,
         example=next(name for names in corpus.name_chunks() for name in names),

@@ -15,6 +15,7 @@ from charlm.files import (
     load_tensors,
     read_metrics,
     read_numbers,
+    read_table,
     replacing,
     restoring,
     save_metadata,
@@ -246,8 +247,9 @@ READERS = pytest.mark.parametrize(
         load_arrays,
         lambda path: read_metrics(path, ["a"], ["b"]),
         lambda path: read_numbers(path, "ab"),
+        lambda path: read_table(path, {"a": str, "b": float}),
     ],
-    ids=["tensors", "arrays", "metrics", "numbers"],
+    ids=["tensors", "arrays", "metrics", "numbers", "table"],
 )
 
 
@@ -272,6 +274,28 @@ def test_metrics_and_numbers_are_read_as_they_were_written(tmp_path: Path) -> No
     write_csv(tmp_path / "csv", table)
     numbers = read_numbers(tmp_path / "csv", ["n", "x"])
     assert numbers[["n", "x"]].to_dict("list") == {"n": [1, 2], "x": [0.25, 2.0]}
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    columns = {
+        "name": ["ZOÉ", "A,B", "NA", "1", '"', " ", "(end)"],
+        "x": [0.25, 2.0, -3.0, 0.0, 1.0, 5.0, 6.0],
+        "n": [1, 2, 3, 4, 5, 6, 7],
+        "known": [True, False] * 3 + [True],
+    }
+    write_csv(tmp_path / "csv", pd.DataFrame(columns))
+    kinds = {"name": str, "x": float, "n": int, "known": bool}
+    assert read_table(tmp_path / "csv", kinds).to_dict("list") == columns
+    assert list(read_table(tmp_path / "csv", {"n": int, "x": float}).columns) == ["n", "x"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
+)
+def test_a_table_that_somebody_changed_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text)
+    with refused(tmp_path / "file"):
+        read_table(tmp_path / "file", {"a": str, "b": float})
 
 
 @pytest.mark.parametrize(

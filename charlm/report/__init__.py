@@ -31,20 +31,24 @@ class Source:
 
     Attributes:
         path: of the list of names.
+        column: of it that holds them; None where there are no columns.
         names: how many there are.
         characters: that occur in them.
         block_size: characters of context.
         by: what the split deals out, window or name.
-        windows: how many there are to train on, to validate on and to test on, in this order.
+        shares: of them that are there to train on, to validate on and to test on, in this order.
+        windows: how many windows that makes.
         seed: of every random number.
         example: a name of the list.
     """
 
     path: str
+    column: str | None
     names: int
     characters: int
     block_size: int
     by: str
+    shares: Sequence[float]
     windows: Sequence[int]
     seed: int
     example: str

@@ -155,11 +155,16 @@ def loss_by(table: "pd.DataFrame", place: str, titles: Mapping[str, str], label:
 
 @style.context(STYLE)
 def embedding_map(title: str, embedding: Floats, symbols: Sequence[str]) -> Figure:
-    """`figures.embedding_maps` of one model, without titles, which the page has."""
+    """`figures.embedding_maps` of one model, without titles, which the page has.
+
+    Its dots are one image: as thousands of elements they would be most of the page.
+    """
     figure = embedding_maps({title: embedding}, symbols)
     figure.suptitle("")
     for axes in figure.axes:
         axes.set_title("")
+        for dots in axes.collections:
+            dots.set_rasterized(True)
     return figure
 
 

@@ -72,15 +72,24 @@ function logits(context) {
   return linear(norm ? rmsNorm(rows[0], norm) : rows[0], tensor(weight), tensor(bias));
 }
 
-/** The probabilities (V) of what follows the tokens of a name; no name is empty. */
-function probabilities(name, temperature) {
+/** The logits (V) of what follows the tokens of a name. */
+function following(name) {
   const padded = [...Array(model.blockSize).fill(END), ...name];
-  const scores = logits(padded.slice(-model.blockSize));
-  if (name.length === 0) scores[END] = -Infinity;
+  return logits(padded.slice(-model.blockSize));
+}
+
+function softmax(scores, temperature = 1) {
   const highest = Math.max(...scores);
   const exps = scores.map((score) => Math.exp((score - highest) / temperature));
   const sum = exps.reduce((total, value) => total + value, 0);
   return exps.map((value) => value / sum);
+}
+
+/** The probabilities (V) of what follows the tokens of a name when one is drawn: none is empty. */
+function probabilities(name, temperature) {
+  const scores = following(name);
+  if (name.length === 0) scores[END] = -Infinity;
+  return softmax(scores, temperature);
 }
 
 function draw(probability) {
@@ -102,7 +111,7 @@ function invent(prefix, temperature) {
 
 /** The probability of each character of a name, and of its end, one after the other. */
 function chances(name) {
-  return [...name, END].map((token, i) => probabilities(name.slice(0, i), 1)[token]);
+  return [...name, END].map((token, i) => softmax(following(name.slice(0, i)))[token]);
 }
 
 // What is typed, and what is shown.

@@ -1,0 +1,80 @@
+"""Reports of small models, made as the stages make them, but in a moment."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from charlm import analysis, checkpoint, report
+from charlm.baselines import count_models
+from charlm.corpus import Corpus
+from charlm.evaluation import score, summarise
+from charlm.models.base import LanguageModel
+from charlm.nearest import nearest_names
+from charlm.randomness import generator
+from charlm.recipe import Recipe
+from charlm.sampling import name_log_likelihoods, sample_names
+from charlm.splits import Part
+from charlm.windows import every_window
+
+
+def weights_of(model: LanguageModel, corpus: Corpus) -> checkpoint.Weights:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        checkpoint.save(path, model, corpus.vocabulary)
+        return checkpoint.load_weights({"it": path})["it"]
+
+
+def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
+    """The page of untrained models, tested on all names of a corpus."""
+    windows = every_window(corpus)
+    trained, losses = {}, {}
+    for name, model in models.items():
+        losses[name], correct = score(model, windows)
+        predicted, confidence = analysis.predictions(model, windows)
+        names = sample_names(
+            model, corpus.vocabulary, report.SHOWN, generator=generator(1, name), max_length=9
+        )
+        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names)
+        trained[name] = report.Trained(
+            weights=weights_of(model, corpus),
+            recipe=Recipe(lr=0.2, batch_size=32, epochs=3, average=0.5 if name == "c" else 0.0),
+            metrics=summarise(dict.fromkeys(Part, (losses[name], correct)), model.num_parameters()),
+            history=pd.DataFrame(
+                {"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "val_loss": [3, 2, 2], "lr": 0.2},
+                dtype=float,
+            ),
+            calibration=analysis.calibration(confidence, correct),
+            mistakes=analysis.mistakes(predicted, windows.targets(), corpus.vocabulary),
+            samples=pd.DataFrame(
+                {
+                    "name": names,
+                    "log_likelihood": likelihoods,
+                    "in_training": [i % 3 == 0 for i in range(len(names))],
+                }
+            ),
+            nearest=nearest_names(names, corpus),
+        )
+    counts = {}
+    for name, model in count_models(windows, len(corpus.vocabulary)).items():
+        losses[name], correct = model.score(windows)
+        counts[name] = summarise(dict.fromkeys(Part, (losses[name], correct)), model.parameters)
+    count, _ = corpus.count()
+    source = report.Source(
+        path="names.txt",
+        column=None,
+        names=count,
+        characters=len(corpus.vocabulary.characters),
+        block_size=corpus.block_size,
+        by="window",
+        shares=[0.8, 0.1, 0.1],
+        windows=[len(windows)] * 3,
+        seed=1,
+        example=corpus.names()[0],
+    )
+    by = {
+        place: analysis.mean_by(its, losses, place)
+        for place, its in analysis.places(windows).items()
+    }
+    return report.render(source, trained, counts, by)
