@@ -18,7 +18,7 @@ help:
 	@echo "make bench      how fast it is, held against a plain notebook loop, into the README (half an hour)"
 	@echo "make grow       seconds and memory for lists of up to 30 million names (a quarter of an hour or more)"
 
-repro: $(VENV)/.installed
+repro: $(VENV)/.installed .dvc/vega.js
 	@$(BIN)/python -m stages.side_by_side
 
 verify: $(VENV)/.installed
@@ -57,7 +57,12 @@ $(VENV)/.installed: requirements.txt constraints.txt
 	$(BIN)/python -m pip install --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+# With it the pages of `dvc plots` draw without a network.
+.dvc/vega.js: $(VENV)/.installed requirements-plots.txt stages/vega.py
+	$(BIN)/python -m pip install --requirement requirements-plots.txt
+	$(BIN)/python -m stages.vega
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-plots.txt
 	$(BIN)/python -m pip install --requirement requirements-dev.txt
 	@touch $@
 
