@@ -31,7 +31,7 @@ SMALL = {
 }
 FEW = 300
 
-LONG = {"epochs": "150", "compact.epochs": "60"}
+LONG = {"epochs": "220", "compact.epochs": "90"}
 """What makes a training of the small project last a few seconds."""
 
 STAGES = [
