@@ -1,5 +1,7 @@
 """What a user, not a programmer, can mend."""
 
+import re
+
 
 class InputError(Exception):
     """Bad input: what is wrong, where, and what to do about it, in one line.
@@ -13,3 +15,16 @@ class InputError(Exception):
 
 class FileError(InputError):
     """A file that `charlm` wrote is missing, damaged, or does not fit the others: make it anew."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C ended a program, also where compiled code was calling Python just then."""
+    if isinstance(error, SystemError):
+        while error.__cause__:
+            error = error.__cause__
+    return isinstance(error, KeyboardInterrupt)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory; on a CPU, torch says so by a plain RuntimeError."""
+    return isinstance(error, MemoryError) or bool(re.search("(allocate|out of) memory", str(error)))

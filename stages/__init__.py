@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from charlm.errors import FileError, InputError
+from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -124,24 +124,15 @@ def _dropped() -> str:
     return f" (DVC's copy of {', '.join(dropped)} was damaged and is dropped)" if dropped else ""
 
 
-def _first(error: BaseException) -> BaseException:
-    """What an error was caused by."""
-    while error.__cause__:
-        error = error.__cause__
-    return error
-
-
 def explain(error: BaseException) -> tuple[str, int] | None:
     """The line that says what is wrong and what to do, and the exit code; None for a bug."""
-    if isinstance(error, SystemError) and isinstance(_first(error), KeyboardInterrupt):
-        error = KeyboardInterrupt()  # that came while compiled code was calling Python
+    if is_interrupt(error):
+        return "interrupted; the same command takes it up again", 130
     match error:
         case FileError():
             return f"error: {error}; make it anew with: dvc repro", 1
         case InputError():
             return f"error: {error}", 1
-        case KeyboardInterrupt():
-            return "interrupted; the same command takes it up again", 130
         case OSError(errno=int(number), filename=str(path)):
             todo = WAY_OUT.get(number, "mend that")
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
@@ -149,8 +140,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return f"error: {error.strerror}; {WAY_OUT[number]} and run the same command again", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; the same command takes it up again", 1
-    # On a CPU, torch says so by a plain RuntimeError.
-    if isinstance(error, MemoryError) or re.search("(allocate|out of) memory", str(error)):
+    if is_lack_of_memory(error):
         return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1
     return None
 
