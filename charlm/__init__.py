@@ -8,6 +8,10 @@ environment says of them is overruled.
 
 import os
 import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from charlm.trained import TrainedModel
 
 KERNELS = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch: what it computes itself
@@ -32,3 +36,17 @@ for name in (  # contradict the above
 ):
     os.environ.pop(name, None)
 del name
+
+
+def load(path: str | os.PathLike[str]) -> "TrainedModel":
+    """The model of a checkpoint: what the pipeline trained, ready to invent and to judge names.
+
+        model = charlm.load("data/checkpoints/compact.safetensors")
+        model.sample(prefix="MAR", count=20)
+        model.score("MARTINE")[0].log_likelihood
+
+    Raises `charlm.errors.FileError` where the file is missing, damaged, or no checkpoint.
+    """
+    from charlm.trained import TrainedModel  # and torch, which others who import charlm need not
+
+    return TrainedModel.load(path)

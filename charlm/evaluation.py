@@ -44,14 +44,14 @@ def summarise(
     losses, correct = scores[Part.TEST]
     spread = losses.double().std().item() if len(losses) > 1 else 0.0
     metrics["test_loss_stderr"] = spread / math.sqrt(len(losses))
-    metrics["test_perplexity"] = _perplexity(metrics["test_loss"])
+    metrics["test_perplexity"] = perplexity(metrics["test_loss"])
     metrics["test_bits_per_character"] = metrics["test_loss"] / math.log(2)
     metrics["test_accuracy"] = correct.double().mean().item()
     metrics = {name: round(value, DECIMALS) for name, value in metrics.items()}
     return {**metrics, "parameters": parameters}
 
 
-def _perplexity(loss: float) -> float:
+def perplexity(loss: float) -> float:
     """The exponential of a loss in nats, or the largest float: JSON knows no infinity."""
     try:
         return math.exp(loss)

@@ -68,7 +68,7 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
     distinct = Distinct(target)
     characters: set[str] = set()
     given = total_length = longest = 0
-    for names in _names(path, column):
+    for names in name_blocks(path, column):
         given += len(names)
         new = distinct.add(names)
         lengths = list(map(len, new))
@@ -92,8 +92,8 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
     )
 
 
-def _names(path: Path, column: str | None) -> Iterator[list[str]]:
-    """The names, repeated ones too, block by block."""
+def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
+    """The names of a list as `gather_names` reads it, repeated ones too, block by block."""
     with _opened(path) as (source, suffix):
         unit = "row" if suffix in SEPARATORS else "line"
         texts = _texts(source, path)

@@ -114,15 +114,38 @@ def name_log_likelihoods(
 
     The names must not be empty and must consist of characters of `vocabulary`.
     """
-    device = next(model.parameters()).device
     totals = torch.zeros(len(names), dtype=torch.float64)
     for first in range(0, len(names), AT_ONCE):
-        stream = encode_stream(names[first : first + AT_ONCE], vocabulary, model.block_size)
-        corpus = Corpus(stream, vocabulary, model.block_size)
-        losses, _ = score(model, every_window(corpus).to(device))
+        corpus, losses = _losses(model, vocabulary, names[first : first + AT_ONCE])
         names_of = torch.from_numpy(corpus.name_of_window())
-        totals[first:].index_add_(0, names_of, -losses.double())
+        totals[first:].index_add_(0, names_of, -losses)
     return totals
+
+
+def character_log_likelihoods(
+    model: LanguageModel, vocabulary: Vocabulary, names: Sequence[str]
+) -> list[tuple[float, ...]]:
+    """The same in parts: for each name (len(name) + 1,), of its characters and of its end.
+
+    Each is given the characters before it. Those of a name add up to its log-likelihood.
+    """
+    every: list[tuple[float, ...]] = []
+    for first in range(0, len(names), AT_ONCE):
+        some = names[first : first + AT_ONCE]
+        _, losses = _losses(model, vocabulary, some)
+        parts = torch.split(-losses, [len(name) + 1 for name in some])
+        every += (tuple(part.tolist()) for part in parts)
+    return every
+
+
+def _losses(
+    model: LanguageModel, vocabulary: Vocabulary, names: Sequence[str]
+) -> tuple[Corpus, Tensor]:
+    """A corpus of `names`, and (W,) float64, in nats, of each of its windows, name after name."""
+    stream = encode_stream(names, vocabulary, model.block_size)
+    corpus = Corpus(stream, vocabulary, model.block_size)
+    losses, _ = score(model, every_window(corpus).to(next(model.parameters()).device))
+    return corpus, losses.double()
 
 
 def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list[int]:
