@@ -1,5 +1,6 @@
 """The README says what is so, and its commands work as they are written."""
 
+import doctest
 import json
 import re
 import shlex
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.readme import QUOTED, SOURCED
+from charlm import cli
 from charlm.params import load_params
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, copy_checkout
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEASURED = ["benchmarks/RESULTS.md", "benchmarks/LOSS.md", "benchmarks/GROWTH.md"]
@@ -121,3 +123,40 @@ def test_every_command_works_as_it_is_written(project: Project, tmp_path: Path) 
             while re.search(r"Queued|Running", status := project.dvc("queue", "status").text):
                 time.sleep(1)
             assert status.count("Success") == 9, status
+
+
+def by_hand() -> tuple[list[str], str, str]:
+    """Of the section on sampling by hand: its commands, what they print, and its Python."""
+    (section,) = re.findall(
+        r"^## Sampling by hand\n.*?(?=^## )", README, flags=re.MULTILINE | re.DOTALL
+    )
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL))
+    return blocks["bash"].splitlines(), blocks["text"], blocks["python"]
+
+
+@pytest.mark.slow
+def test_what_it_shows_of_sampling_by_hand_is_what_comes_of_the_default_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    project = copy_checkout(tmp_path)
+    for stage in ("build_dataset", "split", "train_compact"):
+        project.stage(stage)
+    monkeypatch.chdir(project.path)
+    commands, printed, python = by_hand()
+    for command in commands:
+        assert cli.main(shlex.split(command)[3:]) == 0
+    assert capsys.readouterr().out == printed
+    parsed = doctest.DocTestParser().get_doctest(python, {}, "README.md", None, None)
+    assert len(parsed.examples) == 5
+    assert doctest.DocTestRunner().run(parsed).failed == 0, capsys.readouterr().out
+
+
+def test_the_python_of_sampling_by_hand_runs_with_any_model(
+    template: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it shows is held to the default model, by a test that takes a training."""
+    monkeypatch.chdir(template.path)
+    *_, python = by_hand()
+    names: dict[str, object] = {}
+    exec("\n".join(re.findall(r"^>>> (.*)", python, flags=re.MULTILINE)), names)
+    assert "model" in names
