@@ -4,10 +4,12 @@ A field's description is what its error message tells the user to give.
 """
 
 import difflib
+import math
 import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -18,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    create_model,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -34,6 +37,12 @@ def _power_of_two(value: int) -> int:
     if value & (value - 1):
         raise ValueError("not a power of two")
     return value
+
+
+def _number_or_text(value: Any) -> int | float | str:
+    if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)):
+        return value
+    raise ValueError("neither a number nor a text")
 
 
 def _none_if_blank(value: Any) -> Any:
@@ -118,8 +127,8 @@ class Training(Section):
     average: Share
 
 
-class ModelParams(Section):
-    """One model's section: where `lr` and `epochs` are empty, the shared ones hold."""
+class OwnTraining(Section):
+    """What a model's section has of its training: what is empty is shared."""
 
     lr: Annotated[LearningRate | None, OrEmpty] = Field(
         description="a number above 0 and up to 1e38, or empty for the shared lr"
@@ -127,6 +136,11 @@ class ModelParams(Section):
     epochs: Annotated[PositiveInt | None, OrEmpty] = Field(
         description="a whole number of at least 1, or empty for the shared epochs"
     )
+
+
+class ModelParams(OwnTraining):
+    """The section of one of the course's models."""
+
     embed_dim: Width
     hidden_dim: Width
     norm: NormName = Field(description=_one_of(NormName))
@@ -205,12 +219,57 @@ class ModelSettings:
     hyperparameters: dict[str, Any]
 
 
-MODELS = tuple(
+DECLARED = tuple(
     name
     for name, field in Params.model_fields.items()
     if field.annotation in (ModelParams, CompactParams)
 )
-"""The models that the pipeline trains: the sections of `params.yaml` that describe one."""
+
+MODELS = (
+    *DECLARED,
+    *sorted(
+        path.stem
+        for path in (Path(__file__).parent / "models").glob("*.py")
+        if path.stem not in ("__init__", "base", *DECLARED)
+    ),
+)
+"""The models that the pipeline trains: the modules of `charlm.models`, each with its section."""
+
+MODEL_KEYS = Training.model_fields | CompactSize.model_fields | ModelParams.model_fields
+"""What a model's section may hold, whichever model it is, by its name."""
+
+OTHER = (
+    Annotated[Any, AfterValidator(_number_or_text)],
+    Field(description="a number or a text"),
+)
+"""What else it may hold, for the model's constructor to judge."""
+
+
+def _schema(values: Any) -> type[Params]:
+    """`Params`, and the sections of the models that have no class here, as `values` has them.
+
+    Their keys mean what they mean to the other models. One that those have not is not held
+    against the model's constructor here: with its module torch would be imported.
+    """
+    sections = {}
+    for name in MODELS[len(DECLARED) :]:
+        section = values.get(name) if isinstance(values, dict) else None
+        sections[name] = tuple(map(str, section)) if isinstance(section, dict) else ()
+    return _params_with(tuple(sections.items())) if sections else Params
+
+
+@cache  # one class, whose instances can be equal
+def _params_with(sections: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Params]:
+    """`Params`, and sections of these names and keys."""
+    classes: dict[str, Any] = {}
+    for name, keys in sections:
+        fields: dict[str, Any] = {
+            key: (MODEL_KEYS[key].annotation, MODEL_KEYS[key]) if key in MODEL_KEYS else OTHER
+            for key in keys
+            if key not in OwnTraining.model_fields
+        }
+        classes[name] = (create_model(name, __base__=OwnTraining, **fields), ...)
+    return create_model("Params", __base__=Params, **classes)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -239,10 +298,11 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise InputError(
             f"{path} cannot be read ({error}); bring it back: git checkout {path}"
         ) from None
+    schema = _schema(values)
     try:
-        return Params.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, path, lines)) from None
+        raise InputError(_explain(error, schema, path, lines)) from None
 
 
 @contextmanager
@@ -256,7 +316,7 @@ def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
         raise InputError(f"{path}{line}: {parameter}: {error}") from None
 
 
-def _explain(error: ValidationError, path: Path, lines: Any) -> str:
+def _explain(error: ValidationError, schema: type[Params], path: Path, lines: Any) -> str:
     """The mistake that most likely caused the others, in one line."""
     causes = ["extra_forbidden", "missing"]  # a misspelt key is also a missing one
 
@@ -270,9 +330,9 @@ def _explain(error: ValidationError, path: Path, lines: Any) -> str:
     where = f"{path}{_line(lines, location)}"
     match mistake["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown parameter {name}; did you mean {_nearest(name)}?"
+            return f"{where}: unknown parameter {name}; did you mean {_nearest(name, schema)}?"
         case "missing":
-            return f"{where}: {name} is missing; give it {_expected(location)}"
+            return f"{where}: {name} is missing; give it {_expected(location, schema)}"
         case "value_error" if location == ["split"]:
             split = mistake["input"]
             return (
@@ -280,7 +340,7 @@ def _explain(error: ValidationError, path: Path, lines: Any) -> str:
                 "leave no test set; lower them to a sum below 1"
             )
     shown = _shown(mistake["input"])
-    return f"{where}: {name or 'the file'} is {shown}; it must be {_expected(location)}"
+    return f"{where}: {name or 'the file'} is {shown}; it must be {_expected(location, schema)}"
 
 
 def _shown(value: Any) -> str:
@@ -294,27 +354,26 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _known(section: type[BaseModel] = Params, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _known(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every parameter by its full name, and what it must be."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            keys = ", ".join(kind.model_fields)
-            yield prefix + name, f"a section with the keys {keys}"
+            yield prefix + name, f"a section with the keys {', '.join(kind.model_fields)}"
             yield from _known(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, field.description or ""
 
 
-def _expected(location: list[str]) -> str:
-    return dict(_known()).get(
+def _expected(location: list[str], schema: type[Params]) -> str:
+    return dict(_known(schema)).get(
         ".".join(location), "a mapping of parameters: git checkout params.yaml"
     )
 
 
-def _nearest(name: str) -> str:
+def _nearest(name: str, schema: type[Params]) -> str:
     """The known parameter most like `name`, by its full name or by its last part."""
-    known = [parameter for parameter, _ in _known()]
+    known = [parameter for parameter, _ in _known(schema)]
     by_likeness = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if by_likeness:
         return by_likeness[0]

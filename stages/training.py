@@ -1,5 +1,6 @@
 """What the training stages have in common: all but the model."""
 
+import inspect
 import os
 from dataclasses import asdict
 from functools import partial
@@ -11,6 +12,7 @@ from charlm import checkpoint
 from charlm.corpus import load_corpus
 from charlm.devices import refuse_if_too_large, set_up, without_memory
 from charlm.distributed import join, launched
+from charlm.errors import InputError
 from charlm.files import restoring, write_csv
 from charlm.initialisation import initialise
 from charlm.models.base import LanguageModel
@@ -60,7 +62,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         **settings.hyperparameters,
     )
     with blame(name), without_memory():
-        refuse_if_too_large(build().num_parameters())
+        refuse_if_too_large(size(build))
     with seeded(params.seed, "init"):
         model = build()
         initialise(model, settings.recipe.init)
@@ -113,6 +115,23 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
         record_environment(f"train_{name}", device)
     resume.remove()
+
+
+def size(build: "partial[LanguageModel]") -> int:
+    """How many parameters the model has that is built of a section.
+
+    Raises InputError where the section, which `charlm.params` may have no class for, has other
+    keys than the constructor takes, or a value that it refuses.
+    """
+    takes, given = inspect.signature(build.func).parameters, build.keywords
+    if takes.keys() != given.keys():
+        missing, more = sorted(takes.keys() - given.keys()), sorted(given.keys() - takes.keys())
+        told = [f"it lacks {key}" for key in missing] + [f"nothing takes its {key}" for key in more]
+        raise InputError(f"{', '.join(told)}; give it what the model's constructor takes")
+    try:
+        return build().num_parameters()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the model's constructor refuses it: {error}; mend it") from None
 
 
 def _train_along(trainer: Trainer, epochs: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
+from ruamel.yaml import YAML
 
 from tests.browser import Pages, opened_pages
 from tests.chromium import NoChromiumError, running
@@ -34,16 +35,7 @@ FEW = 300
 LONG = {"epochs": "220", "compact.epochs": "90"}
 """What makes a training of the small project last a few seconds."""
 
-STAGES = [
-    "build_dataset",
-    "split",
-    "train_fcn",
-    "train_wavenet",
-    "train_compact",
-    "evaluate",
-    "sample",
-    "plot",
-]
+STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
 
 @dataclass

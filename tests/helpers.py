@@ -1,6 +1,7 @@
 """What the unit tests share: a few names, small models, and what an error must be like."""
 
 import importlib
+import inspect
 import os
 import pickle
 import subprocess
@@ -22,10 +23,9 @@ import stages
 from charlm.corpus import Corpus
 from charlm.errors import InputError
 from charlm.models.base import LanguageModel
-from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
-from charlm.models.wavenet import WaveNet
 from charlm.names import gather_names
+from charlm.params import MODELS
 from charlm.randomness import derive_seed, seeded
 from charlm.splits import Part, split_windows
 from charlm.windows import Windows, windows_by_part
@@ -50,7 +50,27 @@ NAMES = [
 LETTERS = st.characters(categories=["L"]) | st.just(".")
 NAME_LISTS = st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=20)
 
-ARCHITECTURES = pytest.mark.parametrize("architecture", [FCN, WaveNet, CompactWaveNet])
+
+def architecture_of(module_name: str) -> type[LanguageModel]:
+    """The one model that a module of `charlm.models` defines."""
+    module = importlib.import_module(f"charlm.models.{module_name}")
+    (found,) = (
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, LanguageModel) and kind.__module__ == module.__name__
+    )
+    return found
+
+
+ARCHITECTURES = pytest.mark.parametrize("architecture", list(map(architecture_of, MODELS)))
+"""Every model that there is: one that is added is tested as the others are."""
+
+
+def taken(architecture: type[LanguageModel], **sizes: Any) -> dict[str, Any]:
+    """Those of `sizes` that the constructor takes."""
+    its = inspect.signature(architecture).parameters
+    return {name: size for name, size in sizes.items() if name in its}
+
 
 DAMAGES = {
     "empty": lambda whole: b"",
@@ -125,9 +145,7 @@ def small_model(
     **options: Any,
 ) -> LanguageModel:
     """An untrained model of a corpus, the same for the same seed."""
-    sizes = {"embed_dim": 5, "hidden_dim": hidden_dim}
-    if architecture is CompactWaveNet:
-        sizes = {"channels": hidden_dim}
+    sizes = taken(architecture, embed_dim=5, hidden_dim=hidden_dim, channels=hidden_dim)
     with seeded(seed, "init"):
         return architecture(
             vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **sizes, **options

@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from charlm.params import MODELS
 from tests.conftest import ROOT, STAGES
 
 REPORT = "plots/report.html"
@@ -24,8 +25,9 @@ def declared() -> dict[str, Any]:
     return stages
 
 
-def test_the_stages_are_those_of_the_card_and_the_compact_models() -> None:
-    assert list(declared()) == STAGES
+def test_the_stages_are_those_of_the_card_and_a_training_for_each_model() -> None:
+    trainings = [f"train_{model}" for model in MODELS]
+    assert ["build_dataset", "split", *trainings, "evaluate", "sample", "plot"] == STAGES
     for name, stage in declared().items():
         assert stage["cmd"] == f"python -m stages.{name}"
         assert (ROOT / f"stages/{name}.py").is_file()

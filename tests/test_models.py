@@ -1,6 +1,7 @@
 """The models, against their equations written out."""
 
 import inspect
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.randomness import seeded
-from tests.helpers import ARCHITECTURES
+from stages.training import size
+from tests.helpers import ARCHITECTURES, refused, taken
 
 BLOCK_SIZES = pytest.mark.parametrize("block_size", [1, 2, 4, 8, 16])
 
@@ -132,9 +134,7 @@ def test_the_logits_of_a_shared_batch_are_those_of_its_different_contexts(
 def test_hyperparameters_build_the_same_architecture_again(
     architecture: type[LanguageModel],
 ) -> None:
-    own = {"embed_dim": 3, "hidden_dim": 7, "norm": "layer", "dropout": 0.25}
-    if architecture is CompactWaveNet:
-        own = {"channels": 7, "dropout": 0.25}
+    own = taken(architecture, embed_dim=3, hidden_dim=7, channels=7, norm="layer", dropout=0.25)
     model = build(architecture, block_size=4, **own).eval()
     hyperparameters = model.hyperparameters()
     assert hyperparameters == {"vocab_size": 46, "block_size": 4, **own}
@@ -152,8 +152,7 @@ def test_a_model_is_built_from_keyword_arguments_alone(architecture: type[Langua
 
 @ARCHITECTURES
 def test_a_model_has_what_the_stages_ask_of_it(architecture: type[LanguageModel]) -> None:
-    width = "channels" if architecture is CompactWaveNet else "embed_dim"
-    model = build(architecture, **{width: 3})
+    model = build(architecture, **taken(architecture, embed_dim=3, channels=3))
     assert model.title
     assert model.block_size == 8
     assert model.vocab_size == 46
@@ -163,3 +162,28 @@ def test_a_model_has_what_the_stages_ask_of_it(architecture: type[LanguageModel]
 def test_the_base_class_is_no_model() -> None:
     with pytest.raises(NotImplementedError):
         LanguageModel()(torch.zeros(1, 8, dtype=torch.long))
+
+
+SIZES = {"embed_dim": 2, "hidden_dim": 3, "norm": "none", "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({**SIZES, "rank": 3}, "nothing takes its rank; give it what the model's constructor"),
+        ({"embed_dim": 2, "norm": "none", "dropout": 0.0}, "it lacks hidden_dim; give it what"),
+        ({**SIZES, "hidden_dim": "3"}, "the model's constructor refuses it: "),
+        ({**SIZES, "block_size": 3}, "refuses it: block_size 3 is not a power of two; mend it"),
+    ],
+)
+def test_a_section_that_the_models_constructor_does_not_take_is_told(
+    section: dict[str, object], expected: str
+) -> None:
+    build = partial(WaveNet, **{"vocab_size": 5, "block_size": 4, **section})
+    with refused(expected):
+        size(build)
+
+
+def test_the_size_of_a_section_is_its_models() -> None:
+    build = partial(WaveNet, vocab_size=5, block_size=4, **SIZES)
+    assert size(build) == build().num_parameters()
