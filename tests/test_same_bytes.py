@@ -94,7 +94,7 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Pro
         if path not in {"data/few.txt", "data/prenoms.txt", "data/README.md"}:
             assert f"  same     {path}\n" in report or path.endswith(".gitignore")
     assert "This machine: python 3." in report
-    assert "All 21 outputs have the committed bytes." in report
+    assert "All 28 outputs have the committed bytes." in report
     assert project.outputs() == before
 
 
@@ -170,7 +170,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_other_bytes_on_the_same_kind_of_machine_are_an_error(
     changed_run: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="1 of 21 outputs have other bytes than committed"):
+    with pytest.raises(InputError, match="1 of 28 outputs have other bytes than committed"):
         stages.verify.main()
     said = capsys.readouterr().out
     assert "  differs  metrics/evaluation.json\n           line 5:" in said

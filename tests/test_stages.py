@@ -202,7 +202,7 @@ def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> No
         ("build_dataset", ["torch", "numba", "pandas", "matplotlib"]),
         ("split", ["torch", "numba", "pandas", "matplotlib"]),
         ("train_fcn", ["torch._dynamo", "matplotlib"]),
-        ("evaluate", ["torch._dynamo", "pandas", "matplotlib"]),
+        ("evaluate", ["torch._dynamo", "matplotlib"]),
         ("sample", ["torch._dynamo", "matplotlib"]),
         ("plot", ["torch", "numba"]),
     ],
