@@ -6,13 +6,15 @@ BIN := $(abspath $(VENV))/bin
 # DVC starts the stages with the `python` that it finds first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro verify test test-slow smoke seeds sweep bench grow
+.PHONY: help repro verify test test-slow smoke report hooks seeds sweep bench grow
 help:
 	@echo "make repro      set up, then run the pipeline (dvc repro, trainings side by side)"
 	@echo "make verify     run it from nothing in a temporary clone and compare every byte"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-slow  the tests that take minutes: the README, command by command"
 	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
+	@echo "make report     what HEAD does to the results of BASE (main): into report/, with pictures"
+	@echo "make hooks      let git run ruff and DVC as you commit, check out and push"
 	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
 	@echo "make sweep      what each setting does to the losses, into EXPERIMENTS.md (81 runs: an hour on two cores)"
 	@echo "make bench      how fast it is, held against a plain notebook loop, into the README (half an hour)"
@@ -30,10 +32,20 @@ test: $(VENV)/.chromium
 test-slow: $(VENV)/.chromium
 	$(BIN)/python -m pytest -m slow
 
+# What makes a run small.
+SMALL := -S epochs=1 -S compact.epochs=1 -S sample.count=100
+BASE ?= main
+
 smoke: $(VENV)/.installed
-	$(BIN)/dvc exp run --temp --name smoke --force -S epochs=1 -S compact.epochs=1 -S sample.count=100
+	$(BIN)/dvc exp run --temp --name smoke --force $(SMALL)
 	$(BIN)/dvc exp show --no-pager --only-changed
 	$(BIN)/dvc exp remove smoke
+
+report: $(VENV)/.installed
+	@$(BIN)/python .github/report.py $(SMALL) "$(BASE)"
+
+hooks: $(VENV)/.installed-dev
+	$(BIN)/pre-commit install
 
 seeds: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.seeds $(SEEDS_OPTIONS)
