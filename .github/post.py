@@ -67,8 +67,8 @@ def push(files: dict[str, str], folder: str) -> None:
 
 def comment(issues: str, pull: int, text: str) -> None:
     """Write the comment, over the one that is there from the last time."""
-    fields = "{id, body, login: .user.login}"
-    listed = gh("--paginate", f"{issues}/{pull}/comments?per_page=100", "--jq", f".[] | {fields}")
+    each = ".[] | {id, body, login: .user.login} | tojson"  # a line each
+    listed = gh("--paginate", f"{issues}/{pull}/comments?per_page=100", "--jq", each)
     comments = [json.loads(line) for line in listed.splitlines()]
     mine = [c["id"] for c in comments if c["login"] == AUTHOR and c["body"].startswith(MARK)]
     with tempfile.NamedTemporaryFile("w", suffix=".md", encoding="utf-8") as file:

@@ -40,7 +40,7 @@ def _power_of_two(value: int) -> int:
 
 
 def _number_or_text(value: Any) -> int | float | str:
-    if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)):
+    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise ValueError("neither a number nor a text")
 
@@ -254,8 +254,16 @@ def _schema(values: Any) -> type[Params]:
     sections = {}
     for name in MODELS[len(DECLARED) :]:
         section = values.get(name) if isinstance(values, dict) else None
-        sections[name] = tuple(map(str, section)) if isinstance(section, dict) else ()
+        keys = section if isinstance(section, dict) else ()
+        sections[name] = tuple(filter(_may_be_a_key, keys))
     return _params_with(tuple(sections.items())) if sections else Params
+
+
+def _may_be_a_key(key: Any) -> bool:
+    """Whether a class for a section can have it, as a constructor's argument can be called."""
+    if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
+        return False
+    return key not in OwnTraining.model_fields and not hasattr(OwnTraining, key)
 
 
 @cache  # one class, whose instances can be equal
@@ -266,7 +274,6 @@ def _params_with(sections: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Para
         fields: dict[str, Any] = {
             key: (MODEL_KEYS[key].annotation, MODEL_KEYS[key]) if key in MODEL_KEYS else OTHER
             for key in keys
-            if key not in OwnTraining.model_fields
         }
         classes[name] = (create_model(name, __base__=OwnTraining, **fields), ...)
     return create_model("Params", __base__=Params, **classes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -538,3 +538,21 @@ def test_every_model_is_a_module_and_has_its_section() -> None:
     modules = {path.stem for path in (ROOT / "charlm/models").glob("*.py")}
     assert set(MODELS) == modules - {"__init__", "base"}
     assert set(MODELS) <= set(DEFAULTS)
+
+
+@pytest.mark.usefixtures("_one_model_more")
+@settings(few, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(section={"_rank": 1})
+@example(section={"model_dump": 1})
+@example(section={"rank": 10**400})
+@example(section={"": 1})
+@given(
+    section=st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=3), max_size=3)
+)
+def test_any_such_section_is_taken_or_refused_in_one_line(
+    tmp_path: Path, section: dict[str, int | str]
+) -> None:
+    text = f"{TEXT}\nmore: {json.dumps({'lr': 1.0, 'epochs': 2, **section})}\n"
+    params = taken_or_refused(lambda: load_params(put(tmp_path, text)), tmp_path)
+    if params is not None and not section.keys() & Training.model_fields.keys():
+        assert params.model("more").hyperparameters == section

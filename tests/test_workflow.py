@@ -193,6 +193,7 @@ def merged(template: Project, folder: Path) -> Project:
     author.git("clone", "--quiet", "--bare", ".", str(folder / "remote.git"))
     checkout = Project(folder / "remote.git").clone(folder / "checkout")
     checkout.git("checkout", "--quiet", "--detach")
+    checkout.git("config", "--remove-section", "user")  # GitHub's machine knows nobody
     return checkout
 
 
