@@ -147,7 +147,7 @@ def test_another_list_in_another_script_runs_everything(project: Project) -> Non
 
 
 def lock_of(project: Project, revision: str) -> dict[str, str]:
-    """The MD5 of every output in the dvc.lock of a revision that shows no names of `sample`."""
+    """The MD5 of every output in a revision's dvc.lock but those that show names of `sample`."""
     if revision != "HEAD":  # the name of an experiment, which git does not know
         shown = json.loads(project.dvc("exp", "show", "--json").text)
         every = [run for row in shown for run in row.get("experiments") or []]
