@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def loss_curves(title: str, history: "pd.DataFrame", test_loss: float) -> Figure
 def all_loss_curves(histories: "Mapping[str, pd.DataFrame]") -> Figure:
     """Every model's curves in one picture: validation solid, training dotted."""
     figure, (axes,) = _figure(7, 4.2)
-    for colour, (title, history) in zip(MODEL_COLOURS, histories.items(), strict=False):
+    for colour, (title, history) in zip(cycle(MODEL_COLOURS), histories.items(), strict=False):
         epochs = history["epoch"]
         axes.plot(epochs, history["val_loss"], color=colour, label=f"{title}, validation")
         axes.plot(epochs, history["train_loss"], ":", color=colour, label=f"{title}, training")
@@ -94,7 +95,7 @@ def learning_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
     """The learning rate of each epoch's last step, of every model."""
     figure, (axes,) = _figure(7, 4.2)
     width = 2.0 * len(histories)  # of one that others may lie upon
-    for colour, (title, history) in zip(MODEL_COLOURS, histories.items(), strict=False):
+    for colour, (title, history) in zip(cycle(MODEL_COLOURS), histories.items(), strict=False):
         axes.plot(history["epoch"], history["lr"], color=colour, label=title, linewidth=width)
         width -= 2 if width > 2 else 0
     axes.set_title("Learning rate")
@@ -116,9 +117,9 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
     """
     figure, (overview, close_up) = _figure(10, 4.6, columns=2)
     for axes in (overview, close_up):
-        for colour, (title, metrics) in zip(MODEL_COLOURS, models.items(), strict=False):
+        for colour, (title, metrics) in zip(cycle(MODEL_COLOURS), models.items(), strict=False):
             _size_point(axes, metrics, title, colour=colour, marker="o")
-    for marker, (title, metrics) in zip("sD^vP", baselines.items(), strict=False):
+    for marker, (title, metrics) in zip(cycle("sD^vP"), baselines.items(), strict=False):
         if metrics["parameters"]:
             _size_point(overview, metrics, title, colour=MUTED, marker=marker)
         else:

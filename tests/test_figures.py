@@ -323,3 +323,16 @@ def test_of_letters_without_room_the_first_is_drawn() -> None:
     assert 50 < len(axes.texts) < 1000
     (dots,) = axes.collections
     assert (dots.get_sizes() > 0).sum() == 1000 - len(axes.texts)
+
+
+def test_more_models_than_colours_are_all_drawn() -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
+    histories = {title: history() for title in titles}
+    (axes,) = figures.all_loss_curves(histories).axes
+    assert len(axes.lines) == 2 * len(titles)
+    (axes,) = figures.learning_rates({t: h.assign(lr=0.1) for t, h in histories.items()}).axes
+    assert legend(axes) == titles
+    nets = {title: metrics(2.0, 1000) for title in titles}
+    overview, close_up = figures.loss_against_parameters(nets, nets).axes
+    assert len(close_up.containers) == len(titles)
+    assert len(overview.containers) == 2 * len(titles)
