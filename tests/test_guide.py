@@ -26,7 +26,7 @@ false  # not of the guide
 
 ```console
 $ cd inner
-$ echo 12:34 AM; pwd; echo; echo commit 0123abc
+$ echo 12:34 AM; pwd; echo; echo commit 0123abc; echo '── 1234567 [it]' 1234567
 old
 $ cat <<'END'
 > one
@@ -53,10 +53,11 @@ false  # not of the guide
 
 ```console
 $ cd inner
-$ echo 12:34 AM; pwd; echo; echo commit 0123abc
+$ echo 12:34 AM; pwd; echo; echo commit 0123abc; echo '── 1234567 [it]' 1234567
 10:00 AM
 /home/you/inner
 commit 1a2b3c4
+── 1a2b3c4 [it] 1234567
 $ cat <<'END'
 > one
 >   two
