@@ -55,9 +55,6 @@ STAND_INS = [
     (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7}\b"), "1a2b3c4"),
     # One in thirty is all digits, and is told by what stands before it.
     (re.compile(r"(?m)(^ *|── |\[main |\.\.)\d{7}(?=  \w| \[|\]|\.\.)"), r"\g<1>1a2b3c4"),
-        re.compile(r"(^ *|── |\[main |\.\.)\d{7}(?=  \w| \[|\]|\.\.)", flags=re.MULTILINE),
-        r"\g<1>1a2b3c4",
-    ),
     (re.compile(r"\b\d\d:\d\d [AP]M\b"), "10:00 AM"),
     (re.compile(r", \d+ (?:s|min|h) left"), f", {LEFT_OUT} left"),
 ]
