@@ -21,63 +21,63 @@ help:
 	@echo "make grow       seconds and memory for lists of up to 30 million names (a quarter of an hour or more)"
 
 repro: $(VENV)/.installed .dvc/vega.js
-	@$(BIN)/python -m stages.side_by_side
+	@"$(BIN)/python" -m stages.side_by_side
 
 verify: $(VENV)/.installed
-	@$(BIN)/python -m stages.verify
+	@"$(BIN)/python" -m stages.verify
 
 test: $(VENV)/.chromium
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	"$(BIN)/python" -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/.chromium
-	$(BIN)/python -m pytest -m slow
+	"$(BIN)/python" -m pytest -m slow
 
 # What makes a run small.
 SMALL := -S epochs=1 -S compact.epochs=1 -S sample.count=100
 BASE ?= main
 
 smoke: $(VENV)/.installed
-	$(BIN)/dvc exp run --temp --name smoke --force $(SMALL)
-	$(BIN)/dvc exp show --no-pager --only-changed
-	$(BIN)/dvc exp remove smoke
+	"$(BIN)/dvc" exp run --temp --name smoke --force $(SMALL)
+	"$(BIN)/dvc" exp show --no-pager --only-changed
+	"$(BIN)/dvc" exp remove smoke
 
 report: $(VENV)/.installed
-	@$(BIN)/python .github/report.py $(SMALL) "$(BASE)"
+	@"$(BIN)/python" .github/report.py $(SMALL) "$(BASE)"
 
 hooks: $(VENV)/.installed-dev
-	$(BIN)/pre-commit install
+	"$(BIN)/pre-commit" install
 
 seeds: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.seeds $(SEEDS_OPTIONS)
+	"$(BIN)/python" -m benchmarks.seeds $(SEEDS_OPTIONS)
 
 sweep: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.sweep $(SWEEP_OPTIONS)
-	$(BIN)/python -m benchmarks.readme
+	"$(BIN)/python" -m benchmarks.sweep $(SWEEP_OPTIONS)
+	"$(BIN)/python" -m benchmarks.readme
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
-	$(BIN)/python -m benchmarks.time_to_loss
-	$(BIN)/python -m benchmarks.readme
+	"$(BIN)/python" -m benchmarks.run $(BENCH_OPTIONS)
+	"$(BIN)/python" -m benchmarks.time_to_loss
+	"$(BIN)/python" -m benchmarks.readme
 
 grow: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.grow $(GROW_OPTIONS)
-	$(BIN)/python -m benchmarks.readme
+	"$(BIN)/python" -m benchmarks.grow $(GROW_OPTIONS)
+	"$(BIN)/python" -m benchmarks.readme
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --requirement requirements.txt
+	$(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --requirement requirements.txt
 	@touch $@
 
 # With it the pages of `dvc plots` draw without a network.
 .dvc/vega.js: $(VENV)/.installed requirements-plots.txt stages/vega.py
-	$(BIN)/python -m pip install --requirement requirements-plots.txt
-	$(BIN)/python -m stages.vega
+	"$(BIN)/python" -m pip install --requirement requirements-plots.txt
+	"$(BIN)/python" -m stages.vega
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-plots.txt
-	$(BIN)/python -m pip install --requirement requirements-dev.txt
+	"$(BIN)/python" -m pip install --requirement requirements-dev.txt
 	@touch $@
 
 $(VENV)/.chromium: $(VENV)/.installed-dev tests/chromium.py
-	$(BIN)/python -m tests.chromium
+	"$(BIN)/python" -m tests.chromium
 	@touch $@

@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory
+from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
 
 if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
@@ -146,6 +146,8 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
         return "interrupted", 130
     if isinstance(error, InputError):
         return f"error: {error}", 1
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("charlm"):
+        return f"error: {no_module(str(error.name))}", 1
     if is_lack_of_memory(error):
         return "error: not enough memory; lower --count or --max-length, or give fewer names", 1
     return None

@@ -28,3 +28,8 @@ def is_interrupt(error: BaseException) -> bool:
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether there was too little memory; on a CPU, torch says so by a plain RuntimeError."""
     return isinstance(error, MemoryError) or bool(re.search("(allocate|out of) memory", str(error)))
+
+
+def no_module(name: str) -> str:
+    """What to say where a package is missing: it is another Python than the one set up."""
+    return f"this Python has no {name}; take that of .venv: source .venv/bin/activate"

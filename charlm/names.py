@@ -4,6 +4,7 @@ import codecs
 import collections
 import gzip
 import io
+import itertools
 import re
 import unicodedata
 import zipfile
@@ -18,6 +19,10 @@ from charlm.distinct import Distinct
 from charlm.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Of a table's cells. In a .csv it is a semicolon where the header has that and no comma: so do
+spreadsheets write it where the comma is the decimal point."""
+NO_LISTS = {".json", ".jsonl", ".xml", ".html", ".parquet"}
+"""What would be read as text, and has names in it but is no list of them."""
 MIN_NAMES = 3  # one each to train on, to validate on and to test on
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """What no name has, and what upsets a terminal or a table. A tab may stand in a name."""
@@ -55,8 +60,9 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
     accepted. The list is read block by block: 16 bytes a name stay in memory.
 
     Args:
-        path: text with a name a line, or `.csv`/`.tsv` with a header line, in
-            UTF-8; with `.gz` appended, or as the only file in a `.zip`.
+        path: text with a name a line, or `.csv`/`.tsv` with a header line (the cells of a `.csv`
+            may be separated by semicolons), in UTF-8; with `.gz` appended, or as the only file
+            in a `.zip`.
         column: the column that holds the names; for tables, and only for them.
         target: an empty file, open for reading and writing.
 
@@ -95,6 +101,10 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
 def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
     """The names of a list as `gather_names` reads it, repeated ones too, block by block."""
     with _opened(path) as (source, suffix):
+        if suffix in NO_LISTS:
+            raise InputError(
+                f"{path} is {suffix[1:].upper()}; give text with a name a line, or a .csv or .tsv"
+            )
         unit = "row" if suffix in SEPARATORS else "line"
         texts = _texts(source, path)
         if suffix in SEPARATORS:
@@ -216,8 +226,9 @@ def _only_member(file: BinaryIO, path: Path) -> tuple[IO[bytes], str]:
 
 def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
     """The blocks as text, each ending where a line does."""
-    line = 1
+    line, begins = 1, b""
     for number, lines in enumerate(_whole_lines(blocks)):
+        begins = begins or lines[:4]
         data = lines if number else lines.removeprefix(codecs.BOM_UTF8)
         try:
             yield data.decode()
@@ -225,11 +236,19 @@ def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
             line += data.count(b"\n", 0, error.start)
             byte = data[error.start]
             _exhaust(blocks)
-            raise InputError(
-                f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x}); "
-                f"convert it first, for instance: iconv -f LATIN1 -t UTF-8 {path.name}"
-            ) from None
+            place = f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x})"
+            raise InputError(f"{place}{_what_to_do(begins, path)}") from None
         line += data.count(b"\n")
+
+
+def _what_to_do(begins: bytes, path: Path) -> str:
+    """About a file that is not UTF-8, by the bytes that it begins with."""
+    if begins.startswith(b"PK\3\4"):
+        return ", but a workbook or an archive; save the table in it as CSV UTF-8, and give that"
+    wide = begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("LATIN1", "")
+    target = path.with_stem(f"{path.stem}-utf8")
+    return f"{kind}; convert it first, for instance: iconv -f {encoding} -t UTF-8 {path} > {target}"
 
 
 def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -267,6 +286,11 @@ def _cells(
     """The cells of one column, block by block."""
     import pandas as pd  # half a second that a plain list of names need not spend
 
+    first = next(texts, "")
+    header = first.partition("\n")[0]
+    if separator == "," and ";" in header and "," not in header:
+        separator = ";"
+    texts = itertools.chain([first], texts)
     known: dict[str, None] = {}
 
     def wanted(name: str) -> bool:

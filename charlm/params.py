@@ -289,6 +289,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+        refuse_a_conflict(text, path)
         values = YAML(typ="safe", pure=True).load(text)
         lines = YAML(typ="rt").load(text)
     except FileNotFoundError:
@@ -296,6 +297,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             f"{path} does not exist; run this in the folder that holds it, "
             f"or bring it back with: git checkout {path}"
         ) from None
+    except InputError:
+        raise
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(
@@ -310,6 +313,17 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         return schema.model_validate(values)
     except ValidationError as error:
         raise InputError(_explain(error, schema, path, lines)) from None
+
+
+def refuse_a_conflict(text: str, path: Path) -> None:
+    """Raise InputError where a merge by git has left both sides of something in `text`."""
+    before, mark, _ = f"\n{text}".partition("\n<<<<<<< ")
+    if mark:
+        line = before.count("\n") + 1
+        raise InputError(
+            f"{path}, line {line}: a merge by git has left two versions here; "
+            "keep one, and take its marks away (<<<<<<<, =======, >>>>>>>)"
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory
+from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,8 @@ ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
 """Where a process tells why it ended, if it is one of several that train together."""
 
 ANOTHER_ENDED = "another process of this training ended"
+
+OWN = ("charlm", "stages")
 
 WAY_OUT = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
@@ -81,6 +83,13 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, TextIOWrapper):  # names may hold what a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     main()
+    ignore_interrupts()  # there is nothing left to interrupt, but Python may take a while to end
+
+
+def ignore_interrupts() -> None:
+    """From now on, a request to end changes nothing: what goes on is short, and has to be whole."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -88,8 +97,7 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
 
     DVC removes a stage's outputs before it runs the stage; they are put back.
     """
-    if ERROR_FILE:  # it is about to be told to end, because another one has
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_interrupts()  # Ctrl-C once more, or from another process of this training, which ended
     explained = explain(error)
     if explained:
         message, code = explained
@@ -129,6 +137,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if is_interrupt(error):
         return "interrupted; the same command takes it up again", 130
     match error:
+        case ModuleNotFoundError(name=str(module)) if module.split(".")[0] not in OWN:
+            return f"error: {no_module(module)}", 1
         case FileError():
             return f"error: {error}; make it anew with: dvc repro", 1
         case InputError():

@@ -39,6 +39,7 @@ def main() -> None:
         figures.save(Path(f"plots/{name}.png"), figure)
     write_text(REPORT, page(metrics, weights, histories))
     record_environment("plot")
+    print(f"all of it on one page: {REPORT}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from stages import (
     SPLIT,
     checkpoint_path,
     history_path,
+    ignore_interrupts,
     record_environment,
 )
 from stages.processes import run_in_processes
@@ -114,6 +115,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         model.load_state_dict(trainer.weights())
         checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
         record_environment(f"train_{name}", device)
+    ignore_interrupts()  # or a training that is done would be neither recorded nor resumed
     resume.remove()
 
 

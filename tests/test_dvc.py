@@ -5,11 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 from charlm.figures import COUNT_MODELS
 from charlm.params import MODELS
-from tests.conftest import FEW, STAGES, Project, Ran, wait_for_queue
+from tests.conftest import FEW, ROOT, STAGES, Project, Ran, wait_for_queue
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 DOWNSTREAM = ["evaluate", "sample", "plot"]
 
@@ -263,3 +266,39 @@ def test_the_graph_has_all_stages(project: Project) -> None:
 
 def test_analytics_are_off(project: Project) -> None:
     assert project.dvc("config", "core.analytics").text.strip() == "false"
+
+
+@pytest.mark.slow
+def test_what_the_readme_says_of_dvcs_own_words_is_what_dvc_says(project: Project) -> None:
+    for setting, words in {
+        "learning_rate=0.1": "To append to your config",
+        "sample.lr=0.1": "Could not override",
+        "lr=0,1": "Sweep overrides",
+        "names.column=Prénom": "LexerNoViableAlt",
+    }.items():
+        assert words in project.dvc("exp", "run", "-S", setting, code=255).text
+        assert words in README
+    quoted = project.dvc("exp", "run", "-S", "names.column='Prénom'", code=255)
+    assert "has no column 'Prénom'" in quoted.text
+
+
+@pytest.mark.slow
+def test_a_merge_of_two_experiments_is_settled_as_the_readme_says(project: Project) -> None:
+    project.git("switch", "--quiet", "--create", "other")
+    for branch, temperature in (("other", "0.5"), ("main", "1.5")):
+        project.git("switch", "--quiet", branch)
+        project.set(sample__temperature=temperature)
+        project.dvc("repro")
+        project.commit(f"Temperature {temperature}")
+    merged = project.run("git", "merge", "other", code=1)
+    for file in ("params.yaml", "dvc.lock", "metrics/samples.json"):
+        assert f"Merge conflict in {file}" in merged.text
+    assert "a merge by git has left two versions" in project.stage("sample", code=1).text
+    project.git("checkout", "--theirs", "params.yaml")
+    command = "git checkout --theirs dvc.lock metrics plots"
+    assert command in README
+    project.run(*command.split())
+    project.dvc("repro")
+    project.commit("Merged")
+    assert "up to date" in project.dvc("status").text
+    assert project.git("status", "--short") == ""

@@ -396,3 +396,42 @@ def test_a_fault_is_told_with_its_line_however_far_into_the_file(
     monkeypatch.setattr(names_module, "BLOCK", 8)
     with refused(tmp_path / "names.txt", said):
         read_text(tmp_path, content)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("names", [THREE, ["Élodie, la belle", "Anaïs", "Zoé"]])
+def test_a_table_of_a_spreadsheet_may_have_semicolons(
+    tmp_path: Path, mark: str, names: list[str]
+) -> None:
+    text = mark + "Prénom;Année\n" + "".join(f"{name};1,5\n" for name in names)
+    path = put(tmp_path, "n.csv", text)
+    assert read_names(path, "Prénom").names == names
+    with refused(path, "line 1", "'prenom'", "one of: Prénom, Année"):
+        read_names(path, "prenom")
+
+
+def test_a_semicolon_in_a_table_with_commas_is_a_part_of_its_cell(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "name;s,count\nA;B,1\nC,2\nD,3\n")
+    assert read_names(path, "name;s").names == ["A;B", "C", "D"]
+
+
+@pytest.mark.parametrize("name", ["names.xlsx", "names.csv", "names.txt"])
+def test_a_workbook_is_told_as_one(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path, name, zipped(("xl/sheet1.xml", "<x>" * 999)) + b"\xff")
+    column = "name" if name.endswith(".csv") else None
+    with refused(path, "not UTF-8", "workbook", "save the table in it as CSV UTF-8"):
+        read_names(path, column)
+
+
+def test_a_list_in_utf_16_is_told_as_that(tmp_path: Path) -> None:
+    path = put(tmp_path, "names.txt", TEXT.encode("utf-16"))
+    with refused(path, "UTF-16", f"iconv -f UTF-16 -t UTF-8 {path} > {tmp_path}/names-utf8.txt"):
+        read_names(path)
+
+
+@pytest.mark.parametrize("name", ["names.json", "names.JSONL", "names.json.gz", "names.xml"])
+def test_what_is_no_list_of_names_is_not_read_as_one(tmp_path: Path, name: str) -> None:
+    content = b'[\n"ANNA",\n"BERTA",\n"CLARA"\n]\n'
+    path = put(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
+    with refused(path, "JSON" if "json" in name.lower() else "XML", "a name a line"):
+        read_names(path)

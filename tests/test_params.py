@@ -556,3 +556,14 @@ def test_any_such_section_is_taken_or_refused_in_one_line(
     params = taken_or_refused(lambda: load_params(put(tmp_path, text)), tmp_path)
     if params is not None and not section.keys() & Training.model_fields.keys():
         assert params.model("more").hyperparameters == section
+
+
+def test_what_a_merge_has_left_is_told_as_that(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    ours, theirs = "lr: 0.2", "lr: 0.1"
+    conflict = f"<<<<<<< HEAD\n{ours}\n=======\n{theirs}\n>>>>>>> other\n"
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace("lr: 0.2", f"{conflict}# ", 1), encoding="utf-8")
+    line = text[: text.index("lr: 0.2")].count("\n") + 1
+    with refused(f"{file}, line {line}: a merge by git", "keep one", "<<<<<<<"):
+        load_params(file)

@@ -250,3 +250,28 @@ def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> No
     page.get_by_role("button", name="Invent ten names").click()
     assert page.locator("#invented .name").count() == 10
     assert violations(page) == []
+
+
+def test_what_cannot_be_read_leaves_no_answer_of_before(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    page.get_by_label("Beginning").fill("AN")
+    assert page.locator("#chances li").count() == 3
+    page.get_by_label("Beginning").fill("A \N{SLIGHTLY SMILING FACE}")
+    assert "does not know ␣, \N{SLIGHTLY SMILING FACE}." in page.locator("#complaint").inner_text()
+    for answer in ("#next li", "#chances li"):
+        assert page.locator(answer).count() == 0
+    assert page.locator("#whole").inner_text() == ""
+
+
+def test_no_label_of_the_tree_is_cut_off(pages: Pages, tmp_path: Path) -> None:
+    for block_size in (1, 2, 8, 32):
+        corpus = small_corpus(block_size)
+        page = pages.open(write(tmp_path, small_model(corpus, WaveNet), corpus=corpus))
+        assert page.evaluate(
+            """() => {
+              const tree = document.querySelector(".tree");
+              const edge = tree.getBoundingClientRect().right;
+              const labels = [...tree.querySelectorAll("text")];
+              return labels.every((label) => label.getBoundingClientRect().right <= edge);
+            }"""
+        )

@@ -272,3 +272,58 @@ def test_the_numbers_of_duplicates_and_names_are_told(project: Project) -> None:
     facts = json.loads((project.path / "metrics/dataset.json").read_text(encoding="utf-8"))
     assert facts["names"] == 4
     assert facts["duplicates_dropped"] == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"), [("stages.sample", "pandas"), ("stages.split", "numpy")]
+)
+def test_another_python_than_that_of_the_environment_is_told_in_a_line(
+    module: str, missing: str, checkout: Project
+) -> None:
+    ran = checkout.run(sys.executable, "-S", "-m", module, code=1)
+    assert ran.text.startswith(f"error: this Python has no {missing}; take that of .venv: ")
+    assert ran.text.count("\n") == 1
+
+
+FINISHING = """
+import os, signal
+from charlm.resume import ResumeFile
+from stages.train_fcn import main
+from stages import run
+remove = ResumeFile.remove
+def interrupted(self):
+    os.kill(os.getpid(), signal.SIGINT)
+    remove(self)
+    os.kill(os.getpid(), signal.SIGINT)
+ResumeFile.remove = interrupted
+run(main)
+os.kill(os.getpid(), signal.SIGINT)
+print("through")
+"""
+
+
+def test_ctrl_c_once_a_training_is_done_does_not_lose_it(checkout: Project) -> None:
+    before = checkout.outputs()
+    ran = checkout.run(sys.executable, "-c", FINISHING)
+    assert ran.text.endswith("through\n")
+    assert checkout.outputs() == before
+    assert list((checkout.path / ".resume").glob("*.pt")) == []
+
+
+IMPATIENT = """
+import os, signal, sys
+import stages, stages.put_back
+def put_back(stage):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("put back", stage)
+stages.DVC_STAGE, stages.put_back.put_back_outputs = "split", put_back
+raise KeyboardInterrupt
+"""
+
+
+def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
+    ran = checkout.run(sys.executable, "-c", IMPATIENT, code=130)
+    assert ran.text.splitlines() == [
+        "interrupted; the same command takes it up again",
+        "put back split",
+    ]

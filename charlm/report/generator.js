@@ -150,7 +150,7 @@ function typed() {
   const folded = text.map(fold);
   const unread = text.filter((_, i) => folded[i] === null);
   element("complaint").textContent = unread.length
-    ? `The model does not know ${[...new Set(unread)].join(", ")}. It knows: ${model.characters.join(" ")}`
+    ? `The model does not know ${[...new Set(unread.map((text) => text.trim() || "␣"))].join(", ")}. It knows: ${model.characters.join(" ")}`
     : text.length > LONGEST
       ? `At most ${LONGEST} characters.`
       : "";
@@ -203,7 +203,10 @@ function update() {
   element("degrees").textContent = temperature().toFixed(2);
   const name = typed();
   element("invent").disabled = name === null;
-  if (name === null) return;
+  if (name === null) {
+    for (const id of ["next", "chances", "whole"]) element(id).replaceChildren();
+    return;
+  }
   showNext(name);
   showChances(name);
 }
