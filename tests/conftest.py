@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser
 from ruamel.yaml import YAML
 
+import charlm  # noqa: F401  chooses the kernels of NumPy and torch, so before any test imports them
 from tests.browser import Pages, opened_pages
 from tests.chromium import NoChromiumError, running
 from tests.warm import write_shim

@@ -313,6 +313,7 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
     runner.checkout.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{others}")
     tree = runner.checkout.git("write-tree").strip()
     runner.checkout.git("read-tree", "HEAD")
+    runner.checkout.sign()
     commit = runner.checkout.git("commit-tree", tree, "-m", "Another's").strip()
     runner.checkout.git("push", "--quiet", "--force", "origin", f"{commit}:refs/heads/{BRANCH}")
     text = "\n".join(line for line in report.splitlines() if "fcn_loss" not in line)
