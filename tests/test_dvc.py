@@ -12,7 +12,7 @@ from charlm.figures import COUNT_MODELS
 from charlm.params import MODELS
 from tests.conftest import FEW, ROOT, STAGES, Project, Ran, wait_for_queue
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 DOWNSTREAM = ["evaluate", "sample", "plot"]
 
