@@ -33,7 +33,7 @@ SMALL = {
 }
 FEW = 300
 
-LONG = {"epochs": "220", "compact.epochs": "90"}
+LONG = {"epochs": "180", "compact.epochs": "75"}
 """What makes a training of the small project last a few seconds."""
 
 STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])

@@ -357,6 +357,7 @@ def examples(text: str) -> list[str]:
     return [line.strip() for line in joined.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_help_work(
     template: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

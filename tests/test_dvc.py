@@ -161,6 +161,7 @@ def lock_of(project: Project, revision: str) -> dict[str, str]:
     return {o["path"]: o["md5"] for o in outs if not any(word in o["path"] for word in show_names)}
 
 
+@pytest.mark.slow
 def test_a_grid_by_queue_runs_two_at_a_time_and_gives_the_same_bytes(project: Project) -> None:
     grid = ["-S", "sample.temperature=0.5,1.5"]
     project.dvc("exp", "run", "--queue", "--force", *grid)

@@ -80,6 +80,7 @@ def test_a_commit_tells_which_stages_are_to_be_run_again(hooked: Project) -> Non
     assert "Data and pipelines are up to date." in commit(hooked).text
 
 
+@pytest.mark.slow
 def test_a_checkout_brings_the_outputs_of_the_branch(hooked: Project) -> None:
     samples = hooked.path / "data/samples/fcn.csv"
     before = samples.read_bytes()
@@ -96,6 +97,7 @@ def test_a_checkout_brings_the_outputs_of_the_branch(hooked: Project) -> None:
     hooked.git("checkout", "--quiet", "main")
 
 
+@pytest.mark.slow
 def test_a_push_needs_no_dvc_remote_and_pushes_to_one_that_is_there(
     hooked: Project, tmp_path: Path
 ) -> None:

@@ -28,7 +28,12 @@ OUTPUTS = {
 
 @pytest.mark.parametrize(
     ("stage", "kills"),
-    [("train_fcn", 7), ("train_wavenet", 7), ("train_compact", 6), ("evaluate", 3)],
+    [
+        ("train_fcn", 7),
+        pytest.param("train_wavenet", 7, marks=pytest.mark.slow),
+        ("train_compact", 6),
+        ("evaluate", 3),
+    ],
 )
 def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     project: Project, uninterrupted: Project, stage: str, kills: int

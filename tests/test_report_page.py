@@ -50,7 +50,6 @@ def large(architecture: type[LanguageModel], block_size: int, **options: Any) ->
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        (CompactWaveNet, {}),
         (CompactWaveNet, {"dropout": 0.2}),
         (WaveNet, {}),
         (WaveNet, {"norm": "layer", "dropout": 0.1}),

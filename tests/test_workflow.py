@@ -223,6 +223,7 @@ def rows(table: str, metric: str) -> list[list[str]]:
     return [row for row in cells if len(row) > 2 and row[2] == metric]
 
 
+@pytest.mark.slow
 def test_the_report_tells_what_became_of_the_metrics(pull: Pull) -> None:
     text = (pull.report / "report.md").read_text(encoding="utf-8")
     git = pull.runner.checkout.git
@@ -243,6 +244,7 @@ def test_the_report_tells_what_became_of_the_metrics(pull: Pull) -> None:
         assert git("rev-parse", revision)[:7] in text
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_pictures_that_differ_side_by_side(pull: Pull) -> None:
     text = (pull.report / "report.md").read_text(encoding="utf-8")
     assert re.search(r"^Pictures: \d of \d+ differ\.$", text, flags=re.MULTILINE)
@@ -258,6 +260,7 @@ def test_the_report_shows_the_pictures_that_differ_side_by_side(pull: Pull) -> N
     assert of_head == (pull.runner.checkout.path / "plots/fcn_loss.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_tables_and_no_picture(pull: Pull) -> None:
     summary = (pull.runner.folder / "summary.md").read_text(encoding="utf-8")
     assert len(rows(summary, "fcn.test_loss")) == 2
@@ -265,6 +268,7 @@ def test_the_summary_has_the_tables_and_no_picture(pull: Pull) -> None:
     assert "In the artifact: `plots/" in summary
 
 
+@pytest.mark.slow
 def test_the_checkout_stays_as_it_was(pull: Pull) -> None:
     assert pull.runner.checkout.git("status", "--short") == ""
     assert pull.runner.checkout.git("branch", "--list", "small-*") == ""
@@ -278,6 +282,7 @@ def pictures_of(remote: Project) -> dict[str, str]:
     return {line.split("\t")[1]: line.split()[2] for line in lines}
 
 
+@pytest.mark.slow
 def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
     runner, remote = pull.runner, pull.remote
     assert runner.run("comment") == ["The comment"]
@@ -337,6 +342,7 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
     assert runner.checkout.git("status", "--short") == ""
 
 
+@pytest.mark.slow
 def test_a_push_to_the_branch_of_pictures_meanwhile_is_not_lost(pull: Pull, tmp_path: Path) -> None:
     """The remote refuses the first push, as one that came too late."""
     hook = pull.remote.path / "hooks/pre-receive"
@@ -352,6 +358,7 @@ def test_a_push_to_the_branch_of_pictures_meanwhile_is_not_lost(pull: Pull, tmp_
     hook.unlink()
 
 
+@pytest.mark.slow
 def test_a_pull_request_from_a_fork_asks_for_no_right_to_write(pull: Pull, tmp_path: Path) -> None:
     fork = Runner(pull.runner.checkout, tmp_path, context("pull_request", head="fork/names"))
     assert fork.run("comment") == []
