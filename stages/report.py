@@ -8,7 +8,7 @@ from charlm.checkpoint import Weights
 from charlm.corpus import Corpus, load_corpus
 from charlm.files import read_numbers, read_table
 from charlm.nearest import nearest_names
-from charlm.params import MODELS, load_params
+from charlm.params import MODELS, Params, load_params
 from charlm.splits import load_split
 from stages import (
     DATASET,
@@ -66,7 +66,7 @@ def page(
         )
     columns = [*MODELS, *figures.COUNT_MODELS]
     return report.render(
-        _source(corpus),
+        _source(params, corpus),
         models,
         {name: metrics[name] for name in figures.COUNT_MODELS},
         {
@@ -76,8 +76,7 @@ def page(
     )
 
 
-def _source(corpus: Corpus) -> report.Source:
-    params = load_params()
+def _source(params: Params, corpus: Corpus) -> report.Source:
     sizes, split = load_split(SPLIT, corpus).sizes(corpus), params.split
     names, _ = corpus.count()
     return report.Source(
