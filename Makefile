@@ -21,10 +21,10 @@ help:
 	@echo "make grow       seconds and memory for lists of up to 30 million names (a quarter of an hour or more)"
 
 repro: $(VENV)/.installed .dvc/vega.js
-	@"$(BIN)/python" -m stages.side_by_side
+	@"$(BIN)/python" -m pipeline.side_by_side
 
 verify: $(VENV)/.installed
-	@"$(BIN)/python" -m stages.verify
+	@"$(BIN)/python" -m pipeline.verify
 
 test: $(VENV)/.chromium
 	"$(BIN)/python" -m pytest -n 2 -m "not slow"
@@ -48,20 +48,20 @@ hooks: $(VENV)/.installed-dev
 	"$(BIN)/pre-commit" install
 
 seeds: $(VENV)/.installed
-	"$(BIN)/python" -m benchmarks.seeds $(SEEDS_OPTIONS)
+	"$(BIN)/python" -m experiments.seeds $(SEEDS_OPTIONS)
 
 sweep: $(VENV)/.installed
-	"$(BIN)/python" -m benchmarks.sweep $(SWEEP_OPTIONS)
-	"$(BIN)/python" -m benchmarks.readme
+	"$(BIN)/python" -m experiments.sweep $(SWEEP_OPTIONS)
+	"$(BIN)/python" -m pipeline.readme
 
 bench: $(VENV)/.installed
 	"$(BIN)/python" -m benchmarks.run $(BENCH_OPTIONS)
 	"$(BIN)/python" -m benchmarks.time_to_loss
-	"$(BIN)/python" -m benchmarks.readme
+	"$(BIN)/python" -m pipeline.readme
 
 grow: $(VENV)/.installed
 	"$(BIN)/python" -m benchmarks.grow $(GROW_OPTIONS)
-	"$(BIN)/python" -m benchmarks.readme
+	"$(BIN)/python" -m pipeline.readme
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
@@ -70,9 +70,9 @@ $(VENV)/.installed: requirements.txt constraints.txt
 	@touch $@
 
 # With it the pages of `dvc plots` draw without a network.
-.dvc/vega.js: $(VENV)/.installed requirements-plots.txt stages/vega.py
+.dvc/vega.js: $(VENV)/.installed requirements-plots.txt pipeline/vega.py
 	"$(BIN)/python" -m pip install --requirement requirements-plots.txt
-	"$(BIN)/python" -m stages.vega
+	"$(BIN)/python" -m pipeline.vega
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-plots.txt
 	"$(BIN)/python" -m pip install --requirement requirements-dev.txt

@@ -95,7 +95,7 @@ def one_each(model_name: str, processes: int) -> Figures:
 
 def table(count: int, seeds: int) -> str:
     """A row a model."""
-    from stages.side_by_side import cores  # imports `charlm`, which chooses kernels
+    from pipeline.side_by_side import cores  # imports `charlm`, which chooses kernels
 
     rows = []
     for model in MODELS:

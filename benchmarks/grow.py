@@ -11,7 +11,7 @@ looked at, though the system may take those pages back.
     python -m benchmarks.grow --sizes 30000 300000 --batches 200
 
 Works in a temporary folder, and writes benchmarks/GROWTH.md and benchmarks/growth.png, once all
-sizes are measured; `python -m benchmarks.readme` puts the table into the README.
+sizes are measured; `python -m pipeline.readme` puts the table into the README.
 """
 
 import argparse
@@ -68,10 +68,10 @@ Written by `make grow`, in one run on one machine.
 
 def write_list(path: Path, size: int, checkpoint: Path) -> None:
     """Write `size` distinct names that a trained model invents."""
-    from charlm.checkpoint import load
-    from charlm.distinct import Distinct
-    from charlm.randomness import generator
-    from charlm.sampling import sample_names
+    from charlm.core.randomness import generator
+    from charlm.data.checkpoint import load
+    from charlm.names.distinct import Distinct
+    from charlm.sampling.sampler import sample_names
 
     trained = load(checkpoint)
     draws = generator(1, "grow")
@@ -97,10 +97,10 @@ class EnoughError(Exception):
 def first_batches(limit: int) -> None:
     """Train the fully connected net for some batches in this folder; print what they took."""
     from benchmarks.trainer import trainer_of
-    from charlm.corpus import load_corpus
-    from charlm.params import load_params
-    from charlm.splits import load_split
-    from charlm.windows import windows_by_part
+    from charlm.core.params import load_params
+    from charlm.data.corpus import load_corpus
+    from charlm.data.splits import load_split
+    from charlm.data.windows import windows_by_part
     from stages import DATASET, SPLIT
 
     params = load_params()
@@ -194,7 +194,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-    from charlm.figures import MODEL_COLOURS, STYLE, save
+    from charlm.report.figures import MODEL_COLOURS, STYLE, save
 
     with style.context([*STYLE, {"font.size": 11}]):
         figure = Figure(figsize=(9, 4.4))
@@ -228,7 +228,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def write(rows: list[dict[str, Any]], folder: Path) -> None:
     """The table and the picture; what describes the machine is imported after all was measured."""
     from benchmarks.run import explained, machine
-    from charlm.files import write_text
+    from charlm.core.files import write_text
 
     draw(rows, folder / "growth.png")
     text = GROWTH.format(machine=machine(), explained=explained(__doc__), table=table(rows))

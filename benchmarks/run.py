@@ -3,7 +3,7 @@
     python -m benchmarks.run
 
 The file is written whole at the end, or not at all; what is being measured is told meanwhile.
-`python -m benchmarks.readme` puts the tables into the README.
+`python -m pipeline.readme` puts the tables into the README.
 """
 
 import argparse
@@ -15,9 +15,9 @@ import psutil
 
 from benchmarks import sampling, steps, whole
 from benchmarks.turns import say
-from charlm.environment import describe
-from charlm.files import write_text
-from stages.side_by_side import cores
+from charlm.core.files import write_text
+from pipeline.environment import describe
+from pipeline.side_by_side import cores
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

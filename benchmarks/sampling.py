@@ -52,11 +52,11 @@ def _layer(name: str) -> tuple[int, str, bool]:
 
 def pipeline(model: str, count: int) -> Figures:
     """Names per second, the seconds in all, and the most memory that the process took."""
-    from charlm import checkpoint
-    from charlm.devices import set_up
-    from charlm.params import load_params
-    from charlm.randomness import generator
-    from charlm.sampling import sample_names
+    from charlm.core.params import load_params
+    from charlm.core.randomness import generator
+    from charlm.data import checkpoint
+    from charlm.fast.devices import set_up
+    from charlm.sampling.sampler import sample_names
 
     set_up("cpu", load_params().threads)
     loaded = checkpoint.load(CHECKPOINTS / f"{model}.safetensors")

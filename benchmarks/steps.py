@@ -4,7 +4,7 @@ Each turn is a process that trains one model for an epoch, validation included, 
 does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside
 them, in the same processes as the pipeline's, the floor: the matrix products of a step of 256
 different contexts alone, by the same library in as many threads. (The pipeline multiplies fewer,
-see `charlm/sharing.py`, so that its share of a step may be over 100%.) Where there is a GPU,
+see `charlm/fast/sharing.py`, so that its share of a step may be over 100%.) Where there is a GPU,
 `--device cuda --batch-size 4096` moves both there, and `--profile fcn` shows where the time goes.
 
     python -m benchmarks.steps --pairs 5
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from charlm.models.base import LanguageModel
-    from charlm.training import Trainer
+    from charlm.training.trainer import Trainer
 
 NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
@@ -120,7 +120,7 @@ TURNS: dict[str, Callable[[str, Setting], Figures]] = {
 
 def new_trainer(model_name: str, setting: Setting) -> "Trainer":
     from benchmarks.trainer import trainer_of, windows_of
-    from charlm.params import load_params
+    from charlm.core.params import load_params
 
     params = load_params().model_copy(update={"batch_size": setting.batch_size})
     return trainer_of(model_name, params, *windows_of(params), setting.device)
@@ -159,7 +159,7 @@ def profile(model_name: str, setting: Setting) -> str:
 
 
 def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
-    """Seconds for the matrix products of one step alone, as `charlm.linear` multiplies.
+    """Seconds for the matrix products of one step alone, as `charlm.fast.linear` multiplies.
 
     Three for each linear layer, of a whole batch: forward, and the gradients of its
     weights and of its input.

@@ -24,7 +24,7 @@ from benchmarks.steps import NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
 if TYPE_CHECKING:
-    from charlm.training import Trainer
+    from charlm.training.trainer import Trainer
 
 # `charlm`, which chooses the kernels of its process, is imported where it is used: the
 # notebook's turn has those that torch takes by itself.
@@ -80,9 +80,9 @@ def notebook(epochs: int) -> Figures:
 def pipeline(epochs: int) -> Figures:
     """The same of the pipeline's compact WaveNet."""
     from benchmarks.trainer import trained, trainer_of, windows_of
-    from charlm.losses import mean_loss
-    from charlm.params import load_params
-    from charlm.splits import Part
+    from charlm.core.params import load_params
+    from charlm.data.splits import Part
+    from charlm.fast.losses import mean_loss
 
     params = load_params()
     compact = params.compact.model_copy(update=FAST | {"epochs": epochs})

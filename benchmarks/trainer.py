@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.steps import NAMES
-from charlm.corpus import Corpus
-from charlm.devices import set_up
-from charlm.initialisation import initialise
-from charlm.losses import Loss, cross_entropy_loss
+from charlm.core.params import Params
+from charlm.core.randomness import derive_seed, seeded
+from charlm.data.corpus import Corpus
+from charlm.data.splits import Part, split_windows
+from charlm.data.windows import Windows, windows_by_part
+from charlm.fast.devices import set_up
+from charlm.fast.losses import Loss, cross_entropy_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
-from charlm.params import Params
-from charlm.randomness import derive_seed, seeded
-from charlm.splits import Part, split_windows
-from charlm.training import Trainer
-from charlm.windows import Windows, windows_by_part
+from charlm.training.initialization import initialise
+from charlm.training.trainer import Trainer
 
 ARCHITECTURES = {"fcn": FCN, "wavenet": WaveNet, "compact": CompactWaveNet}
 COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}

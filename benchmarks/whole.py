@@ -26,7 +26,10 @@ from benchmarks import ENVIRONMENT
 from benchmarks.turns import Figures, markdown, median_of, median_ratio, say
 
 ROOT = Path(__file__).resolve().parent.parent
-WAYS = {"dvc repro": ["dvc", "repro"], "make repro": [sys.executable, "-m", "stages.side_by_side"]}
+WAYS = {
+    "dvc repro": ["dvc", "repro"],
+    "make repro": [sys.executable, "-m", "pipeline.side_by_side"],
+}
 ONE_EPOCH = "the compact WaveNet for one epoch"
 ONE_STAGE = "stages:\n  copy:\n    cmd: cp one two\n    deps: [one]\n    outs: [two]\n"
 

@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> "TrainedModel":
         model.sample(prefix="MAR", count=20)
         model.score("MARTINE")[0].log_likelihood
 
-    Raises `charlm.errors.FileError` where the file is missing, damaged, or no checkpoint.
+    Raises `charlm.core.errors.FileError` where the file is missing, damaged, or no checkpoint.
     """
     from charlm.trained import TrainedModel  # and torch, which others who import charlm need not
 

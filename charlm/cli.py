@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
+from charlm.core.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
 
 if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
@@ -282,8 +282,8 @@ def _sample(arguments: argparse.Namespace) -> Iterator[str]:
 
 def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterable[str] | None:
     """The names that are not wanted; None where all are."""
-    from charlm.corpus import load_corpus
-    from charlm.names import name_blocks
+    from charlm.data.corpus import load_corpus
+    from charlm.names.reading import name_blocks
 
     if arguments.novel_to is not None:
         return chain.from_iterable(name_blocks(arguments.novel_to, arguments.column))

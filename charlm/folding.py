@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Set
 from itertools import combinations
 from unicodedata import combining, normalize
 
-from charlm.errors import InputError
+from charlm.core.errors import InputError
 
 ALIKE = ("'’‘ʼʻ′´`", "-‐‑‒–—―−", " \u00a0\u2009\u202f")
 """Characters that are typed for each other."""

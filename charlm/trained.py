@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from charlm import checkpoint
-from charlm.corpus import Vocabulary
-from charlm.errors import InputError
-from charlm.evaluation import perplexity
+from charlm.core.errors import InputError
+from charlm.core.randomness import generator
+from charlm.data import checkpoint
+from charlm.data.corpus import Vocabulary
+from charlm.evaluation.metrics import perplexity
 from charlm.folding import fold
 from charlm.models.base import LanguageModel
-from charlm.randomness import generator
-from charlm.sampling import AT_ONCE, character_log_likelihoods, sample_names
+from charlm.sampling.sampler import AT_ONCE, character_log_likelihoods, sample_names
 
 FIRST_ROUND = 1024
 """Names to draw first where new ones are wanted; twice as many in each round that follows."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from charlm.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
+from charlm.core.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +69,8 @@ def record_environment(stage: str, device: "torch.device | None" = None) -> None
 
     It holds a list, so that DVC leaves it out of its tables of metrics.
     """
-    from charlm.environment import describe  # see the end of this file
-    from charlm.files import write_json
+    from charlm.core.files import write_json
+    from pipeline.environment import describe  # see the end of this file
 
     facts = describe(Path("requirements.txt"), device)
     write_json(Path(f"metrics/environment/{stage}.json"), [facts])
@@ -112,7 +112,7 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
         sys.__excepthook__(kind, error, traceback)
         code = 1
     if DVC_STAGE and not ERROR_FILE:
-        from stages.put_back import have_git_look_again, put_back_outputs
+        from pipeline.put_back import have_git_look_again, put_back_outputs
 
         put_back_outputs(DVC_STAGE)
         have_git_look_again()
@@ -124,7 +124,7 @@ def _dropped() -> str:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    from stages.put_back import drop_damaged_copies
+    from pipeline.put_back import drop_damaged_copies
 
     dropped: list[str] = []
     with suppress(DvcException, OSError), Repo() as repo:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from charlm.corpus import Vocabulary, write_corpus
-from charlm.files import replacing, write_json
-from charlm.names import gather_names
-from charlm.params import blame, load_params
+from charlm.core.files import replacing, write_json
+from charlm.core.params import blame, load_params
+from charlm.data.corpus import Vocabulary, write_corpus
+from charlm.names.reading import gather_names
 from stages import DATASET, record_environment, run
 
 

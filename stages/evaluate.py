@@ -2,16 +2,16 @@
 
 import pandas as pd
 
-from charlm import analysis
-from charlm.baselines import count_models
-from charlm.checkpoint import load_for
-from charlm.corpus import load_corpus
-from charlm.devices import set_up
-from charlm.evaluation import score, summarise
-from charlm.files import write_csv, write_json
-from charlm.params import MODELS, blame, load_params
-from charlm.splits import Part, load_split
-from charlm.windows import windows_by_part
+from charlm.core.files import write_csv, write_json
+from charlm.core.params import MODELS, blame, load_params
+from charlm.data.checkpoint import load_for
+from charlm.data.corpus import load_corpus
+from charlm.data.splits import Part, load_split
+from charlm.data.windows import windows_by_part
+from charlm.evaluation import analysis
+from charlm.evaluation.baselines import count_models
+from charlm.evaluation.metrics import score, summarise
+from charlm.fast.devices import set_up
 from stages import (
     DATASET,
     EVALUATION,

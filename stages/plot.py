@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from charlm import figures
-from charlm.checkpoint import load_weights
-from charlm.files import read_metrics, read_numbers, write_text
-from charlm.params import MODELS
+from charlm.core.files import read_metrics, read_numbers, write_text
+from charlm.core.params import MODELS
+from charlm.data.checkpoint import load_weights
+from charlm.report import figures
 from stages import EVALUATION, REPORT, checkpoint_path, history_path, record_environment, run
 from stages.report import METRICS, page
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from charlm import figures, report
-from charlm.checkpoint import Weights
-from charlm.corpus import Corpus, load_corpus
-from charlm.files import read_numbers, read_table
-from charlm.nearest import nearest_names
-from charlm.params import MODELS, Params, load_params
-from charlm.splits import load_split
+from charlm.core.files import read_numbers, read_table
+from charlm.core.params import MODELS, Params, load_params
+from charlm.data.checkpoint import Weights
+from charlm.data.corpus import Corpus, load_corpus
+from charlm.data.splits import load_split
+from charlm.report import figures
+from charlm.report import page as report
+from charlm.report.nearest import nearest_names
 from stages import (
     DATASET,
     MISTAKES,

@@ -4,15 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from charlm.checkpoint import load_for
-from charlm.corpus import load_corpus
-from charlm.devices import set_up
-from charlm.evaluation import DECIMALS
-from charlm.files import write_csv, write_json
-from charlm.params import MODELS, blame, load_params
-from charlm.randomness import generator
-from charlm.sampling import describe_samples, name_log_likelihoods, sample_names, training_names
-from charlm.splits import load_split
+from charlm.core.files import write_csv, write_json
+from charlm.core.params import MODELS, blame, load_params
+from charlm.core.randomness import generator
+from charlm.data.checkpoint import load_for
+from charlm.data.corpus import load_corpus
+from charlm.data.splits import load_split
+from charlm.evaluation.metrics import DECIMALS
+from charlm.fast.devices import set_up
+from charlm.sampling.sampler import (
+    describe_samples,
+    name_log_likelihoods,
+    sample_names,
+    training_names,
+)
 from stages import DATASET, SPLIT, checkpoint_path, record_environment, run, samples_path
 
 

@@ -1,9 +1,9 @@
 """Deal the windows out to training, validation and test."""
 
-from charlm.corpus import load_corpus
-from charlm.params import blame, load_params
-from charlm.randomness import derive_seed
-from charlm.splits import save_split, split_windows
+from charlm.core.params import blame, load_params
+from charlm.core.randomness import derive_seed
+from charlm.data.corpus import load_corpus
+from charlm.data.splits import save_split, split_windows
 from stages import DATASET, SPLIT, record_environment, run
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from charlm import checkpoint
-from charlm.corpus import load_corpus
-from charlm.devices import refuse_if_too_large, set_up, without_memory
-from charlm.distributed import join, launched
-from charlm.errors import InputError
-from charlm.files import restoring, write_csv
-from charlm.initialisation import initialise
+from charlm.core.errors import InputError
+from charlm.core.files import restoring, write_csv
+from charlm.core.params import blame, load_params
+from charlm.core.randomness import seeded
+from charlm.data import checkpoint
+from charlm.data.corpus import load_corpus
+from charlm.data.splits import Part, load_split
+from charlm.data.windows import windows_by_part
+from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
 from charlm.models.base import LanguageModel
-from charlm.params import blame, load_params
-from charlm.progress import Progress
-from charlm.randomness import seeded
-from charlm.resume import ResumeFile
-from charlm.splits import Part, load_split
-from charlm.training import Epoch, Trainer
-from charlm.windows import windows_by_part
+from charlm.training.distributed import join, launched
+from charlm.training.initialization import initialise
+from charlm.training.progress import Progress
+from charlm.training.resume import ResumeFile
+from charlm.training.trainer import Epoch, Trainer
 from stages import (
     DATASET,
     SPLIT,
@@ -122,7 +122,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
 def size(build: "partial[LanguageModel]") -> int:
     """How many parameters the model has that is built of a section.
 
-    Raises InputError where the section, which `charlm.params` may have no class for, has other
+    Raises InputError where the section, which `charlm.core.params` may have no class for, has other
     keys than the constructor takes, or a value that it refuses.
     """
     takes, given = inspect.signature(build.func).parameters, build.keywords

@@ -20,15 +20,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import stages
-from charlm.corpus import Corpus
-from charlm.errors import InputError
+from charlm.core.errors import InputError
+from charlm.core.params import MODELS
+from charlm.core.randomness import derive_seed, seeded
+from charlm.data.corpus import Corpus
+from charlm.data.splits import Part, split_windows
+from charlm.data.windows import Windows, windows_by_part
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
-from charlm.names import gather_names
-from charlm.params import MODELS
-from charlm.randomness import derive_seed, seeded
-from charlm.splits import Part, split_windows
-from charlm.windows import Windows, windows_by_part
+from charlm.names.reading import gather_names
 from tests.conftest import Project
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -103,7 +103,11 @@ def being_checked() -> bool:
 def getattribute(self: Any, name: str) -> Any:
     value = object.__getattribute__(self, name)
     kind = type(self)
-    if kind.__module__ == "charlm.params" and name in kind.model_fields and not being_checked():
+    if (
+        kind.__module__ == "charlm.core.params"
+        and name in kind.model_fields
+        and not being_checked()
+    ):
         if isinstance(value, pydantic.BaseModel):
             prefixes[id(value)] = f"{name}."
         else:

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from charlm import analysis, checkpoint, report
-from charlm.baselines import count_models
-from charlm.corpus import Corpus
-from charlm.evaluation import score, summarise
+from charlm.core.randomness import generator
+from charlm.core.recipe import Recipe
+from charlm.data import checkpoint
+from charlm.data.corpus import Corpus
+from charlm.data.splits import Part
+from charlm.data.windows import every_window
+from charlm.evaluation import analysis
+from charlm.evaluation.baselines import count_models
+from charlm.evaluation.metrics import score, summarise
 from charlm.models.base import LanguageModel
-from charlm.nearest import nearest_names
-from charlm.randomness import generator
-from charlm.recipe import Recipe
-from charlm.sampling import name_log_likelihoods, sample_names
-from charlm.splits import Part
-from charlm.windows import every_window
+from charlm.report import page as report
+from charlm.report.nearest import nearest_names
+from charlm.sampling.sampler import name_log_likelihoods, sample_names
 
 
 def weights_of(model: LanguageModel, corpus: Corpus) -> checkpoint.Weights:

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from charlm.linear import JoinedTanh, Linear
-from charlm.sharing import Join, Shared, share
+from charlm.fast.linear import JoinedTanh, Linear
+from charlm.fast.sharing import Join, Shared, share
 
 
 class Layers(NamedTuple):

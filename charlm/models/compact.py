@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from charlm.bilinear import RMSNorm, gated_join
-from charlm.dropout import Dropout
-from charlm.linear import JoinedLinear, linear
+from charlm.fast.bilinear import RMSNorm, gated_join
+from charlm.fast.dropout import Dropout
+from charlm.fast.linear import JoinedLinear, linear
+from charlm.fast.sharing import Join
 from charlm.models.base import LanguageModel, binary_levels
-from charlm.sharing import Join
 
 
 class CompactWaveNet(LanguageModel):

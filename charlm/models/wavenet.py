@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from charlm.linear import JoinedTanh, Linear
+from charlm.core.recipe import NormName
+from charlm.fast.linear import JoinedTanh, Linear
+from charlm.fast.sharing import Join
 from charlm.models.base import LanguageModel, Layers, binary_levels
-from charlm.recipe import NormName
-from charlm.sharing import Join
 
 
 class WaveNet(LanguageModel):

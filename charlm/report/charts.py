@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from charlm.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, Floats, embedding_maps
+from charlm.report.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, Floats, embedding_maps
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from charlm.checkpoint import Weights
+from charlm.data.checkpoint import Weights
 
 LARGEST = 160_000
 """Parameters that a page may carry: 4 bytes each, and a third more as text."""
@@ -51,7 +51,7 @@ def _parameters(weights: Weights) -> int:
 
 
 def _joined_tanh(name: str, arity: int, weights: Weights) -> Layer:
-    """A `charlm.linear.JoinedTanh`."""
+    """A `charlm.fast.linear.JoinedTanh`."""
     norm = f"{name}.norm" if f"{name}.norm.weight" in weights.tensors else None
     return {"arity": arity, "layer": name, "layerNorm": norm}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from charlm.recipe import Recipe
+from charlm.core.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd

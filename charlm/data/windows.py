@@ -1,0 +1,95 @@
+"""The windows of a stream of tokens: a context each, and the token after it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from charlm.data.corpus import CHUNK, Corpus
+from charlm.data.splits import Part, Split
+from charlm.fast import kernels
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a token stream, cut out only when they are asked for.
+
+    Attributes:
+        stream: (S,) tokens.
+        block_size: T, the number of tokens in a context.
+        starts: (W,) int32 or int64, where in the stream each context begins.
+    """
+
+    stream: Tensor
+    block_size: int
+    starts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Contexts (N, T) and targets (N,), integers, of the windows that `index` picks."""
+        if self.stream.device.type == "cpu":
+            starts = self.starts[index].numpy()
+            contexts, targets = kernels.cut(self.stream.numpy(), starts, self.block_size)
+            return torch.from_numpy(contexts), torch.from_numpy(targets)
+        every = self.stream.unfold(0, self.block_size + 1, 1)  # (S - T, T + 1), a view
+        chosen = every[self.starts[index]].long()  # (N, T + 1)
+        return chosen[:, :-1], chosen[:, -1]
+
+    def targets(self) -> Tensor:
+        """(W,) the token after each context."""
+        return self._tokens(self.block_size)
+
+    def previous(self) -> Tensor:
+        """(W,) the last token of each context."""
+        return self._tokens(self.block_size - 1)
+
+    def _tokens(self, offset: int) -> Tensor:
+        shifted = self.stream[offset:]
+        tokens = shifted.new_empty(len(self))
+        for first in range(0, len(self), CHUNK):
+            chunk = slice(first, first + CHUNK)
+            torch.index_select(shifted, 0, self.starts[chunk], out=tokens[chunk])
+        return tokens
+
+    def where(self, mask: Tensor) -> "Windows":
+        """The windows for which `mask` (W,) is true, over the same stream."""
+        return Windows(self.stream, self.block_size, self.starts[mask])
+
+    def to(self, device: torch.device) -> "Windows":
+        """The same windows with their tensors on `device`."""
+        return Windows(self.stream.to(device), self.block_size, self.starts.to(device))
+
+
+def every_window(corpus: Corpus) -> Windows:
+    """The windows of all names, name after name: one for each character and one for each end."""
+    _, count = corpus.count()
+    starts = torch.empty(count, dtype=_index_dtype(corpus))
+    done = 0
+    for chunk, _ in corpus.chunks():
+        starts[done : done + len(chunk)] = torch.from_numpy(chunk)
+        done += len(chunk)
+    return _windows(corpus, starts)
+
+
+def windows_by_part(corpus: Corpus, split: Split) -> dict[Part, Windows]:
+    """The windows of each part of a split, in the order of the corpus."""
+    sizes = split.sizes(corpus)
+    starts = {part: torch.empty(sizes[part], dtype=_index_dtype(corpus)) for part in Part}
+    done = dict.fromkeys(Part, 0)
+    for chunk, _, parts in split.parts(corpus):
+        for part in Part:
+            chosen = torch.from_numpy(chunk[parts == part])
+            starts[part][done[part] : done[part] + len(chosen)] = chosen
+            done[part] += len(chosen)
+    return {part: _windows(corpus, starts[part]) for part in Part}
+
+
+def _windows(corpus: Corpus, starts: Tensor) -> Windows:
+    return Windows(torch.from_numpy(corpus.stream), corpus.block_size, starts)
+
+
+def _index_dtype(corpus: Corpus) -> torch.dtype:
+    """What holds a place in the stream: int32 where that is enough."""
+    return torch.int32 if len(corpus.stream) < 2**31 else torch.int64

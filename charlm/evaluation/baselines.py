@@ -1,0 +1,98 @@
+"""Count models without any net, for a net's loss to be held against."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from charlm.data.corpus import CHUNK
+from charlm.data.windows import Windows
+from charlm.evaluation.kneser_ney import KneserNey, count_kneser_ney
+
+
+@dataclass(frozen=True)
+class CountModel:
+    """The next token's probabilities from how often it was seen; every count starts at one.
+
+    Only what was seen is stored, since a table of all pairs of 10,000 characters would
+    take a gigabyte.
+
+    Attributes:
+        vocab_size: V.
+        order: how many previous tokens are looked at, 0 or 1.
+        pairs: (P,) the distinct pairs seen, ascending, as previous * V + next; previous
+            is 0 where `order` is.
+        counts: (P,) how often each was.
+        parameters: how many numbers come from counting.
+    """
+
+    vocab_size: int
+    order: int
+    pairs: Tensor
+    counts: Tensor
+
+    @property
+    def parameters(self) -> int:
+        return self.vocab_size ** (self.order + 1) if len(self.pairs) else 0
+
+    def log_probs(self, previous: Tensor, tokens: Tensor) -> Tensor:
+        """(N,) float64: the logarithm of the probability of each of `tokens` after `previous`."""
+        context = self._context(previous)
+        seen = torch.zeros(self.vocab_size, dtype=torch.int64)
+        seen.index_add_(0, self.pairs // self.vocab_size, self.counts)
+        total = seen[context] + self.vocab_size
+        return (self._count(context, tokens) + 1).double().log() - total.double().log()
+
+    def score(self, windows: Windows) -> tuple[Tensor, Tensor]:
+        """(W,) losses in nats, and (W,) the chance that the likeliest token is the target.
+
+        That chance is 0 or 1, but for tokens that are equally likely.
+        """
+        previous, targets = windows.previous().long(), windows.targets().long()
+        context = self._context(previous)
+        rows = self.pairs // self.vocab_size
+        most = torch.zeros(self.vocab_size, dtype=torch.int64)
+        most.scatter_reduce_(0, rows, self.counts, "amax")
+        ties = torch.bincount(rows[self.counts == most[rows]], minlength=self.vocab_size)
+        ties[most == 0] = self.vocab_size  # nothing seen: all tokens are equally likely
+        hit = self._count(context, targets) == most[context]
+        return -self.log_probs(previous, targets), hit.double() / ties[context]
+
+    def _context(self, previous: Tensor) -> Tensor:
+        return previous.long() if self.order else torch.zeros_like(previous, dtype=torch.int64)
+
+    def _count(self, context: Tensor, tokens: Tensor) -> Tensor:
+        """(N,) how often each token was seen after its context."""
+        if len(self.pairs) == 0:
+            return torch.zeros_like(context)
+        wanted = context * self.vocab_size + tokens
+        place = torch.searchsorted(self.pairs, wanted).clamp_max(len(self.pairs) - 1)
+        return torch.where(self.pairs[place] == wanted, self.counts[place], 0)
+
+
+def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | KneserNey]:
+    """Uniform, unigram, bigram and Kneser-Ney, counted on the training windows.
+
+    Every count of the first three starts at one (Laplace), so that a pair first seen in the
+    test set has a finite loss.
+    """
+    nothing = torch.zeros(0, dtype=torch.int64)
+    pairs, counts = nothing, nothing
+    previous, targets = train.previous(), train.targets()
+    for before, here in zip(torch.split(previous, CHUNK), torch.split(targets, CHUNK), strict=True):
+        more = torch.unique(before.long() * vocab_size + here, return_counts=True)
+        pairs, counts = _added((pairs, counts), more)
+    tokens = _added((nothing, nothing), (pairs % vocab_size, counts))
+    return {
+        "uniform": CountModel(vocab_size, 0, nothing, nothing),
+        "unigram": CountModel(vocab_size, 0, *tokens),
+        "bigram": CountModel(vocab_size, 1, pairs, counts),
+        "kneser_ney": count_kneser_ney(train, vocab_size),
+    }
+
+
+def _added(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two lists of numbers, each with how often it was seen, as one: (P,) ascending, and (P,)."""
+    numbers, place = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
+    counts = torch.zeros_like(numbers).index_add_(0, place, torch.cat([one[1], other[1]]))
+    return numbers, counts

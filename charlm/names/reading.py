@@ -1,0 +1,327 @@
+"""Reading a list of names: plain text, CSV or TSV, as it is or compressed."""
+
+import codecs
+import collections
+import gzip
+import io
+import itertools
+import re
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import IO, BinaryIO
+
+from charlm.core.bars import bar
+from charlm.core.errors import InputError
+from charlm.names.distinct import Distinct
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Of a table's cells. In a .csv it is a semicolon where the header has that and no comma: so do
+spreadsheets write it where the comma is the decimal point."""
+NO_LISTS = {".json", ".jsonl", ".xml", ".html", ".parquet"}
+"""What would be read as text, and has names in it but is no list of them."""
+MIN_NAMES = 3  # one each to train on, to validate on and to test on
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""What no name has, and what upsets a terminal or a table. A tab may stand in a name."""
+BLOCK = 1 << 20
+"""Bytes to read at once."""
+ROWS = 1 << 16
+"""Rows of a table to read at once."""
+
+
+@dataclass(frozen=True)
+class NamesFound:
+    """What is in a list of names.
+
+    Attributes:
+        count: how many distinct names.
+        duplicates: how many repetitions were dropped.
+        characters: the distinct characters of all names, in code point order.
+        total_length: of all distinct names together, in characters.
+        longest: the length of the longest, in characters.
+    """
+
+    count: int
+    duplicates: int
+    characters: str
+    total_length: int
+    longest: int
+
+
+def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound:
+    """Write the distinct names of a list to a file, in UTF-8, one a line, in order.
+
+    They come one to a line or in one column of a table. A name is normalised to Unicode
+    NFC, so that an accent is always the same character, and stripped of the blanks around
+    it; empty lines and repeated names are dropped. A byte order mark and any line ends are
+    accepted. The list is read block by block: 16 bytes a name stay in memory.
+
+    Args:
+        path: text with a name a line, or `.csv`/`.tsv` with a header line (the cells of a `.csv`
+            may be separated by semicolons), in UTF-8; with `.gz` appended, or as the only file
+            in a `.zip`.
+        column: the column that holds the names; for tables, and only for them.
+        target: an empty file, open for reading and writing.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, lacks the column, has a
+            control character in a name, or holds fewer than three distinct names.
+            Of several faults it is the one named first here, wherever they are.
+    """
+    distinct = Distinct(target)
+    characters: set[str] = set()
+    given = total_length = longest = 0
+    for names in name_blocks(path, column):
+        given += len(names)
+        new = distinct.add(names)
+        lengths = list(map(len, new))
+        total_length += sum(lengths)
+        longest = max([longest, *lengths])
+        characters.update(*new)
+    if distinct.count < MIN_NAMES:
+        held = {0: "no names", 1: "one name only"}.get(
+            distinct.count, f"only {distinct.count} names"
+        )
+        raise InputError(
+            f"{path} holds {held}; give a list of at least {MIN_NAMES} different names "
+            "(thousands, for a model worth having)"
+        )
+    return NamesFound(
+        distinct.count,
+        given - distinct.count,
+        "".join(sorted(characters)),
+        total_length,
+        longest,
+    )
+
+
+def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
+    """The names of a list as `gather_names` reads it, repeated ones too, block by block."""
+    with _opened(path) as (source, suffix):
+        if suffix in NO_LISTS:
+            raise InputError(
+                f"{path} is {suffix[1:].upper()}; give text with a name a line, or a .csv or .tsv"
+            )
+        unit = "row" if suffix in SEPARATORS else "line"
+        texts = _texts(source, path)
+        if suffix in SEPARATORS:
+            lists = _cells(texts, SEPARATORS[suffix], path, column)
+        elif column is not None:
+            _exhaust(texts)
+            raise InputError(
+                f"{path} is read as text with a name a line, which has no column {column!r}; "
+                "leave the column empty, or give a .csv or .tsv file"
+            )
+        else:
+            lists = map(_lines, texts)
+        before = 0
+        for lines in lists:
+            names = [name for line in lines if (name := unicodedata.normalize("NFC", line).strip())]
+            if CONTROL.search("\t".join(names)):
+                _exhaust(lists)
+                raise InputError(_first_control(lines, before, path, unit))
+            before += len(lines)
+            yield names
+
+
+def _exhaust(blocks: Iterator[object]) -> None:
+    """Read on to the end: a fault of the whole file goes before one of what it says.
+
+    So it is the same one that is told of, however large the blocks are.
+    """
+    collections.deque(blocks, maxlen=0)
+
+
+def _first_control(lines: list[str], before: int, path: Path, unit: str) -> str:
+    """What to say of the first name with a control character, `before` lines into the file."""
+    for number, line in enumerate(lines, start=before + 1):
+        if control := CONTROL.search(name := line.strip()):
+            shown = name if len(name) <= 40 else f"{name[:37]}..."
+            return (
+                f"{path}, {unit} {number}: {shown!a} holds a control character "
+                f"(U+{ord(control[0]):04X}); is this a list of names? Take that one out"
+            )
+    raise ValueError("no control character")
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
+    """The unpacked content of a file in blocks, and the suffix that says what it is."""
+    with _open(path) as file, bar("reading the names", path.stat().st_size, "B") as shown:
+        with _explaining(path):
+            match path.suffix.lower():
+                case ".gz":
+                    unpacked: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file)
+                    suffix = PurePath(path.stem).suffix
+                case ".zip":
+                    unpacked, suffix = _only_member(file, path)
+                case suffix:
+                    unpacked = file
+
+        def blocks() -> Iterator[bytes]:
+            while True:
+                with _explaining(path):
+                    block = unpacked.read(BLOCK)
+                if not block:
+                    return
+                shown.update(file.tell() - shown.n)
+                yield block
+
+        yield blocks(), suffix.lower()
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        # Opening a named pipe waits until somebody writes to it; a device may never end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"{path} is no regular file; give the path of a list of names")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the path of a list of names") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        raise _unreadable(path, error) from None
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong over reading or unpacking into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the unpackers raise a dozen kinds of error over damaged data
+        if path.suffix.lower() not in {".gz", ".zip"}:
+            raise _unreadable(path, error) from None
+        raise InputError(f"{path} cannot be unpacked ({error}); compress the list anew") from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
+        "give the path of a readable list of names"
+    )
+
+
+def _only_member(file: BinaryIO, path: Path) -> tuple[IO[bytes], str]:
+    archive = zipfile.ZipFile(file)
+    members = [
+        info
+        for info in archive.infolist()
+        if not info.is_dir() and not info.filename.startswith("__MACOSX/")
+    ]
+    if len(members) != 1:
+        raise InputError(
+            f"{path} holds {len(members)} files; a zip must hold just one, the list of names"
+        )
+    return archive.open(members[0]), PurePath(members[0].filename).suffix
+
+
+def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
+    """The blocks as text, each ending where a line does."""
+    line, begins = 1, b""
+    for number, lines in enumerate(_whole_lines(blocks)):
+        begins = begins or lines[:4]
+        data = lines if number else lines.removeprefix(codecs.BOM_UTF8)
+        try:
+            yield data.decode()
+        except UnicodeDecodeError as error:
+            line += data.count(b"\n", 0, error.start)
+            byte = data[error.start]
+            _exhaust(blocks)
+            place = f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x})"
+            raise InputError(f"{place}{_what_to_do(begins, path)}") from None
+        line += data.count(b"\n")
+
+
+def _what_to_do(begins: bytes, path: Path) -> str:
+    """About a file that is not UTF-8, by the bytes that it begins with."""
+    if begins.startswith(b"PK\3\4"):
+        return ", but a workbook or an archive; save the table in it as CSV UTF-8, and give that"
+    wide = begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("LATIN1", "")
+    target = path.with_stem(f"{path.stem}-utf8")
+    return f"{kind}; convert it first, for instance: iconv -f {encoding} -t UTF-8 {path} > {target}"
+
+
+def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, each block but the last ending with a line end."""
+    begun: list[bytes] = []
+    for block in blocks:
+        # A carriage return at the very end may be the first half of a line end.
+        cut = max(block.rfind(b"\n"), block.rfind(b"\r", 0, len(block) - 1)) + 1
+        if cut:
+            yield b"".join([*begun, block[:cut]])
+            begun = []
+        begun.append(block[cut:])
+    yield b"".join(begun)
+
+
+class _Reader(io.TextIOBase):
+    """Blocks of text as a file, for pandas."""
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        self.texts = texts
+        self.text = io.StringIO()
+
+    def read(self, size: int | None = -1, /) -> str:
+        while not (part := self.text.read(size)):
+            following = next(self.texts, None)
+            if following is None:
+                return ""
+            self.text = io.StringIO(following, newline="")
+        return part
+
+
+def _cells(
+    texts: Iterator[str], separator: str, path: Path, column: str | None
+) -> Iterator[list[str]]:
+    """The cells of one column, block by block."""
+    import pandas as pd  # half a second that a plain list of names need not spend
+
+    first = next(texts, "")
+    header = first.partition("\n")[0]
+    if separator == "," and ";" in header and "," not in header:
+        separator = ";"
+    texts = itertools.chain([first], texts)
+    known: dict[str, None] = {}
+
+    def wanted(name: str) -> bool:
+        known[name] = None
+        return name == column
+
+    try:
+        # Without keep_default_na=False, the names "NA", "Nan" and "None" would be blanks;
+        # without index_col=False, a first column would be row labels where rows are too long.
+        tables = pd.read_csv(
+            _Reader(texts),
+            sep=separator,
+            usecols=wanted,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            chunksize=ROWS,
+        )
+        if column not in known:
+            _exhaust(texts)
+            columns = ", ".join(map(str, known))
+            if column is None:
+                raise InputError(
+                    f"{path} is a table; give the column that holds the names, one of: {columns}"
+                )
+            raise InputError(f"{path}, line 1: no column {column!r}; give one of: {columns}")
+        for table in tables:
+            yield [str(value) for value in table[column].fillna("")]
+    except pd.errors.EmptyDataError:
+        return
+    except (pd.errors.ParserError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        _exhaust(texts)
+        raise InputError(f"{path} is not a well-formed table ({reason}); mend that line") from None

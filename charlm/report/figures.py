@@ -1,0 +1,257 @@
+"""The pictures: functions from results to matplotlib figures."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager, ft2font, style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from charlm.core.files import replacing
+from charlm.data.corpus import END
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.floating]
+
+COUNT_MODELS = {
+    "uniform": "Uniform",
+    "unigram": "Unigram",
+    "bigram": "Bigram",
+    "kneser_ney": "Kneser-Ney",
+}
+"""What a figure calls each of the count models."""
+
+LOSS = "cross-entropy (nats per character)"
+MODEL_COLOURS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
+MUTED = "#6b6b6b"
+# "default" first: a matplotlibrc of the user's must not change the pictures.
+STYLE: list[Any] = [
+    "default",
+    {
+        "figure.dpi": 150,
+        "figure.constrained_layout.use": True,
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+    },
+]
+
+
+@style.context(STYLE)
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, without the metadata that differ from version to version."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
+
+
+@style.context(STYLE)
+def loss_curves(title: str, history: "pd.DataFrame", test_loss: float) -> Figure:
+    """Training and validation loss of one model by epoch, as the course draws them."""
+    figure, (axes,) = _figure(7, 4.2)
+    axes.plot(history["epoch"], history["train_loss"], color=MODEL_COLOURS[0], label="training")
+    axes.plot(history["epoch"], history["val_loss"], color=MODEL_COLOURS[1], label="validation")
+    axes.set_title(f"{title}: test loss {test_loss:#.5g} after {len(history)} epochs")
+    _loss_by_epoch(axes)
+    return figure
+
+
+@style.context(STYLE)
+def all_loss_curves(histories: "Mapping[str, pd.DataFrame]") -> Figure:
+    """Every model's curves in one picture: validation solid, training dotted."""
+    figure, (axes,) = _figure(7, 4.2)
+    for colour, (title, history) in zip(cycle(MODEL_COLOURS), histories.items(), strict=False):
+        epochs = history["epoch"]
+        axes.plot(epochs, history["val_loss"], color=colour, label=f"{title}, validation")
+        axes.plot(epochs, history["train_loss"], ":", color=colour, label=f"{title}, training")
+    axes.set_title("Losses while training")
+    _loss_by_epoch(axes)
+    # The first epoch may be far above all others, and would leave them no room.
+    losses = [history[["train_loss", "val_loss"]].to_numpy() for history in histories.values()]
+    lowest, first = min(its.min() for its in losses), max(its[0].max() for its in losses)
+    highest = max(its[min(1, len(its) - 1) :].max() for its in losses)
+    room = max(0.05 * (highest - lowest), 0.01)
+    if first > highest + room:
+        axes.set_xlabel(f"epoch (the losses of the first are up to {first:.2f}, above the picture)")
+    axes.set_ylim(lowest - room, highest + room)
+    return figure
+
+
+@style.context(STYLE)
+def learning_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
+    """The learning rate of each epoch's last step, of every model."""
+    figure, (axes,) = _figure(7, 4.2)
+    width = 2.0 * len(histories)  # of one that others may lie upon
+    for colour, (title, history) in zip(cycle(MODEL_COLOURS), histories.items(), strict=False):
+        axes.plot(history["epoch"], history["lr"], color=colour, label=title, linewidth=width)
+        width -= 2 if width > 2 else 0
+    axes.set_title("Learning rate")
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate at the end of the epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.legend()
+    return figure
+
+
+@style.context(STYLE)
+def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, Any]) -> Figure:
+    """Test loss against the number of parameters: all models, and the nets from close by.
+
+    Args:
+        models: metrics of the nets by title, as `evaluation.summarise` gives them.
+        baselines: the same of the count models; one without parameters is a line.
+    """
+    figure, (overview, close_up) = _figure(10, 4.6, columns=2)
+    for axes in (overview, close_up):
+        for colour, (title, metrics) in zip(cycle(MODEL_COLOURS), models.items(), strict=False):
+            _size_point(axes, metrics, title, colour=colour, marker="o")
+    for marker, (title, metrics) in zip(cycle("sD^vP"), baselines.items(), strict=False):
+        if metrics["parameters"]:
+            _size_point(overview, metrics, title, colour=MUTED, marker=marker)
+        else:
+            label = f"{title}: {metrics['test_loss']:#.4g}"
+            overview.axhline(metrics["test_loss"], color=MUTED, linestyle="--", label=label)
+    overview.set_title("Nets and count models (grey)")
+    overview.set_xscale("log")
+    overview.legend(
+        fontsize=9, title="test loss, parameters", loc="upper right", bbox_to_anchor=(1, 0.93)
+    )
+    close_up.set_title("The nets alone (bars: two standard errors)")
+    close_up.margins(x=0.3, y=0.3)
+    close_up.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+@style.context(STYLE)
+def embedding_maps(embeddings: Mapping[str, Floats], symbols: Sequence[str]) -> Figure:
+    """Each model's embedding of the tokens in two dimensions, every token at its place.
+
+    Letters that would overlap are moved apart a little; where there are too many of
+    them for that, those that find no room are dots.
+
+    Args:
+        embeddings: (V, C) by title.
+        symbols: a label for each of the V tokens.
+    """
+    figure, row = _figure(5.6 * len(embeddings), 5.6, columns=len(embeddings))
+    few = len(symbols) <= 100
+    size = 11 if few else 7
+    for axes, (title, embedding) in zip(row, embeddings.items(), strict=True):
+        places, shares = principal_components(embedding)
+        room = 0.03 * float(np.ptp(places, axis=0).max())  # what a letter takes
+        places = move_apart(places, room) if few else places
+        lettered = list(range(len(symbols))) if few else spaced_out(places, room)
+        dots = np.full(len(symbols), 2.0)
+        dots[lettered] = 0
+        axes.scatter(places[:, 0], places[:, 1], s=dots, color=MUTED)
+        axes.set_aspect("equal", adjustable="datalim")
+        for token in lettered:
+            x, y = places[token].tolist()
+            label, font = _drawable(symbols[token])
+            text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
+            text.set_fontsize(size)
+            if token == END:
+                text.set(color=MODEL_COLOURS[1], fontweight="bold", fontsize=2 * size)
+        axes.set_title(title)
+        axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
+        axes.set_ylabel(f"second ({shares[1]:.0%})")
+    figure.suptitle("Where the embedding puts each character (the red dot ends a name)")
+    return figure
+
+
+def principal_components(points: Floats) -> tuple[Floats, Floats]:
+    """(V, 2) the points on their first two principal axes, and (2,) their shares of the variance.
+
+    The sign of an axis, which the decomposition leaves open, is chosen so that the
+    point farthest out lies on the positive side. Where there is only one
+    dimension, the second is zero.
+    """
+    centred = points - points.mean(0, dtype=np.float64)  # (V, C)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    places = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
+    farthest = np.take_along_axis(places, np.abs(places).argmax(0, keepdims=True), axis=0)
+    shares = np.pad(s**2 / max((s**2).sum(), 1e-12), (0, 2))[:2]
+    return places * np.where(farthest < 0, -1, 1), shares
+
+
+def move_apart(points: Floats, distance: float) -> Floats:
+    """(V, 2) the points, those that lie closer together than `distance` pushed apart a little."""
+    for _ in range(100):
+        gaps = points[:, None] - points  # (V, V, 2)
+        lengths = np.sqrt((gaps**2).sum(2, keepdims=True)).clip(min=1e-9)
+        points = points + (gaps / lengths * (distance - lengths).clip(min=0)).sum(1) / 4
+    return points
+
+
+def spaced_out(points: Floats, distance: float) -> list[int]:
+    """Which of the points (V, 2), taken in order, lie no closer than `distance` to one taken."""
+    taken: list[int] = []
+    for index, point in enumerate(points):
+        if not taken or ((points[taken] - point) ** 2).sum(1).min() >= distance**2:
+            taken.append(index)
+    return taken
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height))
+    return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+
+
+def _loss_by_epoch(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(LOSS)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    for line in axes.lines:
+        if len(line.get_path()) == 1:  # a line through a single point shows nothing
+            line.set_marker("o")
+    axes.legend()
+
+
+def _size_point(
+    axes: Axes, metrics: Mapping[str, Any], title: str, colour: str, marker: str
+) -> None:
+    axes.set_xlabel("parameters")
+    axes.set_ylabel(f"test {LOSS}")
+    axes.errorbar(
+        metrics["parameters"],
+        metrics["test_loss"],
+        yerr=2 * metrics["test_loss_stderr"],
+        fmt=marker,
+        color=colour,
+        capsize=3,
+        label=f"{title}: {metrics['test_loss']:#.4g}, {metrics['parameters']:,}",
+    )
+
+
+@cache
+def _drawable(symbol: str) -> tuple[str, font_manager.FontProperties | None]:
+    """`symbol` and a font that has it; where none is installed, its code point in hexadecimal."""
+    code_point = ord(symbol)
+    default = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    if symbol.isspace():
+        return "␣", None
+    if ft2font.FT2Font(default).get_char_index(code_point):
+        return symbol, None
+    # The font of last resort claims every character, and draws the same box for all.
+    fonts = (f for f in font_manager.fontManager.ttflist if not f.name.startswith("Last Resort"))
+    for path in sorted({font.fname for font in fonts}):
+        try:
+            if ft2font.FT2Font(path).get_char_index(code_point):
+                return symbol, font_manager.FontProperties(fname=path)
+        except (OSError, RuntimeError):
+            continue
+    return f"{code_point:04X}", None

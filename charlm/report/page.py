@@ -1,0 +1,152 @@
+"""The report: one page that needs nothing else, the same for the same results.
+
+`page.html` is its text, `charts` draws, `tables` counts, and `live` puts a model into it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from charlm.core.recipe import Recipe
+from charlm.data.checkpoint import Weights
+from charlm.report import charts, figures, live
+from charlm.report.nearest import Neighbour
+from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = Path(__file__).parent
+SHOWN = 12
+"""Invented names of each model that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the models were trained on.
+
+    Attributes:
+        path: of the list of names.
+        column: of it that holds them; None where there are no columns.
+        names: how many there are.
+        characters: that occur in them.
+        block_size: characters of context.
+        by: what the split deals out, window or name.
+        shares: of them that are there to train on, to validate on and to test on, in this order.
+        windows: how many windows that makes.
+        seed: of every random number.
+        example: a name of the list.
+    """
+
+    path: str
+    column: str | None
+    names: int
+    characters: int
+    block_size: int
+    by: str
+    shares: Sequence[float]
+    windows: Sequence[int]
+    seed: int
+    example: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model and what came of it.
+
+    Attributes:
+        weights: its checkpoint.
+        recipe: what it was trained with.
+        metrics: as `evaluation.summarise` gives them.
+        history: losses and learning rate by epoch.
+        calibration: as `analysis.calibration` gives it.
+        mistakes: as `analysis.mistakes` does.
+        samples: names that it invented: name, log_likelihood, in_training.
+        nearest: the real name nearest to each of them.
+    """
+
+    weights: Weights
+    recipe: Recipe
+    metrics: Mapping[str, float]
+    history: "pd.DataFrame"
+    calibration: "pd.DataFrame"
+    mistakes: "pd.DataFrame"
+    samples: "pd.DataFrame"
+    nearest: Sequence[Neighbour]
+
+    @property
+    def title(self) -> str:
+        return self.weights.title
+
+    def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbour]]:
+        """(name, log-likelihood, whether it is in the training names) and its neighbour."""
+        samples = self.samples[["name", "log_likelihood", "in_training"]]
+        return zip(samples.itertuples(index=False, name=None), self.nearest, strict=True)
+
+
+def render(
+    source: Source,
+    models: Mapping[str, Trained],
+    counts: Mapping[str, Mapping[str, float]],
+    loss_by: "Mapping[str, pd.DataFrame]",
+) -> str:
+    """The page, as HTML.
+
+    Args:
+        models: by name.
+        counts: metrics of the count models, by name.
+        loss_by: what `analysis.mean_by` gives of all of them, by "position" and by "length".
+    """
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = charts.svg
+    titles = {name: model.title for name, model in models.items()}
+    count_titles = {name: figures.COUNT_MODELS[name] for name in counts}
+    metrics = {titles[name]: model.metrics for name, model in models.items()}
+    metrics |= {count_titles[name]: its for name, its in counts.items()}
+    *_, counted = counts  # the last of them knows the most
+    drawn = {**titles, counted: count_titles[counted]}
+    smallest = live.smallest({name: model.weights for name, model in models.items()})
+    settings = {its.title: in_use(its.recipe) for its in models.values()}
+    sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
+    symbols = next(iter(models.values())).weights.vocabulary.symbols()
+    return environment.get_template("page.html").render(
+        style=(FOLDER / "style.css").read_text(encoding="utf-8"),
+        script=(FOLDER / "generator.js").read_text(encoding="utf-8"),
+        source=source,
+        models=list(models.values()),
+        ranked=sorted(metrics.items(), key=lambda item: item[1]["test_loss"]),
+        colour={title: f"var(--model-{n % 5})" for n, title in enumerate(titles.values())},
+        live=smallest and live.description(smallest),
+        settings=settings,
+        setting_names=list(dict.fromkeys(key for its in settings.values() for key in its)),
+        sizes=[key for key in sizes if key != "vocab_size"],  # which the names dictate
+        averaged=[its.title for its in models.values() if its.recipe.average],
+        fewest=charts.FEWEST,
+        side_by_side=charts.side_by_side(metrics, list(titles.values())),
+        curves=charts.losses_and_rates({titles[n]: its.history for n, its in models.items()}),
+        by_position=charts.loss_by(
+            loss_by["position"], "position", drawn, "character of the name (its end counts too)"
+        ),
+        by_length=charts.loss_by(loss_by["length"], "length", drawn, "length of the name"),
+        loss_by=loss_by,
+        drawn=drawn,
+        calibration=charts.calibration({titles[n]: its.calibration for n, its in models.items()}),
+        calibration_error=calibration_error,
+        grids={its.title: mistake_grid(its.mistakes) for its in models.values()},
+        worst={its.title: worst_mistakes(its.mistakes) for its in models.values()},
+        maps={
+            its.title: charts.embedding_map(its.title, its.weights.embedding, symbols)
+            for its in models.values()
+        },
+        tree=Tree.over(source.block_size, source.example),
+        shown=SHOWN,
+    )

@@ -1,0 +1,74 @@
+"""How training is coming along: a bar on a terminal, a few lines in a log."""
+
+import shutil
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from charlm.training.trainer import Epoch
+
+LINES = 10
+"""How many lines a whole training writes to a log, about."""
+
+
+class Progress:
+    """Epochs, losses and seconds left, on standard error."""
+
+    def __init__(
+        self,
+        title: str,
+        epochs: int,
+        batches_per_epoch: int,
+        epochs_done: int = 0,
+        batches_done: int = 0,
+    ) -> None:
+        self.title = title
+        self.epochs = epochs
+        self.batches_per_epoch = batches_per_epoch
+        self.first = epochs_done + 1
+        self.began = time.monotonic()
+        size = shutil.get_terminal_size()  # 80 by 24 where the terminal does not tell
+        self.bar = tqdm(
+            total=epochs * batches_per_epoch,
+            initial=epochs_done * batches_per_epoch + batches_done,
+            desc=f"{title}, epoch {min(self.first, epochs)}/{epochs}",
+            bar_format="{desc} |{bar}|{postfix}, {remaining} left",
+            ncols=size.columns,
+            nrows=size.lines,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def batches(self, count: int) -> None:
+        """Move the bar on by `count` batches."""
+        self.bar.update(count)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Show the losses of an epoch that has just ended."""
+        losses = f"train {epoch.train_loss:#.5g}, val {epoch.val_loss:#.5g}"
+        if not self.bar.disable:
+            self.bar.set_postfix_str(losses, refresh=False)
+            following = min(epoch.epoch + 1, self.epochs)
+            self.bar.set_description_str(f"{self.title}, epoch {following}/{self.epochs}")
+            return
+        every = max(1, self.epochs // LINES)
+        if epoch.epoch in (self.first, self.epochs) or epoch.epoch % every == 0:
+            pace = (time.monotonic() - self.began) / (epoch.epoch - self.first + 1)
+            left = pace * (self.epochs - epoch.epoch)
+            print(
+                f"{self.title}, epoch {epoch.epoch}/{self.epochs}: {losses}, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,66 @@
+"""Schedules of the learning rate: torch's, by the names that a recipe gives them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+from charlm.core.recipe import Recipe
+
+BUILDERS: dict[str, Callable[[Optimizer, Recipe, int], Any]] = {
+    "lambda": lambda optimizer, recipe, _: LambdaLR(
+        optimizer, lambda epoch: recipe.lr_factor if 2 * epoch >= recipe.epochs else 1.0
+    ),
+    "step": lambda optimizer, recipe, _: StepLR(optimizer, recipe.lr_every, recipe.lr_factor),
+    "linear": lambda optimizer, recipe, _: LinearLR(
+        optimizer, 1.0, recipe.lr_factor, total_iters=recipe.epochs
+    ),
+    "plateau": lambda optimizer, recipe, _: ReduceLROnPlateau(
+        optimizer, factor=recipe.lr_factor, patience=recipe.lr_every
+    ),
+    "onecycle": lambda optimizer, recipe, batches: OneCycleLR(
+        optimizer,
+        recipe.lr,
+        total_steps=recipe.epochs * batches,
+        pct_start=recipe.warmup,
+        cycle_momentum=False,
+    ),
+}
+
+
+class Schedule:
+    """The learning rate of an optimizer as training goes on.
+
+    lambda: times `lr_factor` from halfway on. step: times `lr_factor` every `lr_every` epochs.
+    linear: evenly down to `lr_factor` of it. plateau: times `lr_factor` after more than
+    `lr_every` epochs without a better validation loss. onecycle: batch by batch up to it in the
+    share `warmup` of training, and by a cosine down to nearly nothing (Smith and Topin 2018).
+    """
+
+    def __init__(self, optimizer: Optimizer, recipe: Recipe, batches_per_epoch: int) -> None:
+        build = BUILDERS.get(recipe.scheduler)
+        # Its warning that the optimizer makes no steps knows of its method `step` alone.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._scheduler: Any = build(optimizer, recipe, batches_per_epoch) if build else None
+        self.by_batch = recipe.scheduler == "onecycle"
+        self._by_loss = recipe.scheduler == "plateau"
+
+    def batch_done(self) -> None:
+        """The rate for the next batch, to be asked for where `by_batch` is."""
+        self._scheduler.step()
+
+    def epoch_done(self, val_loss: float) -> None:
+        """The rate for the next epoch."""
+        if self._by_loss:
+            self._scheduler.step(val_loss)
+        elif self._scheduler and not self.by_batch:
+            self._scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._scheduler.state_dict() if self._scheduler else {}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._scheduler:
+            self._scheduler.load_state_dict(state)

@@ -1,0 +1,101 @@
+"""Mean and standard deviation of every metric over several seeds.
+
+Runs the whole pipeline once for each seed through DVC's queue, as many at a time as there are
+cores; the workspace stays as it is. Prints a table in Markdown:
+
+    python -m experiments.seeds
+    python -m experiments.seeds --seeds 1 2 3 4 5 --names ~/names.txt -S wavenet.epochs=40
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.turns import markdown
+from experiments import queue
+from pipeline.side_by_side import cores
+
+NAME = "seeds"
+METRICS = ["train_loss", "val_loss", "test_loss", "test_loss_stderr"]
+METRICS += ["test_perplexity", "test_bits_per_character", "test_accuracy", "parameters"]
+METRICS += ["unique", "novel", "mean_length"]
+
+
+def run_seeds(
+    seeds: Sequence[int], assignments: Sequence[str], jobs: int
+) -> tuple[list[dict[str, dict[str, Any]]], int]:
+    """Run the pipeline with each seed; the metrics of each run by model, and how many names it had.
+
+    Of runs that failed, DVC's queue keeps what they printed until the next call.
+    """
+    names = queue.experiments(NAME, seeds)
+    queue.refuse_others(names.values())
+    queue.forget(names.values())  # of a run that was broken off, with other parameters perhaps
+    try:
+        queue.run(queue.enqueue(NAME, assignments, seeds), jobs)
+    except KeyboardInterrupt:
+        queue.forget(names.values())
+        raise
+    revisions = queue.finished()
+    metrics = [queue.metrics(revisions[name]) for name in names.values()]
+    data = json.loads(queue.read(revisions[names[seeds[0]]], "metrics/dataset.json"))
+    queue.forget(names.values())
+    return metrics, data["names"]
+
+
+def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """A row a model, mean ± standard deviation over the runs in each cell.
+
+    Where a model has no such metric, as the counts have no samples, the cell is empty.
+    """
+    every = pd.concat([pd.DataFrame(run).T for run in runs])
+    known = [metric for metric in METRICS if metric in every]
+    of_models = every[known].groupby(level=0, sort=False)
+    mean, deviation = of_models.mean(), of_models.std()
+    cells = _written(mean) + " ± " + _written(deviation)
+    cells = cells.where(mean.notna(), "")
+    return markdown(["", *known], [[str(model), *row] for model, row in cells.T.items()])
+
+
+def _written(values: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of parameters as whole ones, all else with four decimals."""
+    texts = values.map("{:.4f}".format)
+    if "parameters" in values:
+        texts["parameters"] = values["parameters"].map("{:,.0f}".format)
+    return texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=cores(), help="runs at a time")
+    parser.add_argument("--names", type=Path, help="another list of names, wherever it is")
+    parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        sys.exit("error: --seeds has a seed more than once; give each once")
+    assignments = list(arguments.set_param)
+    if arguments.names:
+        if not arguments.names.expanduser().is_file():
+            sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")
+        # An experiment runs in a folder of its own, where a relative path would lead elsewhere.
+        assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
+    try:
+        runs, count = run_seeds(arguments.seeds, assignments, arguments.jobs)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # dvc has said what is wrong
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    of_what = f"{assignments or 'defaults'}, {count:,} names"
+    print(f"\nMean ± standard deviation over seeds {arguments.seeds}, {of_what}:\n")
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()

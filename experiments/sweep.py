@@ -1,0 +1,249 @@
+"""What each setting does to the losses of the course's two models, and to how far they part.
+
+Each row is a `dvc exp run` over three seeds, of the default names and settings but for what it
+names. A cell is the mean ± standard deviation over the seeds, in nats per character. The gap is
+the validation loss less the training loss, both of the weights that are kept. The change is that
+of the validation loss against the course's settings with the same seed, ± its standard error;
+below twice its standard error it is called a tie.
+
+    python -m experiments.sweep
+
+queues the rows, runs them two at a time, and gathers the results in `experiments/sweep.csv` (a
+line a run and model), `experiments/SWEEP.md` and `experiments/sweep.png`.
+Called again, it runs what the commit has not yet.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from benchmarks.run import tell
+from benchmarks.trainer import COURSE_MODELS as MODELS
+from benchmarks.turns import markdown
+from charlm.core.files import write_csv
+from charlm.report.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, save
+from experiments import queue
+
+FOLDER = Path(__file__).parent
+RUNS, TABLE, PICTURE = (FOLDER / name for name in ("sweep.csv", "SWEEP.md", "sweep.png"))
+
+SEEDS = (1, 2, 3)
+PREFIX = "sweep-"
+COURSE, COURSES = "course", "the course's settings"
+COMMAND = f"dvc exp run --queue -S seed={','.join(map(str, SEEDS))}"
+
+TEXT = """\
+# What each setting does
+
+Written by `make sweep`.
+
+{explained}
+
+{table}
+
+![Training and validation loss of every row](sweep.png)
+"""
+
+ROWS = {
+    COURSE: "",
+    # The five schedulers that the course names.
+    "lambda": "scheduler=lambda",
+    "step": "scheduler=step",
+    "linear": "scheduler=linear",
+    "plateau": "scheduler=plateau",
+    "onecycle": "scheduler=onecycle",
+    # The learning rate, and what acts like it.
+    "lr-0.05": "lr=0.05",
+    "momentum-0.9": "momentum=0.9",
+    "momentum-0.9-lr-0.02": "momentum=0.9 lr=0.02",
+    "batch-64": "batch_size=64",
+    "batch-1024": "batch_size=1024",
+    "average": "average=0.999",
+    # What holds the weights back.
+    "keep-best": "keep=best",
+    "decay-0.0001": "weight_decay=0.0001",
+    "decay-0.001": "weight_decay=0.001",
+    "dropout-0.1": "fcn.dropout=0.1 wavenet.dropout=0.1",
+    "dropout-0.3": "fcn.dropout=0.3 wavenet.dropout=0.3",
+    "norm": "fcn.norm=layer wavenet.norm=layer",
+    "xavier": "init=xavier",
+    "kaiming": "init=kaiming",
+    # The sizes.
+    "block-4": "block_size=4",
+    "block-16": "block_size=16",
+    "hidden-half": "fcn.hidden_dim=150 wavenet.hidden_dim=64",
+    "hidden-double": "fcn.hidden_dim=600 wavenet.hidden_dim=256",
+    "embed-5": "fcn.embed_dim=5 wavenet.embed_dim=5",
+    "embed-20": "fcn.embed_dim=20 wavenet.embed_dim=20",
+    # The question.
+    "by-name": "split.by=name",
+}
+"""The parameters of each row that are other than the course's."""
+
+
+def options(row: str) -> str:
+    """What stands after `COMMAND` to run a row."""
+    return " ".join(f"-S {assignment}" for assignment in ROWS[row].split())
+
+
+def experiments() -> dict[tuple[str, int], str]:
+    """The names of all experiments, by row and seed."""
+    return {
+        (row, seed): name
+        for row in ROWS
+        for seed, name in queue.experiments(PREFIX + row, SEEDS).items()
+    }
+
+
+def refuse_changes() -> None:
+    """End the program where the runs would be of something else than the commit."""
+    decisive = ["params.yaml", "dvc.yaml", "requirements.txt", "charlm", "stages", "data"]
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *decisive], check=False).returncode:
+        sys.exit("error: there are changes that are not committed; see: git status")
+
+
+def gather(revisions: Mapping[tuple[str, int], str]) -> pd.DataFrame:
+    """The losses of each run of the course's models, by row and seed.
+
+    Columns: `row`, `seed`, `model`, the losses of the kept weights in nats per character
+    (`train_loss`, `val_loss`, `test_loss`), and the first epoch of lowest validation loss
+    (`best_epoch`) with that loss (`best_val_loss`).
+    """
+    runs = []
+    for (row, seed), revision in revisions.items():
+        metrics = queue.metrics(revision)
+        for model in MODELS:
+            text = io.StringIO(queue.read(revision, f"plots/{model}_history.csv"))
+            history = pd.read_csv(text, index_col="epoch")
+            best = {
+                "best_epoch": history["val_loss"].idxmin(),
+                "best_val_loss": history["val_loss"].min(),
+            }
+            losses = {
+                part: metrics[model][part] for part in ("train_loss", "val_loss", "test_loss")
+            }
+            runs.append({"row": row, "seed": seed, "model": model, **losses, **best})
+    return pd.DataFrame(runs)
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds, by row and model.
+
+    Columns: `mean` and `std` below `train_loss`, `val_loss`, `test_loss`, `gap` and `change`,
+    and `stderr` below `change`, which is paired: of runs with the same seed.
+    """
+    runs = runs.assign(gap=runs["val_loss"] - runs["train_loss"])
+    course = runs[runs["row"] == COURSE].set_index(["model", "seed"])["val_loss"]
+    of_course = course.reindex(pd.MultiIndex.from_frame(runs[["model", "seed"]])).to_numpy()
+    runs["change"] = runs["val_loss"] - of_course
+    figures = ["train_loss", "val_loss", "test_loss", "gap", "change"]
+    summary = runs.groupby(["row", "model"], sort=False)[figures].agg(["mean", "std", "sem"])
+    return summary.rename(columns={"sem": "stderr"})
+
+
+def change(mean: float, stderr: float) -> str:
+    """A difference, or that it is none."""
+    figure = f"{mean:+.4f} ± {stderr:.4f}"
+    return figure if abs(mean) >= 2 * stderr else f"tie ({figure})"
+
+
+def table(summary: pd.DataFrame) -> str:
+    """A row each, the columns of the models side by side."""
+    columns = {"gap": "gap", "val_loss": "validation", "change": "change", "test_loss": "test"}
+    header = [f"`{COMMAND}` and"]
+    header += [f"{title}: {name}" for title in MODELS.values() for name in columns.values()]
+    lines = []
+    for row in summary.index.unique("row"):
+        cells = [f"`{options(row)}`" if ROWS[row] else f"nothing: {COURSES}"]
+        for model in MODELS:
+            figures = summary.loc[(row, model)]
+            for column in columns:
+                its = figures[column]
+                if column != "change":
+                    cells.append(f"{its['mean']:.4f} ± {its['std']:.4f}")
+                else:
+                    cells.append("" if row == COURSE else change(its["mean"], its["stderr"]))
+        lines.append(cells)
+    return markdown(header, lines)
+
+
+def label(row: str) -> str:
+    """A row's parameters, those of both models once: `hidden_dim=150, 64`."""
+    values: dict[str, list[str]] = {}
+    for assignment in ROWS[row].split():
+        key, value = assignment.split("=")
+        its = values.setdefault(key if key == "split.by" else key.split(".")[-1], [])
+        its += [value] if value not in its else []
+    return " ".join(f"{key}={', '.join(its)}" for key, its in values.items()) or COURSES
+
+
+def draw(summary: pd.DataFrame) -> Figure:
+    """Training and validation loss of each row and model, and what lies between."""
+    rows = list(summary.index.unique("row"))
+    places = range(len(rows))
+    with style.context(STYLE):
+        figure = Figure(figsize=(11, 0.27 * len(rows) + 1.4))
+        axes = figure.subplots(1, len(MODELS), sharey=True)
+        for panel, colour, (model, title) in zip(axes, MODEL_COLOURS, MODELS.items(), strict=False):
+            its = summary.xs(model, level="model").loc[rows]
+            train, val = its["train_loss"], its["val_loss"]
+            panel.hlines(places, train["mean"], val["mean"], color=colour, alpha=0.35, linewidth=3)
+            panel.errorbar(
+                train["mean"], places, xerr=train["std"], fmt="o", mfc="white", color=colour,
+                label="training",
+            )  # fmt: skip
+            panel.errorbar(
+                val["mean"], places, xerr=val["std"], fmt="o", color=colour, label="validation"
+            )
+            panel.axvline(
+                val["mean"][COURSE], color=MUTED, linestyle="--", label="validation of the course's"
+            )
+            panel.set(title=title, xlabel=LOSS)
+        axes[0].set_yticks(places, [label(row) for row in rows])
+        axes[0].invert_yaxis()
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--gather", action="store_true", help="run nothing, gather what there is")
+    arguments = parser.parse_args()
+    if not arguments.gather:
+        try:
+            refuse_changes()
+            queue.refuse_others(experiments().values())
+            missing = [
+                name
+                for row, assignments in ROWS.items()
+                for name in queue.enqueue(PREFIX + row, assignments.split(), SEEDS)
+            ]
+            if missing:
+                queue.run(missing, arguments.jobs)
+        except subprocess.CalledProcessError as error:
+            sys.exit(error.returncode)  # dvc has said what is wrong
+        except KeyboardInterrupt:
+            sys.exit("interrupted; the queue goes on until: dvc queue stop --kill")
+    there = queue.finished()
+    names = experiments()
+    if missing := [name for name in names.values() if name not in there]:
+        count = f"{len(missing)} of {len(names)}"
+        sys.exit(f"error: {missing[0]} has not been run, {count} in all; run: make sweep")
+    runs = gather({key: there[name] for key, name in names.items()})
+    summary = summarise(runs)
+    write_csv(RUNS, runs)
+    save(PICTURE, draw(summary))
+    tell(TABLE, TEXT, __doc__, table=table(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Run the commands of the README's guide, and put there what they print.
+
+    python -m pipeline.guide
+
+The guide is what stands in ```console blocks: a command after `$ `, going on after `> `, and
+below it what it printed. They are run from first to last in a temporary clone of what is
+committed, at full size; what this checkout has in its cache is taken from there. A command with
+`^C` below it is interrupted while it trains. Any other has to succeed, or the README stays as it
+is. A comment tells beside which metrics the README was written, so that a test can tell when it has
+become old.
+
+Of a block below `<!-- only: REGEX -->` the lines that match are shown, and `...` for the others.
+What is another in every run (hashes, times, the folder) is replaced by a stand-in.
+"""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from benchmarks import ENVIRONMENT
+from benchmarks.turns import say
+from charlm.core.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+BLOCK = re.compile(
+    r"(?P<head>^(?:<!-- only: (?P<only>[^\n]*) -->\n\n?)?```console\n)(?P<body>.*?)^```$",
+    flags=re.MULTILINE | re.DOTALL,
+)
+COMMAND = re.compile(
+    r"^\$ (?P<first>.*\n)(?P<rest>(?:> .*\n)*)(?P<printed>(?:(?!\$ ).*\n)*)", flags=re.MULTILINE
+)
+
+WRITTEN = "<!-- printed by python -m pipeline.guide, with metrics {} -->"
+METRICS = ("dataset", "evaluation", "samples")
+
+LEFT_OUT = "..."
+CTRL_C = "^C"
+TRAINING = re.compile(r", epoch (?!1/)\d+/")
+"""A line of a training whose first epoch is over."""
+
+HOME = "/home/you"
+STAND_INS = [
+    (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7}\b"), "1a2b3c4"),
+    # One in thirty is all digits, and is told by what stands before it.
+    (re.compile(r"(?m)(^ *|── |\[main |\.\.)\d{7}(?=  \w| \[|\]|\.\.)"), r"\g<1>1a2b3c4"),
+    (re.compile(r"\b\d\d:\d\d [AP]M\b"), "10:00 AM"),
+    (re.compile(r", \d+ (?:s|min|h) left"), f", {LEFT_OUT} left"),
+]
+WIDTH = 92
+POLL_SECONDS = 1.0
+
+
+class UnexpectedError(Exception):
+    """A command did something else than the README says."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the guide, and the lines that the README has below it."""
+
+    text: str
+    printed: tuple[str, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        return CTRL_C in self.printed
+
+
+def written_with(folder: Path) -> str:
+    """The comment that the README has if it was written beside the metrics in a checkout."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for name in METRICS:
+        digest.update((folder / f"metrics/{name}.json").read_bytes())
+    return WRITTEN.format(digest.hexdigest())
+
+
+def commands(text: str) -> list[Command]:
+    """All commands of the guide, in order."""
+    return [command for block in BLOCK.finditer(text) for command in _of_block(block)]
+
+
+def _of_block(block: re.Match[str]) -> Iterator[Command]:
+    for found in COMMAND.finditer(block["body"]):
+        more = re.sub(r"^> ", "", found["rest"], flags=re.MULTILINE)
+        yield Command((found["first"] + more).rstrip("\n"), tuple(found["printed"].splitlines()))
+
+
+def shown(command: Command, printed: list[str], only: str | None) -> str:
+    """A command with what it printed, as it stands in the README."""
+    lines = command.text.splitlines()
+    told = ["$ " + lines[0], *("> " + line for line in lines[1:])]
+    for line in filter(str.strip, printed):
+        text = line.rstrip()
+        for pattern, stand_in in STAND_INS:
+            text = pattern.sub(stand_in, text)
+        if only is None or text == CTRL_C or re.search(only, text):
+            told.append(text)
+        elif told[-1] != LEFT_OUT:
+            told.append(LEFT_OUT)
+    return "".join(f"{line}\n" for line in told)
+
+
+@dataclass
+class Shell:
+    """Where the commands are run, one after the other."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    before: Path | None = None
+
+    def run(self, command: Command) -> list[str]:
+        """The lines that it prints; `cd` leads the ones after it elsewhere.
+
+        Raises UnexpectedError where it ends otherwise than the README says. Once it has started
+        DVC's queue, it is over when the queue is.
+        """
+        if command.text.startswith("cd "):
+            return self._cd(command.text.removeprefix("cd "))
+        lines: list[str] = []
+        with subprocess.Popen(
+            ["bash", "-c", command.text],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # so that Ctrl-C reaches all of it, and nothing else
+            # What a shell runs in the background ignores it, and so would this.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    lines.append(line.rstrip("\n"))
+                    if command.interrupted and CTRL_C not in lines and TRAINING.search(line):
+                        os.killpg(process.pid, signal.SIGINT)
+                        lines.append(CTRL_C)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        ended_well = process.returncode == 0
+        as_told = ended_well != command.interrupted == (CTRL_C in lines)
+        if not as_told or _has_traceback(lines):
+            told = "\n".join(lines)
+            raise UnexpectedError(f"{told}\nerror: not what the README says of: {command.text}")
+        if "dvc queue start" in command.text:
+            self._wait_for_queue()
+        return lines
+
+    def _cd(self, folder: str) -> list[str]:
+        back = folder == "-" and self.before is not None
+        to = self.before if back else (self.folder / folder).resolve(strict=True)
+        self.folder, self.before = to, self.folder
+        return [str(to)] if back else []
+
+    def _wait_for_queue(self) -> None:
+        try:
+            while re.search("Queued|Running", self._dvc("queue", "status")):
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            self._dvc("queue", "stop", "--kill")
+            raise
+
+    def _dvc(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["dvc", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+
+def _has_traceback(lines: list[str]) -> bool:
+    return any(line.startswith("Traceback ") for line in lines)
+
+
+def refreshed(text: str, shell: Shell, root: Path) -> str:
+    """The README with what its commands print now, run one after the other; `root` stands in."""
+
+    def run_block(block: re.Match[str]) -> str:
+        told = ""
+        for command in _of_block(block):
+            say(command.text.partition("\n")[0])
+            printed = [line.replace(str(root), HOME) for line in shell.run(command)]
+            told += shown(command, printed, block["only"])
+        return f"{block['head']}{told}```"
+
+    return BLOCK.sub(run_block, text)
+
+
+def surroundings(root: Path) -> dict[str, str]:
+    """The environment of the commands: no setting of the user decides what is printed or run."""
+    return {
+        **ENVIRONMENT,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), ENVIRONMENT["PATH"]]),
+        "COLUMNS": str(WIDTH),
+        "DVC_GLOBAL_CONFIG_DIR": str(root / "no"),
+        "DVC_SYSTEM_CONFIG_DIR": str(root / "no"),
+        "DVC_SITE_CACHE_DIR": str(root / "notes"),
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+def clone(root: Path) -> Shell:
+    """Make a clone of what is committed that has its results, and an origin to push to.
+
+    What of the results is not in this checkout's cache is made there.
+    """
+    origin, folder = root / "origin", root / "names"
+    environment = surroundings(root)
+    with Repo(str(ROOT)) as repo:
+        cache = Path(repo.cache.local.path).parent.parent
+    for command, where in (
+        (["git", "init", "--quiet", "--bare", "--initial-branch", "main", str(origin)], root),
+        (["git", "push", "--quiet", str(origin), "HEAD:refs/heads/main"], ROOT),
+        (["git", "clone", "--quiet", str(origin), str(folder)], root),
+        (["git", "config", "user.name", "You"], folder),
+        (["git", "config", "user.email", "you@example.com"], folder),
+        (["dvc", "remote", "add", "--quiet", "--local", "here", str(cache)], folder),
+        (["dvc", "pull", "--quiet", "--allow-missing", "--remote", "here"], folder),
+        (["dvc", "remote", "remove", "--quiet", "--local", "here"], folder),
+        (["dvc", "repro"], folder),
+        (["git", "diff", "--stat", "--exit-code"], folder),
+    ):
+        say(" ".join(command))
+        done = subprocess.run(
+            command,
+            cwd=where,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode and "pull" not in command:
+            raise UnexpectedError(f"{done.stdout}error: {' '.join(command)} failed, as said above")
+    return Shell(folder, environment)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder).resolve()
+        try:
+            shell = clone(root)
+            before = README.read_text(encoding="utf-8")
+            comment = written_with(shell.folder)
+            after = re.sub(WRITTEN.format(r"\w+"), comment, refreshed(before, shell, root))
+        except UnexpectedError as error:
+            sys.exit(str(error))
+    if README.read_text(encoding="utf-8") != before:
+        sys.exit("error: README.md was changed meanwhile, and stays as it is; run this again")
+    write_text(README, after)
+
+
+if __name__ == "__main__":
+    main()

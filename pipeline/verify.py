@@ -1,0 +1,249 @@
+"""Run the committed pipeline from nothing in a temporary clone, and compare every output.
+
+`make verify` does so, with the trainings side by side as in `make repro`. Exit code 1 where
+an output has other bytes than the committed dvc.lock says, though this machine is of the
+kind that made it and has the same versions.
+"""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import safetensors.numpy
+from dvc.repo import Repo
+from PIL import Image
+from ruamel.yaml import YAML
+
+from charlm.core.errors import InputError
+from pipeline.put_back import recorded_content
+from stages import run
+
+ENVIRONMENT = "metrics/environment/"
+MAY_DIFFER = {"dvc", "pydantic", "ruamel.yaml", "tqdm", "system", "processor", "threads"}
+"""What decides no byte; should it, that is to be found."""
+
+CLONE_CONFIG = "[cache]\n    dir = cache\n[core]\n    autostage = true\n"
+"""A clone's .dvc/config.local, which overrules all others: a cache of its own, and no advice
+to track with git what has changed there."""
+
+Record = dict[str, Any]
+
+
+def main() -> None:
+    try:
+        verify()
+    except KeyboardInterrupt:
+        told = "interrupted; nothing is left of it, and the same command begins anew"
+        print(told, file=sys.stderr)
+        sys.exit(130)
+
+
+def verify() -> None:
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        clone = Path(folder) / "clone"
+        clone_committed(clone)
+        committed = locked(clone)
+        with Repo() as repo:
+            contents = {p: recorded_content(repo, p, md5) for p, md5 in committed.items()}
+        made_on = environments(clone)
+        run_from_nothing(clone)
+        made, made_here = locked(clone), environments(clone)
+        differing = [path for path in committed if committed[path] != made.get(path)]
+        outputs = {path: (clone / path).read_bytes() for path in differing if path in made}
+    print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
+    for path in committed:
+        print(f"  {'differs' if path in differing else 'same   '}  {path}")
+        if path in differing:
+            print(f"           {first_difference(path, contents[path], outputs.get(path))}")
+    machine = made_here.get("train_fcn", {})
+    print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+    if not differing:
+        print(f"\nAll {len(committed)} outputs have the committed bytes.")
+        return
+    other = excuses(made_on, made_here)
+    if other:
+        print("\nThe same bytes are not promised here. Other than where dvc.lock was made:\n")
+        print("\n".join(f"  {line}" for line in other))
+    print("\nSo far do the metrics lie apart:\n")
+    metrics = [path for path in differing if path.endswith(".json")]
+    lines = [line for path in metrics for line in apart(path, contents[path], outputs.get(path))]
+    print("\n".join(lines) or "  not at all")
+    if not other:
+        raise InputError(
+            f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
+            "on a machine of the same kind; please report it with what stands above"
+        )
+
+
+def clone_committed(clone: Path) -> None:
+    """Clone the repository that this is run in; what is not committed stays behind."""
+    inside = subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=False)
+    if inside.returncode or not (clone / "dvc.lock").exists():
+        raise InputError("no dvc.lock is committed here; run this in a clone of the project")
+    changed = subprocess.run(
+        ["git", "status", "--short"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    if changed:
+        names = ", ".join(line[3:] for line in changed[:3])
+        print(f"not committed, and so left out: {names}{', ...' if len(changed) > 3 else ''}")
+
+
+def run_from_nothing(clone: Path) -> None:
+    """Run all stages in the clone, by the Python that runs this.
+
+    DVC can take nothing for done: it finds no dvc.lock there, and an empty cache.
+    """
+    (clone / "dvc.lock").unlink()
+    (clone / ".dvc/config.local").write_text(CLONE_CONFIG, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    notes = clone / ".dvc/tmp/notes"  # which DVC keeps of every repository in /var/tmp otherwise
+    environment = {**os.environ, "PATH": path, "DVC_SITE_CACHE_DIR": str(notes)}
+    for name in ("DVC_ROOT", "DVC_STAGE"):
+        environment.pop(name, None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline.side_by_side"],
+        cwd=clone,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+            process.wait()
+        except BaseException:
+            end_with_children(process.pid)
+            raise
+    if process.returncode:
+        raise InputError("the pipeline does not run through in a clone, as said above")
+
+
+def end_with_children(pid: int) -> None:
+    """End a process and all that it has started, at once: nothing of it is to be kept."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # asked once is enough
+    found = [psutil.Process(pid)]
+    for process in found:  # which grows meanwhile
+        with suppress(psutil.Error):
+            process.suspend()  # and so it starts no more of them
+            found += process.children()
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=5)
+
+
+def locked(clone: Path) -> dict[str, str]:
+    """The MD5 of every output in dvc.lock, but for the records of the environment."""
+    lock = YAML(typ="safe", pure=True).load(clone / "dvc.lock")
+    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs if not out["path"].startswith(ENVIRONMENT)}
+
+
+def environments(clone: Path) -> dict[str, Record]:
+    """What each stage's outputs in the clone were made with."""
+    files = sorted((clone / ENVIRONMENT).glob("*.json"))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8"))[0] for file in files}
+
+
+def excuses(made_on: dict[str, Record], here: dict[str, Record]) -> list[str]:
+    """What is another here that may decide a byte, each once."""
+    found: dict[str, None] = {}
+    for stage, record in here.items():
+        for key in sorted(record.keys() - MAY_DIFFER):
+            before = made_on.get(stage, {}).get(key, "unknown")
+            if before != record[key]:
+                found[f"{key}: {record[key]}; there: {before}"] = None
+    return list(found)
+
+
+def first_difference(path: str, old: bytes | None, new: bytes | None) -> str:
+    """Where two contents of an output part, and what each has there."""
+    if new is None:
+        return "no stage of dvc.yaml makes it"
+    if old is None:
+        return "what was committed is not at hand; dvc pull brings it, where there is a remote"
+    match Path(path).suffix:
+        case ".safetensors":
+            return _first_tensor(old, new)
+        case ".json" | ".csv":
+            pairs = zip(_lines(old), _lines(new), strict=False)
+            number, (a, b) = next((n, p) for n, p in enumerate(pairs, start=1) if p[0] != p[1])
+            return f"line {number}: {b.strip()}; committed: {a.strip()}"
+        case ".png":
+            return _first_pixel(old, new)
+    return f"{len(new)} bytes; committed: {len(old)}"
+
+
+def _lines(content: bytes) -> list[str]:
+    return [*content.decode("utf-8").split("\n"), "(the end)", "(after the end)"]
+
+
+def _first_tensor(old: bytes, new: bytes) -> str:
+    before, after = safetensors.numpy.load(old), safetensors.numpy.load(new)
+    for name in sorted(before.keys() | after.keys()):
+        a, b = before.get(name), after.get(name)
+        if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
+            return f"tensor {name}: {_kind(b)}; committed: {_kind(a)}"
+        bits = f"u{a.itemsize}"  # 0 and -0 are equal numbers of other bytes
+        places = np.argwhere(a.view(bits) != b.view(bits))
+        if len(places):
+            first = tuple(int(i) for i in places[0])
+            return (
+                f"tensor {name}{[*first]}: {b[first]:.9g}; committed: {a[first]:.9g} "
+                f"({len(places):,} of {a.size:,} numbers differ)"
+            )
+    return "the metadata"
+
+
+def _kind(tensor: Any) -> str:
+    return "none" if tensor is None else f"{tensor.dtype} {tensor.shape}"
+
+
+def _first_pixel(old: bytes, new: bytes) -> str:
+    before, after = (np.asarray(Image.open(io.BytesIO(content))) for content in (old, new))
+    if before.shape != after.shape:
+        return f"{after.shape[1]} x {after.shape[0]} pixels; committed: {before.shape[1::-1]}"
+    other = np.argwhere((before != after).any(axis=-1))
+    if len(other) == 0:
+        return "the same pixels, otherwise compressed"
+    y, x = (int(i) for i in other[0])
+    return f"pixel ({x}, {y}), and {len(other) - 1:,} more of {before.shape[0] * before.shape[1]:,}"
+
+
+def apart(path: str, old: bytes | None, new: bytes | None) -> Iterator[str]:
+    """The numbers of a metrics file that differ, and by how much."""
+    if old is None or new is None:
+        return
+    before, after = (dict(_numbers(json.loads(content))) for content in (old, new))
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            yield (
+                f"  {path} {name}: {after[name]:.6f}; committed: {before[name]:.6f} "
+                f"({after[name] - before[name]:+.6f})"
+            )
+
+
+def _numbers(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(value, (int, float)):
+        yield prefix, value
+
+
+if __name__ == "__main__":
+    run(main)

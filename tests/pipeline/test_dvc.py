@@ -1,0 +1,305 @@
+"""The pipeline under a real `dvc`, as its users drive it."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from charlm.core.params import MODELS
+from charlm.report.figures import COUNT_MODELS
+from tests.conftest import FEW, ROOT, STAGES, Project, Ran, wait_for_queue
+
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+DOWNSTREAM = ["evaluate", "sample", "plot"]
+
+PICTURES = ("losses", "learning_rates", "loss_by_parameters", "embeddings")
+
+
+def first_run(template: Project) -> Ran:
+    return Ran(0, (template.path / ".git/first-repro.txt").read_text(encoding="utf-8"))
+
+
+def metrics(project: Project, name: str) -> dict[str, dict[str, float]]:
+    text = (project.path / f"metrics/{name}.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def test_repro_runs_all_stages_in_order(template: Project) -> None:
+    assert first_run(template).stages == STAGES
+
+
+def test_repro_writes_all_that_it_declares(template: Project) -> None:
+    written = template.outputs()
+    for path in [
+        "data/dataset.safetensors",
+        "data/split.safetensors",
+        *(f"data/checkpoints/{model}.safetensors" for model in MODELS),
+        *(f"data/samples/{model}.csv" for model in MODELS),
+        *(f"metrics/{name}.json" for name in ("dataset", "evaluation", "samples")),
+        *(f"plots/{model}_{kind}" for model in MODELS for kind in ("history.csv", "loss.png")),
+        *(f"plots/{name}.png" for name in PICTURES),
+    ]:
+        assert written.get(path), path
+
+
+def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> None:
+    evaluation = metrics(template, "evaluation")
+    assert list(evaluation) == [*MODELS, *COUNT_MODELS]
+    for values in evaluation.values():
+        assert list(values) == [
+            "train_loss",
+            "val_loss",
+            "test_loss",
+            "test_loss_stderr",
+            "test_perplexity",
+            "test_bits_per_character",
+            "test_accuracy",
+            "parameters",
+        ]
+    assert metrics(template, "dataset")["names"] == FEW
+    samples = metrics(template, "samples")
+    assert set(samples) == {"names", *MODELS}
+    assert set(samples["fcn"]) == {"unique", "novel", "mean_length"}
+
+
+def test_the_history_has_a_row_for_each_epoch(template: Project) -> None:
+    with (template.path / "plots/fcn_history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["train_loss"]) > 0 and float(row["val_loss"]) > 0 for row in rows)
+    assert [row["lr"] for row in rows] == ["0.2", "0.2"]
+
+
+def test_the_samples_tell_name_likelihood_and_novelty(template: Project) -> None:
+    with (template.path / "data/samples/wavenet.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = (template.path / "data/few.txt").read_text(encoding="utf-8").split()
+    assert len(rows) == 20
+    for row in rows:
+        assert row["name"]
+        assert float(row["log_likelihood"]) < 0
+        assert row["in_training"] == str(row["name"] in names)
+
+
+def test_repro_again_does_nothing(project: Project) -> None:
+    ran = project.dvc("repro")
+    assert ran.stages == ran.cached == []
+    assert ran.unchanged == STAGES
+    assert project.git("status", "--short") == ""
+
+
+def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
+    project: Project,
+) -> None:
+    before = project.outputs()
+    ran = project.dvc(
+        *("exp", "run", "--name", "slower", "-S", "lr=0.1", "-S", "epochs=1"),
+        *("-S", "wavenet.epochs=3"),
+    )
+    sharing = [f"train_{model}" for model in MODELS if model != "compact"]
+    assert ran.stages == [*sharing, *DOWNSTREAM]
+    assert project.outputs() != before
+    lengths = [
+        len((project.path / f"plots/{model}_history.csv").read_text().splitlines()) - 1
+        for model in ("fcn", "wavenet")
+    ]
+    assert lengths == [1, 3]
+
+    diff = project.dvc("params", "diff", "--md").text
+    assert re.search(r"lr\s*\|\s*0.2\s*\|\s*0.1", diff)
+    assert "wavenet.test_loss" in project.dvc("metrics", "diff").text
+    shown = project.dvc("exp", "show", "--csv").text
+    assert "slower" in shown
+    assert "wavenet.test_loss" in shown
+
+    project.set(lr="0.2", epochs="2", wavenet__epochs="")
+    back = project.dvc("repro")
+    assert back.stages == []
+    assert back.cached == [*sharing, *DOWNSTREAM]
+    assert project.outputs() == before
+
+
+def test_sampling_otherwise_trains_nothing(project: Project) -> None:
+    ran = project.dvc("exp", "run", "-S", "sample.temperature=0.5", "-S", "sample.prefix=MA")
+    assert ran.stages == ["sample", "plot"]
+    samples = (project.path / "data/samples/fcn.csv").read_text(encoding="utf-8").splitlines()
+    assert all(line.startswith("MA") for line in samples[1:])
+
+
+def test_a_changed_list_of_names_is_noticed(project: Project) -> None:
+    names = project.path / "data/few.txt"
+    names.write_text(names.read_text(encoding="utf-8") + "ZOÉLINE\n", encoding="utf-8")
+    assert project.dvc("repro", "split").stages == ["build_dataset", "split"]
+    assert metrics(project, "dataset")["names"] == FEW + 1
+
+
+def test_another_list_in_another_script_runs_everything(project: Project) -> None:
+    roots = ["ΓΕΩΡΓΙΟΣ", "ΜΑΡΙΑ", "ΝΙΚΟΣ", "ΕΛΕΝΗ", "ΙΩΑΝΝΗΣ"]
+    names = [root + ending for root in roots for ending in "ΑΒΓΔΕΖ"]
+    table = "rank,name\n" + "".join(f"{rank},{name}\n" for rank, name in enumerate(names))
+    (project.path / "greek.csv").write_text(table, encoding="utf-8")
+    ran = project.dvc("exp", "run", "-S", "names.path=greek.csv", "-S", "names.column=name")
+    assert ran.stages == STAGES
+    assert metrics(project, "dataset")["names"] == len(names)
+    sampled = (project.path / "data/samples/fcn.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert set("".join(line.split(",")[0] for line in sampled)) <= set("".join(names))
+
+
+def lock_of(project: Project, revision: str) -> dict[str, str]:
+    """The MD5 of every output in a revision's dvc.lock but those that show names of `sample`."""
+    if revision != "HEAD":  # the name of an experiment, which git does not know
+        shown = json.loads(project.dvc("exp", "show", "--json").text)
+        every = [run for row in shown for run in row.get("experiments") or []]
+        revision = next(run["revs"][0]["rev"] for run in every if revision == run["name"])
+    lock = YAML(typ="safe").load(project.git("show", f"{revision}:dvc.lock"))
+    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
+    show_names = ("samples", "report")
+    return {o["path"]: o["md5"] for o in outs if not any(word in o["path"] for word in show_names)}
+
+
+@pytest.mark.slow
+def test_a_grid_by_queue_runs_two_at_a_time_and_gives_the_same_bytes(project: Project) -> None:
+    grid = ["-S", "sample.temperature=0.5,1.5"]
+    project.dvc("exp", "run", "--queue", "--force", *grid)
+    assert project.dvc("queue", "status").text.count("Queued") == 2
+    before = project.outputs()
+    try:
+        project.dvc("queue", "start", "-j", "2")
+        wait_for_queue(project, 2)
+    finally:
+        project.dvc("queue", "stop", "--kill", code=None)
+    shown = json.loads(project.dvc("exp", "show", "--json").text)
+    head = next(row for row in shown if row["rev"] != "workspace")
+    runs = [experiment["revs"][0] for experiment in head["experiments"]]
+    params = [run["data"]["params"]["params.yaml"]["data"] for run in runs]
+    assert sorted(p["sample"]["temperature"] for p in params) == [0.5, 1.5]
+    for experiment in head["experiments"]:
+        assert lock_of(project, experiment["name"]) == lock_of(project, "HEAD")
+    assert project.outputs() == before, "the workspace stays as it was"
+
+
+def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project: Project) -> None:
+    before = project.outputs()
+    options = ["--temp", "--force", "--name", "aside", "-S", "sample.temperature=0.5"]
+    assert project.dvc("exp", "run", *options).stages == STAGES
+    assert lock_of(project, "aside") == lock_of(project, "HEAD")
+    assert project.git("status", "--short") == ""
+    assert project.outputs() == before
+    project.dvc("exp", "apply", "aside")
+    aside = project.outputs()
+    assert aside != before
+    assert project.dvc("repro", "--force", "--single-item", "sample").stages == ["sample"]
+    assert project.outputs() == aside
+
+
+def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
+    project: Project, tmp_path: Path
+) -> None:
+    before = metrics(project, "evaluation")
+    # Another size of one model does not train the other.
+    ran = project.dvc("exp", "run", "-S", "fcn.hidden_dim=12")
+    assert ran.stages == ["train_fcn", *DOWNSTREAM]
+    after = metrics(project, "evaluation")
+    assert after["fcn"]["parameters"] != before["fcn"]["parameters"]
+    assert after["wavenet"] == before["wavenet"]
+    project.commit("A smaller fully connected net")
+    clone = project.clone(tmp_path / "clone")
+    assert not (clone.path / "data/checkpoints").is_dir() or not list(
+        (clone.path / "data/checkpoints").glob("*.safetensors")
+    )
+    difference = json.loads(clone.dvc("metrics", "diff", "HEAD~1", "HEAD", "--json").text)
+    assert "fcn.test_loss" in difference["metrics/evaluation.json"]
+    assert "wavenet.test_loss" not in difference["metrics/evaluation.json"]
+    assert "fcn.hidden_dim" in clone.dvc("params", "diff", "HEAD~1", "HEAD").text
+    page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
+    html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
+    for title in ("Fully connected net: loss while training", "Validation loss of all models"):
+        assert title in html
+    assert "embeddings.png" in html
+
+
+def test_push_then_pull_and_repro_in_a_fresh_clone_trains_nothing(
+    project: Project, tmp_path: Path
+) -> None:
+    project.dvc("remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    project.commit("A remote")
+    project.dvc("push")
+    clone = project.clone(tmp_path / "clone")
+    clone.dvc("pull")
+    ran = clone.dvc("repro")
+    assert ran.stages == []
+    assert clone.outputs() == project.outputs()
+
+
+def test_the_models_are_artifacts_for_the_registry(project: Project, tmp_path: Path) -> None:
+    declared = YAML(typ="safe").load(project.path / "dvc.yaml")["artifacts"]
+    assert {"fcn", "wavenet", "compact"} <= set(declared) <= set(MODELS)
+    for model in declared:
+        project.git("tag", "--annotate", f"{model}@v1.0.0", "--message", "First version")
+        target = tmp_path / f"{model}.safetensors"
+        project.dvc("artifacts", "get", ".", model, "--out", str(target))
+        checkpoint = project.path / f"data/checkpoints/{model}.safetensors"
+        assert target.read_bytes() == checkpoint.read_bytes()
+    assert all(artifact["type"] == "model" and artifact["desc"] for artifact in declared.values())
+
+
+def test_the_graph_has_all_stages(project: Project) -> None:
+    drawn = project.dvc("dag", "--dot").text
+    for before, after in [
+        ("build_dataset", "split"),
+        ("split", "train_fcn"),
+        ("split", "train_wavenet"),
+        ("train_fcn", "evaluate"),
+        ("train_wavenet", "evaluate"),
+        ("train_wavenet", "sample"),
+        ("split", "train_compact"),
+        ("train_compact", "evaluate"),
+        ("train_compact", "sample"),
+        ("evaluate", "plot"),
+    ]:
+        assert f'"{before}" -> "{after}"' in drawn
+    assert '"train_fcn" -> "train_wavenet"' not in drawn
+
+
+def test_analytics_are_off(project: Project) -> None:
+    assert project.dvc("config", "core.analytics").text.strip() == "false"
+
+
+@pytest.mark.slow
+def test_what_the_readme_says_of_dvcs_own_words_is_what_dvc_says(project: Project) -> None:
+    for setting, words in {
+        "learning_rate=0.1": "To append to your config",
+        "sample.lr=0.1": "Could not override",
+        "lr=0,1": "Sweep overrides",
+        "names.column=Prénom": "LexerNoViableAlt",
+    }.items():
+        assert words in project.dvc("exp", "run", "-S", setting, code=255).text
+        assert words in README
+    quoted = project.dvc("exp", "run", "-S", "names.column='Prénom'", code=255)
+    assert "has no column 'Prénom'" in quoted.text
+
+
+@pytest.mark.slow
+def test_a_merge_of_two_experiments_is_settled_as_the_readme_says(project: Project) -> None:
+    project.git("switch", "--quiet", "--create", "other")
+    for branch, temperature in (("other", "0.5"), ("main", "1.5")):
+        project.git("switch", "--quiet", branch)
+        project.set(sample__temperature=temperature)
+        project.dvc("repro")
+        project.commit(f"Temperature {temperature}")
+    merged = project.run("git", "merge", "other", code=1)
+    for file in ("params.yaml", "dvc.lock", "metrics/samples.json"):
+        assert f"Merge conflict in {file}" in merged.text
+    assert "a merge by git has left two versions" in project.stage("sample", code=1).text
+    project.git("checkout", "--theirs", "params.yaml")
+    command = "git checkout --theirs dvc.lock metrics plots"
+    assert command in README
+    project.run(*command.split())
+    project.dvc("repro")
+    project.commit("Merged")
+    assert "up to date" in project.dvc("status").text
+    assert project.git("status", "--short") == ""

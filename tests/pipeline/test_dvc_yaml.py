@@ -1,0 +1,106 @@
+"""dvc.yaml says what the stages really are: their modules, parameters and plots."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from charlm.core.params import MODELS
+from tests.conftest import ROOT, STAGES
+
+REPORT = "plots/report.html"
+"""The one picture that is too large for git."""
+
+
+def read_yaml(path: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def declared() -> dict[str, Any]:
+    stages: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")["stages"]
+    return stages
+
+
+def test_the_stages_are_those_of_the_card_and_a_training_for_each_model() -> None:
+    trainings = [f"train_{model}" for model in MODELS]
+    assert ["build_dataset", "split", *trainings, "evaluate", "sample", "plot"] == STAGES
+    for name, stage in declared().items():
+        assert stage["cmd"] == f"python -m stages.{name}"
+        assert (ROOT / f"stages/{name}.py").is_file()
+        assert stage["desc"]
+
+
+def test_every_parameter_is_used_by_a_stage() -> None:
+    used = {param for stage in declared().values() for param in stage.get("params", [])}
+    assert used == set(read_yaml(ROOT / "params.yaml"))
+
+
+def test_metrics_and_plots_are_in_git_and_the_rest_in_the_cache() -> None:
+    for stage in declared().values():
+        for kind in ("metrics", "plots"):
+            for entry in stage.get(kind, []):
+                ((path, options),) = entry.items()
+                assert options["cache"] is False, path
+                assert path.startswith(f"{kind}/")
+        for out in stage.get("outs", []):
+            assert isinstance(out, str)
+            assert out.startswith("data/") or out == REPORT, out
+
+
+def test_stage_scripts_are_short_enough_to_read_at_a_glance() -> None:
+    for name in STAGES:
+        lines = (ROOT / f"stages/{name}.py").read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 60, name
+
+
+def test_the_library_knows_nothing_of_dvc_or_of_the_stages() -> None:
+    for path in (ROOT / "charlm").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for word in ("import dvc", "from dvc", "import stages", "from stages", "dvc repro"):
+            assert word not in text, path
+        if path.name != "params.py":
+            for word in ("load_params", "params.yaml", "names.path", "sample."):
+                assert word not in text, path
+
+
+def test_what_is_committed_is_true_for_the_code_beside_it() -> None:
+    """The committed dvc.lock agrees with the dependencies, metrics and plots in the tree."""
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # A clone that has pulled nothing lacks what DVC caches; all else must agree.
+    missing_is_fine = {"changed outs", "changed deps"}
+    for stage, changes in json.loads(status.stdout).items():
+        for change in changes:
+            assert isinstance(change, dict), (stage, change)
+            for kind, paths in change.items():
+                assert kind in missing_is_fine, (stage, change)
+                for path, state in paths.items():
+                    assert state in {"deleted", "not in cache"}, (stage, path, state)
+                    assert path.startswith("data/") or path == REPORT, (stage, path, state)
+
+
+def test_what_decides_a_byte_is_pinned_and_installed_as_pinned() -> None:
+    pinned = dict(
+        line.split("#")[0].strip().split("==")
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line.split("#")[0]
+    )
+    assert {"torch", "numpy", "pandas", "matplotlib", "pillow", "safetensors"} <= set(pinned)
+    for package, version in pinned.items():
+        assert importlib.metadata.version(package).split("+")[0] == version, package
+    for name, stage in declared().items():
+        assert "requirements.txt" in stage["deps"], name
+
+
+def test_no_stage_reads_what_made_a_result() -> None:
+    for stage in declared().values():
+        assert not any("metrics/environment" in dep for dep in stage["deps"])

@@ -1,0 +1,189 @@
+"""Killed at any moment and started again by the same command: the same bytes in the end."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from charlm.core.params import MODELS
+from tests.conftest import LONG, Project, start, wait_for_queue, wait_for_state
+from tests.helpers import processes_in
+
+CHECKPOINT = "data/checkpoints/wavenet.safetensors"
+OUTPUTS = {
+    f"train_{model}": [
+        f"data/checkpoints/{model}.safetensors",
+        f"metrics/environment/train_{model}.json",
+        f"plots/{model}_history.csv",
+    ]
+    for model in MODELS
+} | {"evaluate": ["metrics/environment/evaluate.json", "metrics/evaluation.json"]}
+
+
+@pytest.mark.parametrize(
+    ("stage", "kills"),
+    [
+        ("train_fcn", 7),
+        pytest.param("train_wavenet", 7, marks=pytest.mark.slow),
+        ("train_compact", 6),
+        ("evaluate", 3),
+    ],
+)
+def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
+    project: Project, uninterrupted: Project, stage: str, kills: int
+) -> None:
+    """23 kills in all, over the stages that take longest."""
+    project.set(**LONG)
+    if stage == "evaluate":
+        for name in MODELS:
+            path = f"data/checkpoints/{name}.safetensors"
+            shutil.copy(uninterrupted.path / path, project.path / path)
+    ran = project.run(sys.executable, "-m", "tests.kill_often", stage, str(kills))
+    result = json.loads(ran.text.splitlines()[-1])
+    assert result["code"] == 0, result
+    assert len(result["killed_after"]) == kills, result
+    assert "Traceback" not in result["text"]
+    if stage.startswith("train_"):
+        assert result["went_on"] > 0, result
+    assert "damaged" not in result["text"]
+    expected, written = uninterrupted.outputs(), project.outputs()
+    assert set(OUTPUTS[stage]) <= set(written)
+    for path, content in written.items():
+        if path in OUTPUTS[stage]:
+            assert content == expected[path], (path, result["killed_after"])
+    left = [path.name for path in (project.path / ".resume").glob("*.pt")]
+    assert left == [], "the state is removed at the end"
+    assert project.git("status", "--short", "--", ":!metrics", ":!plots", ":!params.yaml") == ""
+
+
+def test_where_epochs_are_long_it_goes_on_in_the_midst_of_one(project: Project) -> None:
+    project.set(batch_size="1", epochs="1")
+    whole = project.path.parent / "whole"
+    shutil.copytree(project.path, whole, symlinks=True)
+    kill_once_it_has_a_state(project, sys.executable, "-m", "stages.train_fcn")
+    ran = project.stage("train_fcn")
+    assert re.search(r"going on after epoch 0, batch 1,000 of the next", ran.text)
+    Project(whole).stage("train_fcn")
+    assert project.outputs() == Project(whole).outputs()
+
+
+def kill_once_it_has_a_state(project: Project, *command: str) -> None:
+    """SIGKILL to the command and all that it has started."""
+    process = start(project, *command)
+    wait_for_state(project, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    "command", [["repro", "--single-item"], ["exp", "run"], ["exp", "run", "--temp"]], ids=" ".join
+)
+def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
+    project: Project, uninterrupted: Project, command: list[str]
+) -> None:
+    if "repro" in command:
+        project.set(**LONG)
+    else:
+        command = [*command, "-S", f"epochs={LONG['epochs']}"]
+    kill_once_it_has_a_state(project, "dvc", *command, "train_wavenet")
+    ran = project.dvc(*command, "train_wavenet")
+    assert "WaveNet: going on after epoch" in ran.text
+    if "--temp" in command:
+        (name,) = project.dvc("exp", "list", "--name-only").text.split()[-1:]
+        project.dvc("exp", "apply", name)
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
+    assert list((project.path / ".resume").glob("*.pt")) == []
+
+
+@pytest.mark.slow
+def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
+    project: Project, uninterrupted: Project
+) -> None:
+    command = ["exp", "run", "--queue", "-S", f"epochs={LONG['epochs']}", "train_wavenet"]
+    project.dvc(*command, "--name", "first")
+    start(project, "dvc", "queue", "start")  # its worker keeps the pipe, so it is not waited for
+    try:
+        wait_for_state(project)
+        kill_all_of(project)
+        project.dvc(*command, "--name", "second")
+        project.dvc("queue", "start")
+        wait_for_queue(project, 1)
+    finally:
+        project.dvc("queue", "stop", "--kill", code=None)
+    assert "WaveNet: going on after epoch" in project.dvc("queue", "logs", "second").text
+    project.dvc("exp", "apply", "second")
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
+
+
+def kill_all_of(project: Project) -> None:
+    """Kill every process that works somewhere in the project's folder, until none is left."""
+    deadline = time.monotonic() + 30
+    while found := processes_in(project):
+        assert time.monotonic() < deadline
+        for process in found:
+            process.kill()
+        psutil.wait_procs(found, timeout=5)
+
+
+def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_goes_on(
+    project: Project, uninterrupted: Project
+) -> None:
+    before = project.outputs()
+    project.set(**LONG)
+    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    wait_for_state(project, process)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "interrupted; the same command takes it up again" in text
+    assert "Traceback" not in text
+    assert project.outputs() == before
+    ran = project.dvc("repro", "--single-item", "train_wavenet")
+    assert "WaveNet: going on after epoch" in ran.text
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
+
+
+def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
+    project.set(**LONG)
+    process = start(project, sys.executable, "-m", "stages.train_fcn")
+    wait_for_state(project, process)
+    process.terminate()
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert text.endswith("interrupted; the same command takes it up again\n")
+    assert "Traceback" not in text
+
+
+def test_ctrl_c_while_torch_is_being_loaded_is_told_in_a_line(project: Project) -> None:
+    process = start(project, sys.executable, "-X", "importtime", "-m", "stages.train_wavenet")
+    seen = []
+    while True:
+        seen.append(process.stdout.readline())
+        if "| torch" in seen[-1] or "torch._" in seen[-1]:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    lines = [line for line in text.splitlines() if not line.startswith("import time:")]
+    assert lines == ["interrupted; the same command takes it up again"]
+    assert process.returncode == 130
+
+
+def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
+    project: Project, uninterrupted: Project
+) -> None:
+    project.set(**LONG)
+    kill_once_it_has_a_state(project, sys.executable, "-m", "stages.train_wavenet")
+    (state,) = (project.path / ".resume").glob("*.pt")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1  # a bit of a weight: torch itself would not notice
+    state.write_bytes(content)
+    ran = project.stage("train_wavenet")
+    assert f".resume/{state.name} is damaged; training starts anew\n" in ran.text
+    assert f"WaveNet, epoch 1/{LONG['epochs']}" in ran.text
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]

@@ -1,0 +1,398 @@
+"""What goes wrong costs nothing: one line says what it is, and the way back works."""
+
+import ctypes
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import charlm.training.trainer
+import stages
+import stages.training
+from charlm.core.files import write_text
+from charlm.data import checkpoint
+from charlm.data.corpus import Corpus, load_corpus
+from tests.conftest import LONG, Project, start, wait_for_state
+from tests.helpers import DAMAGED, NAMES, refused_here, small_model
+
+FCN = "data/checkpoints/fcn.safetensors"
+
+
+def run_alone(project: Project, stage: str, before: Callable[[], object]) -> tuple[int, list[str]]:
+    """The exit code and the lines of a stage in whose process `before` is called first."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=project.path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        preexec_fn=before,
+    )
+    return done.returncode, done.stdout.splitlines()
+
+
+def half_written(project: Project) -> list[Path]:
+    return list(project.path.rglob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "path"),
+    [
+        ("build_dataset", 1000, "data/dataset.safetensors"),
+        ("train_fcn", 100_000, ".resume/fcn-"),
+        ("plot", 20_000, "plots/fcn_loss.png"),
+    ],
+)
+def test_without_room_a_stage_stops_in_one_line_and_goes_on_with_it(
+    project: Project, stage: str, size: int, path: str
+) -> None:
+    """The kernel refuses to write more than that many bytes to a file, as a full disk does."""
+    before = project.outputs()
+    code, lines = run_alone(
+        project, stage, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    )
+    assert code == 1
+    (error,) = [line for line in lines if line.startswith("error: ")]
+    assert error == lines[-1]
+    assert error.startswith(f"error: {path}")
+    assert "File too large; free some space and run the same command again" in error
+    assert project.outputs() == before
+    assert half_written(project) == []
+    project.stage(stage)
+    assert project.outputs() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "give yourself the right to it")],
+)
+def test_a_write_that_fails_names_the_file_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, todo: str
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))  # as a write does, without the name of a file
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        write_text(path, "new")
+    assert stages.explain(caught.value) == (
+        f"error: {path}: {os.strerror(number)}; {todo} and run the same command again",
+        1,
+    )
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_library_that_cannot_write_and_names_no_file_gets_its_line_too() -> None:
+    assert stages.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == (
+        "error: No space left on device; free some space and run the same command again",
+        1,
+    )
+    assert stages.explain(OSError(errno.EIO, os.strerror(errno.EIO))) is None
+
+
+def test_ctrl_c_while_compiled_code_calls_python_is_ctrl_c() -> None:
+    with pytest.raises(SystemError) as caught:
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+    told = "interrupted; the same command takes it up again"
+    assert stages.explain(caught.value) == (told, 130)
+    assert stages.explain(SystemError("a bug")) is None
+
+
+def lose_the_right_to_write_anywhere() -> None:
+    """root may write to a folder that nobody may write to, but for this."""
+    if os.geteuid() == 0:
+        drop_from_bounding_set, dac_override = 24, 1
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
+
+
+def test_a_read_only_folder_costs_no_training(project: Project) -> None:
+    folder = project.path / "data/checkpoints"
+    before = project.outputs()
+    folder.chmod(0o555)
+    try:
+        code, lines = run_alone(project, "train_fcn", lose_the_right_to_write_anywhere)
+    finally:
+        folder.chmod(0o755)
+    assert code == 1
+    assert lines[-1] == (
+        f"error: {FCN}: Permission denied; "
+        "give yourself the right to it and run the same command again"
+    )
+    assert project.outputs() == before
+    ran = project.stage("train_fcn")
+    assert "going on after epoch 2" in ran.text  # of two
+    assert project.outputs() == before
+
+
+def test_too_little_memory_is_told_in_a_line() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(10**15)
+    for error in (caught.value, MemoryError()):
+        line, code = stages.explain(error)
+        assert line.startswith("error: not enough memory; lower batch_size")
+        assert code == 1
+    assert stages.explain(RuntimeError("a bug")) is None
+
+
+def test_a_model_larger_than_the_machine_is_refused_before_it_is_built(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.outputs()
+    project.set(wavenet__hidden_dim="1000000")
+    line = refused_here(project, "train_wavenet", monkeypatch)
+    number = next(
+        i
+        for i, text in enumerate((project.path / "params.yaml").read_text().splitlines(), start=1)
+        if text.startswith("wavenet:")
+    )
+    assert line.startswith(f"error: params.yaml, line {number}: wavenet: a model of 4,000,")
+    assert "GB while it is trained, and this machine has" in line
+    assert project.outputs() == before
+
+
+def test_outputs_removed_by_hand_come_back_without_a_run(project: Project) -> None:
+    before = project.outputs()
+    for path in [FCN, "data/split.safetensors", "plots/losses.png", "metrics/samples.json"]:
+        (project.path / path).unlink()
+    shutil.rmtree(project.path / "data/samples")
+    assert project.dvc("repro").stages == []
+    assert project.outputs() == before
+
+
+def damage_copy(project: Project, path: str) -> Path:
+    """Change DVC's copy of an output, which it goes on taking for whole."""
+    lock = (project.path / "dvc.lock").read_text(encoding="utf-8")
+    md5 = re.search(rf"path: {path}\n\s*hash: md5\n\s*md5: (\w+)", lock)[1]
+    copy = project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    copy.chmod(0o644)
+    copy.write_bytes(copy.read_bytes()[:-100])
+    copy.chmod(0o444)
+    return copy
+
+
+def test_a_damaged_copy_in_the_cache_is_dropped_so_that_repro_makes_it_anew(
+    project: Project,
+) -> None:
+    before = project.outputs()
+    damage_copy(project, FCN)
+    (project.path / FCN).unlink()
+    assert project.dvc("repro").stages == []
+    assert project.outputs()[FCN] != before[FCN], "DVC puts the damaged copy back"
+    ran = project.stage("evaluate", code=1)
+    (line,) = ran.text.splitlines()
+    assert line.startswith(f"error: {FCN} is damaged")
+    assert line.endswith(
+        f"; make it anew with: dvc repro (DVC's copy of {FCN} was damaged and is dropped)"
+    )
+    assert project.dvc("repro").stages == ["train_fcn"]
+    assert project.outputs() == before
+
+
+def test_a_damaged_copy_of_a_whole_output_is_mended_before_make_repro(project: Project) -> None:
+    before = project.outputs()
+    copy = damage_copy(project, FCN)
+    assert project.stage("check").text == ""
+    assert copy.read_bytes() == before[FCN]
+    assert project.dvc("repro").stages == []
+    damage_copy(project, FCN)
+    (project.path / FCN).unlink()
+    assert project.stage("check").text == (
+        f"DVC's copy of {FCN} was damaged and is dropped; it will be made anew\n"
+    )
+    assert project.dvc("repro").stages == ["train_fcn"]
+    assert project.outputs() == before
+
+
+def test_what_is_wrong_with_dvc_yaml_is_left_to_dvc_to_say(project: Project) -> None:
+    (project.path / "dvc.yaml").write_text("stages: [")
+    assert project.stage("check").text == ""
+    assert "dvc.yaml' is invalid" in project.dvc("repro", code=255).text
+
+
+@pytest.fixture(scope="module")
+def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the small project; each test leaves it as it was."""
+    target = tmp_path_factory.mktemp("lost") / "project"
+    shutil.copytree(template.path, target, symlinks=True)
+    return Project(target)
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "sample", "plot"])
+@DAMAGED
+def test_a_damaged_checkpoint_is_refused(
+    checkout: Project, stage: str, monkeypatch: pytest.MonkeyPatch, damage
+) -> None:
+    path, before = checkout.path / FCN, checkout.outputs()
+    path.write_bytes(damage(before[FCN]))
+    try:
+        line = refused_here(checkout, stage, monkeypatch)
+    finally:
+        path.write_bytes(before[FCN])
+    assert line.startswith(f"error: {FCN} is damaged or not a file of this project (")
+    assert line.endswith("; make it anew with: dvc repro")
+    assert checkout.outputs() == before
+
+
+# What `plot` draws does not depend on the block size.
+@pytest.mark.parametrize(
+    ("stage", "block_size"),
+    [("evaluate", 8), ("evaluate", 16), ("sample", 8), ("sample", 16), ("plot", 8)],
+)
+def test_a_checkpoint_of_other_data_is_refused(
+    checkout: Project, stage: str, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = checkout.path / FCN, checkout.outputs()
+    corpus = Corpus.from_names(NAMES, block_size)
+    if block_size == 16:
+        vocabulary = load_corpus(checkout.path / "data/dataset.safetensors").vocabulary
+        corpus = Corpus.from_names([vocabulary.characters], block_size)
+    checkpoint.save(path, small_model(corpus), corpus.vocabulary)
+    try:
+        line = refused_here(checkout, stage, monkeypatch)
+    finally:
+        path.write_bytes(before[FCN])
+    assert FCN in line
+    assert re.search(r"another vocabulary", line)
+    assert line.endswith("; make it anew with: dvc repro")
+    assert checkout.outputs() == before
+
+
+def test_repro_puts_a_checkpoint_back_that_somebody_replaced(project: Project) -> None:
+    before = project.outputs()
+    corpus = Corpus.from_names(NAMES, 16)
+    checkpoint.save(project.path / FCN, small_model(corpus), corpus.vocabulary)
+    assert project.dvc("repro").stages == []
+    assert project.outputs() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("plots/fcn_history.csv", "epoch,loss\n1,2.5\n"),
+        ("plots/wavenet_history.csv", "epoch,train_loss,val_loss,lr\n1,x,2.5,0.2\n"),
+        ("metrics/evaluation.json", '{"fcn": {"test_loss": 2.5}}'),
+        ("metrics/evaluation.json", "[]"),
+    ],
+)
+def test_tables_that_somebody_changed_are_refused(
+    checkout: Project, path: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = checkout.outputs()
+    (checkout.path / path).write_text(text)
+    try:
+        line = refused_here(checkout, "plot", monkeypatch)
+    finally:
+        (checkout.path / path).write_bytes(before[path])
+    assert line.startswith(f"error: {path} is damaged or not a file of this project (")
+    assert checkout.outputs() == before
+
+
+def test_a_second_repro_is_refused_while_the_first_is_running(
+    project: Project, uninterrupted: Project
+) -> None:
+    project.set(**LONG)
+    first = start(project, "dvc", "repro", "train_fcn")
+    wait_for_state(project, first)
+    second = project.dvc("repro", "train_fcn", code=None)
+    assert first.poll() is None, "the first must not have ended before"
+    assert second.code != 0
+    assert second.stages == []
+    assert "Traceback" not in second.text
+    assert re.search(r"ERROR: .* is busy, it is being blocked by:\s+\(PID \d+\)", second.text)
+    text, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, text
+    assert project.dvc("repro", "train_fcn").stages == []
+    assert project.outputs()[FCN] == uninterrupted.outputs()[FCN]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its own", "the shared one"])
+def test_when_the_loss_is_no_number_training_stops_and_keeps_the_last_good_state(
+    project: Project, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    before = project.outputs()
+    project.set(epochs="5", **({"fcn__lr": "0.3"} if own else {}))
+    losses = iter([2.5, 2.4, math.nan])
+    monkeypatch.setattr(
+        charlm.training.trainer,
+        "summed_loss",
+        lambda model, windows: torch.tensor(next(losses), dtype=torch.float64) * len(windows),
+    )
+    monkeypatch.setattr(stages.training, "RESUME", project.path / ".resume")
+    line = refused_here(project, "train_fcn", monkeypatch)
+    parameter, rate = ("fcn.lr", "0.3") if own else ("lr", "0.2")
+    text = (project.path / "params.yaml").read_text(encoding="utf-8").splitlines()
+    numbers = [i for i, row in enumerate(text, start=1) if re.match(rf"\s*lr: {rate}", row)]
+    assert line == (
+        f"error: params.yaml, line {numbers[0]}: {parameter}: training diverged in epoch 3: "
+        f"the loss is no longer finite; lower the learning rate (now {rate}), "
+        "or stop after epoch 2"
+    )
+    assert project.outputs() == before, "the earlier checkpoint and its history"
+    (state,) = (project.path / ".resume").glob("fcn-*.pt")
+    loaded = stages.training.ResumeFile.load(type("", (), {"path": state})())
+    assert [epoch["val_loss"] for epoch in loaded["history"]] == [2.5, 2.4]
+    assert all(weights.isfinite().all() for weights in loaded["model"].values())
+
+
+def test_an_infinite_loss_stops_training_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the end of an epoch, which may be an hour away."""
+    project.set(lr="1e37", batch_size="1")
+    seen: list[int] = []
+    monkeypatch.setattr(stages.training.Progress, "batches", lambda self, count: seen.append(count))
+    line = refused_here(project, "train_fcn", monkeypatch)
+    assert "lr: training diverged in epoch 1: " in line
+    assert len(seen) * charlm.training.trainer.REPORT_EVERY < 1000
+    assert list((project.path / ".resume").glob("*")) == []
+
+
+def test_a_bug_still_shows_where_it_is(project: Project) -> None:
+    (project.path / "stages/split.py").write_text("import stages\nstages.run(lambda: 1 / 0)\n")
+    ran = project.stage("split", code=1)
+    assert "Traceback" in ran.text
+    assert "ZeroDivisionError" in ran.text
+
+
+def test_what_made_a_result_is_recorded_with_it_and_no_secret(template: Project) -> None:
+    recorded = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in (template.path / "metrics/environment").glob("*.json")
+    }
+    assert len(recorded) == 8
+    for stage, (facts,) in recorded.items():
+        assert facts["torch"] == importlib.metadata.version("torch")  # no "+cu130" on PyPI
+        assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
+        for key in ("dvc", "numpy", "pillow", "machine", "processor"):
+            assert facts[key] not in ("", "not installed"), key
+        computed = {"torch kernels", "threads", "device"} & facts.keys()
+        assert len(computed) == (0 if stage in {"build_dataset", "split", "plot"} else 3)
+        text = json.dumps(facts)
+        for secret in (os.uname().nodename, str(Path.home()), str(template.path)):
+            word = rf"(?<!\w){re.escape(secret)}(?!\w)"  # a machine may be called "vm"
+            assert not re.search(word, text), secret
+        assert not re.search(r"20\d\d-\d\d", text)
+
+
+def test_dvc_shows_no_environment_among_the_metrics(project: Project) -> None:
+    before = project.dvc("metrics", "show", "--json").text
+    assert "processor" not in before
+    record = project.path / "metrics/environment/evaluate.json"
+    record.write_text(record.read_text().replace('"threads": 1', '"threads": 9'))
+    assert project.dvc("metrics", "diff").text.strip() == ""

@@ -1,0 +1,162 @@
+"""A training in several processes that share out each batch."""
+
+import io
+import re
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.core.params import MODELS
+from charlm.data.corpus import load_corpus
+from charlm.data.splits import load_split
+from charlm.training.distributed import Group
+from stages import DATASET, SPLIT
+from tests.conftest import LONG, ROOT, Project, start, wait_for_state
+from tests.helpers import processes_in
+
+
+@given(rows=st.integers(0, 40), size=st.integers(1, 9))
+def test_together_the_processes_take_every_row_once(rows: int, size: int) -> None:
+    whole = torch.arange(rows)
+    shares = [Group(rank, size).share(whole) for rank in range(size)]
+    assert torch.equal(torch.cat(shares).sort().values, whole)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+README = ROOT / "README.md"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def history(project: Project, model: str) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(project.outputs()[f"plots/{model}_history.csv"]))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
+    """The last batch is a single window, of which one process has none."""
+    train = load_split(project.path / SPLIT, load_corpus(project.path / DATASET)).train
+    batch_size = next(size for size in range(300, train) if train % size == 1)
+    project.set(epochs="3", batch_size=str(batch_size))
+    project.set(compact__epochs="3", compact__batch_size=str(batch_size))
+    project.stage(f"train_{model}")
+    alone = history(project, model)
+    project.set(processes="2")
+    ran = project.stage(f"train_{model}")
+    pd.testing.assert_frame_equal(alone, history(project, model), rtol=1e-4)
+    assert len(re.findall("epoch 3/3", ran.text)) == 1, "one of them reports"
+    assert list((project.path / ".resume").glob("*.pt")) == []
+
+
+def workers(project: Project) -> list[psutil.Process]:
+    """The processes that train, by rank."""
+    found = {}
+    for process in processes_in(project):
+        environment = process.environ()
+        if "TORCHELASTIC_ERROR_FILE" in environment:
+            found[int(environment["RANK"])] = process
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
+    project: Project, rank: int
+) -> None:
+    project.set(**LONG, processes="2")
+    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    wait_for_state(project, process)
+    workers(project)[rank].send_signal(signal.SIGKILL)
+    text, _ = process.communicate()
+    assert process.returncode != 0
+    assert "Traceback" not in text, text
+    said = rf"error: process {rank} of 0 to 1 was ended by SIGKILL; the same command takes it up"
+    assert len(re.findall(said, text)) == 1, text
+    assert processes_in(project) == []
+    ran = project.dvc("repro", "--single-item", "train_wavenet")
+    assert len(re.findall("WaveNet: going on after epoch", ran.text)) == 1
+    project.run("git", "diff", "--quiet", "--", "dvc.lock", code=1)
+
+
+def test_bad_input_is_said_once(project: Project) -> None:
+    project.set(processes="2", lr="1e30", epochs="3")
+    ran = project.stage("train_fcn", code=1)
+    assert "Traceback" not in ran.text, ran.text
+    assert len(re.findall("error: ", ran.text)) == 1, ran.text
+    assert re.search(r"params.yaml, line \d+: lr: training diverged in epoch 1", ran.text)
+
+
+def test_ctrl_c_ends_all_of_them(project: Project) -> None:
+    project.set(**LONG, processes="2")
+    process = start(project, sys.executable, "-m", "stages.train_wavenet")
+    wait_for_state(project, process)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate()
+    assert process.returncode == 130
+    assert text.rstrip().endswith("interrupted; the same command takes it up again")
+    assert "Traceback" not in text
+    assert processes_in(project) == []
+
+
+def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) -> None:
+    project.set(processes="3")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
+    ran = project.run(*torchrun, "stages.train_fcn", code=1)
+    assert "processes: torchrun started 2 processes instead of 3" in ran.text
+
+
+@pytest.mark.slow
+def test_two_machines_train_together_as_the_readme_says(project: Project, tmp_path: Path) -> None:
+    """Both are this one, with a clone each; what the first writes is what one process does."""
+    (command,) = re.findall("^torchrun .*", README.read_text(encoding="utf-8"), re.MULTILINE)
+    command = command.replace("FIRST", "localhost").replace("29500", str(free_port()))
+    project.set(epochs="3")
+    project.stage("train_fcn")
+    alone = history(project, "fcn")
+    project.set(processes="2")
+    second = project.clone(tmp_path / "second")
+    second.set(epochs="3", processes="2")
+    second.dvc("repro", "split")
+    before = second.outputs()
+    commands = [command, command.replace("--node-rank=0", "--node-rank=1")]
+    running = [
+        start(machine, *shlex.split(line))
+        for machine, line in zip((project, second), commands, strict=True)
+    ]
+    for process in running:
+        text, _ = process.communicate()
+        assert process.returncode == 0, text
+    pd.testing.assert_frame_equal(alone, history(project, "fcn"), rtol=1e-4)
+    assert second.outputs() == before
+    project.dvc("commit", "-f", "train_fcn")
+    assert "Stage 'train_fcn' didn't change" in project.dvc("repro", "train_fcn").text
+
+
+@pytest.mark.slow
+def test_two_processes_taken_up_again_end_in_the_bytes_of_a_training_nobody_stopped(
+    project: Project,
+) -> None:
+    project.set(**LONG, processes="2")
+    project.stage("train_fcn")
+    whole = project.outputs()
+    (project.path / "data/checkpoints/fcn.safetensors").unlink()
+    process = start(project, sys.executable, "-m", "stages.train_fcn")
+    wait_for_state(project, process)
+    workers(project)[0].send_signal(signal.SIGKILL)
+    process.communicate()
+    ran = project.stage("train_fcn")
+    assert "going on after epoch" in ran.text
+    assert project.outputs() == whole

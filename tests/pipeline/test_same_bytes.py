@@ -1,0 +1,238 @@
+"""The same bytes: in another environment, with more threads, and in a clone from nothing."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import pipeline.verify
+from charlm import KERNELS
+from charlm.core.errors import InputError
+from charlm.core.files import write_json
+from pipeline.verify import ENVIRONMENT, apart, excuses, first_difference
+from tests.conftest import STAGES, Project, start
+
+VERIFY = (sys.executable, "-m", "pipeline.verify")
+
+HOSTILE = {
+    **dict.fromkeys(KERNELS, ""),
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "AUTO",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "MKL_DYNAMIC": "TRUE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "DNNL_MAX_CPU_ISA": "SSE41",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "ANY",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
+    "OPENBLAS_CORETYPE": "Prescott",
+    **dict.fromkeys(["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"], "3"),
+    "NPY_ENABLE_CPU_FEATURES": "X86_V3",
+    "NUMBA_CPU_NAME": "generic",
+    "NUMBA_CPU_FEATURES": "-avx,-avx2",
+    "NUMBA_ENABLE_AVX": "0",
+    "NUMBA_OPT": "0",
+    "NUMBA_LOOP_VECTORIZE": "0",
+    "NUMBA_DISABLE_JIT": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":16:8",
+    "PYTHONHASHSEED": "7",
+    "PYTHONIOENCODING": "ascii",  # which has no letter for half of the names that are printed
+    "LC_ALL": "C",
+    "LANGUAGE": "tr",
+    "TZ": "Asia/Kathmandu",
+    "COLUMNS": "20",
+    "MPLBACKEND": "svg",
+    "SOURCE_DATE_EPOCH": "0",
+}
+
+
+def results(outputs: dict[str, bytes]) -> dict[str, bytes]:
+    """All outputs but the records of the environment."""
+    return {path: data for path, data in outputs.items() if not path.startswith(ENVIRONMENT)}
+
+
+def test_two_threads_in_a_hostile_environment_give_the_same_bytes(
+    template: Project, tmp_path: Path
+) -> None:
+    clone = template.clone(tmp_path / "clone")
+    clone.set(threads="2")
+    settings = tmp_path / "matplotlib"
+    settings.mkdir()
+    (settings / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 33\n")
+    for stage in STAGES:
+        ran = clone.run(
+            *(sys.executable, "-m", f"stages.{stage}"),
+            **HOSTILE,
+            MPLCONFIGDIR=str(settings),
+            MATPLOTLIBRC=str(settings / "matplotlibrc"),
+        )
+        assert "Traceback" not in ran.text
+    assert results(clone.outputs()) == results(template.outputs())
+
+
+def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Project) -> None:
+    before = project.outputs()
+    # Were it used in the clone too, the runs that it knows would be taken from there.
+    project.dvc("config", "cache.dir", str(project.path / ".dvc/cache"))
+    project.commit("A cache that all clones share")
+    (project.path / "notes.txt").write_text("not committed")
+    ran = project.run(*VERIFY)
+    # The trainings run side by side, each line after the name, where there are two cores.
+    started = re.findall(r"^(?:\w+ +\| )?Running stage '(\w+)'", ran.text, flags=re.MULTILINE)
+    assert sorted(started) == sorted(STAGES)
+    assert "is cached" not in ran.text
+    assert "git add" not in ran.text
+    assert "not committed, and so left out: notes.txt" in ran.text
+    report = ran.text[ran.text.index("Every output of dvc.lock") :]
+    assert "differs" not in report
+    for path in results(before):
+        if path not in {"data/few.txt", "data/prenoms.txt", "data/README.md"}:
+            assert f"  same     {path}\n" in report or path.endswith(".gitignore")
+    assert "This machine: python 3." in report
+    assert "All 28 outputs have the committed bytes." in report
+    assert project.outputs() == before
+
+
+def test_where_the_pipeline_does_not_run_through_verify_says_so(project: Project) -> None:
+    project.set(lr="-1")
+    project.commit("A rate that is refused")
+    ran = project.run(*VERIFY, code=1)
+    why, told = ran.text.splitlines()
+    assert re.match(r"error: params\.yaml, line \d+: lr is -1; ", why)
+    assert told == "error: the pipeline does not run through in a clone, as said above"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda process: os.killpg(process.pid, signal.SIGINT), id="ctrl-c"),
+        pytest.param(
+            lambda process: process.terminate(), id="a request to end", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_verify_leaves_nothing_behind_when_it_is_interrupted(
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[["subprocess.Popen[str]"], None],
+) -> None:
+    project.set(epochs="5000")
+    project.commit("A run that does not end meanwhile")
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.setenv("TMPDIR", str(aside))
+    process = start(project, *VERIFY)
+    said = iter(process.stdout or ())
+    for line in said:
+        if ", epoch 1/" in line:
+            break
+    within = psutil.Process(process.pid).children(recursive=True)
+    assert within
+    end(process)
+    *_, last = said
+    assert process.wait(timeout=60) == 130
+    assert last == "interrupted; nothing is left of it, and the same command begins anew\n"
+    assert list(aside.glob("verify-*")) == []
+    assert [p for p in within if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.fixture
+def changed_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Verifying here finds another loss in the metrics, and a machine that is x86-64."""
+
+    def run_with_changes(clone: Path) -> None:
+        edit(clone / "metrics/evaluation.json", '"test_loss": ', '"test_loss": 1')
+        lock = (clone / "dvc.lock").read_text(encoding="utf-8")
+        start = lock.index("- path: metrics/evaluation.json")  # made by `evaluate`, before `plot`
+        digest = lock[lock.index("md5: ", start) + 5 :].split("\n")[0]
+        (clone / "dvc.lock").write_text(lock.replace(digest, "0" * 32), encoding="utf-8")
+        for record in (clone / ENVIRONMENT).glob("*.json"):
+            text = record.read_text(encoding="utf-8").replace("not x86_64", "x86_64")
+            record.write_text(text, encoding="utf-8")
+
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr(pipeline.verify, "run_from_nothing", run_with_changes)
+    return project
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_other_bytes_on_the_same_kind_of_machine_are_an_error(
+    changed_run: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="1 of 28 outputs have other bytes than committed"):
+        pipeline.verify.main()
+    said = capsys.readouterr().out
+    assert "  differs  metrics/evaluation.json\n           line 5:" in said
+    assert "metrics/evaluation.json fcn.test_loss: 1" in said
+    assert "  same     data/checkpoints/fcn.safetensors" in said
+
+
+def test_on_another_architecture_the_distance_is_told_instead(
+    changed_run: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for record in (changed_run.path / ENVIRONMENT).glob("*.json"):
+        edit(record, '"machine": "', '"machine": "not x86_64", "was": "')
+    changed_run.commit("As if made elsewhere")
+    pipeline.verify.main()
+    said = capsys.readouterr().out
+    assert "The same bytes are not promised here" in said
+    assert "machine: " in said
+    assert "So far do the metrics lie apart" in said
+    assert "fcn.test_loss" in said
+
+
+def test_what_excuses_other_bytes_is_what_may_decide_them() -> None:
+    there = {
+        "train_fcn": {"machine": "x86_64", "torch": "2.13.0+cpu", "processor": "A", "dvc": "3"}
+    }
+    here = {"train_fcn": {"machine": "x86_64", "torch": "2.13.0+cpu", "processor": "B", "dvc": "4"}}
+    assert excuses(there, here) == []
+    for key, value in {"machine": "aarch64", "torch": "2.14.0", "device": "cuda: H100"}.items():
+        (line,) = excuses(there, {"train_fcn": {**here["train_fcn"], key: value}})
+        assert line.startswith(f"{key}: {value}; there: ")
+
+
+def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project) -> None:
+    outputs = template.outputs()
+
+    def told(path: str, old: bytes | None = None) -> str:
+        return first_difference(path, outputs[path] if old is None else old, outputs[other])
+
+    other = "metrics/evaluation.json"
+    changed = outputs[other].replace(b'"val_loss": ', b'"val_loss": 1', 1)
+    assert told(other, changed).startswith('line 4: "val_loss": ')
+    assert "line " in told(other, outputs[other] + b"more\n")
+    other = "data/checkpoints/fcn.safetensors"
+    changed = bytearray(outputs[other])
+    changed[-1] ^= 1
+    assert told(other, bytes(changed)).startswith("tensor ")
+    assert "(1 of " in told(other, bytes(changed))
+    assert "tensor " in told("data/checkpoints/wavenet.safetensors")
+    other = "plots/losses.png"
+    assert told("plots/fcn_loss.png").startswith("pixel (")
+    assert " x " in told("plots/embeddings.png")
+    assert first_difference(other, b"", None) == "no stage of dvc.yaml makes it"
+    assert first_difference(other, None, b"") == (
+        "what was committed is not at hand; dvc pull brings it, where there is a remote"
+    )
+
+
+def test_metrics_lie_apart_by_their_difference(tmp_path: Path) -> None:
+    contents = []
+    for loss in (2.0, 2.125):
+        write_json(tmp_path / "m.json", {"net": {"loss": loss, "parameters": 3}})
+        contents.append((tmp_path / "m.json").read_bytes())
+    assert list(apart("m.json", *contents)) == [
+        "  m.json net.loss: 2.125000; committed: 2.000000 (+0.125000)"
+    ]

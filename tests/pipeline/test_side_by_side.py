@@ -1,0 +1,180 @@
+"""The trainings side by side: the same result as in turn, and as well-behaved when they end."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+
+from charlm.core.params import MODELS
+from pipeline import side_by_side
+from tests.conftest import STAGES, Project, start
+from tests.helpers import processes_in
+from tests.pipeline.test_same_bytes import results
+
+BOTH = ["train_fcn", "train_wavenet"]
+"""Those that start first."""
+
+TRAININGS = sorted(f"train_{model}" for model in MODELS)
+TWO = (sys.executable, "-m", "pipeline.side_by_side", "--at-once", "2")
+"""What `make repro` runs, with two at once even where the tests may use one core only."""
+
+
+def trained(text: str) -> list[str]:
+    """The stages that were run side by side, sorted."""
+    return sorted(re.findall(r"^(\w+) +\| Running stage '\1'", text, flags=re.MULTILINE))
+
+
+def forget(project: Project) -> None:
+    """Remove all that the pipeline made, DVC's cache and dvc.lock included."""
+    for path in project.outputs():
+        if path.endswith((".csv", ".json", ".png", ".safetensors")):
+            (project.path / path).unlink()
+    shutil.rmtree(project.path / ".dvc/cache")
+    (project.path / "dvc.lock").unlink()
+
+
+def start_both(project: Project) -> "subprocess.Popen[str]":
+    """Start both trainings, until each has kept a state of this run."""
+    began = time.time()
+    process = start(project, *TWO)
+    deadline = time.monotonic() + 60
+    while sum(s.stat().st_mtime > began for s in (project.path / ".resume").glob("*.pt")) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def test_from_nothing_it_makes_the_same_bytes_as_in_turn(
+    project: Project, template: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(project)
+    ran = project.run(*TWO)
+    assert trained(ran.text) == TRAININGS
+    assert ran.stages == [stage for stage in STAGES if stage not in TRAININGS]
+    assert set(TRAININGS) < set(ran.unchanged), "DVC itself finds nothing to do for them"
+    assert results(project.outputs()) == results(template.outputs())
+    lock, expected = ((p.path / "dvc.lock").read_bytes() for p in (project, template))
+    assert lock == expected
+    assert project.run(*TWO).text == "Data and pipelines are up to date.\n"
+
+    monkeypatch.chdir(project.path)
+    with modify_yaml("dvc.lock") as recorded:  # as if the net had ended last
+        recorded["stages"]["train_fcn"] = recorded["stages"].pop("train_fcn")
+    assert Path("dvc.lock").read_bytes() != expected
+    side_by_side.put_in_order(STAGES)
+    assert Path("dvc.lock").read_bytes() == expected
+
+
+def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
+    project: Project,
+) -> None:
+    before = project.outputs()
+    project.set(epochs="5000")
+    for end in (
+        lambda process: os.killpg(process.pid, signal.SIGINT),
+        lambda process: process.terminate(),
+    ):
+        process = start_both(project)
+        end(process)
+        text, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, text
+        for stage in BOTH:
+            said = rf"^{stage} +\| interrupted; the same command"
+            assert re.search(said, text, re.MULTILINE), text
+        assert text.endswith("\ninterrupted; the same command takes it up again\n")
+        assert "Traceback" not in text
+        assert processes_in(project) == []
+        assert project.outputs() == before
+    for title in ("Fully connected net", "WaveNet"):
+        assert f"| {title}: going on after epoch" in text, "the second time"
+
+
+def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
+    before = project.outputs()
+    project.set(epochs="3", wavenet__lr="1e30")
+    ran = project.run(*TWO, code=1)
+    (told,) = [line for line in ran.text.splitlines() if "| error: " in line]
+    assert re.match(r"train_wavenet \| error: params\.yaml, line \d+: wavenet\.lr: train", told)
+    assert ran.text.endswith(
+        "error: train_wavenet failed, as said above; mend it and run the same command again\n"
+    )
+    assert ran.stages == [], "nothing that depends on it"
+    changed = {path for path, content in project.outputs().items() if content != before[path]}
+    assert changed >= {"data/checkpoints/fcn.safetensors", "plots/fcn_history.csv"}
+    assert not any("wavenet" in path for path in changed)
+    assert project.dvc("status", "train_fcn").text == "Data and pipelines are up to date.\n"
+
+
+MORE = """
+  train_third:
+    cmd: "true"
+    deps: [data/split.safetensors]
+    outs: [data/third]
+
+  train_after:
+    cmd: "true"
+    deps: [data/third]
+    outs: [data/after]
+
+plots:
+"""
+
+
+def plan() -> side_by_side.Plan:
+    with Repo() as repo, repo.lock:
+        return side_by_side.look(repo)
+
+
+def test_all_trainings_are_found_that_wait_for_no_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.path)
+    assert plan() == side_by_side.Plan(set(), [], [])
+    project.set(wavenet__lr="0.1")
+    after = {"evaluate", "sample", "plot"}
+    first = ["build_dataset", "split"]
+    assert plan() == side_by_side.Plan({"train_wavenet", *after}, ["train_wavenet"], first)
+
+    pipeline = project.path / "dvc.yaml"
+    text = pipeline.read_text(encoding="utf-8")
+    pipeline.write_text(text.replace("\nplots:\n", MORE, 1), encoding="utf-8")
+    project.set(seed="2")
+    found = plan()
+    assert found.outdated == {*STAGES, "train_third", "train_after"} - {"build_dataset"}
+    assert found.trainings == [*(s for s in STAGES if s in TRAININGS), "train_third"]
+    assert found.first == first
+
+
+def test_no_more_run_at_once_than_asked_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def train_one(stage: str, width: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        with lock:
+            running -= 1
+        return 0
+
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr(side_by_side, "train_one", train_one)
+    side_by_side.train(["train_a", "train_b", "train_c", "train_d", "train_e"], 2)
+    assert most == 2
+
+
+def test_the_cores_are_those_that_this_process_may_use() -> None:
+    assert 1 <= side_by_side.cores() <= (os.cpu_count() or 1)

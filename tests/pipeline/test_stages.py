@@ -1,0 +1,329 @@
+"""The stages by themselves: bad input, interruptions, and what they show while they train."""
+
+import gzip
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, Ran
+from tests.helpers import refused_here
+
+
+def refused(ran: Ran) -> str:
+    """The one line that a refusing stage prints."""
+    assert ran.code == 1, ran.text
+    (line,) = ran.text.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_a_refusing_stage_prints_its_line_and_nothing_else(checkout: Project) -> None:
+    """As a process of its own, as the others below would."""
+    text = (checkout.path / "params.yaml").read_text(encoding="utf-8")
+    checkout.set(lr="abc")
+    assert "params.yaml, line 11: lr is 'abc'" in refused(checkout.stage("train_fcn", code=1))
+    (checkout.path / "params.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stage", "parameters", "expected"),
+    [
+        ("train_fcn", {"lr": "abc"}, ["params.yaml, line 11", "lr is 'abc'", "number above 0"]),
+        ("train_fcn", {"lr": "-1"}, ["params.yaml, line 11", "lr is -1", "number above 0"]),
+        ("train_wavenet", {"block_size": "6"}, ["line 10", "block_size is 6", "power of two"]),
+        ("build_dataset", {"block_size": "6"}, ["line 10", "block_size is 6", "WaveNet"]),
+        (
+            "train_wavenet",
+            {"device": "cuda"},
+            ["line 28: device: torch", "finds no cuda", "auto or cpu"],
+        ),
+        ("split", {"split.train": "0.9"}, ["0.9", "leave no test set"]),
+        ("split", {"split.val": "0.0001"}, ["line 32: split: ", "val 0.0001", "leave no val set"]),
+        ("evaluate", {"fcn.epochs": "2.5"}, ["line 39", "fcn.epochs is 2.5", "whole number"]),
+        ("sample", {"sample.prefix": "Ж"}, ["sample.prefix: 'Ж'", "known characters"]),
+        ("build_dataset", {"names.path": "nope.txt"}, ["line 6: names: nope.txt does not exist"]),
+        ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt holds no names"]),
+        ("build_dataset", {"names.path": "one.txt"}, ["one.txt holds one name only"]),
+        ("build_dataset", {"names.path": "latin.txt"}, ["latin.txt, line 2", "UTF-8", "iconv"]),
+        (
+            "build_dataset",
+            {"names.path": "table.csv", "names.column": "nom"},
+            ["table.csv, line 1", "no column 'nom'", "rank, name"],
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_and_nothing_is_lost(
+    checkout: Project,
+    stage: str,
+    parameters: dict[str, str],
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = checkout.path / "params.yaml"
+    before, text = checkout.outputs(), params.read_text(encoding="utf-8")
+    try:
+        checkout.set(**{name.replace(".", "__"): value for name, value in parameters.items()})
+        line = refused_here(checkout, stage, monkeypatch)
+    finally:
+        params.write_text(text, encoding="utf-8")
+    for words in expected:
+        assert words in line
+    assert checkout.outputs() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "lost"),
+    [
+        ("split", "data/dataset.safetensors"),
+        ("train_fcn", "data/split.safetensors"),
+        ("evaluate", "data/checkpoints/fcn.safetensors"),
+        ("plot", "metrics/evaluation.json"),
+        ("plot", "plots/wavenet_history.csv"),
+    ],
+)
+def test_a_file_that_another_stage_makes_and_that_is_gone_is_to_be_made_anew(
+    checkout: Project, stage: str, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = checkout.outputs()
+    (checkout.path / lost).rename(checkout.path / "elsewhere")
+    try:
+        line = refused_here(checkout, stage, monkeypatch)
+    finally:
+        (checkout.path / "elsewhere").rename(checkout.path / lost)
+    assert line == f"error: {lost} does not exist; make it anew with: dvc repro"
+    assert checkout.outputs() == before
+
+
+@pytest.fixture(scope="module")
+def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the small project with bad lists of names; each test leaves it as it was."""
+    target = tmp_path_factory.mktemp("checkout") / "project"
+    shutil.copytree(template.path, target, symlinks=True)
+    (target / "empty.txt").write_text("\n \n")
+    (target / "one.txt").write_text("ANNE\nANNE\n")
+    (target / "latin.txt").write_bytes("ANNE\nZOÉ\n".encode("latin-1"))
+    (target / "table.csv").write_text("rank,name\n1,ANNE\n2,MARIE\n3,JEAN\n")
+    return Project(target)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (["device=cuda"], "finds no cuda on this machine"),
+        (["names.path=one.txt"], "one.txt holds one name only"),
+    ],
+)
+def test_under_dvc_too_what_was_there_stays(
+    checkout: Project, parameters: list[str], expected: str
+) -> None:
+    """DVC removes the outputs of a stage before it runs it; they must be put back."""
+    before, text = checkout.outputs(), (checkout.path / "params.yaml").read_text(encoding="utf-8")
+    assignments = [word for parameter in parameters for word in ("-S", parameter)]
+    ran = checkout.dvc("exp", "run", *assignments, code=None)
+    assert ran.code != 0
+    assert ran.stages
+    lines = [line for line in ran.text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert "Traceback" not in ran.text
+    assert checkout.outputs() == before
+    checkout.git("checkout", "params.yaml")
+    assert (checkout.path / "params.yaml").read_text(encoding="utf-8") == text
+    assert checkout.dvc("repro").stages == []
+
+
+def test_a_refused_experiment_hides_nothing_from_git(project: Project) -> None:
+    """DVC and git can take a changed file that is as long as the committed one for unchanged."""
+    project.dvc("exp", "run", "-S", "fcn.lr=0.1", "train_fcn")
+    changed = project.git("status", "--short")
+    assert "plots/fcn_history.csv" in changed
+    project.dvc("exp", "run", "-S", "fcn.lr=-.1", "train_fcn", code=None)
+    assert project.git("status", "--short") == changed
+    project.git("checkout", ".")
+    assert project.git("show", "HEAD:plots/fcn_history.csv").encode() == (
+        (project.path / "plots/fcn_history.csv").read_bytes()
+    )
+
+
+def test_in_a_clone_that_pulled_nothing_metrics_and_plots_stay(
+    template: Project, tmp_path: Path
+) -> None:
+    clone = template.clone(tmp_path / "clone")
+    before = clone.outputs()
+    clone.set(lr="-1")
+    assert clone.dvc("repro", code=None).code != 0
+    after = clone.outputs()
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_missing_list_of_names_is_told_by_dvc_and_costs_nothing_to_mend(
+    project: Project,
+) -> None:
+    before = project.outputs()
+    project.set(names__path="data/nope.txt")
+    ran = project.dvc("repro", code=None)
+    assert ran.code != 0
+    assert "No such file or directory" in ran.text
+    assert "nope.txt" in ran.text
+    project.set(names__path="data/few.txt")
+    assert project.dvc("repro").stages == []
+    assert project.outputs() == before
+
+
+def test_the_check_before_make_repro_refuses_without_touching_anything(checkout: Project) -> None:
+    before, params = checkout.outputs(), checkout.path / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    assert checkout.stage("check").text == ""
+    checkout.set(names__path="data/nope.txt")
+    assert "data/nope.txt does not exist" in refused(checkout.stage("check", code=1))
+    params.write_text(text, encoding="utf-8")
+    assert checkout.outputs() == before
+
+
+def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> None:
+    before = project.outputs()
+    ran = project.dvc("exp", "run", "-S", "fcn.lr=1e37", "-S", "epochs=4", code=None)
+    assert ran.code != 0
+    (line,) = [line for line in ran.text.splitlines() if line.startswith("error: ")]
+    assert re.search(r"diverged in epoch \d.*lower the learning rate \(now 1e\+37\)", line)
+    assert project.outputs() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "idle"),
+    [
+        ("build_dataset", ["torch", "numba", "pandas", "matplotlib"]),
+        ("split", ["torch", "numba", "pandas", "matplotlib"]),
+        ("train_fcn", ["torch._dynamo", "matplotlib"]),
+        ("evaluate", ["torch._dynamo", "matplotlib"]),
+        ("sample", ["torch._dynamo", "matplotlib"]),
+        ("plot", ["torch", "numba"]),
+    ],
+)
+def test_a_stage_imports_nothing_slow_that_it_does_not_need(
+    checkout: Project, stage: str, idle: list[str]
+) -> None:
+    code = (
+        f"import sys; from stages.{stage} import main; main(); "
+        f"print([name for name in {idle} if name in sys.modules])"
+    )
+    before = checkout.outputs()
+    assert checkout.run(sys.executable, "-c", code).text.splitlines()[-1] == "[]"
+    assert checkout.outputs() == before
+
+
+def test_a_log_gets_a_line_every_few_epochs(project: Project) -> None:
+    project.set(epochs="40")
+    text = project.stage("train_wavenet").text
+    lines = re.findall(
+        r"^WaveNet, epoch (\d+)/40: train \d\.\d{4}, val \d\.\d{4}, \d+ s left$", text, re.MULTILINE
+    )
+    assert lines == ["1", *map(str, range(4, 41, 4))]
+    assert "\r" not in text
+
+
+def test_a_terminal_gets_a_bar_with_epochs_losses_and_time_left(project: Project) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train_wavenet"],
+        cwd=project.path,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait() == 0
+    assert re.search(
+        r"\rWaveNet, epoch \d+/2 \|.*\|, train \d\.\d{4}, val \d\.\d{4}, \d+:\d+ left",
+        shown.decode(),
+    )
+
+
+def test_names_are_read_from_a_compressed_list(project: Project) -> None:
+    plain = (project.path / "data/few.txt").read_bytes()
+    (project.path / "few.txt.gz").write_bytes(
+        gzip.compress(b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n"))
+    )
+    before = project.outputs()
+    project.set(names__path="few.txt.gz")
+    project.stage("build_dataset")
+    assert project.outputs() == before
+
+
+def test_the_numbers_of_duplicates_and_names_are_told(project: Project) -> None:
+    names = ["ANNE", " ANNE", "E\u0301LISE", "\u00c9LISE", "", "JEAN", "ZOE"]
+    (project.path / "data/few.txt").write_text("\n".join(names), encoding="utf-8")
+    project.stage("build_dataset")
+    facts = json.loads((project.path / "metrics/dataset.json").read_text(encoding="utf-8"))
+    assert facts["names"] == 4
+    assert facts["duplicates_dropped"] == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"), [("stages.sample", "pandas"), ("stages.split", "numpy")]
+)
+def test_another_python_than_that_of_the_environment_is_told_in_a_line(
+    module: str, missing: str, checkout: Project
+) -> None:
+    ran = checkout.run(sys.executable, "-S", "-m", module, code=1)
+    assert ran.text.startswith(f"error: this Python has no {missing}; take that of .venv: ")
+    assert ran.text.count("\n") == 1
+
+
+FINISHING = """
+import os, signal
+from charlm.training.resume import ResumeFile
+from stages.train_fcn import main
+from stages import run
+remove = ResumeFile.remove
+def interrupted(self):
+    os.kill(os.getpid(), signal.SIGINT)
+    remove(self)
+    os.kill(os.getpid(), signal.SIGINT)
+ResumeFile.remove = interrupted
+run(main)
+os.kill(os.getpid(), signal.SIGINT)
+print("through")
+"""
+
+
+def test_ctrl_c_once_a_training_is_done_does_not_lose_it(checkout: Project) -> None:
+    before = checkout.outputs()
+    ran = checkout.run(sys.executable, "-c", FINISHING)
+    assert ran.text.endswith("through\n")
+    assert checkout.outputs() == before
+    assert list((checkout.path / ".resume").glob("*.pt")) == []
+
+
+IMPATIENT = """
+import os, signal, sys
+import stages, pipeline.put_back
+def put_back(stage):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("put back", stage)
+stages.DVC_STAGE, pipeline.put_back.put_back_outputs = "split", put_back
+raise KeyboardInterrupt
+"""
+
+
+def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
+    ran = checkout.run(sys.executable, "-c", IMPATIENT, code=130)
+    assert ran.text.splitlines() == [
+        "interrupted; the same command takes it up again",
+        "put back split",
+    ]

@@ -1,0 +1,44 @@
+"""The commands of the Makefile, in folders of any name."""
+
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+STUB = '#!/bin/sh\necho "$(basename "$0") $*" >> "$(dirname "$0")/../../ran"\n'
+
+
+@pytest.mark.parametrize("name", ["names", "my names", "prénoms (été) & l'hiver"])
+def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    commands = folder / ".venv/bin"
+    commands.mkdir(parents=True)
+    for command in ("python", "dvc", "pre-commit"):
+        (commands / command).write_text(STUB, encoding="utf-8")
+        (commands / command).chmod(stat.S_IRWXU)
+    shutil.copy(ROOT / "Makefile", folder)
+    for file in ("requirements.txt", "requirements-dev.txt", "requirements-plots.txt"):
+        shutil.copy(ROOT / file, folder)
+    shutil.copy(ROOT / "constraints.txt", folder)
+    for file in ("pipeline/vega.py", "tests/chromium.py"):
+        (folder / file).parent.mkdir()
+        (folder / file).touch()
+    (folder / ".dvc").mkdir()
+    for made in (".venv/.installed", ".dvc/vega.js", ".venv/.installed-dev"):
+        (folder / made).touch()
+    targets = ["repro", "test", "smoke", "hooks", "verify"]
+    subprocess.run(["make", "-C", str(folder), *targets], check=True, capture_output=True)
+    ran = (folder / "ran").read_text(encoding="utf-8")
+    for line in (
+        "python -m pipeline.side_by_side",
+        "python -m tests.chromium",
+        "python -m pytest -n 2 -m not slow",
+        "dvc exp remove smoke",
+        "pre-commit install",
+        "python -m pipeline.verify",
+    ):
+        assert f"{line}\n" in ran

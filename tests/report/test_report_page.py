@@ -1,0 +1,276 @@
+"""The report in a browser: it computes what PyTorch does, answers, and shuts nobody out."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from playwright.sync_api import Page
+
+from charlm.core.randomness import seeded
+from charlm.data.corpus import Corpus
+from charlm.models.base import LanguageModel
+from charlm.models.compact import CompactWaveNet
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
+from charlm.sampling.sampler import name_log_likelihoods
+from tests.browser import Pages, violations
+from tests.conftest import Project
+from tests.helpers import NAMES, small_corpus, small_model
+from tests.reports import report_of
+
+CORPUS = small_corpus(8)
+SMALLEST, OTHER = small_model(CORPUS, CompactWaveNet, hidden_dim=8), small_model(CORPUS, FCN)
+WIDE, NARROW = 1280, 360
+
+
+def write(folder: Path, *models: LanguageModel, corpus: Corpus = CORPUS) -> Path:
+    file = folder / "report.html"
+    named = dict(zip("abc", models, strict=False))
+    file.write_text(report_of(named, corpus), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("report"), SMALLEST, small_model(CORPUS, WaveNet), OTHER)
+
+
+def large(architecture: type[LanguageModel], block_size: int, **options: Any) -> LanguageModel:
+    """A model of the default size; its weights are drawn so that no logit is near zero."""
+    corpus = small_corpus(block_size)
+    with seeded(1, "init"):
+        model = architecture(vocab_size=len(corpus.vocabulary), block_size=block_size, **options)
+        for parameter in model.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        (CompactWaveNet, {"dropout": 0.2}),
+        (WaveNet, {}),
+        (WaveNet, {"norm": "layer", "dropout": 0.1}),
+        (FCN, {}),
+        (FCN, {"norm": "layer"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("block_size", [1, 8])
+def test_the_logits_are_those_of_pytorch(
+    pages: Pages,
+    tmp_path: Path,
+    architecture: type[LanguageModel],
+    options: dict[str, Any],
+    block_size: int,
+) -> None:
+    corpus = small_corpus(block_size)
+    model = large(architecture, block_size, **options)
+    page = pages.open(write(tmp_path, model, corpus=corpus))
+    contexts = torch.randint(
+        len(corpus.vocabulary), (50, block_size), generator=torch.Generator().manual_seed(1)
+    )
+    with torch.no_grad():
+        expected = model(contexts)
+    found = page.evaluate("contexts => contexts.map(logits)", contexts.tolist())
+    assert expected.std() > 0.5
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-4)
+
+
+def test_the_likelihood_of_a_name_is_that_of_pytorch(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    tokens = [CORPUS.vocabulary.encode(name) for name in NAMES]
+    found = page.evaluate("names => names.map(likelihood)", tokens)
+    expected = name_log_likelihoods(SMALLEST, CORPUS.vocabulary, NAMES)
+    torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_the_button_invents_names_with_the_beginning_that_is_typed(
+    pages: Pages, report: Path
+) -> None:
+    page = pages.open(report)
+    page.get_by_label("Beginning").fill("MAR")
+    page.get_by_role("button", name="Invent ten names").click()
+    names = page.locator("#invented .name").all_inner_texts()
+    assert len(names) == 10
+    assert all(name.startswith("MAR") for name in names)
+    assert len(set(names)) > 1
+    assert all(set(name) <= set(CORPUS.vocabulary.characters) for name in names)
+    page.get_by_role("button", name="Invent ten names").click()
+    assert page.locator("#invented .name").all_inner_texts() != names
+
+
+def test_what_is_drawn_follows_the_probabilities(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    shares = page.evaluate(
+        """() => {
+          const probability = probabilities([], 1);
+          const count = probability.map(() => 0);
+          for (let i = 0; i < 20000; i++) count[draw(probability)]++;
+          return [count.map((c) => c / 20000), probability];
+        }"""
+    )
+    drawn, expected = torch.tensor(shares)
+    assert drawn[0] == expected[0] == 0  # no name is empty
+    assert expected.sum() == pytest.approx(1)
+    assert (drawn - expected).abs().max() < 0.02
+
+
+def percents(page: Page) -> list[float]:
+    texts = page.locator("#next .percent").all_inner_texts()
+    return [float(text.strip("<% ")) for text in texts]
+
+
+def test_the_next_letter_follows_what_is_typed_and_the_temperature(
+    pages: Pages, report: Path
+) -> None:
+    page = pages.open(report)
+    at_first = percents(page)
+    assert len(at_first) == 12
+    assert at_first == sorted(at_first, reverse=True)
+    page.get_by_label("Beginning").type("AN")
+    assert percents(page) != at_first
+    assert page.locator("#chances .letter").all_inner_texts() == ["A", "N", "(end)"]
+    assert "log-likelihood −" in page.locator("#whole").inner_text()
+    before = percents(page)
+    page.get_by_label("Temperature").fill("0.3")
+    assert page.locator("#degrees").inner_text() == "0.30"
+    assert percents(page)[0] > before[0]
+
+
+def test_a_letter_can_be_added_by_its_button(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    first = page.locator("#next button").first
+    letter = first.inner_text()
+    first.click()
+    assert page.get_by_label("Beginning").input_value() == letter
+    assert page.evaluate("document.activeElement.closest('#next') !== null")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("mar", "MAR"), ("zoé", "ZOÉ"), ("renê", "RENE"), ("ZOE\u0301", "ZOÉ"), ("Ó.b", "Ó.B")],
+)
+def test_case_and_accents_are_read_as_the_model_knows_them(
+    pages: Pages, report: Path, typed: str, read: str
+) -> None:
+    page = pages.open(report)
+    page.get_by_label("Beginning").fill(typed)
+    shown = page.locator("#chances .letter").all_inner_texts()
+    assert shown == [*read, "(end)"]
+    assert page.locator("#complaint").inner_text() == ""
+
+
+def test_what_the_model_does_not_know_is_told(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    page.get_by_label("Beginning").fill("MЖ7")
+    complaint = page.locator("#complaint").inner_text()
+    assert "does not know Ж, 7" in complaint
+    assert " ".join(CORPUS.vocabulary.characters) in complaint
+    assert page.get_by_role("button", name="Invent ten names").is_disabled()
+    page.get_by_label("Beginning").fill("M" * 31)
+    assert page.locator("#complaint").inner_text() == "At most 30 characters."
+    page.get_by_label("Beginning").fill("M")
+    assert page.locator("#complaint").inner_text() == ""
+    assert page.get_by_role("button", name="Invent ten names").is_enabled()
+
+
+def test_the_keyboard_is_enough(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+        if "prefix" in reached:
+            break
+    page.keyboard.type("an")
+    page.keyboard.press("Enter")
+    assert page.locator("#invented .name").count() == 10
+    page.keyboard.press("Tab")
+    before = page.locator("#degrees").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#degrees").inner_text() > before
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "invent"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert len(page.get_by_label("Beginning").input_value()) == 3
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"), list(itertools.product((WIDE, NARROW), (False, True))), ids=str
+)
+def test_the_page_fits_its_window_and_shuts_nobody_out(
+    pages: Pages, report: Path, width: int, dark: bool
+) -> None:
+    page = pages.open(report, width=width, dark=dark)
+    page.get_by_label("Beginning").fill("AN")
+    page.get_by_role("button", name="Invent ten names").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    drawn = page.locator("figure svg")
+    assert drawn.count() >= 12
+    for box in (drawn.nth(i).bounding_box() for i in range(drawn.count())):
+        assert box is not None
+        assert box["width"] > 200
+        assert box["height"] > 100
+    ink, paper = (
+        page.evaluate(f"getComputedStyle(document.body).{name}")
+        for name in ("color", "backgroundColor")
+    )
+    assert (sum(map(int, paper[4:-1].split(", "))) < 200) == dark
+    assert page.evaluate("getComputedStyle(document.querySelector('svg text')).fill") == ink
+    assert violations(page) == []
+
+
+def test_the_page_can_be_read_without_javascript(pages: Pages, report: Path) -> None:
+    page = pages.open(report, java_script_enabled=False)
+    assert page.get_by_text("This part needs JavaScript.").is_visible()
+    assert page.locator("tbody tr").count() > 20
+
+
+def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> None:
+    """With what the stages made: its numbers are those of the checkpoint beside it."""
+    from charlm.data import checkpoint
+
+    file = template.path / "plots/report.html"
+    assert file.stat().st_size < 1.5 * (1 << 20)
+    page = pages.open(file)
+    loaded = checkpoint.load(template.path / "data/checkpoints/compact.safetensors")
+    assert page.evaluate("model.title") == loaded.model.title
+    contexts = torch.randint(len(loaded.vocabulary), (50, loaded.model.block_size))
+    with torch.no_grad():
+        expected = loaded.model(contexts)
+    found = torch.tensor(page.evaluate("contexts => contexts.map(logits)", contexts.tolist()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    page.get_by_role("button", name="Invent ten names").click()
+    assert page.locator("#invented .name").count() == 10
+    assert violations(page) == []
+
+
+def test_what_cannot_be_read_leaves_no_answer_of_before(pages: Pages, report: Path) -> None:
+    page = pages.open(report)
+    page.get_by_label("Beginning").fill("AN")
+    assert page.locator("#chances li").count() == 3
+    page.get_by_label("Beginning").fill("A \N{SLIGHTLY SMILING FACE}")
+    assert "does not know ␣, \N{SLIGHTLY SMILING FACE}." in page.locator("#complaint").inner_text()
+    for answer in ("#next li", "#chances li"):
+        assert page.locator(answer).count() == 0
+    assert page.locator("#whole").inner_text() == ""
+
+
+def test_no_label_of_the_tree_is_cut_off(pages: Pages, tmp_path: Path) -> None:
+    for block_size in (1, 2, 8, 32):
+        corpus = small_corpus(block_size)
+        page = pages.open(write(tmp_path, small_model(corpus, WaveNet), corpus=corpus))
+        assert page.evaluate(
+            """() => {
+              const tree = document.querySelector(".tree");
+              const edge = tree.getBoundingClientRect().right;
+              const labels = [...tree.querySelectorAll("text")];
+              return labels.every((label) => label.getBoundingClientRect().right <= edge);
+            }"""
+        )

@@ -1,0 +1,327 @@
+"""Files written whole or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from charlm.core.errors import FileError
+from charlm.core.files import (
+    load_arrays,
+    load_tensors,
+    read_metrics,
+    read_numbers,
+    read_table,
+    replacing,
+    restoring,
+    save_metadata,
+    save_tensors,
+    write_csv,
+    write_json,
+    write_text,
+)
+from tests.helpers import DAMAGED, bytes_of_two_processes, refused, write_evil_pickle
+
+SAVE = """
+import sys
+from pathlib import Path
+import charlm
+import torch
+from charlm.core.files import save_tensors
+tensors = {name: torch.arange(5) * index for index, name in enumerate("xyzabc")}
+save_tensors(Path(sys.argv[1]), tensors, {key: {key: 1} for key in sorted(set("abcdefghij"))})
+"""
+
+
+def test_replacing_puts_the_new_file_in_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_makes_the_folders_above(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+
+
+def write_half(path: Path, error: type[BaseException]) -> None:
+    with replacing(path) as partial:
+        partial.write_text("half of the ne")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_replacing_leaves_the_old_file_on_an_exception(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(error):
+        write_half(path, error)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        write_half(tmp_path / "file", RuntimeError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_writes_beside_the_file_in_a_folder_that_git_ignores(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file") as partial:
+        partial.write_text("new")
+        assert partial.parent.parent == tmp_path
+        assert partial.parent.name.startswith(".partial-")
+
+
+def test_replacing_does_not_write_through_a_link(tmp_path: Path) -> None:
+    cached, path = tmp_path / "cached", tmp_path / "file"
+    cached.write_text("old")
+    path.symlink_to(cached)
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert cached.read_text() == "old"
+    assert path.read_text() == "new"
+    assert not path.is_symlink()
+
+
+def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def fail_after_writing(path: Path, error: type[BaseException]) -> None:
+    with restoring(path):
+        path.write_text("new")
+        raise error
+
+
+def test_what_is_restored_is_what_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(KeyboardInterrupt):
+        fail_after_writing(path, KeyboardInterrupt)
+    assert path.read_text() == "new", "there was nothing before"
+    path.write_text("old")
+    with pytest.raises(ValueError):  # noqa: PT011
+        fail_after_writing(path, ValueError)
+    assert path.read_text() == "old"
+    with restoring(path):
+        path.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "ZOÉ\nB\n")
+    assert (tmp_path / "file").read_bytes() == b"ZO\xc3\x89\nB\n"
+
+
+def test_json_is_indented_readable_and_in_the_order_given(tmp_path: Path) -> None:
+    write_json(tmp_path / "file", {"b": 1, "a": {"é": 0.25}})
+    expected = '{\n  "b": 1,\n  "a": {\n    "é": 0.25\n  }\n}\n'
+    assert (tmp_path / "file").read_text(encoding="utf-8") == expected
+
+
+def test_csv_has_no_index_and_six_decimals(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["ZOÉ", "A,B"], "x": [1 / 3, 2.0], "n": [1, 2], "b": [True] * 2})
+    write_csv(tmp_path / "file", table)
+    expected = 'name,x,n,b\nZOÉ,0.333333,1,True\n"A,B",2.000000,2,True\n'
+    assert (tmp_path / "file").read_bytes() == expected.encode()
+
+
+def test_two_processes_write_the_same_tensors_as_the_same_bytes(tmp_path: Path) -> None:
+    first, second = bytes_of_two_processes(SAVE, tmp_path)
+    assert first == second
+
+
+def test_the_order_of_the_metadata_does_not_matter(tmp_path: Path) -> None:
+    tensors = {"x": torch.arange(3)}
+    save_tensors(tmp_path / "one", tensors, {"a": 1, "b": 2})
+    save_tensors(tmp_path / "two", tensors, {"b": 2, "a": 1})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_tensors_and_metadata_are_loaded_as_they_were(tmp_path: Path) -> None:
+    tensors = {
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "number": torch.tensor(3),
+    }
+    metadata = {"text": "É中", "number": 3, "mapping": {"b": [1, None]}}
+    save_tensors(tmp_path / "file", tensors, metadata)
+    loaded, loaded_metadata = load_tensors(tmp_path / "file")
+    assert loaded_metadata == metadata
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32],
+    ids=str,
+)
+def test_tensors_are_loaded_as_arrays_too(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {"odd": torch.arange(5).byte(), "x": torch.arange(6).reshape(2, 3).to(dtype)}
+    save_tensors(tmp_path / "file", tensors, {"text": "É中"})
+    loaded, metadata = load_arrays(tmp_path / "file")
+    assert metadata == {"text": "É中"}
+    assert loaded.keys() == tensors.keys()
+    for name, array in loaded.items():
+        assert torch.equal(torch.from_numpy(array), tensors[name])
+        assert array.dtype == tensors[name].numpy().dtype
+
+
+def test_an_array_that_is_changed_leaves_its_file_as_it_was(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "file", {"x": torch.arange(9)}, {})
+    before = (tmp_path / "file").read_bytes()
+    arrays, _ = load_arrays(tmp_path / "file")
+    arrays["x"] += 1
+    assert np.array_equal(arrays["x"], np.arange(1, 10))
+    assert (tmp_path / "file").read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.float8_e4m3fn], ids=str)
+def test_what_no_array_holds_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_tensors(tmp_path / "file", {"x": torch.zeros(3, dtype=dtype)}, {})
+    with refused(tmp_path / "file"):
+        load_arrays(tmp_path / "file")
+
+
+def test_metadata_alone_are_a_file_without_tensors(tmp_path: Path) -> None:
+    metadata = {"text": "É中", "number": 3}
+    save_metadata(tmp_path / "one", metadata)
+    save_tensors(tmp_path / "two", {}, metadata)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert load_arrays(tmp_path / "one") == ({}, metadata)
+
+
+LOADERS = pytest.mark.parametrize("load", [load_tensors, load_arrays])
+
+
+@LOADERS
+@DAMAGED
+def test_damaged_tensors_are_refused(tmp_path: Path, damage, load: Callable) -> None:
+    path = tmp_path / "file"
+    save_tensors(path, {"x": torch.arange(9)}, {"a": 1})
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(path):
+        load(path)
+
+
+@LOADERS
+@pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"charlm": "{"}, {"charlm": ""}])
+def test_safetensors_of_another_project_are_refused(
+    tmp_path: Path, metadata: dict[str, str] | None, load: Callable
+) -> None:
+    path = tmp_path / "file"
+    safetensors.torch.save_file({"x": torch.arange(3)}, path, metadata)
+    with refused(path):
+        load(path)
+
+
+def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    safetensors.torch.save_file({"x": torch.arange(3)}, path, {"charlm": "[" * 100_000})
+    with refused(path):
+        load_tensors(path)
+
+
+READERS = pytest.mark.parametrize(
+    "read",
+    [
+        load_tensors,
+        load_arrays,
+        lambda path: read_metrics(path, ["a"], ["b"]),
+        lambda path: read_numbers(path, "ab"),
+        lambda path: read_table(path, {"a": str, "b": float}),
+    ],
+    ids=["tensors", "arrays", "metrics", "numbers", "table"],
+)
+
+
+@READERS
+def test_a_file_that_cannot_be_read_is_to_be_made_anew(read: Callable, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"none does not exist$"):
+        read(tmp_path / "none")
+    for content in (b"", b"\xff\x00\n\x01"):
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(FileError, match="file is damaged"):
+            read(tmp_path / "file")
+    with pytest.raises(FileError):
+        read(tmp_path)
+
+
+def test_metrics_and_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    values = {"net": {"loss": 0.25, "parameters": 3, "more": "x"}, "other": {"loss": 1}}
+    write_json(tmp_path / "json", values)
+    read = read_metrics(tmp_path / "json", ["net"], ["loss", "parameters"])
+    assert read == {"net": {"loss": 0.25, "parameters": 3}}
+    table = pd.DataFrame({"name": ["ZOÉ", "A,B"], "x": [0.25, 2.0], "n": [1, 2]})
+    write_csv(tmp_path / "csv", table)
+    numbers = read_numbers(tmp_path / "csv", ["n", "x"])
+    assert numbers[["n", "x"]].to_dict("list") == {"n": [1, 2], "x": [0.25, 2.0]}
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    columns = {
+        "name": ["ZOÉ", "A,B", "NA", "1", '"', " ", "(end)"],
+        "x": [0.25, 2.0, -3.0, 0.0, 1.0, 5.0, 6.0],
+        "n": [1, 2, 3, 4, 5, 6, 7],
+        "known": [True, False] * 3 + [True],
+    }
+    write_csv(tmp_path / "csv", pd.DataFrame(columns))
+    kinds = {"name": str, "x": float, "n": int, "known": bool}
+    assert read_table(tmp_path / "csv", kinds).to_dict("list") == columns
+    assert list(read_table(tmp_path / "csv", {"n": int, "x": float}).columns) == ["n", "x"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
+)
+def test_a_table_that_somebody_changed_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text)
+    with refused(tmp_path / "file"):
+        read_table(tmp_path / "file", {"a": str, "b": float})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3", "[1]", "null", '"text"', "{}", '{"net": 3}', '{"net": {}}', '{"net": []}'),
+        *('{"net": {"loss": "x"}}', '{"net": {"loss": null}}', '{"net": {"loss": NaN}}'),
+    ],
+)
+def test_metrics_that_somebody_changed_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text)
+    with refused(tmp_path / "file"):
+        read_metrics(tmp_path / "file", ["net"], ["loss"])
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
+)
+def test_numbers_that_somebody_changed_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(text)
+    with refused(tmp_path / "file"):
+        read_numbers(tmp_path / "file", ["a", "b"])
+
+
+def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    write_evil_pickle(tmp_path / "file", trace=tmp_path / "trace")
+    with refused(tmp_path / "file"):
+        load_tensors(tmp_path / "file")
+    assert not (tmp_path / "trace").exists()

@@ -1,0 +1,437 @@
+"""Reading lists of names."""
+
+import gzip
+import io
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.core.errors import InputError
+from charlm.names import reading as names_module
+from tests.helpers import NameList, few, read_names, refused, taken_or_refused
+
+THREE = ["ANNA", "BERTA", "CLARA"]
+TEXT = "ANNA\nBERTA\nCLARA\n"
+CSV = "count,name,sex\n7,ANNA,f\n8,BERTA,f\n9,CLARA,f\n"
+
+
+def put(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def zipped(*members: tuple[str, str], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def read_text(folder: Path, text: str | bytes) -> NameList:
+    return read_names(put(folder, "names.txt", text))
+
+
+def test_text_has_a_name_a_line_in_the_order_of_the_file(tmp_path: Path) -> None:
+    assert read_text(tmp_path, "CLARA\nANNA\nBERTA\n") == NameList(["CLARA", "ANNA", "BERTA"], 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.removesuffix("\n"),
+        TEXT.replace("\n", "\r\n"),
+        b"\xef\xbb\xbf" + TEXT.encode(),
+        "\n\nANNA\n\n \t\nBERTA\nCLARA\n\n\n",
+        "  ANNA\nBERTA \t\n\u00a0CLARA\u3000\n",
+    ],
+    ids=["no last line end", "CRLF", "byte order mark", "blank lines", "outer blanks"],
+)
+def test_text_of_other_makes_is_read_alike(tmp_path: Path, content: str | bytes) -> None:
+    assert read_text(tmp_path, content) == NameList(THREE, 0)
+
+
+def test_blanks_inside_a_name_stay(tmp_path: Path) -> None:
+    assert read_text(tmp_path, "ANNA  MARIA\nB\nC\n").names[0] == "ANNA  MARIA"
+
+
+def test_text_is_no_table(tmp_path: Path) -> None:
+    assert read_text(tmp_path, 'A,B\n"C"\nD\tE\n').names == ["A,B", '"C"', "D\tE"]
+
+
+def test_accents_are_normalised_so_that_both_spellings_are_one_name(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "ZOÉ")
+    assert len(decomposed) == 4
+    assert read_text(tmp_path, f"{decomposed}\nANNA\nZOÉ\nBERTA\n") == NameList(
+        ["ZOÉ", "ANNA", "BERTA"], 1
+    )
+
+
+def test_repeated_names_are_dropped_and_counted(tmp_path: Path) -> None:
+    assert read_text(tmp_path, "B\nA\nB\nC\n A\nB\n") == NameList(["B", "A", "C"], 3)
+
+
+def test_names_of_other_cases_are_other_names(tmp_path: Path) -> None:
+    assert read_text(tmp_path, "anna\nAnna\nANNA\n").duplicates == 0
+
+
+@few
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), min_size=3))
+def test_every_name_comes_back_clean_distinct_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    expected: list[str] = []
+    for line in lines:
+        name = unicodedata.normalize("NFC", line).strip()
+        if name and name not in expected:
+            expected.append(name)
+    path = put(tmp_path_factory.mktemp("names"), "names.txt", "\ufeff" + "\n".join(lines))
+    if len(expected) >= 3:
+        assert read_names(path).names == expected
+    else:
+        with refused(path):
+            read_names(path)
+
+
+@pytest.mark.parametrize("suffix", ["txt", "names", "csv", "CSV", "tsv"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zip", ".GZ", ".ZIP"])
+def test_every_format_is_read_plain_and_packed(tmp_path: Path, suffix: str, packing: str) -> None:
+    table = suffix.lower() in {"csv", "tsv"}
+    text = CSV if table else TEXT
+    text = text.replace(",", "\t") if suffix == "tsv" else text
+    content = {
+        "": text.encode(),
+        ".gz": gzip.compress(text.encode()),
+        ".zip": zipped((f"folder/names.{suffix}", text)),
+    }[packing.lower()]
+    path = put(tmp_path, f"list.{suffix}{packing}", content)
+    assert read_names(path, "name" if table else None) == NameList(THREE, 0)
+
+
+def test_a_zip_tells_its_format_by_the_file_inside(tmp_path: Path) -> None:
+    path = put(tmp_path, "list.zip", zipped(("names.csv", CSV)))
+    assert read_names(path, "name").names == THREE
+
+
+def test_what_a_mac_puts_into_a_zip_is_not_counted(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.zip", zipped(("d/", ""), ("d/n.txt", TEXT), ("__MACOSX/._n.txt", "x")))
+    assert read_names(path).names == THREE
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_may_have_crlf_and_a_byte_order_mark(
+    tmp_path: Path, line_end: str, mark: str
+) -> None:
+    table = mark + "name,count\nANNA,7\nBERTA,8\nCLARA,9\n".replace("\n", line_end)
+    assert read_names(put(tmp_path, "n.csv", table), "name").names == THREE
+
+
+def test_names_that_look_like_missing_values_or_numbers_survive(tmp_path: Path) -> None:
+    odd = ["NA", "null", "nan", "NaN", "None", "N/A", "NULL", "True", "007", "1e3", "-inf", "#1"]
+    table = "name,count\n" + "".join(f"{name},1\n" for name in odd)
+    assert read_names(put(tmp_path, "n.csv", table), "name").names == odd
+
+
+def test_quoted_names_and_empty_cells_of_a_table(tmp_path: Path) -> None:
+    table = 'name,count\n"SMITH, ANNA",1\n,2\n"  ",3\n"B ""BEE"" B",4\n"CLARA",5\n'
+    names = read_names(put(tmp_path, "n.csv", table), "name").names
+    assert names == ["SMITH, ANNA", 'B "BEE" B', "CLARA"]
+
+
+def test_a_row_that_ends_before_the_column_holds_no_name(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "count,name\n1,A\n2\n3,B\n4,C\n")
+    assert read_names(path, "name").names == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("ending", [",", ",9", ",,"])
+def test_rows_longer_than_the_header_keep_their_columns(tmp_path: Path, ending: str) -> None:
+    """pandas would take the first column for row labels and read the counts as names."""
+    rows = [f"{name},{count}{ending}\n" for count, name in enumerate(THREE)]
+    table = "".join(["name,count\n", *rows])
+    path = put(tmp_path, "n.csv", table)
+    listed = taken_or_refused(lambda: read_names(path, "name"), path)
+    assert listed is None or listed.names == THREE
+
+
+@pytest.mark.parametrize("name", ["none.txt", "none.csv", "none.txt.gz", "none.zip"])
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    with refused(tmp_path / name, "does not exist"):
+        read_names(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["folder", "folder.csv", "folder.gz", "folder.zip"])
+def test_a_directory_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with refused(tmp_path / name, "cannot be read"):
+        read_names(tmp_path / name, "name" if name.endswith("csv") else None)
+
+
+def test_a_path_that_no_file_can_have_is_refused() -> None:
+    with refused():
+        read_names(Path("na\0mes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        ("", "no names"),
+        (" \n\n\t\r\n", "no names"),
+        ("ANNA\nANNA\n ANNA", "one name only"),
+        ("ANNA\nBERTA\nANNA", "only 2 names"),
+    ],
+)
+def test_fewer_than_three_names_are_refused(tmp_path: Path, content: str, held: str) -> None:
+    with refused(tmp_path / "names.txt", held):
+        read_text(tmp_path, content)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "name\n", "name,count\n,1\n"])
+def test_a_table_without_names_is_refused(tmp_path: Path, content: str) -> None:
+    path = put(tmp_path, "n.csv", content)
+    with refused(path, "no names"):
+        read_names(path, "name")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "byte"),
+    [
+        (b"ZO\xc9\nANNA\nBERTA\n", 1, "0xc9"),
+        (b"ANNA\nBERTA\n\nZO\xe9\n", 4, "0xe9"),
+        (b"ANNA\r\nBERTA\r\nZO\xff", 3, "0xff"),
+    ],
+)
+def test_text_that_is_not_utf8_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, line: int, byte: str
+) -> None:
+    with refused(tmp_path / "names.txt", f", line {line}:", "not UTF-8", byte):
+        read_text(tmp_path, content)
+
+
+def test_the_line_that_is_not_utf8_is_right_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    with refused(tmp_path / "names.txt", ", line 2:", "not UTF-8", "0xff"):
+        read_text(tmp_path, b"\xef\xbb\xbfAB\n\xff\n")
+
+
+@pytest.mark.parametrize("suffix", ["txt.gz", "zip"])
+def test_packed_text_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path, suffix: str) -> None:
+    packed = {"txt.gz": gzip.compress, "zip": lambda data: _zip_of_bytes("n.txt", data)}[suffix]
+    path = put(tmp_path, f"n.{suffix}", packed(b"A\nB\nC\xe9\n"))
+    with refused(path, ", line 3:", "not UTF-8"):
+        read_names(path)
+
+
+def _zip_of_bytes(name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_a_table_without_the_column_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", CSV)
+    with refused(path, "line 1", "'prenom'", "count, name, sex"):
+        read_names(path, "prenom")
+
+
+def test_a_table_needs_a_column(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", CSV)
+    with refused(path, "column", "count, name, sex"):
+        read_names(path)
+
+
+def test_text_takes_no_column(tmp_path: Path) -> None:
+    path = put(tmp_path, "names.txt", TEXT)
+    with refused(path, "no column 'name'"):
+        read_names(path, "name")
+
+
+def test_column_names_with_line_ends_leave_the_error_in_one_line(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", '"first\nname",count\nANNA,1\n')
+    with refused(path, "count"):
+        read_names(path, "name")
+
+
+@pytest.mark.parametrize(
+    "content", ['name,count\n"ANNA,1\nBERTA,2\nCLARA,3\n', "name,count\nA,1\nB,2,3,4\nC,3\n"]
+)
+def test_a_table_that_is_not_well_formed_is_refused_or_keeps_its_names(
+    tmp_path: Path, content: str
+) -> None:
+    path = put(tmp_path, "n.csv", content)
+    listed = taken_or_refused(lambda: read_names(path, "name"), path)
+    assert listed is None or listed.names == ["A", "B", "C"]
+
+
+GZIP = gzip.compress(TEXT.encode() * 50, mtime=0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip at all", GZIP[:4], GZIP[:-9], GZIP[:-1], GZIP[:-8] + bytes(8), GZIP[:14] * 3],
+    ids=["empty", "text", "head", "no sum", "no last byte", "wrong sum", "heads"],
+)
+def test_a_broken_gzip_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = put(tmp_path, "n.txt.gz", content)
+    with refused(path):
+        read_names(path)
+
+
+ZIP = zipped(("n.txt", TEXT))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no zip at all",
+        ZIP[:-30],
+        ZIP[:40] + b"????" + ZIP[44:],
+        zipped(("n.txt", TEXT), compression=zipfile.ZIP_STORED).replace(b"ANNA", b"ANNE", 1),
+        ZIP.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+        ZIP.replace(b"\x08\x00", b"\x63\x00"),
+    ],
+    ids=["empty", "garbage", "cut", "data", "checksum", "encrypted", "unknown compression"],
+)
+def test_a_broken_zip_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert content != ZIP
+    path = put(tmp_path, "n.zip", content)
+    with refused(path):
+        read_names(path)
+
+
+@pytest.mark.parametrize(
+    ("members", "held"),
+    [([("a.txt", TEXT), ("b.txt", TEXT)], "2 files"), ([], "0 files"), ([("d/", "")], "0 files")],
+)
+def test_a_zip_must_hold_just_one_file(
+    tmp_path: Path, members: list[tuple[str, str]], held: str
+) -> None:
+    path = put(tmp_path, "n.zip", zipped(*members))
+    with refused(path, held):
+        read_names(path)
+
+
+def test_a_broken_zip_of_lzma_is_refused(tmp_path: Path) -> None:
+    whole = zipped(("n.txt", TEXT * 50), compression=zipfile.ZIP_LZMA)
+    path = put(tmp_path, "n.zip", whole[:60] + b"\xff" * 8 + whole[68:])
+    with refused(path):
+        read_names(path)
+
+
+def test_a_zip_with_a_broken_file_name_is_refused(tmp_path: Path) -> None:
+    whole = zipped(("né.txt", TEXT))
+    path = put(tmp_path, "n.zip", whole.replace("é".encode(), b"\xc3\xc3"))
+    with refused(path):
+        read_names(path)
+
+
+@few
+@given(st.sampled_from([".txt.gz", ".zip"]), st.integers(0, 10_000), st.binary(max_size=4))
+def test_no_damage_to_a_packed_file_gives_another_error(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, place: int, damage: bytes
+) -> None:
+    whole = {".txt.gz": GZIP, ".zip": ZIP}[suffix]
+    place %= len(whole)
+    broken = whole[:place] + damage + whole[place + len(damage) + 1 :]
+    path = put(tmp_path_factory.mktemp("broken"), f"n{suffix}", broken)
+    listed = taken_or_refused(lambda: read_names(path), path)
+    assert listed is None or len(listed.names) >= 3
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+@few
+@given(
+    content=st.lists(
+        st.sampled_from(
+            [*'AB\n\r\t ,"', "É", "E\u0301", "𝔸", "\r\n", "\u2028", "\x00", "\xa0"]
+        ).map(str.encode)
+        | st.sampled_from([b"name\n", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"A\nB\nC\n"]),
+        max_size=30,
+    ).map(b"".join),
+    suffix=st.sampled_from([".txt", ".csv", ".txt.gz", ".txt.gz broken", ".zip"]),
+)
+def test_blocks_of_any_size_give_the_same_names_or_the_same_fault(
+    tmp_path_factory: pytest.TempPathFactory, block: int, content: bytes, suffix: str
+) -> None:
+    """In the list a file is read in at once, or with a few bytes and rows at a time."""
+    suffix, _, broken = suffix.partition(" ")
+    if suffix.endswith(".gz"):
+        content = gzip.compress(content, mtime=0)[: -1 if broken else None]
+    elif suffix == ".zip":
+        content = _zip_of_bytes("n.txt", content)
+    elif suffix == ".csv":
+        content = b"name,x\n" + content
+    path = put(tmp_path_factory.mktemp("blocks"), f"n{suffix}", content)
+
+    def outcome() -> NameList | str:
+        try:
+            return read_names(path, "name" if suffix == ".csv" else None)
+        except InputError as error:
+            return str(error)
+
+    whole = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names_module, "BLOCK", block)
+        patch.setattr(names_module, "ROWS", block)
+        assert outcome() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"A\x00B\nA\nB\xff\nC\n", "line 3: not UTF-8"),
+        (b"A\nA\n" * 100 + b"\xff", "line 201: not UTF-8"),
+        (b"A\r\nB\rC\n" * 100 + b"A\x07B\n", "line 301: 'A\\x07B' holds a control"),
+    ],
+)
+def test_a_fault_is_told_with_its_line_however_far_into_the_file(
+    tmp_path: Path, content: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names_module, "BLOCK", 8)
+    with refused(tmp_path / "names.txt", said):
+        read_text(tmp_path, content)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("names", [THREE, ["Élodie, la belle", "Anaïs", "Zoé"]])
+def test_a_table_of_a_spreadsheet_may_have_semicolons(
+    tmp_path: Path, mark: str, names: list[str]
+) -> None:
+    text = mark + "Prénom;Année\n" + "".join(f"{name};1,5\n" for name in names)
+    path = put(tmp_path, "n.csv", text)
+    assert read_names(path, "Prénom").names == names
+    with refused(path, "line 1", "'prenom'", "one of: Prénom, Année"):
+        read_names(path, "prenom")
+
+
+def test_a_semicolon_in_a_table_with_commas_is_a_part_of_its_cell(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "name;s,count\nA;B,1\nC,2\nD,3\n")
+    assert read_names(path, "name;s").names == ["A;B", "C", "D"]
+
+
+@pytest.mark.parametrize("name", ["names.xlsx", "names.csv", "names.txt"])
+def test_a_workbook_is_told_as_one(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path, name, zipped(("xl/sheet1.xml", "<x>" * 999)) + b"\xff")
+    column = "name" if name.endswith(".csv") else None
+    with refused(path, "not UTF-8", "workbook", "save the table in it as CSV UTF-8"):
+        read_names(path, column)
+
+
+def test_a_list_in_utf_16_is_told_as_that(tmp_path: Path) -> None:
+    path = put(tmp_path, "names.txt", TEXT.encode("utf-16"))
+    with refused(path, "UTF-16", f"iconv -f UTF-16 -t UTF-8 {path} > {tmp_path}/names-utf8.txt"):
+        read_names(path)
+
+
+@pytest.mark.parametrize("name", ["names.json", "names.JSONL", "names.json.gz", "names.xml"])
+def test_what_is_no_list_of_names_is_not_read_as_one(tmp_path: Path, name: str) -> None:
+    content = b'[\n"ANNA",\n"BERTA",\n"CLARA"\n]\n'
+    path = put(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
+    with refused(path, "JSON" if "json" in name.lower() else "XML", "a name a line"):
+        read_names(path)

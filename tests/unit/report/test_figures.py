@@ -1,0 +1,338 @@
+"""The pictures."""
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from charlm.report import figures
+
+EPOCHS = pytest.mark.parametrize("epochs", [1, 2, 50])
+
+
+def history(epochs: int = 5, start: float = 3.0) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {"epoch": epoch, "train_loss": start / epoch**0.2, "val_loss": start / epoch**0.1}
+    )
+
+
+def metrics(loss: float, parameters: int, stderr: float = 0.01) -> dict[str, float]:
+    return {"test_loss": loss, "test_loss_stderr": stderr, "parameters": parameters}
+
+
+NETS = {"Net A": metrics(2.03, 38_606), "Net B": metrics(2.01, 74_874)}
+COUNTS = {"None": metrics(3.83, 0), "One": metrics(2.9, 46), "Two": metrics(2.4, 2116)}
+SYMBOLS = list(".ABCDÉ")
+
+
+def embedding(channels: int = 10, tokens: int = len(SYMBOLS), seed: int = 1) -> figures.Floats:
+    return np.random.default_rng(seed).standard_normal((tokens, channels), dtype=np.float32)
+
+
+DRAW: dict[str, Callable[[], Figure]] = {
+    "loss_curves": lambda: figures.loss_curves("Net A", history(), 2.0314),
+    "all_loss_curves": lambda: figures.all_loss_curves({"A": history(), "B": history(7, 4.0)}),
+    "loss_against_parameters": lambda: figures.loss_against_parameters(NETS, COUNTS),
+    "embedding_maps": lambda: figures.embedding_maps(
+        {"A": embedding(), "B": embedding(seed=2)}, SYMBOLS
+    ),
+}
+EACH = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW.keys())
+
+
+def legend(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def save_without_warning(path: Path, figure: Figure) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save(path, figure)
+    return path.read_bytes()
+
+
+@EACH
+def test_both_axes_of_every_panel_have_a_label(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    assert isinstance(figure, Figure)
+    for axes in figure.axes:
+        assert axes.get_xlabel()
+        assert axes.get_ylabel()
+        assert axes.get_title()
+
+
+@EACH
+def test_a_figure_is_saved_as_the_same_png_twice(
+    draw: Callable[[], Figure], tmp_path: Path
+) -> None:
+    first = save_without_warning(tmp_path / "first.png", draw())
+    assert first.startswith(b"\x89PNG")
+    assert b"Software" not in first
+    assert save_without_warning(tmp_path / "second.png", draw()) == first
+
+
+@EACH
+def test_drawing_leaves_the_settings_of_matplotlib_alone(draw: Callable[[], Figure]) -> None:
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        before = dict(matplotlib.rcParams)
+        draw()
+        assert dict(matplotlib.rcParams) == before
+
+
+@EPOCHS
+def test_the_curves_of_a_model_are_its_history(epochs: int) -> None:
+    losses = history(epochs)
+    figure = figures.loss_curves("Net A", losses, 2.03144)
+    (axes,) = figure.axes
+    assert axes.get_title().startswith(f"Net A: test loss 2.0314 after {epochs} epoch")
+    assert axes.get_xlabel() == "epoch"
+    assert axes.get_ylabel() == "cross-entropy (nats per character)"
+    assert legend(axes) == ["training", "validation"]
+    for line, column in zip(axes.lines, ["train_loss", "val_loss"], strict=True):
+        assert list(line.get_xdata()) == list(losses["epoch"])
+        assert list(line.get_ydata()) == list(losses[column])
+
+
+@EPOCHS
+def test_the_curves_of_all_models_are_told_apart(epochs: int) -> None:
+    histories = {"Net A": history(epochs), "Net B": history(epochs, 4.0)}
+    (axes,) = figures.all_loss_curves(histories).axes
+    assert axes.get_xlabel().startswith("epoch")
+    assert axes.get_ylabel() == "cross-entropy (nats per character)"
+    assert legend(axes) == [
+        "Net A, validation",
+        "Net A, training",
+        "Net B, validation",
+        "Net B, training",
+    ]
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == 4
+    for line in axes.lines:
+        title, _, kind = line.get_label().partition(", ")
+        column = {"validation": "val_loss", "training": "train_loss"}[kind]
+        assert list(line.get_ydata()) == list(histories[title][column])
+
+
+def test_a_first_epoch_above_the_picture_is_told() -> None:
+    high = history()
+    high.loc[0, "train_loss"] = 9.125
+    (axes,) = figures.all_loss_curves({"Net A": history(), "Net B": high}).axes
+    assert axes.get_ylim()[1] < 4
+    assert "the losses of the first are up to 9.1" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize("draw", ["loss_curves", "all_loss_curves"])
+def test_a_single_epoch_can_be_seen(draw: str) -> None:
+    """A line through one point shows nothing where it has no marker."""
+    figure = {
+        "loss_curves": lambda: figures.loss_curves("Net A", history(1), 2.0),
+        "all_loss_curves": lambda: figures.all_loss_curves({"Net A": history(1)}),
+    }[draw]()
+    for line in figure.axes[0].lines:
+        assert line.get_marker() not in {None, "None", "", " "}
+
+
+@EPOCHS
+def test_ticks_are_whole_epochs(epochs: int, tmp_path: Path) -> None:
+    figure = figures.loss_curves("Net A", history(epochs), 2.0)
+    save_without_warning(tmp_path / "figure.png", figure)
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert shown
+    assert all(tick == round(tick) for tick in shown)
+
+
+def test_every_model_stands_at_its_loss_and_parameters() -> None:
+    overview, close_up = figures.loss_against_parameters(NETS, COUNTS).axes
+    places = {
+        (float(bar.lines[0].get_xdata()[0]), float(bar.lines[0].get_ydata()[0]))
+        for bar in overview.containers
+    }
+    assert places == {
+        (m["parameters"], m["test_loss"])
+        for m in [*NETS.values(), *COUNTS.values()]
+        if m["parameters"]
+    }
+    assert len(close_up.containers) == len(NETS)
+    assert overview.get_xscale() == "log"
+    assert overview.get_xlabel() == close_up.get_xlabel() == "parameters"
+    assert overview.get_ylabel() == "test cross-entropy (nats per character)"
+
+
+def test_a_model_without_parameters_is_a_line() -> None:
+    overview, _ = figures.loss_against_parameters(NETS, COUNTS).axes
+    (line,) = [line for line in overview.lines if line.get_linestyle() == "--"]
+    assert list(line.get_ydata()) == [3.83, 3.83]
+
+
+def test_the_legend_tells_every_loss_and_size() -> None:
+    overview, _ = figures.loss_against_parameters(NETS, COUNTS).axes
+    assert sorted(legend(overview)) == [
+        "Net A: 2.030, 38,606",
+        "Net B: 2.010, 74,874",
+        "None: 3.830",
+        "One: 2.900, 46",
+        "Two: 2.400, 2,116",
+    ]
+
+
+def test_the_bars_are_two_standard_errors() -> None:
+    _, close_up = figures.loss_against_parameters({"A": metrics(2.0, 9, stderr=0.03)}, {}).axes
+    (segment,) = close_up.containers[0].lines[2][0].get_segments()
+    assert [y for _, y in segment] == pytest.approx([1.94, 2.06])
+
+
+def test_every_token_stands_at_its_place_in_the_embedding() -> None:
+    embeddings = {"A": embedding(), "B": embedding(seed=2)}
+    figure = figures.embedding_maps(embeddings, SYMBOLS)
+    assert figure.get_suptitle()
+    for axes, (title, points) in zip(figure.axes, embeddings.items(), strict=True):
+        places, shares = figures.principal_components(points)
+        assert axes.get_title() == title
+        assert [text.get_text() for text in axes.texts] == SYMBOLS
+        assert [text.get_position() for text in axes.texts] == [tuple(p) for p in places.tolist()]
+        assert f"{shares[0]:.0%} of the variance" in axes.get_xlabel()
+        assert f"{shares[1]:.0%}" in axes.get_ylabel()
+
+
+def test_the_end_stands_out_among_the_tokens() -> None:
+    (axes,) = figures.embedding_maps({"A": embedding()}, SYMBOLS).axes
+    end, *others = axes.texts
+    assert end.get_color() not in {text.get_color() for text in others}
+    assert end.get_fontsize() > max(text.get_fontsize() for text in others)
+
+
+@pytest.mark.parametrize(
+    "characters",
+    [
+        "ΑΩώ",
+        "中文字",
+        "अिके",
+        "שלום",
+        "한글",
+        " \u00a0",
+        "$_^\\{}%#&",
+        "\u0301\u200b",
+        "\x00\x7f",
+        "𝔸😀",
+    ],
+    ids=[
+        "Greek",
+        "Chinese",
+        "Devanagari",
+        "Hebrew",
+        "Hangul",
+        "blanks",
+        "signs of TeX",
+        "marks",
+        "control",
+        "beyond sixteen bits",
+    ],
+)
+def test_characters_of_any_script_are_drawn_without_a_warning(
+    characters: str, tmp_path: Path
+) -> None:
+    symbols = [".", *characters]
+    figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
+    save_without_warning(tmp_path / "figure.png", figure)
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert all(label.strip() for label in drawn)
+
+
+def test_a_character_that_no_font_has_is_drawn_as_its_code_point(tmp_path: Path) -> None:
+    """The box that matplotlib's font of last resort draws is the same for a whole script."""
+    symbols = [".", "A", "\U0010fffd", "\U0010fffc"]
+    figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
+    save_without_warning(tmp_path / "figure.png", figure)
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert drawn == [".", "A", "10FFFD", "10FFFC"]
+
+
+def test_thousands_of_tokens_are_drawn_in_small_letters() -> None:
+    symbols = [".", *map(chr, range(0x4E00, 0x4E00 + 150))]
+    (axes,) = figures.embedding_maps({"A": embedding(tokens=151)}, symbols).axes
+    (few,) = figures.embedding_maps({"A": embedding()}, SYMBOLS).axes
+    assert axes.texts[1].get_fontsize() < few.texts[1].get_fontsize()
+
+
+@pytest.mark.parametrize(("tokens", "channels"), [(46, 10), (5, 20), (30, 2), (3, 2)])
+def test_principal_components_are_the_eigenvectors_of_the_covariance(
+    tokens: int, channels: int
+) -> None:
+    points = embedding(channels, tokens)
+    places, shares = figures.principal_components(points)
+    centred = points.astype(float) - points.astype(float).mean(0)
+    variances, axes = np.linalg.eigh(centred.T @ centred)
+    order = np.argsort(variances)[::-1][:2]
+    expected = centred @ axes[:, order]
+    assert places.shape == (tokens, 2)
+    np.testing.assert_allclose(np.abs(places), np.abs(expected), atol=1e-5)
+    np.testing.assert_allclose(shares, variances[order] / variances.sum(), atol=1e-6)
+    for found, reference in zip(places.T, expected.T, strict=True):
+        assert abs(found @ reference) == pytest.approx(found @ found)  # one sign for all
+
+
+def test_the_point_farthest_out_lies_on_the_positive_side() -> None:
+    for seed, flip in itertools.product(range(5), (1, -1)):
+        places, _ = figures.principal_components(flip * embedding(seed=seed))
+        for axis in places.T:
+            assert axis[np.abs(axis).argmax()] > 0
+
+
+def test_a_single_dimension_has_no_second_component(tmp_path: Path) -> None:
+    points = np.array([[1.0], [2.0], [6.0]])
+    places, shares = figures.principal_components(points)
+    assert places[:, 0].tolist() == pytest.approx([-2, -1, 3])
+    assert places[:, 1].tolist() == [0, 0, 0]
+    assert shares.tolist() == pytest.approx([1, 0])
+    save_without_warning(tmp_path / "f.png", figures.embedding_maps({"A": points}, list(".AB")))
+
+
+def test_points_that_are_all_alike_have_no_variance_to_share(tmp_path: Path) -> None:
+    points = np.ones((3, 4))
+    places, shares = figures.principal_components(points)
+    assert places.tolist() == [[0.0, 0.0]] * 3
+    assert shares.tolist() == [0.0, 0.0]
+    save_without_warning(tmp_path / "f.png", figures.embedding_maps({"A": points}, list(".AB")))
+
+
+def test_letters_that_would_overlap_are_moved_apart_and_others_stay() -> None:
+    points = np.array([[0.0, 0.0], [0.01, 0.0], [0.0, 0.02], [5.0, 5.0], [9.0, 0.0]])
+    moved = figures.move_apart(points, distance=0.3)
+    assert min(math.dist(a, b) for a, b in itertools.combinations(moved, 2)) > 0.25
+    assert np.array_equal(moved[3:], points[3:])
+    assert np.abs(moved[:3]).max() < 0.3
+
+
+def test_of_letters_without_room_the_first_is_drawn() -> None:
+    points = np.array([[0.0, 0.0], [0.1, 0.0], [0.2, 0.0], [0.3, 0.0], [0.36, 0.0]])
+    assert figures.spaced_out(points, distance=0.15) == [0, 2, 4]
+    symbols = [".", *map(chr, range(0x4E00, 0x4E00 + 999))]
+    (axes,) = figures.embedding_maps({"A": embedding(tokens=1000)}, symbols).axes
+    assert 50 < len(axes.texts) < 1000
+    (dots,) = axes.collections
+    assert (dots.get_sizes() > 0).sum() == 1000 - len(axes.texts)
+
+
+def test_more_models_than_colours_are_all_drawn() -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
+    histories = {title: history() for title in titles}
+    (axes,) = figures.all_loss_curves(histories).axes
+    assert len(axes.lines) == 2 * len(titles)
+    (axes,) = figures.learning_rates({t: h.assign(lr=0.1) for t, h in histories.items()}).axes
+    assert legend(axes) == titles
+    nets = {title: metrics(2.0, 1000) for title in titles}
+    overview, close_up = figures.loss_against_parameters(nets, nets).axes
+    assert len(close_up.containers) == len(titles)
+    assert len(overview.containers) == 2 * len(titles)

@@ -1,0 +1,328 @@
+"""The report as a text: what is in it, and that it needs nothing else."""
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from charlm.core.recipe import Recipe
+from charlm.data.corpus import Corpus
+from charlm.models.compact import CompactWaveNet
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
+from charlm.report import charts, figures, live
+from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
+from tests.helpers import NAMES, few, run_python, small_corpus, small_model
+from tests.reports import report_of, weights_of
+
+CORPUS = small_corpus(8)
+MODELS = {
+    "a": small_model(CORPUS, FCN, hidden_dim=40),
+    "b": small_model(CORPUS, WaveNet, hidden_dim=40),
+    "c": small_model(CORPUS, CompactWaveNet),
+}
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report_of(MODELS, CORPUS)
+
+
+class Elements(HTMLParser):
+    """The elements of a page: each opened and closed in order, and what is said of them."""
+
+    VOID = frozenset(["meta", "link", "input", "br", "img"])
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def test_the_page_is_well_formed_and_refers_to_nothing_but_itself(page: str) -> None:
+    elements = Elements(page)
+    identifiers = Counter(its["id"] for _, its in elements.all if "id" in its)
+    assert set(identifiers.values()) == {1}
+    for tag, attributes in elements.all:
+        for name in ("src", "href", "xlink:href", "action"):
+            target = attributes.get(name) or "#"
+            assert target.startswith(("#", "data:")), (tag, target)
+            if len(target) > 1 and target.startswith("#"):
+                assert target[1:] in identifiers, target
+        for name in ("for", "aria-labelledby", "aria-describedby"):
+            assert set((attributes.get(name) or "").split()) <= set(identifiers)
+    used = set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used <= set(identifiers)
+    assert "@import" not in page
+    assert "http" not in page.replace("http://www.w3.org/", "")
+
+
+def test_everything_that_was_promised_is_there(page: str) -> None:
+    text = " ".join(" ".join(Elements(page).text).split())
+    for heading in (
+        "Side by side",
+        "Invent a name",
+        "Invented names",
+        "What was trained on what",
+        "Loss while training, and the learning rate",
+        "By position in the name",
+        "By length of the name",
+        "Which character is taken for which",
+        "Calibration: as sure as it is right?",
+        "The embedding, as a map",
+        "The tree of the WaveNets",
+    ):
+        assert heading in text
+    for model in MODELS.values():
+        assert text.count(model.title) > 7
+        assert f"{model.num_parameters():,}" in text
+    for title in figures.COUNT_MODELS.values():
+        assert title in text
+    assert "28 names" in text
+    assert "names.txt" in text
+
+
+def test_every_drawing_has_an_alternative_text_with_figures(page: str) -> None:
+    elements = Elements(page).all
+    drawings = [its["aria-label"] for tag, its in elements if its.get("role") == "img"]
+    svgs = [its for tag, its in elements if tag == "svg"]
+    assert len(drawings) == len(svgs)
+    assert all(its["aria-hidden"] == "true" for its in svgs)
+    assert all(label and len(label) > 40 and re.search(r"\d", label) for label in drawings)
+    assert len(set(drawings)) == len(drawings)
+
+
+def test_headings_are_in_order(page: str) -> None:
+    levels = [int(tag[1]) for tag, _ in Elements(page).all if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_metrics_are_those_of_the_models(page: str) -> None:
+    rows = re.findall(r'<tr><th scope="row">.*?</tr>', page, flags=re.DOTALL)
+    table = {re.sub("<[^>]+>", "", row.split("</th>")[0]).strip(): row for row in rows[::-1]}
+    losses = []
+    for title in (*(model.title for model in MODELS.values()), "Kneser-Ney counts", "Uniform"):
+        loss, error = re.search(r"([\d.]+) ± ([\d.]+)", table[title]).groups()
+        bits, perplexity = re.findall(r'"number">([\d.]+)</td>', table[title])[:2]
+        assert float(bits) == pytest.approx(float(loss) / math.log(2), abs=2e-3)
+        assert float(perplexity) == pytest.approx(math.exp(float(loss)), rel=1e-2)
+        assert 0 <= float(error) < float(loss) / 10
+        losses.append(float(loss))
+    shown = [float(loss) for loss in re.findall(r"([\d.]+) ± [\d.]+</td>", page)]
+    assert shown == sorted(shown)
+    assert set(losses) <= set(shown)
+
+
+def test_samples_are_marked_and_have_a_neighbour(page: str) -> None:
+    rows = re.findall(r'<tr><th scope="row" class="name([^"]*)">([^<]+)</th>(.*?)</tr>', page, re.S)
+    samples = [row for row in rows if "−" in row[2]]
+    assert len(samples) == 12 * len(MODELS)
+    for mark, _, rest in samples:
+        assert ("new" in mark) == ("new</span>, like" in rest)
+        assert ("it is one itself" in rest) == ("new" not in mark)
+        if "new" in mark:
+            neighbour = re.search(r'class="name">([^<]+)</span> \((\d+)\)', rest)
+            assert neighbour[1].replace("&#39;", "'") in NAMES
+
+
+def test_the_same_results_give_the_same_bytes_in_another_process(page: str) -> None:
+    code = "from tests.unit.report.test_report import *; print(report_of(MODELS, CORPUS), end='')"
+    assert run_python(code, PYTHONHASHSEED="2", MPLCONFIGDIR="/nowhere") == page
+
+
+HOSTILE = ["</script><b>", "'\"&<", "{{ 1 }}", "<!--", "a\\u0041", "\u2028\U0001f600"]
+
+
+def test_names_of_any_characters_do_no_harm() -> None:
+    corpus = Corpus.from_names([*HOSTILE, "."], 4)
+    page = report_of({"c": small_model(corpus, CompactWaveNet)}, corpus)
+    elements = Elements(page)
+    assert not any(tag == "b" for tag, _ in elements.all)
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(scripts) == 2
+    assert "".join(json.loads(scripts[0])["characters"]) == corpus.vocabulary.characters
+
+
+def test_a_page_of_the_largest_model_and_many_characters_is_small_enough() -> None:
+    rng = np.random.default_rng(1)
+    characters = [chr(0x4E00 + i) for i in range(2000)]
+    names = ["".join(rng.choice(characters, 2)) for _ in range(1000)]
+    corpus = Corpus.from_names(names, 8)
+    models = {
+        "a": small_model(corpus, FCN, hidden_dim=300),
+        "b": small_model(corpus, WaveNet, hidden_dim=128),
+        "c": small_model(corpus, CompactWaveNet, hidden_dim=90),
+    }
+    assert 0.9 * live.LARGEST < models["c"].num_parameters() <= live.LARGEST
+    page = report_of(models, corpus)
+    assert 'id="generator"' in page
+    assert len(page.encode()) < 1.5 * MEBIBYTE
+
+
+def test_a_model_too_large_for_the_page_is_left_out() -> None:
+    corpus = small_corpus(4)
+    page = report_of({"a": small_model(corpus, FCN, hidden_dim=5000)}, corpus)
+    assert 'id="generator"' not in page
+    assert 'href="#generator"' not in page
+    assert "<script" not in page
+    assert len(page.encode()) < MEBIBYTE
+
+
+def test_the_smallest_model_that_the_page_can_run_is_taken() -> None:
+    weights = {name: weights_of(model, CORPUS) for name, model in MODELS.items()}
+    sizes = {name: model.num_parameters() for name, model in MODELS.items()}
+    assert live.smallest(weights) is weights[min(sizes, key=sizes.get)]
+    for its in weights.values():
+        unknown = dataclasses.replace(its, architecture="transformer")
+        assert live.smallest({"it": its, "other": unknown}) is its
+        assert live.smallest({"other": unknown}) is None
+
+
+def figure() -> Figure:
+    return charts.calibration(
+        {"A": pd.DataFrame({"confidence": [0.1, 0.9], "accuracy": [0.2, 0.8], "windows": 5})}
+    )
+
+
+def test_a_chart_takes_colours_and_font_from_the_page() -> None:
+    text = charts.svg(figure(), "it")
+    assert text.startswith("<svg ")
+    assert text.endswith("</svg>")
+    assert not re.search("#[0-9a-f]{6}", text)
+    assert "font-family" not in text
+    assert "DejaVu" not in text
+    assert "var(--ink)" in text
+    assert "var(--model-0)" in text
+    for word in ("<style", "<metadata", "<!--", "width=", "height="):
+        assert word not in re.sub("<(?:rect|use|image)[^>]*>", "", text)
+    assert ">20%<" in text
+    assert charts.svg(figure(), "it") == text
+    assert set(re.findall(r'id="(\w+)', text)) == {"it"}
+
+
+def test_every_colour_of_the_charts_is_defined_for_light_and_for_dark(page: str) -> None:
+    light, dark = page.split("prefers-color-scheme: dark")[:2]
+    for name in set(re.findall(r"var\((--[\w-]+)\)", page)) - {"--its", "--share"}:
+        assert f"{name}:" in light, name
+        assert f"{name}:" in dark, name
+
+
+def losses(**columns: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"position": [1, 2, 3], "windows": [50, 30, 29], **columns})
+
+
+def test_means_of_few_windows_are_not_drawn() -> None:
+    titles = {"a": "A", "kneser_ney": "Counts"}
+    table = losses(a=[3, 2, 1], kneser_ney=[4, 3, 2])
+    (axes,) = charts.loss_by(table, "position", titles, "x").axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2], [4, 3]]
+    rare = table.assign(windows=5)
+    (axes,) = charts.loss_by(rare, "position", titles, "x").axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2, 1], [4, 3, 2]]
+
+
+def test_a_training_of_one_epoch_is_seen() -> None:
+    history = pd.DataFrame({"epoch": [1], "train_loss": [2.0], "val_loss": [2.5], "lr": [0.1]})
+    for axes in charts.losses_and_rates({"A": history}).axes:
+        assert axes.lines
+        assert all(line.get_marker() == "o" for line in axes.lines)
+
+
+def test_rows_are_ranked_and_nets_coloured() -> None:
+    metrics = {
+        name: {"test_loss": loss, "test_loss_stderr": 0.01}
+        for name, loss in {"Net": 2.0, "Counts": 1.9, "Other": 2.5}.items()
+    }
+    (axes,) = charts.side_by_side(metrics, ["Net", "Other"]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Other", "Net", "Counts"]
+    colours = [container.lines[0].get_color() for container in axes.containers]
+    assert colours == [figures.MODEL_COLOURS[1], figures.MODEL_COLOURS[0], figures.MUTED]
+
+
+def test_only_the_settings_in_use_are_told() -> None:
+    assert set(in_use(Recipe(lr=0.1, batch_size=2, epochs=3))) == {
+        *("lr", "batch_size", "epochs", "init", "optimizer", "scheduler", "keep")
+    }
+    told = in_use(
+        Recipe(lr=0.1, batch_size=2, epochs=3, optimizer="muon", scheduler="step", average=0.9)
+    )
+    assert {"lr_every", "lr_factor", "beta1", "beta2", "average"} <= set(told)
+    assert not {"momentum", "warmup", "patience"} & set(told)  # momentum is 0
+    assert in_use(Recipe(lr=0.1, batch_size=2, epochs=3, clip_norm=1.0))["clip_norm"] == 1.0
+
+
+TABLE = pd.DataFrame(
+    {
+        "actual": ["(end)", "(end)", "A", "A", "B"],
+        "predicted": ["(end)", "A", "A", "B", "A"],
+        "windows": [6, 2, 5, 5, 3],
+    }
+)
+
+
+def test_the_worst_mistakes_are_named_with_their_share() -> None:
+    rows = [(row["actual"], row["predicted"], row["share"]) for row in worst_mistakes(TABLE)]
+    assert rows == [("A", "B", 0.5), ("B", "A", 1.0), ("(end)", "A", 0.25)]
+
+
+def test_the_strongest_square_is_the_worst_share() -> None:
+    grid = mistake_grid(TABLE)
+    assert grid.labels == ["(end)", "A", "B"]
+    assert {(cell.row, cell.column): cell.share for cell in grid.cells if not cell.right} == {
+        (0, 1): 0.25,
+        (1, 2): 0.5,
+        (2, 1): 1.0,
+    }
+    assert {(cell.row, cell.column) for cell in grid.cells if cell.right} == {(0, 0), (1, 1)}
+
+
+def test_the_calibration_error_weighs_bins_by_their_windows() -> None:
+    table = pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.4, 0.9], "windows": [30, 10]})
+    assert calibration_error(table) == pytest.approx(0.075)
+
+
+@given(levels=st.integers(0, 10), name=st.text("AB", min_size=1, max_size=30))
+@few
+def test_a_tree_joins_its_context_two_by_two(levels: int, name: str) -> None:
+    size = 2**levels
+    tree = Tree.over(size, name)
+    assert [len(xs) for xs in tree.levels] == [2**level for level in range(levels, -1, -1)]
+    assert "".join(tree.context) == ("." * size + name[:-1])[-size:]
+    assert tree.target == name[-1]
+    lines = list(tree.lines())
+    assert len(lines) == 2 * size - 2
+    for level, x, above in lines:
+        assert above in tree.levels[level + 1]
+        assert abs(x - above) == 2**level / 2

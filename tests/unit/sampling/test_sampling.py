@@ -1,0 +1,286 @@
+"""Drawing names, and how likely a name is."""
+
+import itertools
+import unicodedata
+from itertools import compress
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.core.randomness import generator, seeded
+from charlm.data.corpus import END, Corpus, Vocabulary
+from charlm.data.splits import Part, split_windows
+from charlm.models.base import LanguageModel
+from charlm.models.fcn import FCN
+from charlm.sampling import sampler as sampling
+from charlm.sampling.sampler import (
+    describe_samples,
+    draw,
+    name_log_likelihoods,
+    sample_names,
+    training_names,
+)
+from tests.helpers import ARCHITECTURES, NAMES, refused, small_corpus, small_model
+
+CORPUS = small_corpus()
+VOCABULARY = CORPUS.vocabulary
+MODEL = small_model(CORPUS)
+
+
+def sample(model: LanguageModel = MODEL, count: int = 200, seed: int = 1, **options) -> list[str]:
+    vocabulary = options.pop("vocabulary", VOCABULARY)
+    return sample_names(model, vocabulary, count, generator=generator(seed, "sample"), **options)
+
+
+def biased_to_end(bias: float) -> LanguageModel:
+    """A model that ends a name always, or never."""
+    model = small_model(CORPUS)
+    with torch.no_grad():
+        model.output.bias[END] = bias
+    return model
+
+
+def tiny_model(vocabulary: Vocabulary, block_size: int) -> LanguageModel:
+    """A model of few characters with strong opinions."""
+    with seeded(7, "init"):
+        model = FCN(vocab_size=len(vocabulary), block_size=block_size, embed_dim=4, hidden_dim=16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.5)
+    return model
+
+
+def next_log_probs(
+    model: LanguageModel, tokens: list[int], temperature: float = 1.0
+) -> torch.Tensor:
+    """(V,) the log-probabilities of the token after `tokens`, one context at a time."""
+    context = [END] * model.block_size + tokens
+    with torch.no_grad():
+        logits = model(torch.tensor([context[-model.block_size :]]))[0]
+    return torch.log_softmax(logits.double() / temperature, dim=0)
+
+
+def exact_probabilities(
+    model: LanguageModel, vocabulary: Vocabulary, max_length: int, temperature: float
+) -> dict[str, float]:
+    """The probability of every name that can be drawn."""
+    exact = {}
+    for length in range(1, max_length + 1):
+        for name in map("".join, itertools.product(vocabulary.characters, repeat=length)):
+            tokens = vocabulary.encode(name)
+            log_prob = 0.0
+            for position, token in enumerate([*tokens, END][:max_length]):
+                log_probs = next_log_probs(model, tokens[:position], temperature)
+                if position == 0:  # the end cannot be drawn there
+                    log_probs = log_probs - torch.log1p(-log_probs[END].exp())
+                log_prob += log_probs[token].item()
+            exact[name] = torch.tensor(log_prob).exp().item()
+    return exact
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_names_are_drawn_with_the_models_probabilities(temperature: float) -> None:
+    vocabulary = Vocabulary("ab")
+    model = tiny_model(vocabulary, block_size=2)
+    exact = exact_probabilities(model, vocabulary, 3, temperature)
+    assert sum(exact.values()) == pytest.approx(1)
+
+    def chi_square(drawn_at: float) -> float:
+        count = 20_000
+        names = sample(model, count, vocabulary=vocabulary, max_length=3, temperature=drawn_at)
+        assert set(names) <= set(exact)
+        return sum(
+            (names.count(name) - count * probability) ** 2 / (count * probability)
+            for name, probability in exact.items()
+        )
+
+    assert len(exact) == 2 + 4 + 8  # 13 degrees of freedom: above 40 once in ten thousand seeds
+    assert chi_square(temperature) < 40
+    assert chi_square(1.2 * temperature) > 100  # what it would be were the temperature wrong
+
+
+def test_a_low_temperature_plays_safe_and_a_high_one_takes_risks() -> None:
+    likeliest = VOCABULARY.characters[next_log_probs(MODEL, [])[1:].argmax()]
+
+    def share(temperature: float) -> float:
+        names = sample(count=2000, temperature=temperature, max_length=1)
+        return names.count(likeliest) / len(names)
+
+    assert share(0.01) == 1
+    assert share(0.01) > share(0.2) > share(1.0) > share(5.0)
+    assert share(100.0) == pytest.approx(1 / len(VOCABULARY.characters), abs=0.02)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-300])
+def test_a_temperature_next_to_nothing_takes_the_likeliest(temperature: float) -> None:
+    names = sample(count=3, temperature=temperature, max_length=5)
+    assert names == sample(count=3, temperature=1e-3, max_length=5)
+    assert len(set(names)) == 1
+
+
+def test_the_seed_alone_decides() -> None:
+    torch.manual_seed(3)
+    first = sample()
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    assert sample() == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sample(seed=2) != first
+
+
+@pytest.mark.parametrize("count", [1, 2, 77])
+def test_as_many_names_are_drawn_as_are_asked_for(count: int) -> None:
+    assert len(sample(count=count)) == count
+
+
+@ARCHITECTURES
+def test_names_are_drawn_from_any_model(architecture: type[LanguageModel]) -> None:
+    names = sample(small_model(CORPUS, architecture))
+    assert set("".join(names)) <= set(VOCABULARY.characters)
+    assert len(set(names)) > 100
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 5, 30])
+def test_all_names_are_drawn_at_once_and_what_they_share_is_computed_once(max_length: int) -> None:
+    model = small_model(CORPUS)
+    sizes: list[int] = []
+    model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    names = sample(model, count=500, max_length=max_length)
+    T = model.block_size
+    contexts = [
+        {("." * T + name[:length])[-T:] for name in names if len(name) >= length}
+        for length in range(max_length)
+    ]
+    assert sizes == [len(different) for different in contexts if different]
+    assert sizes[0] == 1
+
+
+def test_names_drawn_in_several_goes_are_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "AT_ONCE", 64)
+    names = sample(count=1000)
+    assert len(names) == 1000
+    assert len(set(names)) > 800
+    whole = name_log_likelihoods(MODEL, VOCABULARY, names)
+    monkeypatch.undo()
+    torch.testing.assert_close(name_log_likelihoods(MODEL, VOCABULARY, names), whole)
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    cumulated = torch.tensor([[0.0, 0.25, 0.25, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
+    place = torch.tensor([0, 1]).repeat(10_000)
+    drawn = draw(cumulated.double(), place, generator(1, "draws")).view(-1, 2)
+    assert set(drawn[:, 1].tolist()) == {0}
+    assert set(drawn[:, 0].tolist()) == {1, 3}
+    assert (drawn[:, 0] == 1).double().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("max_length", [1, 3, 10])
+def test_no_name_is_longer_than_the_maximum(max_length: int) -> None:
+    lengths = {len(name) for name in sample(max_length=max_length)}
+    assert max(lengths) == max_length
+    assert {len(name) for name in sample(biased_to_end(-1e9), max_length=max_length)} == {
+        max_length
+    }
+
+
+def test_no_name_is_empty() -> None:
+    assert {len(name) for name in sample(biased_to_end(1e9))} == {1}
+    assert min(len(name) for name in sample(count=1000)) == 1
+
+
+@pytest.mark.parametrize("prefix", ["A", "JEAN-", "Z", "D'", ".", "ANNABERTACLARA"])
+def test_every_name_starts_with_the_prefix(prefix: str) -> None:
+    names = sample(prefix=prefix)
+    assert all(name.startswith(prefix) for name in names)
+    assert len(set(names)) > 20
+
+
+def test_a_prefix_alone_is_a_name() -> None:
+    assert set(sample(biased_to_end(1e9), prefix="ANNA")) == {"ANNA"}
+    assert set(sample(prefix="ANNA", max_length=4)) == {"ANNA"}
+
+
+def test_the_prefix_is_the_context_of_what_follows() -> None:
+    names = sample(count=20_000, prefix="AN", max_length=3)
+    expected = next_log_probs(MODEL, VOCABULARY.encode("AN")).exp()
+    for token, character in enumerate(VOCABULARY.characters, start=1):
+        share = names.count(f"AN{character}") / len(names)
+        assert share == pytest.approx(expected[token].item(), abs=0.01)
+    assert names.count("AN") / len(names) == pytest.approx(expected[END].item(), abs=0.01)
+
+
+def test_a_prefix_is_normalised_as_the_names_are() -> None:
+    decomposed = unicodedata.normalize("NFD", "É")
+    assert len(decomposed) == 2
+    assert sample(prefix=decomposed) == sample(prefix="É")
+
+
+def test_a_prefix_of_unknown_characters_is_refused() -> None:
+    with refused("'AßBü'", "'ß'", "'ü'", VOCABULARY.characters):
+        sample(prefix="AßBü")
+
+
+def test_a_prefix_longer_than_a_name_may_be_is_refused() -> None:
+    with refused("'ANNA' is longer than max_length, 3"):
+        sample(prefix="ANNA", max_length=3)
+
+
+@ARCHITECTURES
+def test_the_log_likelihood_of_a_name_is_the_sum_over_its_characters_and_its_end(
+    architecture: type[LanguageModel],
+) -> None:
+    model = small_model(CORPUS, architecture)
+    names = ["ANNA", "J", "D'ARCY", "ZOÉ", "ANNA", "Ó.B.", "XXXXXXXXXXXX"]
+    expected = []
+    for name in names:
+        tokens = VOCABULARY.encode(name)
+        steps = enumerate([*tokens, END])
+        expected.append(sum(next_log_probs(model, tokens[:i])[token].item() for i, token in steps))
+    found = name_log_likelihoods(model, VOCABULARY, names)
+    assert found.dtype == torch.float64
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_likelihoods_of_all_names_sum_to_all_that_does_not_end_at_once() -> None:
+    vocabulary = Vocabulary("ab")
+    model = tiny_model(vocabulary, block_size=2)
+    with torch.no_grad():
+        model.output.bias[END] += 3  # so that hardly a name has more than nine characters
+    names = [
+        "".join(letters) for n in range(1, 10) for letters in itertools.product("ab", repeat=n)
+    ]
+    total = name_log_likelihoods(model, vocabulary, names).exp().sum().item()
+    assert total == pytest.approx(1 - next_log_probs(model, [])[END].exp().item(), abs=1e-3)
+
+
+def test_the_training_names_of_a_split_by_name_are_those_of_the_training_set() -> None:
+    split = split_windows(CORPUS, "name", 0.5, 0.25, seed=1)
+    parts = split.part_of(np.arange(len(NAMES))).tolist()
+    expected = {name for name, part in zip(NAMES, parts, strict=True) if part == Part.TRAIN}
+    assert training_names(CORPUS, split, {*NAMES, "UNKNOWN"}) == expected
+    assert 0 < len(expected) < len(NAMES)
+    for name in NAMES:
+        assert training_names(CORPUS, split, {name}) == expected & {name}
+
+
+def test_the_training_names_of_a_split_by_window_have_at_least_one_window_there() -> None:
+    corpus = Corpus.from_names(["AB", "C", "D"], block_size=2)
+    found = set()
+    for seed in range(9):
+        split = split_windows(corpus, "window", 0.4, 0.3, seed)
+        in_training = split.part_of(np.arange(7)) == Part.TRAIN  # A B . C . D .
+        expected = set(compress(["AB", "AB", "AB", "C", "C", "D", "D"], in_training))
+        assert training_names(corpus, split, {"AB", "C", "D"}) == expected
+        found.add(len(expected))
+    assert {2, 3} <= found
+
+
+def test_samples_are_described_as_by_hand() -> None:
+    described = describe_samples(["ANNA", "BO", "ANNA", "EVI"], known={"BO", "PIA"})
+    assert described == {"unique": 0.75, "novel": 0.75, "mean_length": 3.25}
+    assert describe_samples(["A", "A", "BC"], known={"A", "BC"}) == {
+        "unique": 0.666667,
+        "novel": 0.0,
+        "mean_length": 1.333333,
+    }

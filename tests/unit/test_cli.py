@@ -1,0 +1,420 @@
+"""`python -m charlm`: what it prints, and how it refuses."""
+
+import gzip
+import inspect
+import io
+import json
+import math
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+import charlm
+from charlm import cli
+from charlm.data import checkpoint
+from charlm.data.corpus import Vocabulary, write_corpus
+from charlm.trained import TrainedModel
+from tests.conftest import ROOT, Project
+from tests.helpers import DAMAGED, NAMES, run_python, small_corpus, small_model
+
+CORPUS = small_corpus()
+KNOWN = CORPUS.vocabulary.characters
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command left: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """A folder with a checkpoint and its data set, where the pipeline has them, and commands."""
+
+    checkpoint = "data/checkpoints/small.safetensors"
+
+    def __init__(self, folder: Path, capture: pytest.CaptureFixture, patch: pytest.MonkeyPatch):
+        self.folder, self.capture, self.patch = folder, capture, patch
+        self.save(NAMES, "data/dataset.safetensors")
+        checkpoint.save(folder / self.checkpoint, small_model(CORPUS), CORPUS.vocabulary)
+        self.model = charlm.load(folder / self.checkpoint)
+        patch.chdir(folder)
+
+    def save(self, names: list[str], path: str) -> None:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        vocabulary = Vocabulary("".join(sorted(set("".join(names)))))
+        lines = BytesIO("".join(f"{name}\n" for name in names).encode())
+        write_corpus(target, lines, vocabulary, 4, len("".join(names)) + 4 * (len(names) + 1))
+
+    def __call__(self, *arguments: str, stdin: bytes | None = None, terminal: bool = False) -> Told:
+        """Run a command here, `CKPT` standing for the checkpoint."""
+        given = io.TextIOWrapper(BytesIO(stdin or b""), encoding="ascii")
+        self.patch.setattr(given, "isatty", lambda: terminal, raising=False)
+        self.patch.setattr(sys, "stdin", given)
+        code = cli.main([self.checkpoint if word == "CKPT" else word for word in arguments])
+        return Told(code, *self.capture.readouterr())
+
+    def refuse(self, *arguments: str, **options) -> str:
+        """The line with which a command is refused."""
+        told = self(*arguments, **options)
+        assert (told.code, told.out) == (1, "")
+        assert told.err.startswith("error: ")
+        assert told.err.count("\n") == 1
+        return told.err
+
+    def json(self, *arguments: str, **options) -> dict:
+        told = self(*arguments, "--json", **options)
+        assert (told.code, told.err) == (0, "")
+        return json.loads(told.out)
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    return Cli(tmp_path, capsys, monkeypatch)
+
+
+def test_names_are_printed_one_a_line(run: Cli) -> None:
+    told = run("sample", "CKPT", "--prefix", "mar", "--count", "7", "--temperature", "0.8")
+    assert told == Told(
+        0, "\n".join(run.model.sample(prefix="MAR", count=7, temperature=0.8)) + "\n", ""
+    )
+    names = told.out.split()
+    assert len(names) == 7
+    assert all(name.startswith("MAR") for name in names)
+
+
+def test_every_option_is_the_argument_of_that_name(run: Cli) -> None:
+    options = {"prefix": "A", "count": 9, "temperature": 1.5, "seed": 3, "max_length": 5}
+    words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    assert run("sample", "CKPT", *words).out.splitlines() == run.model.sample(**options)
+    signature = inspect.signature(TrainedModel.sample).parameters
+    defaults = {name: signature[name].default for name in options}
+    parsed = vars(cli._parse(["sample", "x"]))
+    assert {name: parsed[name] for name in options} == defaults
+
+
+def test_names_as_json(run: Cli) -> None:
+    settings = {"prefix": "ZOE", "temperature": 1.0, "seed": 2, "max_length": 6}
+    names = run.model.sample(count=3, **settings)
+    words = ["--prefix", "Zoë", "--seed", "2", "--max-length", "6", "--count", "3"]
+    document = run.json("sample", "CKPT", *words)
+    assert document == {"checkpoint": run.checkpoint, **settings, "novel": False, "names": names}
+    assert run.json("sample", "CKPT", "--novel")["novel"] is True
+
+
+def test_novel_names_are_new_to_the_data_set_above_the_checkpoint(run: Cli) -> None:
+    known = [*NAMES, *run.model.sample(count=50, novel_to=[])[::2]]
+    run.save(known, "data/dataset.safetensors")
+    novel = run("sample", "CKPT", "--novel", "--count", "100").out.splitlines()
+    assert novel == run.model.sample(count=100, novel_to=known)
+    assert len(set(novel)) == 100
+    assert not set(novel) & set(known)
+    assert run.model.sample(count=100, novel_to=NAMES) != novel
+    run.patch.chdir(run.folder / "data/checkpoints")
+    assert run("sample", "small.safetensors", "--novel", "--count", "100").out.split() == novel
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "csv.gz"])
+def test_novel_names_are_new_to_a_list(run: Cli, kind: str) -> None:
+    (run.folder / "data/dataset.safetensors").unlink()
+    known = run.model.sample(count=50, novel_to=[])[::2]
+    table = kind.startswith("csv")
+    lines = "\n".join((["n,first", *(f"1,{name}" for name in known)]) if table else known)
+    path = run.folder / f"list.{kind}"
+    path.write_bytes(gzip.compress(lines.encode()) if kind.endswith("gz") else lines.encode())
+    column = ["--column", "first"] if table else []
+    told = run("sample", "CKPT", "--novel-to", str(path), *column, "--count", "50")
+    assert told.out.splitlines() == run.model.sample(count=50, novel_to=known)
+    assert not set(told.out.split()) & set(known)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["sample", "CKPT", "--prefix", "日"], ["--prefix: '日'", KNOWN]),
+        (["sample", "CKPT", "--prefix", "ANNA", "--max-length", "3"], ["'ANNA'", "max_length, 3"]),
+        (["sample", "CKPT", "--count", "0"], ["count is 0; give"]),
+        (["sample", "CKPT", "--count", "many"], ["--count: invalid", "sample --help"]),
+        (["sample", "CKPT", "--temperature", "nan"], ["temperature is nan; give"]),
+        (["sample", "CKPT", "--temp", "1"], ["--temp", "sample --help"]),
+        (["sample", "CKPT", "another"], ["another", "sample --help"]),
+        (["sample"], ["checkpoint", "sample --help"]),
+        (["sample", "CKPT", "--column", "first"], ["--novel-to"]),
+        (["sample", "CKPT", "--novel-to", "nowhere.txt"], ["nowhere.txt does not exist"]),
+        (["sample", "CKPT", "--novel-to", "names.csv"], ["names.csv is a table", "first"]),
+        (["score", "CKPT", "ANNA", "日"], ["argument 2: '日'", KNOWN]),
+        (["score", "CKPT", "ANNA", ""], ["empty"]),
+        (["score"], ["required: checkpoint;", "score --help"]),
+        (["sing"], ["'sing'", "sample", "score"]),
+        ([], ["COMMAND", "python -m charlm --help"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_refused_in_a_line(run: Cli, words: list[str], parts: list[str]) -> None:
+    (run.folder / "names.csv").write_text("first\nANNA\n")
+    line = run.refuse(*words)
+    for part in parts:
+        assert part in line
+
+
+@DAMAGED
+@pytest.mark.parametrize("words", [["sample", "CKPT"], ["score", "CKPT", "ANNA"]])
+def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_a_line(
+    run: Cli, damage: Callable[[bytes], bytes], words: list[str]
+) -> None:
+    path = run.folder / run.checkpoint
+    path.write_bytes(damage(path.read_bytes()))
+    advice = "give a checkpoint that the pipeline wrote, such as data/checkpoints/compact"
+    assert run.checkpoint in (line := run.refuse(*words))
+    assert advice in line
+    path.unlink()
+    assert f"{run.checkpoint} does not exist; {advice}" in run.refuse(*words)
+    assert "data/dataset.safetensors is not a checkpoint" in run.refuse(
+        words[0], "data/dataset.safetensors", *words[2:]
+    )
+
+
+def test_where_novel_has_no_data_set_to_go_by_it_says_what_to_do(run: Cli) -> None:
+    dataset = run.folder / "data/dataset.safetensors"
+    run.save(["ANNA", "BERTA"], "data/dataset.safetensors")
+    line = run.refuse("sample", "CKPT", "--novel")
+    assert "data/dataset.safetensors is of other names" in line
+    assert "--novel-to FILE" in line
+    dataset.write_bytes(b"what is this?")
+    line = run.refuse("sample", "CKPT", "--novel")
+    assert "data/dataset.safetensors is damaged" in line
+    dataset.unlink()
+    line = run.refuse("sample", "CKPT", "--novel")
+    assert "data/dataset.safetensors does not exist, and --novel would read it" in line
+    assert "name a list of the known names with --novel-to FILE" in line
+
+
+def rows(told: Told) -> list[list[str]]:
+    """The cells of a table of scores, without its header."""
+    assert (told.code, told.err) == (0, "")
+    header, *lines = told.out.splitlines()
+    assert re.split(r" {2,}", header) == [
+        "log-likelihood",
+        "nats per character",
+        "perplexity",
+        "name",
+    ]
+    return [line.split() for line in lines]
+
+
+def test_scores_are_a_table(run: Cli) -> None:
+    scores = run.model.score("ANNA", "ZOÉ")
+    expected = [
+        [
+            f"{score.log_likelihood:.3f}",
+            f"{score.nats_per_character:.3f}",
+            f"{score.perplexity:.2f}",
+            score.name,
+        ]
+        for score in scores
+    ]
+    assert rows(run("score", "CKPT", "anna", "zoé")) == expected
+
+
+def test_scores_as_json(run: Cli) -> None:
+    document = run.json("score", "CKPT", "anna", "ZOÉ")
+    assert document["checkpoint"] == run.checkpoint
+    for given, shown, score in zip(
+        ("anna", "ZOÉ"), document["names"], run.model.score("ANNA", "ZOÉ"), strict=True
+    ):
+        assert shown == {
+            "given": given,
+            "name": score.name,
+            "log_likelihood": pytest.approx(score.log_likelihood, abs=1e-6),
+            "nats_per_character": pytest.approx(score.nats_per_character, abs=1e-6),
+            "bits_per_character": pytest.approx(score.bits_per_character, abs=1e-6),
+            "perplexity": pytest.approx(score.perplexity, abs=1e-6),
+        }
+
+
+def test_scores_character_by_character(run: Cli) -> None:
+    (shown,) = run.json("score", "CKPT", "--characters", "Zoé")["names"]
+    (score,) = run.model.score("ZOÉ")
+    parts = shown["characters"]
+    assert [part["character"] for part in parts] == ["Z", "O", "É", None]
+    likelihoods = [part["log_likelihood"] for part in parts]
+    assert likelihoods == pytest.approx(score.log_likelihoods, abs=1e-6)
+    assert sum(likelihoods) == pytest.approx(shown["log_likelihood"], abs=1e-5)
+    for part in parts:
+        assert part["probability"] == pytest.approx(math.exp(part["log_likelihood"]), abs=1e-5)
+    told = run("score", "CKPT", "--characters", "Zoé", "Ida")
+    title, *lines = told.out.splitlines()
+    assert title.startswith(f"ZOÉ: log-likelihood {score.log_likelihood:.3f}, ")
+    assert [line.split() for line in lines[:4]] == [
+        [f"{math.exp(value):.3%}", f"{value:.3f}", character]
+        for character, value in zip(["Z", "O", "É", "end"], score.log_likelihoods, strict=True)
+    ]
+    assert lines[4].startswith("IDA: ")
+    assert len(lines) == 4 + 1 + 4
+
+
+@pytest.mark.parametrize("dash", [[], ["-"]])
+def test_names_come_from_the_standard_input_one_a_line(run: Cli, dash: list[str]) -> None:
+    lines = "\ufeffanna\r\n\n  Zoé \nD’Arcy".encode()
+    assert rows(run("score", "CKPT", *dash, stdin=lines)) == rows(
+        run("score", "CKPT", "ANNA", "ZOÉ", "D'ARCY")
+    )
+    given = run.json("score", "CKPT", *dash, stdin=lines)["names"]
+    assert [name["given"] for name in given] == ["anna", "Zoé", "D’Arcy"]
+
+
+def test_many_lines_are_scored_in_order_with_one_header(run: Cli) -> None:
+    run.patch.setattr(cli, "AT_ONCE", 10)
+    found = rows(run("score", "CKPT", stdin="\n".join(NAMES).encode()))
+    assert [row[-1] for row in found] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("stdin", "part"),
+    [
+        (b"", "standard input holds no names; give one a line, or as arguments"),
+        (b"\n \n", "standard input holds no names"),
+        ("ANNA\nZOÉ\n".encode("latin-1"), "standard input, line 2: not UTF-8 (byte 0xc9)"),
+        ("ANNA\n\n日\n".encode(), "standard input, line 3: '日' holds"),
+    ],
+)
+def test_what_cannot_be_read_from_the_standard_input_is_named(
+    run: Cli, stdin: bytes, part: str
+) -> None:
+    assert part in run.refuse("score", "CKPT", stdin=stdin)
+
+
+def test_a_terminal_is_not_waited_for_unless_it_is_asked_for(run: Cli) -> None:
+    line = run.refuse("score", "CKPT", stdin=b"ANNA\n", terminal=True)
+    assert "no names; give them as arguments, or one a line on standard input" in line
+    assert rows(run("score", "CKPT", "-", stdin=b"ANNA\n", terminal=True))[0][-1] == "ANNA"
+    run.patch.setattr(sys, "stdin", None)
+    assert cli.main(["score", run.checkpoint]) == 1
+    assert "no names" in run.capture.readouterr().err
+
+
+def test_options_may_stand_anywhere_and_names_may_look_like_them(run: Cli) -> None:
+    assert run.json("score", "--characters", "CKPT", "ANNA") == run.json(
+        "score", "CKPT", "ANNA", "--characters"
+    )
+    assert rows(run("score", "CKPT", "--", "-a"))[0][-1] == "-A"
+    assert run("sample", "CKPT", "--prefix=-a", "--count", "1").out.startswith("-A")
+
+
+def test_too_little_memory_is_told_in_a_line(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhaust(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TrainedModel, "sample", exhaust)
+    assert "not enough memory; lower --count" in run.refuse("sample", "CKPT")
+
+
+HELP = """
+import sys
+from charlm import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as error:
+    assert error.code == 0
+assert not {"torch", "numpy", "numba", "pandas"} & {*sys.modules}
+"""
+
+
+@pytest.mark.parametrize("command", [[], ["sample"], ["score"]], ids=str)
+def test_help_teaches_and_does_not_wait_for_torch(command: list[str]) -> None:
+    text = run_python(HELP, *command, "--help")
+    assert text.startswith(f"usage: python -m charlm {' '.join(command)}".rstrip())
+    assert "examples:" in text
+    assert max(map(len, text.splitlines())) <= 100
+    for option in {"sample": ["--novel-to", "temperature:", "JSON:"], "score": ["JSON:"]}.get(
+        *command or [""], ["sample", "score"]
+    ):
+        assert option in text
+
+
+def test_help_tells_the_keys_of_json(run: Cli) -> None:
+    sample, score = run.json("sample", "CKPT"), run.json("score", "CKPT", "--characters", "ANNA")
+    for text, document in ((cli.SAMPLE_NOTES, sample), (cli.SCORE_NOTES, score)):
+        (told,) = re.findall(r"^JSON:\n(.*?)\n\n", text, flags=re.MULTILINE | re.DOTALL)
+        for key in re.findall(r'"(\w+)":', json.dumps(document)):
+            assert re.search(rf"\b{key}\b", told), key
+
+
+def examples(text: str) -> list[str]:
+    """The commands that a help shows, each in one line."""
+    found = text.partition("examples:\n")[2].partition("\n\n")[0]
+    joined = re.sub(r"\\\n|(?<=\|)\n", "", found)
+    return [line.strip() for line in joined.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_help_work(
+    template: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shown = [cli.OVERVIEW_EXAMPLES, cli.SAMPLE_NOTES, cli.SCORE_NOTES]
+    commands = [command for text in shown for command in examples(text)]
+    assert len(commands) == 2 + 3 + 4
+    small = [command.replace("data/prenoms.txt", "data/few.txt") for command in commands]
+    plain = [command for command in small if not set(command) & set("|<")]
+    monkeypatch.chdir(template.path)
+    for command in plain:
+        assert cli.main(shlex.split(command)[3:]) == 0, command
+        assert capsys.readouterr().out
+    for command in set(small) - set(plain):
+        ran = template.run("bash", "-o", "pipefail", "-c", command)
+        assert "error" not in ran.text, command
+
+
+def start(run: Cli, *arguments: str, **options) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "charlm", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        # A shell lets what it runs in the background ignore Ctrl-C, and so would we.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        **options,
+    )
+
+
+def test_who_stops_reading_ends_it_quietly(run: Cli) -> None:
+    path = str(run.folder / run.checkpoint)
+    process = start(run, "sample", path, "--count", "20000", stdout=subprocess.PIPE)
+    first = process.stdout.readline().decode().strip()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == -signal.SIGPIPE
+    assert first == run.model.sample(count=20_000)[0]
+
+
+def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None:
+    path = str(run.folder / run.checkpoint)
+    with Path("/dev/full").open("wb") as full:
+        process = start(run, "sample", path, stdout=full)
+        told = process.stderr.read().decode()
+    assert process.wait() == 1
+    assert told == (
+        "error: the output cannot be written (No space left on device); write it elsewhere\n"
+    )
+
+
+def test_ctrl_c_is_told_in_a_word(run: Cli) -> None:
+    path = str(run.folder / run.checkpoint)
+    process = start(run, "score", path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdin.write(b"ANNA\n" * cli.AT_ONCE)
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b"log-likelihood")  # and it waits for more
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert told == b"interrupted\n"
+    assert process.returncode == 130

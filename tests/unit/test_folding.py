@@ -1,0 +1,157 @@
+"""What is typed is read in the characters that a model knows, and nothing is guessed."""
+
+from unicodedata import normalize
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.core.errors import InputError
+from charlm.folding import fold
+from tests.helpers import few, refused, taken_or_refused
+
+CAPITALS = frozenset("'-.ABCDEFGHIJKLMNOPQRSTUVWXYZÀÂÄÆÇÈÉÊËÎÏÔÖÙÛÜŸ")
+"""About those of the default names."""
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+NEAR = st.text(
+    st.sampled_from("aAáÁàâÂạếêéÊiIıİßẞsSœŒæøoO'’‘-–—ñn\u0301\u0308ﬁfＡａσςΣカガ゛"), max_size=8
+)
+VOCABULARIES = NEAR.map(lambda text: frozenset(normalize("NFC", text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "reading"),
+    [
+        ("MAR", CAPITALS, "MAR"),
+        ("mar", CAPITALS, "MAR"),
+        ("ZOË", "zoë", "zoë"),
+        ("Zoë", CAPITALS, "ZOË"),
+        ("Zoë", "ZOE", "ZOE"),
+        ("Zoe\u0308", CAPITALS, "ZOË"),
+        ("anna", "anA", "anna"),
+        ("ñandú", CAPITALS, "NANDU"),
+        ("straße", CAPITALS, "STRASSE"),
+        ("straße", "STRASẞE", "STRAẞE"),
+        ("STRAẞE", "straße", "straße"),
+        ("straße", "strae", "strasse"),
+        ("œdipe, ægir", CAPITALS | set(", "), "OEDIPE, ÆGIR"),
+        ("Łukasz Đorđe Þór", CAPITALS | {" "}, "LUKASZ DORDE THOR"),
+        ("ısık", CAPITALS, "ISIK"),
+        ("İpek", CAPITALS, "IPEK"),
+        ("ısık İpek", "ISKİPE ", "ISIK İPEK"),
+        ("IŞIK", "ışk", "ışık"),
+        ("d’arcy", CAPITALS, "D'ARCY"),
+        ("D'Arcy", "D’ARCY", "D’ARCY"),
+        ("jean‐luc—marie", CAPITALS, "JEAN-LUC-MARIE"),
+        ("Ａｎｎａ", CAPITALS, "ANNA"),
+        ("ﬁona", CAPITALS, "FIONA"),
+        ("a\u00a0b", "AB ", "A B"),
+        ("Ελένη", "ΕΛΝΗΈ", "ΕΛΈΝΗ"),
+        ("Ελένη", "ΕΛΝΗ", "ΕΛΕΝΗ"),
+        ("ЁЛКА", "елка", "елка"),
+        ("m\u0308a", "M\u0308A", "M\u0308A"),
+        ("m\u0308a", "MA", "MA"),
+        ("ẗ", "T\u0308", "T\u0308"),
+        ("ế", "EÊ", "Ê"),
+        ("ế", "E", "E"),
+        ("z" + "\u0301" * 300, "Z", "Z"),
+        ("", CAPITALS, ""),
+        ("é", "Éa", "É"),
+        ("á", "Áa", "Á"),
+    ],
+)
+def test_where_one_reading_fits_it_is_taken(text: str, characters: str, reading: str) -> None:
+    assert fold(text, frozenset(characters)) == reading
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "readings"),
+    [
+        ("ná", "naA", ["'A' or 'a'"]),
+        ("á", "ÀÂaA", ["'A' or 'a'"]),
+        ("i", "Iİ", ["'I' or 'İ'"]),
+        ("I", "iı", ["'i' or 'ı'"]),
+        ("ı", "iI", ["'I' or 'i'"]),
+        ("ß", "sS", ["'SS'", "'ss'"]),
+        ("ế", "ÉÊE", ["'É' or 'Ê'"]),
+        ("‘", "'’", ["\"'\" or '’'"]),
+        ("Σ", "σς", ["'ς' or 'σ'"]),
+    ],
+)
+def test_where_two_readings_fit_the_error_names_both(
+    text: str, characters: str, readings: list[str]
+) -> None:
+    with refused(*readings, "may be", "write the one that is meant"):
+        fold(text, frozenset(characters))
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("Åsa 1", ["' '", "'1'"]),
+        ("日本", ["'日'", "'本'"]),
+        ("मीरा", ["'म'"]),
+        ("a\x00\n", ["'\\x00'", "'\\n'"]),
+        ("\u0301a", ["'\u0301'"]),
+        ("a\udcff", ["'\\udcff'"]),
+        ("👍", ["'👍'"]),
+    ],
+)
+def test_what_has_no_reading_is_refused_with_a_list_of_what_is_known(
+    text: str, unknown: list[str]
+) -> None:
+    with refused(*unknown, f"the known characters are: {''.join(sorted(CAPITALS))}"):
+        fold(text, CAPITALS)
+
+
+@pytest.mark.parametrize(
+    ("text", "characters"), [("ガ", "カ"), ("मीरा", "मर"), ("´", " "), ("한", "하")]
+)
+def test_marks_that_make_another_sound_and_lone_accents_are_not_dropped(
+    text: str, characters: str
+) -> None:
+    with refused("the known characters are"):
+        fold(text, frozenset(characters))
+
+
+def test_of_a_long_text_the_error_quotes_the_beginning() -> None:
+    with pytest.raises(InputError, match=r"a\.\.\.' holds '1'") as caught:
+        fold("a" * 10_000 + "1", CAPITALS)
+    assert len(str(caught.value)) < 300
+
+
+@few
+@given(TEXTS | NEAR, VOCABULARIES)
+def test_what_is_known_is_unchanged(text: str, others: frozenset[str]) -> None:
+    composed = normalize("NFC", text)
+    assert fold(text, others | set(composed)) == composed
+
+
+@few
+@given(TEXTS | NEAR, VOCABULARIES | st.just(CAPITALS))
+def test_a_reading_is_known_and_its_own_reading(text: str, characters: frozenset[str]) -> None:
+    reading = taken_or_refused(lambda: fold(text, characters))
+    if reading is not None:
+        assert set(reading) <= characters
+        assert normalize("NFC", reading) == reading
+        assert fold(reading, characters) == reading
+        assert bool(reading) == bool(text)
+
+
+@few
+@given(TEXTS | NEAR, VOCABULARIES | st.just(CAPITALS))
+def test_how_a_text_is_composed_makes_no_difference(text: str, characters: frozenset[str]) -> None:
+    forms = [normalize(form, text) for form in ("NFC", "NFD")]
+    first, second = (taken_or_refused(lambda form=form: fold(form, characters)) for form in forms)
+    assert first == second
+
+
+@few
+@given(st.text(st.sampled_from(sorted(CAPITALS))))
+def test_capitals_are_read_from_small_letters_with_accents_and_all(text: str) -> None:
+    assert fold(text.lower(), CAPITALS) == text
+    letters = text.replace("Æ", "AE")
+    bare = frozenset("'-.ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    without = "".join(c for c in normalize("NFD", letters) if c in bare)
+    assert fold(text.lower(), bare) == without

@@ -1,0 +1,218 @@
+"""`charlm.load`: trained models from Python."""
+
+import csv
+import inspect
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import charlm
+from charlm import trained
+from charlm.core.errors import FileError, InputError
+from charlm.data import checkpoint
+from charlm.data.corpus import END
+from charlm.models.base import LanguageModel
+from charlm.trained import TrainedModel
+from tests.conftest import Project
+from tests.helpers import (
+    ARCHITECTURES,
+    DAMAGED,
+    NAMES,
+    assert_one_line,
+    refused,
+    run_python,
+    small_corpus,
+    small_model,
+)
+
+CORPUS = small_corpus()
+VOCABULARY = CORPUS.vocabulary
+MODEL = TrainedModel(small_model(CORPUS), VOCABULARY)
+
+
+def ending_at_once() -> TrainedModel:
+    """A model that ends a name as soon as it may."""
+    model = small_model(CORPUS)
+    with torch.no_grad():
+        model.output.bias[END] = 1e9
+    return TrainedModel(model, VOCABULARY)
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_all_that_is_needed(
+    tmp_path: Path, architecture: type[LanguageModel], kind: type
+) -> None:
+    model = small_model(CORPUS, architecture)
+    checkpoint.save(tmp_path / "model", model, VOCABULARY)
+    loaded = charlm.load(kind(tmp_path / "model"))
+    names = loaded.sample(prefix="MA", count=30)
+    assert len(names) == 30
+    assert all(name.startswith("MA") for name in names)
+    assert names == TrainedModel(model, VOCABULARY).sample(prefix="MA", count=30)
+
+
+@DAMAGED
+def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path, damage) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(FileError, match="does not exist") as caught:
+        charlm.load(path)
+    assert_one_line(caught.value, [path])
+    checkpoint.save(path, MODEL.model, VOCABULARY)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FileError) as caught:
+        charlm.load(path)
+    assert_one_line(caught.value, [path])
+
+
+def test_who_imports_charlm_does_not_wait_for_torch() -> None:
+    heavy = run_python("import charlm, sys; print({'torch', 'numpy', 'numba'} & {*sys.modules})")
+    assert heavy == "set()\n"
+
+
+@pytest.mark.parametrize("name", ["fcn", "wavenet", "compact"])
+def test_names_and_likelihoods_are_those_of_the_pipelines_stage(
+    template: Project, name: str
+) -> None:
+    model = charlm.load(template.path / f"data/checkpoints/{name}.safetensors")
+    table = (template.path / f"data/samples/{name}.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
+    names = [row["name"] for row in rows]
+    assert model.sample(count=20, seed=1) == names
+    found = [score.log_likelihood for score in model.score(*names)]
+    assert found == pytest.approx([float(row["log_likelihood"]) for row in rows], abs=1e-5)
+
+
+def test_the_arguments_alone_decide() -> None:
+    torch.manual_seed(3)
+    first = MODEL.sample(count=50)
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert MODEL.sample(count=50) == first
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.get_rng_state(), state)
+    for other in ({"seed": 2}, {"temperature": 0.5}, {"max_length": 2}, {"prefix": "A"}):
+        assert MODEL.sample(count=50, **other) != first
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"count": 0},
+        {"count": 10**8 + 1},
+        {"temperature": 0.0},
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"max_length": 0},
+        {"max_length": 10**4 + 1},
+    ],
+    ids=str,
+)
+def test_an_argument_out_of_its_range_is_refused(bad: dict[str, float]) -> None:
+    ((name, value),) = bad.items()
+    with refused(f"{name} is {value}; give a "):
+        MODEL.sample(**bad)
+
+
+def test_texts_are_read_in_the_models_characters() -> None:
+    assert MODEL.sample(prefix="jean–l") == MODEL.sample(prefix="JEAN-L")
+    read = [score.name for score in MODEL.score("zoé", " Zoë\n", "d’arcy")]
+    assert read == ["ZOÉ", "ZOE", "D'ARCY"]
+    for call in (MODEL.fold, MODEL.score, lambda text: MODEL.sample(prefix=text)):
+        with refused("'日'", f"the known characters are: {VOCABULARY.characters}"):
+            call("日")
+
+
+def test_novel_names_are_all_different_and_none_is_in_the_list() -> None:
+    drawn = MODEL.sample(count=20_000, max_length=3)
+    known = sorted(set(drawn))[::2]
+    assert len(set(drawn)) < len(drawn)
+    novel = MODEL.sample(count=2000, max_length=3, novel_to=known)
+    assert len(novel) == len(set(novel)) == 2000
+    assert not set(novel) & set(known)
+    assert len(set(novel) & set(drawn)) > 500
+    assert set(MODEL.sample(count=2000, max_length=3, novel_to=[])) & set(known)
+
+
+def test_fewer_novel_names_are_the_first_of_more() -> None:
+    more = MODEL.sample(count=3000, novel_to=NAMES)
+    for count in (1, 20, 1500):
+        assert MODEL.sample(count=count, novel_to=iter(NAMES)) == more[:count]
+
+
+def test_a_known_name_is_known_however_it_is_written() -> None:
+    (name,) = set(MODEL.sample(prefix="ZOÉ", max_length=3))
+    with refused("different novel names: 0; raise the temperature"):
+        MODEL.sample(prefix="ZOÉ", max_length=3, novel_to=["日本", " zoe\u0301\n"])
+    assert name == "ZOÉ"
+
+
+def test_where_there_are_too_few_novel_names_the_error_says_how_many() -> None:
+    model = ending_at_once()
+    assert model.sample(prefix="ANNA", count=1, novel_to=["BERTA"]) == ["ANNA"]
+    with refused("different novel names: 1; lower the count to that"):
+        model.sample(prefix="ANNA", count=2, novel_to=["BERTA"])
+    with refused("different novel names: 0; raise the temperature or shorten the prefix"):
+        model.sample(prefix="ANNA", count=1, novel_to=["ANNA"])
+
+
+def test_as_many_as_the_error_says_there_are_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "PATIENCE", 10_000)
+    monkeypatch.setattr(trained, "RARE", 10)
+    with pytest.raises(InputError) as caught:
+        MODEL.sample(count=10**6, max_length=2, novel_to=[])
+    found = int(str(caught.value).split(": ")[1].split(";")[0].replace(",", ""))
+    assert 100 < found <= len(VOCABULARY) ** 2
+    assert len(set(MODEL.sample(count=found, max_length=2, novel_to=[]))) == found
+
+
+def test_a_score_is_what_the_model_says_character_by_character() -> None:
+    (score,) = MODEL.score("RENÉE")
+    tokens = VOCABULARY.encode("RENÉE")
+    expected = []
+    for place, token in enumerate([*tokens, END]):
+        context = [END] * CORPUS.block_size + tokens[:place]
+        logits = MODEL.model(torch.tensor([context[-CORPUS.block_size :]]))[0]
+        expected.append(torch.log_softmax(logits.double(), dim=0)[token].item())
+    assert score.name == "RENÉE"
+    assert score.log_likelihoods == pytest.approx(expected, abs=1e-5)
+    assert score.log_likelihood == pytest.approx(sum(expected), abs=1e-5)
+    mean = -sum(expected) / 6
+    assert score.nats_per_character == pytest.approx(mean, abs=1e-5)
+    assert score.bits_per_character == pytest.approx(mean / math.log(2), abs=1e-5)
+    assert score.perplexity == pytest.approx(math.exp(mean), rel=1e-5)
+
+
+def test_names_are_scored_in_the_order_given_whatever_is_beside_them() -> None:
+    scores = MODEL.score(*NAMES)
+    assert [score.name for score in scores] == NAMES
+    for name, score in zip(NAMES, scores, strict=True):
+        (alone,) = MODEL.score(name)
+        assert score.log_likelihoods == pytest.approx(alone.log_likelihoods, abs=1e-5)
+    assert MODEL.score() == []
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n"])
+def test_an_empty_name_has_no_score(name: str) -> None:
+    with refused("a name is empty"):
+        MODEL.score("ANNA", name)
+
+
+def test_all_that_is_public_is_documented_and_typed() -> None:
+    methods = [TrainedModel.load, TrainedModel.sample, TrainedModel.score, TrainedModel.fold]
+    for function in (charlm.load, *methods):
+        assert function.__doc__
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not inspect.Signature.empty
+        untyped = {n for n, p in signature.parameters.items() if p.annotation is p.empty}
+        assert untyped <= {"self", "cls"}

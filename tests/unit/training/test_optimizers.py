@@ -1,0 +1,192 @@
+"""torch's optimizers without what is wrapped around them."""
+
+import pytest
+import torch
+
+from charlm.core.recipe import Recipe
+from charlm.fast.linear import JoinedLinear
+from charlm.models.fcn import FCN
+from charlm.training.initialization import initialise
+from charlm.training.optimizers import bare_step, clip, optimizer_of, orthogonal
+from tests.helpers import run_python
+
+
+def trained(bare: bool, steps: int = 3) -> tuple[torch.Tensor, torch.optim.Optimizer]:
+    torch.manual_seed(1)
+    weight = torch.nn.Parameter(torch.randn(5, 4))
+    optimizer = torch.optim.SGD([weight], lr=0.3)
+    step = bare_step(optimizer) if bare else optimizer.step
+    for _ in range(steps):
+        weight.grad = torch.autograd.grad(weight.pow(3).sum(), weight)[0]
+        step()
+    return weight, optimizer
+
+
+def test_a_bare_step_is_the_optimizers_own() -> None:
+    assert torch.equal(trained(bare=True)[0], trained(bare=False)[0])
+
+
+def test_a_step_takes_the_learning_rate_times_the_gradient_off() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    weight.grad = torch.tensor([0.5, -1.0])
+    bare_step(torch.optim.SGD([weight], lr=0.2))()
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.9, 2.2]))
+    assert weight.requires_grad
+
+
+def test_the_learning_rate_of_a_bare_step_may_be_changed() -> None:
+    weight, optimizer = trained(bare=True)
+    before = weight.detach().clone()
+    optimizer.param_groups[0]["lr"] = 0.0
+    bare_step(optimizer)()
+    assert torch.equal(weight, before)
+
+
+def test_torchs_compiler_is_not_imported() -> None:
+    code = """if True:
+        import sys
+        from tests.unit.training.test_optimizers import trained
+        _, optimizer = trained(bare=True)
+        optimizer.load_state_dict(optimizer.state_dict())
+        print("torch._dynamo" in sys.modules)
+        optimizer.step()  # as torch has it
+        print("torch._dynamo" in sys.modules)
+    """
+    assert run_python(code).split() == ["False", "True"]
+
+
+def one_layer() -> torch.nn.Module:
+    torch.manual_seed(2)
+    return JoinedLinear(6, 9)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_adamw_is_torchs(kind: torch.dtype) -> None:
+    """By the compiled loop, and where torch computes."""
+    mine, plain = (one_layer().to(kind) for _ in range(2))
+    recipe = Recipe(lr=0.02, batch_size=1, epochs=1, optimizer="adamw", weight_decay=0.3)
+    ours = optimizer_of(recipe, mine)
+    theirs = torch.optim.AdamW(plain.parameters(), lr=0.02, weight_decay=0.3)
+    for step in range(30):
+        for layer, optimizer in ((mine, ours), (plain, theirs)):
+            loss = (layer.weight - step).pow(2).sum() + layer.bias.sin().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for one, other in zip(mine.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (40, 40)])
+def test_an_orthogonal_step_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonal(matrix)
+    values = torch.linalg.svdvals(found)
+    assert values.max() < 1.3
+    assert values[s > 0.05 * s.max()].min() > 0.6
+    between = u.T @ found @ v.T  # diagonal where the singular vectors are the same
+    torch.testing.assert_close(between, torch.diag(between.diagonal()), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, orthogonal(matrix.double()).float(), rtol=0, atol=1e-4)
+
+
+def test_muon_moves_hidden_layers_as_torchs_does_and_all_else_by_adamw() -> None:
+    mine, plain = one_layer(), one_layer()
+    recipe = Recipe(
+        lr=0.02, batch_size=1, epochs=1, optimizer="muon", momentum=0.9, weight_decay=0.3
+    )
+    ours = optimizer_of(recipe, mine)
+    theirs = [
+        torch.optim.Muon(
+            [plain.weight],
+            lr=0.02,
+            momentum=0.9,
+            weight_decay=0.3,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW([plain.bias], lr=0.02, weight_decay=0.3),
+    ]
+    goal = torch.randn(9, 6)
+    for _ in range(20):
+        for layer, optimizers in ((mine, [ours]), (plain, theirs)):
+            loss = (layer.weight - goal).pow(2).sum() + layer.bias.sin().sum()
+            layer.zero_grad()
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    torch.testing.assert_close(mine.bias, plain.bias, rtol=1e-5, atol=1e-6)
+    # torch multiplies in bfloat16, of 8 bits.
+    assert (mine.weight - plain.weight).abs().max() < 0.05 * 20 * 0.02 * 0.2 * 3
+    assert (mine.weight - one_layer().weight).abs().max() > 0.02
+
+
+def test_muon_moves_the_parts_of_a_layer_as_layers_of_their_own() -> None:
+    recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer="muon", momentum=0.9)
+    torch.manual_seed(6)
+    gradient = torch.randn(8, 6)
+    whole = JoinedLinear(6, 8, parts=2)
+    halves = [JoinedLinear(6, 4), JoinedLinear(6, 4)]
+    for half, weight, its in zip(
+        halves, whole.weight.detach().chunk(2), gradient.chunk(2), strict=True
+    ):
+        half.weight.data.copy_(weight)
+        half.weight.grad, half.bias.grad = its.clone(), torch.zeros(4)
+    whole.weight.grad, whole.bias.grad = gradient, torch.zeros(8)
+    for layer in (whole, *halves):
+        bare_step(optimizer_of(recipe, layer))()
+    assert torch.equal(whole.weight, torch.cat([half.weight for half in halves]))
+
+
+def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
+    """Of a layer that is large enough for torch to share it out."""
+
+    def after_a_step(threads: int) -> torch.Tensor:
+        torch.manual_seed(4)
+        layer = JoinedLinear(260, 259)
+        layer.weight.grad, layer.bias.grad = torch.randn(259, 260), torch.randn(259)
+        recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer="muon", momentum=0.9)
+        step = bare_step(optimizer_of(recipe, layer))
+        torch.set_num_threads(threads)
+        try:
+            step()
+            step()
+        finally:
+            torch.set_num_threads(1)
+        return layer.weight.detach()
+
+    assert torch.equal(after_a_step(1), after_a_step(3))
+
+
+def test_a_gradient_that_is_too_long_is_shortened_and_no_other() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.zeros(4))]
+    for longest, expected in ((1.0, 1.0), (100.0, 5.0)):
+        for parameter, value in zip(parameters, (3 / 6**0.5, 2.0), strict=True):
+            parameter.grad = torch.full_like(parameter, value)
+        clip(parameters, longest)
+        length = torch.cat([p.grad.flatten() for p in parameters]).norm()
+        assert length.item() == pytest.approx(expected, rel=1e-6)
+        assert parameters[0].grad[0, 0] / parameters[1].grad[0] == pytest.approx(3 / 6**0.5 / 2)
+
+
+def test_initialisations_have_their_spread_and_leave_the_embedding() -> None:
+    def built(name: str) -> FCN:
+        torch.manual_seed(1)
+        model = FCN(vocab_size=46, block_size=8)
+        torch.manual_seed(2)
+        initialise(model, name)
+        return model
+
+    plain, xavier, kaiming = (built(name) for name in ("torch", "xavier", "kaiming"))
+    gain, (outputs, inputs) = 5 / 3, plain.hidden.weight.shape
+    assert plain.hidden.weight.detach().std().item() == pytest.approx(
+        (1 / inputs / 3) ** 0.5, rel=0.05
+    )
+    assert xavier.hidden.weight.detach().std().item() == pytest.approx(
+        gain * (2 / (inputs + outputs)) ** 0.5, rel=0.05
+    )
+    assert kaiming.hidden.weight.detach().std().item() == pytest.approx(
+        gain / inputs**0.5, rel=0.05
+    )
+    for model in (xavier, kaiming):
+        assert not model.hidden.bias.any()
+        assert torch.equal(model.embedding.weight, plain.embedding.weight)

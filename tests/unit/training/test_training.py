@@ -1,0 +1,301 @@
+"""Training, against a plain loop and against itself."""
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import charlm.training.trainer
+from charlm.core.randomness import derive_seed
+from charlm.core.recipe import Recipe
+from charlm.data.permutation import Permutation
+from charlm.data.splits import Part
+from charlm.fast.losses import cross_entropy_loss, mean_loss
+from charlm.fast.sharing import Shared
+from charlm.models.base import LanguageModel
+from charlm.models.compact import CompactWaveNet
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
+from charlm.training.trainer import REPORT_EVERY, Epoch, Trainer
+from tests.helpers import ARCHITECTURES, refused, small_corpus, small_model, small_split
+
+CORPUS = small_corpus()
+WINDOWS = small_split(CORPUS)
+TRAIN, VAL = WINDOWS[Part.TRAIN], WINDOWS[Part.VAL]
+BATCH_SIZE = 16
+
+
+def trainer(
+    architecture: type[LanguageModel] = FCN,
+    *,
+    lr: float = 0.3,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 1,
+    **options: Any,
+) -> Trainer:
+    """A Trainer of a new model, always with the same first weights."""
+    model = small_model(CORPUS, architecture)
+    recipe = Recipe(lr=lr, batch_size=batch_size, **{"epochs": 5, **options})
+    return Trainer(model, TRAIN, VAL, recipe, seed=seed)
+
+
+def trained(architecture: type[LanguageModel] = FCN, *, epochs: int = 3, **options) -> Trainer:
+    done = trainer(architecture, **options)
+    assert len(list(done.run(epochs))) == epochs
+    return done
+
+
+def assert_same(one: Trainer, other: Trainer) -> None:
+    """The same bits in every weight, and the same history."""
+    assert one.history == other.history
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, others[name]), name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "train_loss", "val_loss"),
+    [(FCN, 2.669229, 2.872255), (WaveNet, 2.913536, 2.910469)],
+)
+def test_the_losses_of_a_small_training_are_pinned(
+    architecture: type[LanguageModel], train_loss: float, val_loss: float
+) -> None:
+    """A change that should not change the numbers is held to it here."""
+    last = trained(architecture, epochs=3).history[-1]
+    assert last.train_loss == pytest.approx(train_loss, abs=1e-5)
+    assert last.val_loss == pytest.approx(val_loss, abs=1e-5)
+
+
+@ARCHITECTURES
+def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> None:
+    model = small_model(CORPUS, architecture)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    contexts, targets = TRAIN.batch(slice(None))
+    train_losses, val_losses = [], []
+    for epoch in (1, 2, 3):
+        shuffle = Permutation(len(targets), derive_seed(1, f"shuffle/{epoch}"))
+        order = shuffle(torch.arange(len(targets)))
+        losses = []
+        for start in range(0, len(targets), BATCH_SIZE):
+            index = order[start : start + BATCH_SIZE]
+            loss = F.cross_entropy(model(contexts[index]), targets[index], reduction="none")
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+            losses += loss.tolist()
+        train_losses.append(sum(losses) / len(losses))
+        with torch.no_grad():
+            val_contexts, val_targets = VAL.batch(slice(None))
+            val_losses.append(F.cross_entropy(model(val_contexts), val_targets).item())
+
+    done = trained(architecture, epochs=3)
+    assert [epoch.epoch for epoch in done.history] == [1, 2, 3]
+    # Products of products: the compact WaveNet's make more of the same rounding.
+    slack = 1e-4 if architecture is CompactWaveNet else 1e-6
+    assert [e.train_loss for e in done.history] == pytest.approx(train_losses, abs=slack)
+    assert [e.val_loss for e in done.history] == pytest.approx(val_losses, abs=slack)
+    for mine, plain in zip(done.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=0, atol=3 * slack)
+
+
+@ARCHITECTURES
+def test_any_loss_can_be_lowered(architecture: type[LanguageModel]) -> None:
+    """Half the cross-entropy at twice the learning rate makes the same steps."""
+
+    def half(logits: Tensor, shared: Shared, contexts: Tensor, targets: Tensor) -> Tensor:
+        assert contexts.shape == (len(targets), CORPUS.block_size)
+        return cross_entropy_loss(logits, shared, contexts, targets) / 2
+
+    recipe = Recipe(lr=0.6, batch_size=BATCH_SIZE, epochs=5)
+    model = small_model(CORPUS, architecture)
+    halved = Trainer(model, TRAIN, VAL, recipe, seed=1, loss=half)
+    plain = trained(architecture, epochs=3)
+    for mine, usual in zip(halved.run(3), plain.history, strict=True):
+        assert mine.train_loss == pytest.approx(usual.train_loss / 2, rel=1e-6)
+        assert mine.val_loss == pytest.approx(usual.val_loss, rel=1e-6)  # cross-entropy as ever
+
+
+def test_losses_are_added_up_in_double_precision() -> None:
+    """Beside a million windows' losses a batch's would lose half of its digits in single."""
+    training = trainer()
+    training._total += 2**25
+    with_it = [training._total.add_(1).item() for _ in range(3)]
+    assert with_it == [2**25 + 1, 2**25 + 2, 2**25 + 3]
+
+
+@ARCHITECTURES
+def test_training_lowers_both_losses(architecture: type[LanguageModel]) -> None:
+    before = mean_loss(small_model(CORPUS, architecture), VAL)
+    history = trained(architecture, epochs=8).history
+    assert history[-1].train_loss < history[0].train_loss - 0.3
+    assert history[-1].val_loss < before - 0.3
+
+
+def test_the_training_loss_is_the_mean_over_windows_not_over_batches() -> None:
+    still = 1e-30  # a learning rate that leaves every weight as it is
+    all_but_one = len(TRAIN) - 1  # and so the last batch has one window
+    untrained = trainer(lr=still, batch_size=all_but_one)
+    losses = []
+    shuffle = Permutation(len(TRAIN), derive_seed(1, "shuffle/1"))
+    order = shuffle(torch.arange(len(TRAIN)))
+    with torch.no_grad():
+        for index in order.split(all_but_one):
+            contexts, targets = TRAIN.batch(index)
+            losses.append(F.cross_entropy(untrained.model(contexts), targets).item())
+    over_windows = mean_loss(untrained.model, TRAIN)
+    assert sum(losses) / len(losses) != pytest.approx(over_windows, abs=1e-2)
+    (epoch,) = untrained.run(1)
+    assert epoch.train_loss == pytest.approx(over_windows, abs=1e-6)
+
+
+def test_the_validation_loss_is_that_after_the_epochs_last_update() -> None:
+    training = trainer()
+    for epoch in training.run(3):
+        assert epoch.val_loss == mean_loss(training.model, VAL)
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("interrupted_after", [1, 2, 4])
+def test_an_interrupted_training_ends_in_the_same_bits(
+    architecture: type[LanguageModel], interrupted_after: int
+) -> None:
+    whole = trained(architecture, epochs=5)
+    first = trained(architecture, epochs=interrupted_after)
+    state = copy.deepcopy(first.state_dict())
+    second = trainer(architecture)
+    second.load_state_dict(state)
+    assert [e.epoch for e in second.run(5)] == list(range(interrupted_after + 1, 6))
+    assert_same(second, whole)
+
+
+def test_a_training_can_be_stopped_in_the_midst_of_run() -> None:
+    stopped = trainer()
+    for epoch in stopped.run(5):
+        if epoch.epoch == 2:
+            break
+    second = trainer()
+    second.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    list(second.run(5))
+    assert_same(second, trained(epochs=5))
+
+
+def test_a_finished_training_has_nothing_left_to_run() -> None:
+    done = trained(epochs=2)
+    before = copy.deepcopy(done.model.state_dict())
+    assert list(done.run(2)) == []
+    assert all(torch.equal(before[k], v) for k, v in done.model.state_dict().items())
+
+
+def test_run_yields_what_it_keeps_in_the_history() -> None:
+    training = trainer()
+    for number, epoch in enumerate(training.run(3), start=1):
+        assert isinstance(epoch, Epoch)
+        assert epoch.epoch == number == len(training.history)
+        assert training.history[-1] is epoch
+
+
+def test_the_seed_alone_orders_the_batches() -> None:
+    torch.manual_seed(3)
+    first = trained()
+    torch.manual_seed(4)
+    assert_same(first, trained())
+    assert first.history != trained(seed=2).history
+
+
+def test_every_epoch_has_an_order_of_its_own_that_covers_all_windows() -> None:
+    training = trainer()
+    seen: list[torch.Tensor] = []
+    batch = TRAIN.batch
+
+    class Recording(type(TRAIN)):
+        def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(index)
+            return batch(index)
+
+    training.train = Recording(TRAIN.stream, TRAIN.block_size, TRAIN.starts)
+    list(training.run(2))
+    first, second = torch.cat(seen).split(len(TRAIN))
+    for order in (first, second):
+        assert torch.equal(order.sort().values, torch.arange(len(TRAIN)))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 97, 10_000])
+def test_every_batch_is_reported(batch_size: int) -> None:
+    training = trainer(batch_size=batch_size)
+    assert training.batches_per_epoch == -(-len(TRAIN) // batch_size)
+    counts: list[int] = []
+    list(training.run(2, counts.append))
+    assert sum(counts) == 2 * training.batches_per_epoch
+    assert max(counts) <= REPORT_EVERY
+
+
+@pytest.mark.parametrize(("lr", "shown"), [(1e30, "1e+30"), (1e37, "1e+37")])
+def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
+    lr: float, shown: str
+) -> None:
+    training = trainer(lr=lr)
+    with refused("diverged in epoch 1", "lower the learning rate", shown):
+        list(training.run(3))
+    assert training.history == []
+
+
+@ARCHITECTURES
+def test_divergence_is_told_without_warnings_of_numpy(architecture: type[LanguageModel]) -> None:
+    """With so high a rate that a product overflows before the loss does."""
+    training = trainer(architecture, lr=2e38, batch_size=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with refused("diverged in epoch 1"):
+            list(training.run(1))
+
+
+def test_divergence_in_a_later_epoch_is_told_as_such() -> None:
+    training = trained(epochs=2)
+    with torch.no_grad():
+        training.model.output.bias[0] = torch.nan
+    with refused("diverged in epoch 3", "0.3"):
+        list(training.run(5))
+    assert len(training.history) == 2
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("stopped_after", [1, 2, 3, 5])
+def test_interrupted_in_the_midst_of_an_epoch_it_ends_in_the_same_bits(
+    architecture: type[LanguageModel], stopped_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch has 7 batches here, told of after 2, 4, 6 and 7."""
+    monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 2)
+    size = -(-len(TRAIN) // 7)
+    whole = trained(architecture, epochs=3, batch_size=size)
+    states: list[dict[str, Any]] = []
+    first = trainer(architecture, batch_size=size)
+    assert first.batches_per_epoch == 7
+    for _ in first.run(3, lambda count: states.append(copy.deepcopy(first.state_dict()))):
+        pass
+    state = states[stopped_after]
+    second = trainer(architecture, batch_size=size)
+    second.load_state_dict(state)
+    epochs_done, batches_done = divmod(stopped_after, 4)
+    assert len(second.history) == epochs_done
+    assert second.batches_done == (2, 4, 6, 7)[batches_done]
+    counts: list[int] = []
+    list(second.run(3, counts.append))
+    assert sum(counts) == 7 * (3 - epochs_done) - state["batches_done"]
+    assert_same(second, whole)
+
+
+def test_a_state_in_the_midst_of_an_epoch_is_never_one_of_a_diverged_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 1)
+    training = trainer(lr=1e30, batch_size=8)
+    told: list[int] = []
+    with refused("diverged in epoch 1"):
+        list(training.run(3, told.append))
+    assert len(told) < training.batches_per_epoch
