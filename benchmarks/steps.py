@@ -106,7 +106,7 @@ def pipeline(model_name: str, setting: Setting = DEFAULT) -> Figures:
         "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
     }
     if setting.device == "cpu":
-        block_size = trainer.model.block_size
+        block_size = trainer.model.hyperparameters["block_size"]
         figures["products"] = 1e3 * products(trainer.model, setting.batch_size, block_size)
     return figures
 

@@ -82,7 +82,7 @@ def pipeline(epochs: int) -> Figures:
     from benchmarks.trainer import trained, trainer_of, windows_of
     from charlm.core.params import load_params
     from charlm.data.splits import Part
-    from charlm.fast.losses import mean_loss
+    from charlm.fast.running import mean_loss
 
     params = load_params()
     compact = params.compact.model_copy(update=FAST | {"epochs": epochs})

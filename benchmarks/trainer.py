@@ -10,12 +10,11 @@ from charlm.data.corpus import Corpus
 from charlm.data.splits import Part, split_windows
 from charlm.data.windows import Windows, windows_by_part
 from charlm.fast.devices import set_up
-from charlm.fast.losses import Loss, cross_entropy_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
-from charlm.training.initialization import initialise
+from charlm.training.initialization import initialize
 from charlm.training.trainer import Trainer
 
 ARCHITECTURES = {"fcn": FCN, "wavenet": WaveNet, "compact": CompactWaveNet}
@@ -38,7 +37,8 @@ def trainer_of(
     corpus: Corpus,
     windows: Mapping[Part, Windows],
     device: str = "cpu",
-    loss: Loss = cross_entropy_loss,
+    kind: type[Trainer] = Trainer,
+    fast: bool = True,
 ) -> Trainer:
     """A Trainer of a new model with the parameters of its section."""
     settings = params.model(name)
@@ -49,14 +49,14 @@ def trainer_of(
             block_size=corpus.block_size,
             **settings.hyperparameters,
         )
-        initialise(model, settings.recipe.init)
-    return Trainer(
+        initialize(model, settings.recipe.init)
+    return kind(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),
         windows[Part.VAL].to(chosen),
         settings.recipe,
         seed=params.seed,
-        loss=loss,
+        fast=fast,
     )
 
 

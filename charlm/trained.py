@@ -15,8 +15,9 @@ from charlm.core.randomness import generator
 from charlm.data import checkpoint
 from charlm.data.corpus import Vocabulary
 from charlm.evaluation.metrics import perplexity
+from charlm.fast.running import Runner
 from charlm.folding import fold
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, build
 from charlm.sampling.sampler import AT_ONCE, character_log_likelihoods, sample_names
 
 FIRST_ROUND = 1024
@@ -79,7 +80,7 @@ class TrainedModel:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TrainedModel":
         """See `charlm.load`."""
-        loaded = checkpoint.load(Path(path))
+        loaded = checkpoint.load(Path(path), build)
         return cls(loaded.model, loaded.vocabulary)
 
     def sample(
@@ -122,9 +123,10 @@ class TrainedModel:
 
         def draw(number: int) -> list[str]:
             return sample_names(
-                self.model,
+                self._runner,
                 self.vocabulary,
                 number,
+                block_size=self.model.hyperparameters["block_size"],
                 generator=source,
                 temperature=temperature,
                 prefix=start,
@@ -153,7 +155,9 @@ class TrainedModel:
         if "" in read:
             raise InputError("a name is empty, which no name is; leave it out")
         with _one_thread():
-            every = character_log_likelihoods(self.model, self.vocabulary, read)
+            every = character_log_likelihoods(
+                self._runner, self.vocabulary, read, self.model.hyperparameters["block_size"]
+            )
         return [Score(name, each) for name, each in zip(read, every, strict=True)]
 
     def fold(self, text: str) -> str:
@@ -162,6 +166,10 @@ class TrainedModel:
         Raises InputError where it has no reading in them, or several.
         """
         return fold(text, self._characters)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(self.model)
 
     @cached_property
     def _characters(self) -> frozenset[str]:

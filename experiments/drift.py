@@ -35,7 +35,7 @@ from charlm.core.params import load_params
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
 from charlm.evaluation.metrics import score
-from charlm.fast.sharing import distinct
+from charlm.fast.rows import distinct
 from charlm.models.base import LanguageModel
 from charlm.report.figures import LOSS, MODEL_COLOURS, STYLE, save
 

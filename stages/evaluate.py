@@ -12,6 +12,8 @@ from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
 from charlm.evaluation.metrics import score, summarise
 from charlm.fast.devices import set_up
+from charlm.fast.running import Runner
+from charlm.models.base import build, count_parameters
 from stages import (
     DATASET,
     EVALUATION,
@@ -34,9 +36,9 @@ def main() -> None:
     test = windows[Part.TEST]
     metrics, losses, mistakes = {}, {}, []
     for name in MODELS:
-        model = load_for(checkpoint_path(name), corpus).model.to(device)
+        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device))
         scores = {part: score(model, windows[part].to(device)) for part in Part}
-        metrics[name] = summarise(scores, model.num_parameters())
+        metrics[name] = summarise(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]
         predicted, confidence = analysis.predictions(model, test.to(device))
         write_csv(calibration_path(name), analysis.calibration(confidence, correct))

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from charlm.core.files import write_csv, write_json
+from charlm.core.files import DECIMALS, write_csv, write_json
 from charlm.core.params import MODELS, blame, load_params
 from charlm.core.randomness import generator
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
-from charlm.evaluation.metrics import DECIMALS
 from charlm.fast.devices import set_up
+from charlm.fast.running import Runner
+from charlm.models.base import build
 from charlm.sampling.sampler import (
     describe_samples,
     name_log_likelihoods,
@@ -29,18 +30,19 @@ def main() -> None:
     split = load_split(SPLIT, corpus)
     tables = {}
     for name in MODELS:
-        model = load_for(checkpoint_path(name), corpus).model.to(device)
+        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device))
         with blame("sample.prefix"):
             names = sample_names(
                 model,
                 corpus.vocabulary,
                 params.sample.count,
+                block_size=corpus.block_size,
                 generator=generator(params.seed, f"sample/{name}"),
                 temperature=params.sample.temperature,
                 prefix=params.sample.prefix or "",
                 max_length=params.sample.max_length,
             )
-        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names)
+        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names, corpus.block_size)
         tables[name] = pd.DataFrame({"name": names, "log_likelihood": likelihoods})
     drawn = {name for table in tables.values() for name in table["name"]}
     known = training_names(corpus, split, drawn)

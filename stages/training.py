@@ -1,25 +1,33 @@
-"""What the training stages have in common: all but the model."""
+"""What the training stages have in common: all but the model.
 
+`train` builds the model and its Trainer, resumes what an earlier run left, and goes through the
+epochs.
+"""
+
+import difflib
 import inspect
 import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from charlm.core.errors import InputError
 from charlm.core.files import restoring, write_csv
-from charlm.core.params import blame, load_params
+from charlm.core.params import Params, blame, load_params
 from charlm.core.randomness import seeded
 from charlm.data import checkpoint
-from charlm.data.corpus import load_corpus
+from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, build, count_parameters
 from charlm.training.distributed import join, launched
-from charlm.training.initialization import initialise
+from charlm.training.initialization import initialize
 from charlm.training.progress import Progress
 from charlm.training.resume import ResumeFile
 from charlm.training.trainer import Epoch, Trainer
@@ -33,20 +41,19 @@ from stages import (
 )
 from stages.processes import run_in_processes
 
-# DVC_ROOT stays that of the user's own checkout where an experiment runs in a temporary copy.
+# DVC_ROOT stays that of the user's own checkout if an experiment runs in a temporary copy.
 RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
 SAVE_EVERY = 1000
-"""Batches after which a training is kept for being resumed, where its epochs are longer."""
+"""Batches after which the state of a training is saved, if its epochs are longer."""
 
 
 def train(name: str, architecture: type[LanguageModel]) -> None:
     """Train the model that `params.yaml` describes under `name`.
 
     Writes its history after each epoch, to be looked at meanwhile, and its checkpoint at
-    the end; if it comes to no end, the earlier history stays, as the checkpoint does.
+    the end; if it fails or is interrupted, the earlier history and checkpoint stay.
     """
     params = load_params()
-    settings = params.model(name)
     if params.processes > 1 and not launched():
         run_in_processes(f"stages.train_{name}", params.processes)
         return
@@ -55,96 +62,119 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     with blame("processes"):
         group = join(params.processes, device)
     corpus = load_corpus(DATASET)
+    model = build_model(name, architecture, params, corpus)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
-    build = partial(
-        architecture,
-        vocab_size=len(corpus.vocabulary),
-        block_size=corpus.block_size,
-        **settings.hyperparameters,
-    )
-    with blame(name), without_memory():
-        refuse_if_too_large(size(build))
-    with seeded(params.seed, "init"):
-        model = build()
-        initialise(model, settings.recipe.init)
     trainer = Trainer(
         model.to(device),
         windows[Part.TRAIN].to(device),
         windows[Part.VAL].to(device),
-        settings.recipe,
+        params.model(name).recipe,
         seed=params.seed,
         group=group,
+        log=partial(print, flush=True),
     )
-    shared = {"seed", "threads", "processes"}
-    decisive = asdict(settings) | params.model_dump(include=shared) | {"device": device.type}
-    resume = ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
+    resume = resume_file(name, params, device.type)
     if state := group.from_first(resume.load() if group.first else None):
         trainer.load_state_dict(state)
-    epochs = settings.recipe.epochs
-    diverging = blame(f"{name}.lr" if getattr(params, name).lr else "lr")
-    if not group.first:  # the first process writes and reports for all
-        with diverging:  # which any of them may be the first to see
-            _train_along(trainer, epochs)
-        return
-    if state:
-        print(f"{model.title}: going on after {_so_far(trainer)}", flush=True)
-    progress = Progress(
-        model.title,
-        epochs,
-        trainer.batches_per_epoch,
-        epochs_done=len(trainer.history),
-        batches_done=trainer.batches_done,
-    )
-
-    def on_batches(count: int) -> None:
-        progress.batches(count)
-        if trainer.batches_done % SAVE_EVERY == 0:
-            resume.save(trainer.state_dict())
-
-    with restoring(history_path(name)):
-        if trainer.history:
-            write_history(name, trainer.history)
-        with progress, diverging:
-            for epoch in trainer.run(epochs, on_batches):
-                progress.epoch(epoch)
-                write_history(name, trainer.history)
-                resume.save(trainer.state_dict())
-        done, best = len(trainer.history), trainer.best_epoch
-        if done < epochs:
-            print(f"{model.title}: stopped after epoch {done}, the best was {best}", flush=True)
-        model.load_state_dict(trainer.weights())
-        checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
-        record_environment(f"train_{name}", device)
+        if group.first:
+            print(f"{model.title}: resuming after {_so_far(trainer)}", flush=True)
+    with blame(f"{name}.lr" if getattr(params, name).lr else "lr"):  # if training diverges
+        if not group.first:  # the first process writes and reports for all
+            run_epochs(trainer, save=trainer.state_dict)
+            return
+        with restoring(history_path(name)):
+            run_epochs(
+                trainer,
+                save=lambda: resume.save(trainer.state_dict()),
+                progress=Progress(model.title, trainer),
+                write=partial(write_history, name),
+            )
+            model.load_state_dict(trainer.weights())
+            checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
+            record_environment(f"train_{name}", device)
     ignore_interrupts()  # or a training that is done would be neither recorded nor resumed
     resume.remove()
 
 
-def size(build: "partial[LanguageModel]") -> int:
-    """How many parameters the model has that is built of a section.
+def build_model(
+    name: str, architecture: type[LanguageModel], params: Params, corpus: Corpus
+) -> LanguageModel:
+    """Build the model of a section of `params.yaml`, with its first weights.
 
-    Raises InputError where the section, which `charlm.core.params` may have no class for, has other
-    keys than the constructor takes, or a value that it refuses.
+    Raises InputError, with the line of `params.yaml`, for arguments that its constructor does not
+    take or refuses, for one that is too large for this machine, and for one that could not be
+    saved.
     """
-    takes, given = inspect.signature(build.func).parameters, build.keywords
-    if takes.keys() != given.keys():
-        missing, more = sorted(takes.keys() - given.keys()), sorted(given.keys() - takes.keys())
-        told = [f"it lacks {key}" for key in missing] + [f"nothing takes its {key}" for key in more]
-        raise InputError(f"{', '.join(told)}; give it what the model's constructor takes")
-    try:
-        return build().num_parameters()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the model's constructor refuses it: {error}; mend it") from None
+    settings = params.model(name)
+    with blame(name):
+        check_arguments(architecture, settings.hyperparameters)
+        arguments = {
+            "vocab_size": len(corpus.vocabulary),
+            "block_size": corpus.block_size,
+            **settings.hyperparameters,
+        }
+        try:
+            with without_memory():
+                parameters = count_parameters(architecture(**arguments))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the constructor of {architecture.__name__} refuses it: {error}; correct it"
+            ) from None
+        refuse_if_too_large(parameters)
+        with seeded(params.seed, "init"):
+            model = architecture(**arguments)
+            initialize(model, settings.recipe.init)
+        checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
+    return model
 
 
-def _train_along(trainer: Trainer, epochs: int) -> None:
-    """Do what the first process's training expects of the others."""
+def check_arguments(architecture: type[LanguageModel], given: dict[str, Any]) -> None:
+    """Raise InputError unless a section holds what the model's constructor takes, and no more."""
+    parameters = inspect.signature(architecture).parameters
+    takes = [name for name in parameters if name not in ("vocab_size", "block_size")]
+    title = architecture.__name__
+    for key in given:
+        if key not in takes:
+            near = difflib.get_close_matches(key, takes, n=1, cutoff=0.0)
+            hint = f"; did you mean {near[0]}?" if near else "; take it away"
+            raise InputError(f"{title} takes no {key}{hint}")
+    for key in takes:
+        if key not in given and parameters[key].default is inspect.Parameter.empty:
+            raise InputError(f"{title} needs {key}; add it to this section")
+
+
+def resume_file(name: str, params: Params, device: str) -> ResumeFile:
+    """Where the state of this training is kept, and of no other."""
+    settings = params.model(name)
+    shared = params.model_dump(include={"seed", "threads", "processes"})
+    decisive = asdict(settings) | shared | {"device": device}
+    return ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
+
+
+def run_epochs(
+    trainer: Trainer,
+    save: Callable[[], object],
+    progress: Progress | None = None,
+    write: Callable[[list[Epoch]], None] = lambda history: None,
+) -> None:
+    """Go through the epochs that are left, saving the state now and then."""
 
     def on_batches(count: int) -> None:
+        if progress:
+            progress.batches(count)
         if trainer.batches_done % SAVE_EVERY == 0:
-            trainer.state_dict()
+            save()
 
-    for _ in trainer.run(epochs, on_batches):
-        trainer.state_dict()
+    if trainer.history:
+        write(trainer.history)
+    with progress or nullcontext():
+        for epoch in trainer.run(trainer.recipe.epochs, on_batches):
+            if progress:
+                progress.epoch(epoch)
+            write(trainer.history)
+            save()
+    if progress:
+        progress.ended(trainer)
 
 
 def write_history(name: str, history: list[Epoch]) -> None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _METADATA = "charlm"
 
 
+DECIMALS = 6
+"""Of what is written as JSON; beyond them machines differ."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write to; once written, it takes the place of `path`.
@@ -81,12 +85,23 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
 
     The same tensors and metadata give the same bytes.
     """
-    import safetensors.torch
-
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(contiguous, metadata=_as_texts(metadata))
+    content = tensors_as_bytes(tensors, metadata)
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def tensors_as_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> bytes:
+    """The content of a file of `save_tensors`; tensors that share memory are written each."""
+    import safetensors.torch
+
+    contiguous: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        contiguous[name] = own.clone() if storage in seen else own
+        seen.add(storage)
+    return safetensors.torch.save(contiguous, metadata=_as_texts(metadata))
 
 
 def save_metadata(path: Path, metadata: Mapping[str, Any]) -> None:

@@ -1,28 +1,49 @@
 """Trained models as files that need nothing else, and run no code when opened."""
 
-import importlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.core.errors import FileError
-from charlm.core.files import load_arrays, load_tensors, save_tensors
+from charlm.core.errors import FileError, InputError
+from charlm.core.files import load_arrays, load_tensors, save_tensors, tensors_as_bytes
 from charlm.data.corpus import Corpus, Vocabulary
 
 if TYPE_CHECKING:  # who looks at the weights alone does not wait for torch
-    from charlm.models.base import LanguageModel
+    from torch import Tensor
+
+
+class Model(Protocol):
+    """What a checkpoint needs to know of a model; `charlm.models.base.LanguageModel` has it."""
+
+    @property
+    def title(self) -> str: ...
+
+    hyperparameters: dict[str, Any]
+
+    def state_dict(self) -> "Mapping[str, Tensor]": ...
+
+    def load_state_dict(self, state_dict: "Mapping[str, Tensor]", /) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+
+M = TypeVar("M", bound=Model)
+
+Build = Callable[[str, dict[str, Any]], M]
+"""Builds a model from its architecture and hyperparameters: `charlm.models.base.build`."""
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[M]):
     """A trained model (in evaluation mode, on the CPU) and what its tokens stand for."""
 
-    model: "LanguageModel"
+    model: M
     vocabulary: Vocabulary
 
 
@@ -35,64 +56,96 @@ class Weights:
         architecture: the module of `charlm.models` that holds it.
         hyperparameters: what it was built with.
         vocabulary: what its V tokens stand for.
-        tensors: float32, by name; "embedding.weight" (V, C) among them.
+        tensors: by name.
     """
 
     title: str
     architecture: str
     hyperparameters: dict[str, Any]
     vocabulary: Vocabulary
-    tensors: dict[str, NDArray[np.float32]]
+    tensors: dict[str, NDArray[Any]]
 
     @property
-    def embedding(self) -> NDArray[np.float32]:
-        """(V, C) where the model puts its tokens."""
-        return self.tensors["embedding.weight"]
+    def embedding(self) -> NDArray[np.float32] | None:
+        """(V, C) where the model puts its tokens; None if no tensor looks like that."""
+        for name, tensor in self.tensors.items():
+            if "emb" in name and tensor.ndim == 2 and len(tensor) == len(self.vocabulary):
+                return tensor
+        return None
 
 
-def save(path: Path, model: "LanguageModel", vocabulary: Vocabulary) -> None:
+def save(path: Path, model: Model, vocabulary: Vocabulary) -> None:
     """Write weights, architecture and vocabulary as one safetensors file."""
-    metadata = {
+    save_tensors(path, model.state_dict(), _metadata(model, vocabulary))
+
+
+def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) -> None:
+    """Raise InputError for a model that no checkpoint could bring back.
+
+    Before a training, whose result could otherwise not be saved.
+    """
+    module, kind = type(model).__module__, type(model).__name__
+    try:
+        metadata = json.loads(json.dumps(_metadata(model, vocabulary), allow_nan=False))
+        tensors_as_bytes(model.state_dict(), metadata)
+        again = build(metadata["architecture"], metadata["hyperparameters"])
+        again.load_state_dict(model.state_dict())
+        if type(again) is not type(model):
+            raise ValueError(f"{module} defines {type(again).__name__}")
+    except Exception as error:  # of many kinds: what a constructor, a module or JSON may raise
+        raise InputError(
+            f"{kind} could not be saved and built again ({_first_line(error)}); give it arguments "
+            f"that are numbers, texts or lists of them, and define it in charlm/models"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _metadata(model: Model, vocabulary: Vocabulary) -> dict[str, Any]:
+    return {
         "architecture": type(model).__module__.rpartition(".")[2],
         "class": type(model).__name__,
         "title": model.title,
-        "hyperparameters": model.hyperparameters(),
+        "hyperparameters": model.hyperparameters,
         "characters": vocabulary.characters,
     }
-    save_tensors(path, model.state_dict(), metadata)
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, build: Build[M]) -> Checkpoint[M]:
     """Build the model that a checkpoint describes and give it its weights.
 
-    Raises:
-        FileError: the file is missing, damaged, or describes no model that
-            `charlm.models` has.
+    Raises FileError if the file is missing, damaged, or describes no model that `build` can build.
     """
     tensors, metadata = load_tensors(path)
     with _describing_a_model(path):
-        architecture = _architecture(metadata["architecture"], metadata["class"])
-        model = architecture(**metadata["hyperparameters"])
+        model = build(metadata["architecture"], metadata["hyperparameters"])
         model.load_state_dict(tensors)
         vocabulary = Vocabulary(metadata["characters"])
-        if len(vocabulary) != model.vocab_size:
-            raise ValueError(f"{len(vocabulary)} tokens for a model of {model.vocab_size}")
-    return Checkpoint(model.eval(), vocabulary)
+        size = model.hyperparameters["vocab_size"]
+        if len(vocabulary) != size:
+            raise ValueError(f"{len(vocabulary)} tokens for a model of {size}")
+    model.eval()
+    return Checkpoint(model, vocabulary)
 
 
-def load_for(path: Path, corpus: Corpus) -> Checkpoint:
-    """`load`, with FileError for a model trained on another vocabulary or block size."""
-    checkpoint = load(path)
-    trained_on = (checkpoint.vocabulary, checkpoint.model.block_size)
+def load_for(path: Path, corpus: Corpus, build: Build[M]) -> M:
+    """The model of `load`.
+
+    Raises FileError if its vocabulary or block size is not the corpus's.
+    """
+    checkpoint = load(path, build)
+    trained_on = (checkpoint.vocabulary, checkpoint.model.hyperparameters["block_size"])
     if trained_on != (corpus.vocabulary, corpus.block_size):
         raise FileError(
             f"{path} was trained with another vocabulary or block size than the data set's"
         )
-    return checkpoint
+    return checkpoint.model
 
 
 def load_weights(paths: Mapping[str, Path]) -> dict[str, Weights]:
-    """What each of the checkpoints `paths` holds, without building their models.
+    """Read what each of the checkpoints `paths` holds, without building their models.
 
     Raises FileError for a file that is missing or no checkpoint, and for one whose vocabulary is
     not the first's.
@@ -110,31 +163,15 @@ def _load_weights(path: Path) -> Weights:
     with _describing_a_model(path):
         title, vocabulary = str(metadata["title"]), Vocabulary(metadata["characters"])
         architecture, hyperparameters = metadata["architecture"], metadata["hyperparameters"]
-        embedding = arrays["embedding.weight"]
-        if embedding.ndim != 2 or len(embedding) != len(vocabulary):
-            raise ValueError(f"an embedding {embedding.shape} for {len(vocabulary)} tokens")
     return Weights(title, architecture, dict(hyperparameters), vocabulary, arrays)
 
 
 @contextmanager
 def _describing_a_model(path: Path) -> Iterator[None]:
-    """Turn what goes wrong over what a whole file says into one FileError."""
+    """Turn what goes wrong with the content of a whole file into one FileError."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         raise FileError(
             f"{path} is not a checkpoint that this version can load ({error})"
         ) from None
-
-
-def _architecture(module_name: Any, class_name: Any) -> "type[LanguageModel]":
-    """The model class of that name; a file can name no other kind of object."""
-    if not (isinstance(module_name, str) and module_name.isidentifier()):
-        raise ValueError(f"no architecture {module_name!r}")
-    from charlm.models.base import LanguageModel
-
-    module = importlib.import_module(f"charlm.models.{module_name}")
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and LanguageModel in found.__mro__[1:]):
-        raise ValueError(f"no model {class_name!r} in charlm.models.{module_name}")
-    return found

@@ -1,13 +1,34 @@
 """The windows of a stream of tokens: a context each, and the token after it."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.core.compiled import Integers, compiled
 from charlm.data.corpus import CHUNK, Corpus
 from charlm.data.splits import Part, Split
-from charlm.fast import kernels
+
+
+@compiled
+def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int64]]:
+    """Contexts (N, T) of the stream that begin at starts (N,), and the tokens (N,) after them.
+
+    Raises IndexError for a window that is not within the stream.
+    """
+    N, T = len(starts), length
+    contexts, targets = np.empty((N, T), dtype=np.int32), np.empty(N, dtype=np.int64)
+    for n in range(N):
+        start = starts[n]
+        if start < 0 or start >= len(stream) - T:
+            raise IndexError("a window is not within the stream")
+        for t in range(T):
+            contexts[n, t] = stream[start + t]
+        targets[n] = stream[start + T]
+    return contexts, targets
 
 
 @dataclass(frozen=True)
@@ -31,7 +52,7 @@ class Windows:
         """Contexts (N, T) and targets (N,), integers, of the windows that `index` picks."""
         if self.stream.device.type == "cpu":
             starts = self.starts[index].numpy()
-            contexts, targets = kernels.cut(self.stream.numpy(), starts, self.block_size)
+            contexts, targets = cut(self.stream.numpy(), starts, self.block_size)
             return torch.from_numpy(contexts), torch.from_numpy(targets)
         every = self.stream.unfold(0, self.block_size + 1, 1)  # (S - T, T + 1), a view
         chosen = every[self.starts[index]].long()  # (N, T + 1)

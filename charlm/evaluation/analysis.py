@@ -13,8 +13,7 @@ from torch import Tensor
 
 from charlm.data.corpus import END, Vocabulary
 from charlm.data.windows import Windows
-from charlm.fast.losses import batched_logits
-from charlm.models.base import LanguageModel
+from charlm.fast.running import Model, batched_logits
 
 TOLD_APART = 27
 """Characters that a table of mistakes tells apart; what is rarer is one more, `REST`."""
@@ -26,7 +25,7 @@ BINS = 10
 
 
 @torch.inference_mode()
-def predictions(model: LanguageModel, windows: Windows) -> tuple[Tensor, Tensor]:
+def predictions(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
     """(W,) the token that the model finds likeliest, and (W,) its probability; on the CPU."""
     confidences, predicted = [], []
     for logits, _ in batched_logits(model, windows):

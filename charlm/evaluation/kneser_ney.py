@@ -32,7 +32,7 @@ from torch import Tensor
 
 from charlm.data.corpus import CHUNK, END
 from charlm.data.windows import Windows
-from charlm.fast.sharing import distinct
+from charlm.fast.rows import distinct
 
 Reals = NDArray[np.float64]
 Integers = NDArray[np.integer]

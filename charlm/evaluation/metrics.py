@@ -8,17 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from charlm.core.files import DECIMALS
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
-from charlm.fast.losses import batched_logits
-from charlm.models.base import LanguageModel
-
-DECIMALS = 6
-"""Enough to tell runs apart; beyond it machines differ."""
+from charlm.fast.running import Model, batched_logits
 
 
 @torch.inference_mode()
-def score(model: LanguageModel, windows: Windows) -> tuple[Tensor, Tensor]:
+def score(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
     """(W,) losses in nats, and (W,) whether the target was the likeliest token; on the CPU."""
     losses, correct = [], []
     for logits, targets in batched_logits(model, windows):

@@ -65,8 +65,8 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def for_numpy(x: Tensor) -> bool:
-    """Whether NumPy and `charlm.fast.kernels` compute what has to be computed of x."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
+    """Whether NumPy and `charlm.fast.kernels` can work on the numbers of x where they are."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
 
 
 def refuse_if_too_large(parameters: int) -> None:

@@ -1,42 +1,18 @@
 """Loops over numbers that NumPy and torch would need many passes for, compiled by Numba.
 
 At the size of a batch an operation of torch or NumPy costs as much before it begins as its
-arithmetic takes, and each reads and writes memory again. A loop here does what would be
-several of them. Written out so that LLVM can do eight numbers at a time, and without any
-leave to reorder sums: the same bytes on every processor, for any number of threads.
+arithmetic takes, and each reads and writes memory again. A loop here does the work of several.
 
-Compiled when they are first called, and kept beside the bytecode in `__pycache__`. (One array
-is copied into another by a loop, since Numba compiles texts for half a second where an assignment
-could have to tell of other shapes.)
-Measured gain: EXPERIMENTS.md, 2026-11-25.
+U distinct rows of C numbers, K of them side by side, V vocabulary. (One array is copied into
+another by a loop, since Numba compiles messages about mismatched shapes for half a second where an
+assignment might raise.) Measured gain: EXPERIMENTS.md, 2026-11-25.
 """
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int32]
-
-if TYPE_CHECKING:  # Numba has no types
-
-    def compiled(function: Any) -> Any: ...
-
-    inlined = compiled
-else:
-    import numba
-
-    # As C divides: with Python's check for zero no loop would do eight numbers at a time.
-    inlined = numba.njit(inline="always", error_model="numpy")
-
-    def compiled(function):
-        function = numba.njit(error_model="numpy", nogil=True)(function)
-        with suppress(RuntimeError):  # where no folder may be written to, nothing is kept
-            function.enable_caching()
-        return function
-
+from charlm.core.compiled import Floats, Integers, compiled, inlined
 
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -64,24 +40,6 @@ def _tanh(x: Any) -> Any:
     s = x * x
     p = (((((P6 * s + P5) * s + P4) * s + P3) * s + P2) * s + P1) * s + P0
     return x * p / (((Q3 * s + Q2) * s + Q1) * s + Q0)
-
-
-@compiled
-def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int64]]:
-    """Contexts (N, T) of the stream that begin at starts (N,), and the tokens (N,) after them.
-
-    Raises IndexError for a window that is not within the stream.
-    """
-    N, T = len(starts), length
-    contexts, targets = np.empty((N, T), dtype=np.int32), np.empty(N, dtype=np.int64)
-    for n in range(N):
-        start = starts[n]
-        if start < 0 or start >= len(stream) - T:
-            raise IndexError("a window is not within the stream")
-        for t in range(T):
-            contexts[n, t] = stream[start + t]
-        targets[n] = stream[start + T]
-    return contexts, targets
 
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -158,18 +116,11 @@ def in_table(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
 
 
 @compiled
-def _tanh_all(x: Floats) -> None:
-    for i in range(len(x)):
-        x[i] = _tanh(x[i])
-
-
-@compiled
 def tanh(x: Floats) -> Floats:
     """tanh of numbers (n,)."""
     y = np.empty_like(x)
     for i in range(len(x)):
-        y[i] = x[i]
-    _tanh_all(y)
+        y[i] = _tanh(x[i])
     return y
 
 
@@ -198,10 +149,10 @@ def rows_added(rows: Floats, places: Integers, count: int) -> Floats:
 def joined(
     x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
 ) -> tuple[Floats, Floats, Floats]:
-    """W joined x + b for the neighbours of a `charlm.fast.sharing.TableJoin`.
+    """W x + b for rows of x (X, C) that stand side by side, as sums over rows of a table.
 
-    With x (X, C), W (H, K * C) and b (H,). Returns y (U, H), and for the way back (R, C) the
-    rows of x that make the table, and (K, H, C) the weights of each place.
+    With W (H, K * C), b (H,) and what `in_table` returns. Returns y (U, H), and for the backward
+    pass (R, C) the rows of x that make the table, and (K, H, C) the weights of each place.
     """
     (U, K), (R, C), H = places.shape, (len(entries), x.shape[1]), len(weight)
     rows, table = np.empty((R, C), dtype=np.float32), np.empty((R, H), dtype=np.float32)
@@ -268,34 +219,6 @@ def joined_backward(
             for c in range(C):
                 weight[h, k * C + c] = grad_parts[k, h, c]
     return rows_added(grad_rows, entries, count), weight, bias
-
-
-@compiled
-def joined_tanh(
-    x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
-) -> tuple[Floats, Floats, Floats]:
-    """tanh of `joined`, with the same besides."""
-    y, rows, parts = joined(x, weight, bias, entries, begins, places)
-    _tanh_all(y.reshape(-1))
-    return y, rows, parts
-
-
-@compiled
-def joined_tanh_backward(
-    grad: Floats,
-    y: Floats,
-    rows: Floats,
-    parts: Floats,
-    entries: Integers,
-    begins: Integers,
-    places: Integers,
-    count: int,
-) -> tuple[Floats, Floats, Floats]:
-    """The gradients of x (count, C), W (H, K * C) and b (H,), from that of y (U, H)."""
-    before = tanh_backward(grad.reshape(-1), y.reshape(-1)).reshape(y.shape)
-    grads: tuple[Floats, Floats, Floats]
-    grads = joined_backward(before, rows, parts, entries, begins, places, count)
-    return grads
 
 
 # exp x = 2^n exp r, with n the integer next to x / log 2; exp r and the two parts of log 2 are
@@ -465,26 +388,19 @@ def dropped_out(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float
     return y
 
 
-@inlined
-def _masked(x: Any, mask: Any) -> Any:
-    """Rows (U, C) dropped out, or as they are where nothing is dropped."""
-    return dropped_out(x.reshape(-1), mask).reshape(x.shape) if mask[2] else x
-
-
-EPSILON = np.float32(1e-5)
-"""What `rms_norm` adds to a mean square."""
-
-
 @compiled
-def rms_norm(x: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Rows (U, C) over the roots of their mean squares, times weight (C,); and what (U,) by."""
+def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Floats]:
+    """Divide rows (U, C) by the roots of their mean squares plus epsilon, times weight (C,).
+
+    Returns the result and the factors (U,) of the rows.
+    """
     U, C = x.shape
     y, scales = np.empty((U, C), dtype=np.float32), np.empty(U, dtype=np.float32)
     lanes, squares = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
     for u in range(U):
         for c in range(C):
             squares[c] = x[u, c] * x[u, c]
-        scale = ONE / np.sqrt(_sum(squares, lanes) / np.float32(C) + EPSILON)
+        scale = ONE / np.sqrt(_sum(squares, lanes) / np.float32(C) + epsilon)
         for c in range(C):
             y[u, c] = x[u, c] * scale * weight[c]
         scales[u] = scale
@@ -510,70 +426,3 @@ def rms_norm_backward(
         for c in range(C):
             grad_x[u, c] = (before[c] - x[u, c] * along) * scale
     return grad_x, grad_weight
-
-
-@compiled
-def gated_join(
-    x: Floats,
-    scale: Floats,
-    weight: Floats,
-    bias: Floats,
-    entries: Integers,
-    begins: Integers,
-    places: Integers,
-    mask: Any,
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Of `joined` of `rms_norm` the product of the two halves, masked, and the last joined in sum.
-
-    With x (X, C), scale (C,), W (2 C, K * C), b (2 C,) and what `dropped_out` takes besides
-    numbers. Returns y (U, C), and for the way back the `joined` (U, 2 C), the normalised rows
-    and the weights that it was made of, and the scales of the rows (X,).
-    """
-    normed, scales = rms_norm(x, scale)
-    halves, rows, parts = joined(normed, weight, bias, entries, begins, places)
-    U, C = len(places), x.shape[1]
-    y = np.empty((U, C), dtype=np.float32)
-    for u in range(U):
-        row, its = halves[u], y[u]
-        for c in range(C):
-            its[c] = row[c] * row[C + c]
-    y = _masked(y, mask)
-    for u in range(U):
-        row, its = x[entries[places[u, -1]]], y[u]
-        for c in range(C):
-            its[c] += row[c]
-    return y, halves, rows, parts, scales
-
-
-@compiled
-def gated_join_backward(
-    grad: Floats,
-    x: Floats,
-    scale: Floats,
-    halves: Floats,
-    rows: Floats,
-    parts: Floats,
-    scales: Floats,
-    entries: Integers,
-    begins: Integers,
-    places: Integers,
-    mask: Any,
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """The gradients of x (X, C), scale (C,), W (2 C, K * C) and b (2 C,), from that of y (U, C)."""
-    U, C = grad.shape
-    product = _masked(grad, mask)  # its gradient, as all that follows
-    grad_halves = np.empty((U, 2 * C), dtype=np.float32)
-    for u in range(U):
-        its, row, values = product[u], grad_halves[u], halves[u]
-        for c in range(C):
-            row[c] = its[c] * values[C + c]
-            row[C + c] = its[c] * values[c]
-    normed, weight, bias = joined_backward(
-        grad_halves, rows, parts, entries, begins, places, len(x)
-    )
-    grad_x, grad_scale = rms_norm_backward(normed, x, scale, scales)
-    for u in range(U):
-        row, its = grad_x[entries[places[u, -1]]], grad[u]
-        for c in range(C):
-            row[c] += its[c]
-    return grad_x, grad_scale, weight, bias

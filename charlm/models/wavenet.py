@@ -1,68 +1,52 @@
-"""The WaveNet: a tree that joins neighbours two by two.
+"""The WaveNet: a tree that joins neighbors two by two.
 
-U different nodes of a level, C channels, H hidden units, V vocabulary.
+N batch, T context length, C channels, H hidden units, V vocabulary.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
-
+import torch
 from torch import Tensor, nn
 
-from charlm.core.recipe import NormName
-from charlm.fast.linear import JoinedTanh, Linear
-from charlm.fast.sharing import Join
-from charlm.models.base import LanguageModel, Layers, binary_levels
+from charlm.models.base import LanguageModel, binary_levels
 
 
 class WaveNet(LanguageModel):
-    """Embed each token, then join, mix and squash until one position is left.
+    """Embed each token, then join pairs, mix and squash until one position is left.
 
     The tree of dilated convolutions of van den Oord et al. (2016), figure 3,
     evaluated for the last position alone, without gates, residual or skip
     connections: the receptive field is `block_size`, the depth its logarithm to
     base 2.
 
-    Raises ValueError where `block_size` is not a power of two.
+    Raises ValueError if `block_size` is not a power of two.
     """
 
-    title: ClassVar[str] = "WaveNet"
+    title = "WaveNet"
 
     def __init__(
         self,
-        *,
         vocab_size: int,
         block_size: int,
         embed_dim: int = 10,
         hidden_dim: int = 128,
-        norm: NormName = "none",
+        norm: str = "none",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
-        self.block_size = block_size
-        self.embed_dim = embed_dim
-        self.hidden_dim = hidden_dim
-        self.norm = norm
-        self.dropout = dropout
+        levels = binary_levels(block_size)
+        channels = [embed_dim, *[hidden_dim] * levels]  # before each level, and after the last
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        tree = []
-        channels = embed_dim
-        for _ in range(binary_levels(block_size)):
-            tree.append(JoinedTanh(2 * channels, hidden_dim, norm, dropout))
-            channels = hidden_dim
-        self.tree: Sequence[JoinedTanh] = nn.ModuleList(tree)  # type: ignore[assignment]
-        self.output = Linear(channels, vocab_size)
+        self.tree = nn.ModuleList(nn.Linear(2 * c, hidden_dim) for c in channels[:-1])
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(hidden_dim) if norm == "layer" else nn.Identity() for _ in self.tree
+        )
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.output = nn.Linear(channels[-1], vocab_size)
 
-    @property
-    def arities(self) -> Sequence[int]:
-        return [2] * len(self.tree)
-
-    def layers(self) -> Layers:
-        return Layers(self.embedding, self.tree, self.output)
-
-    def tree_logits(self, joins: Sequence[Join]) -> Tensor:
-        x = self.embedding.weight  # (V, C)
-        for level, pairs in zip(self.tree, joins, strict=True):
-            x = level(x, pairs)  # (U, H)
-        logits: Tensor = self.output(x)  # (U, V)
-        return logits
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = self.embedding(contexts)  # (N, T, C)
+        for linear, norm in zip(self.tree, self.norms, strict=True):
+            N, T, C = x.shape
+            x = x.view(N, T // 2, 2 * C)  # neighbors side by side
+            x = torch.tanh(norm(linear(x)))  # (N, T/2, H)
+            x = self.dropout(x)
+        return self.output(x.squeeze(1))  # (N, V)

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from charlm.core.errors import InputError
+from charlm.core.files import DECIMALS
 from charlm.data.corpus import END, Corpus, Vocabulary, encode_stream
 from charlm.data.splits import Part, Split
 from charlm.data.windows import every_window
-from charlm.evaluation.metrics import DECIMALS, score
-from charlm.fast.losses import CHUNK
-from charlm.fast.sharing import distinct
-from charlm.models.base import LanguageModel
+from charlm.fast.rows import distinct
+from charlm.fast.running import CHUNK, Model, Runner, as_runner, evaluating, losses
 
 AT_ONCE = 2**16
 """Names drawn, or told the likelihood of, together: the more, the more contexts they share."""
@@ -23,10 +22,11 @@ AT_ONCE = 2**16
 
 @torch.inference_mode()
 def sample_names(
-    model: LanguageModel,
+    model: Model,
     vocabulary: Vocabulary,
     count: int,
     *,
+    block_size: int,
     generator: torch.Generator,
     temperature: float = 1.0,
     prefix: str = "",
@@ -48,35 +48,38 @@ def sample_names(
         InputError: `prefix` holds an unknown character or is longer than `max_length`.
     """
     start = _encode_prefix(unicodedata.normalize("NFC", prefix), vocabulary, max_length)
-    model.eval()
+    runner = as_runner(model)
     names = []
     for first in range(0, count, AT_ONCE):
         # (N, T + length), the padding in front included
-        tokens = torch.full((min(AT_ONCE, count - first), model.block_size + max_length), END)
-        tokens[:, model.block_size : model.block_size + len(start)] = torch.tensor(start)
-        _continue(model, tokens, model.block_size + len(start), temperature, generator)
-        names += vocabulary.decode_all(tokens[:, model.block_size :].numpy())
+        tokens = torch.full((min(AT_ONCE, count - first), block_size + max_length), END)
+        tokens[:, block_size : block_size + len(start)] = torch.tensor(start)
+        with evaluating(runner.model):
+            _continue(runner, block_size, tokens, len(start), temperature, generator)
+        names += vocabulary.decode_all(tokens[:, block_size:].numpy())
     return names
 
 
 def _continue(
-    model: LanguageModel,
+    runner: Runner,
+    block_size: int,
     tokens: Tensor,
-    position: int,
+    begun: int,
     temperature: float,
     generator: torch.Generator,
 ) -> None:
-    """Draw in place what follows in `tokens` (N, T + length) from `position` on, `END` so far.
+    """Draw in place what follows the `begun` characters of names in `tokens` (N, T + length).
 
     Names that are alike in their last T characters get the same probabilities, computed once:
     a third as many contexts as names, on average, where 65,536 names are drawn.
     """
-    device = next(model.parameters()).device
-    T = model.block_size
+    T = block_size
     unfinished = torch.arange(len(tokens))
-    for here in range(position, tokens.shape[1]):
+    for here in range(T + begun, tokens.shape[1]):
         contexts, place = distinct(tokens[unfinished, here - T : here])
-        logits = torch.cat([model(part.to(device)).cpu() for part in torch.split(contexts, CHUNK)])
+        logits = torch.cat(
+            [runner.logits(part.to(runner.device)).cpu() for part in torch.split(contexts, CHUNK)]
+        )
         drawn = draw(_cumulated(logits, temperature, may_end=here > T), place, generator)
         tokens[unfinished, here] = drawn
         unfinished = unfinished[drawn != END]
@@ -108,7 +111,7 @@ def draw(cumulated: Tensor, place: Tensor, generator: torch.Generator) -> Tensor
 
 
 def name_log_likelihoods(
-    model: LanguageModel, vocabulary: Vocabulary, names: Sequence[str]
+    model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> Tensor:
     """(len(names),) float64: the log-likelihood of each whole name, its end included, in nats.
 
@@ -116,14 +119,14 @@ def name_log_likelihoods(
     """
     totals = torch.zeros(len(names), dtype=torch.float64)
     for first in range(0, len(names), AT_ONCE):
-        corpus, losses = _losses(model, vocabulary, names[first : first + AT_ONCE])
+        corpus, each = _losses(model, vocabulary, names[first : first + AT_ONCE], block_size)
         names_of = torch.from_numpy(corpus.name_of_window())
-        totals[first:].index_add_(0, names_of, -losses)
+        totals[first:].index_add_(0, names_of, -each)
     return totals
 
 
 def character_log_likelihoods(
-    model: LanguageModel, vocabulary: Vocabulary, names: Sequence[str]
+    model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> list[tuple[float, ...]]:
     """The same in parts: for each name (len(name) + 1,), of its characters and of its end.
 
@@ -132,20 +135,20 @@ def character_log_likelihoods(
     every: list[tuple[float, ...]] = []
     for first in range(0, len(names), AT_ONCE):
         some = names[first : first + AT_ONCE]
-        _, losses = _losses(model, vocabulary, some)
-        parts = torch.split(-losses, [len(name) + 1 for name in some])
+        _, each = _losses(model, vocabulary, some, block_size)
+        parts = torch.split(-each, [len(name) + 1 for name in some])
         every += (tuple(part.tolist()) for part in parts)
     return every
 
 
 def _losses(
-    model: LanguageModel, vocabulary: Vocabulary, names: Sequence[str]
+    model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> tuple[Corpus, Tensor]:
     """A corpus of `names`, and (W,) float64, in nats, of each of its windows, name after name."""
-    stream = encode_stream(names, vocabulary, model.block_size)
-    corpus = Corpus(stream, vocabulary, model.block_size)
-    losses, _ = score(model, every_window(corpus).to(next(model.parameters()).device))
-    return corpus, losses.double()
+    stream = encode_stream(names, vocabulary, block_size)
+    corpus = Corpus(stream, vocabulary, block_size)
+    runner = as_runner(model)
+    return corpus, losses(runner, every_window(corpus).to(runner.device)).double()
 
 
 def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list[int]:

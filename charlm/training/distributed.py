@@ -1,6 +1,7 @@
 """Training in several processes, on one machine or several, that share out each batch."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +37,23 @@ class Group:
         """The same of windows."""
         return Windows(windows.stream, windows.block_size, self.share(windows.starts))
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, so that its gradients are the means of those of all processes."""
-        return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace the gradients by their sums over all processes, in one exchange."""
+        if self.size == 1:
+            return
+        every = [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([grad.reshape(-1) for grad in every])
+        torch.distributed.all_reduce(flat)
+        parts = torch.split(flat, [grad.numel() for grad in every])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    @torch.no_grad()
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give the model of every process the buffers of the first one's."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def sum(self, number: Tensor) -> Tensor:
         """The sum over all processes; each of them has to ask for it."""

@@ -7,8 +7,8 @@ from charlm.core.recipe import InitName
 TANH_GAIN = nn.init.calculate_gain("tanh")  # 5 / 3
 
 
-def initialise(model: nn.Module, name: InitName) -> None:
-    """Draw the weights of all linear layers anew, from torch's global generator.
+def initialize(model: nn.Module, name: InitName) -> None:
+    """Draw the weights of all linear layers again, from torch's global generator.
 
     torch: left as torch draws them, weights and biases uniform within 1 / sqrt(inputs).
     xavier: uniform, by inputs and outputs (Glorot and Bengio 2010, equation 16), kaiming: normal,

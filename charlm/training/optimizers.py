@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from charlm.core.compiled import Floats
 from charlm.core.recipe import Recipe
 from charlm.fast import kernels
 from charlm.fast.devices import for_numpy
-from charlm.fast.linear import Floats, JoinedLinear
-from charlm.models.base import LanguageModel
 
 Matrix = TypeVar("Matrix", Tensor, Floats)
 
@@ -31,7 +30,7 @@ for _name in ("add_param_group", "load_state_dict", "state_dict"):
     setattr(_method, "__dynamo_disable", _method)
 
 
-def optimizer_of(recipe: Recipe, model: LanguageModel) -> Optimizer:
+def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
     """The optimizer that a recipe names, for all parameters of a model.
 
     sgd: stochastic gradient descent, w -= lr u with u = momentum u + gradient + weight_decay w.
@@ -46,14 +45,10 @@ def optimizer_of(recipe: Recipe, model: LanguageModel) -> Optimizer:
             weight_decay=recipe.weight_decay,
             foreach=False,
         )
-    hidden = [m for m in model.modules() if isinstance(m, JoinedLinear)]
-    if recipe.optimizer == "adamw":
-        hidden = []
-    others = [p for p in model.parameters() if all(p is not layer.weight for layer in hidden)]
+    hidden = hidden_matrices(model) if recipe.optimizer == "muon" else []
+    others = [p for p in model.parameters() if all(p is not matrix for matrix in hidden)]
     groups: list[dict[str, Any]] = [{"params": others}]
-    for layer in hidden:
-        its = {"params": [layer.weight], "momentum": recipe.momentum, "parts": layer.parts}
-        groups.append(its)
+    groups += ({"params": [matrix], "momentum": recipe.momentum} for matrix in hidden)
     return Muon(
         groups,
         lr=recipe.lr,
@@ -62,13 +57,26 @@ def optimizer_of(recipe: Recipe, model: LanguageModel) -> Optimizer:
     )
 
 
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices between two hidden layers: neither an embedding nor what makes the logits."""
+    embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    vocabulary = embeddings[0].shape[0] if embeddings else 0
+    return [
+        parameter
+        for parameter in model.parameters()
+        if parameter.dim() == 2
+        and len(parameter) != vocabulary
+        and all(parameter is not embedding for embedding in embeddings)
+    ]
+
+
 class Muon(Optimizer):
     """AdamW; and for the groups that have a momentum, momentum whose steps are made orthogonal.
 
-    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon, with Nesterov's momentum; of
-    a matrix that has several `parts` below each other, each by itself. A step is as large as one
-    of AdamW's (Liu et al. 2025, equation 4), so that one learning rate and one weight decay do for
-    both. As torch's Muon with `match_rms_adamw`, which multiplies in bfloat16.
+    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon, with Nesterov's momentum. A
+    step is as large as one of AdamW's (Liu et al. 2025, equation 4), so that one learning rate and
+    one weight decay do for both. As torch's Muon with `match_rms_adamw`, which multiplies in
+    bfloat16.
 
     On a CPU a step of AdamW is one loop, which takes a tenth of the time of torch's dozen
     operations, and rounds the same for any number of threads.
@@ -83,13 +91,15 @@ class Muon(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(groups, {"momentum": None, "parts": 1, **defaults})
+        super().__init__(groups, {"momentum": None, **defaults})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             update = _adamw if group["momentum"] is None else _muon
             for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
                 update(parameter, self.state[parameter], group)
 
 
@@ -124,9 +134,8 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
     _move(mean, gradient, 1 - momentum)
     ahead = gradient.clone(memory_format=torch.contiguous_format)
     _move(ahead, mean, momentum)
-    parts = ahead.chunk(group["parts"])
-    direction = torch.cat([orthogonal(part) for part in parts])
-    kept, rate = 1 - lr * group["weight_decay"], lr * 0.2 * max(parts[0].shape) ** 0.5
+    direction = orthogonal(ahead)
+    kept, rate = 1 - lr * group["weight_decay"], lr * 0.2 * max(ahead.shape) ** 0.5
     if for_numpy(parameter):  # in passes that threads do not share, as theirs may round otherwise
         numbers = parameter.numpy()
         numbers *= np.float32(kept)
@@ -170,16 +179,18 @@ def _flat(*tensors: Tensor) -> list[Floats]:
     return [tensor.detach().numpy().reshape(-1) for tensor in tensors]
 
 
-@torch.no_grad()
-def clip(parameters: Sequence[torch.nn.Parameter], longest: float) -> None:
+def clip(parameters: Sequence[nn.Parameter], longest: float | None) -> None:
     """Shorten the gradient, of all parameters together, to a length of `longest` at most.
 
-    Pascanu et al. (2013), algorithm 1.
+    Pascanu et al. (2013), algorithm 1. None leaves it as it is.
     """
-    if not all(map(for_numpy, parameters)):
+    if longest is None:
+        return
+    every = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not all(map(for_numpy, every)):
         torch.nn.utils.clip_grad_norm_(parameters, longest)
         return
-    gradients = _flat(*(parameter.grad for parameter in parameters if parameter.grad is not None))
+    gradients = _flat(*every)
     length = math.sqrt(sum(float(np.dot(gradient, gradient)) for gradient in gradients))
     if length > longest:
         for gradient in gradients:
@@ -196,17 +207,25 @@ class MovingAverage:
         model: the one with the averages.
     """
 
-    def __init__(self, model: LanguageModel, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model)
         self._decay = decay
-        self._pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
+        self._pairs = list(zip(_numbers(self.model), _numbers(model), strict=True))
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
         """Take in the weights after so many steps."""
         share = 1 - min(self._decay, (1 + steps) / (10 + steps))
-        for average, parameter in self._pairs:
-            _move(average, parameter, share)
+        for average, current in self._pairs:
+            if average.is_floating_point():
+                _move(average, current, share)
+            else:  # a counter
+                average.copy_(current)
+
+
+def _numbers(model: nn.Module) -> list[Tensor]:
+    """The parameters and the buffers of a model."""
+    return [*model.parameters(), *model.buffers()]
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[], None]:

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from charlm.training.trainer import Epoch
+from charlm.training.trainer import Epoch, Trainer
 
 LINES = 10
 """How many lines a whole training writes to a log, about."""
@@ -16,23 +16,17 @@ LINES = 10
 class Progress:
     """Epochs, losses and seconds left, on standard error."""
 
-    def __init__(
-        self,
-        title: str,
-        epochs: int,
-        batches_per_epoch: int,
-        epochs_done: int = 0,
-        batches_done: int = 0,
-    ) -> None:
+    def __init__(self, title: str, trainer: Trainer) -> None:
+        epochs, batches_per_epoch = trainer.recipe.epochs, trainer.batches_per_epoch
         self.title = title
         self.epochs = epochs
-        self.batches_per_epoch = batches_per_epoch
+        epochs_done = len(trainer.history)
         self.first = epochs_done + 1
         self.began = time.monotonic()
-        size = shutil.get_terminal_size()  # 80 by 24 where the terminal does not tell
+        size = shutil.get_terminal_size()  # 80 by 24 if the terminal does not tell
         self.bar = tqdm(
             total=epochs * batches_per_epoch,
-            initial=epochs_done * batches_per_epoch + batches_done,
+            initial=epochs_done * batches_per_epoch + trainer.batches_done,
             desc=f"{title}, epoch {min(self.first, epochs)}/{epochs}",
             bar_format="{desc} |{bar}|{postfix}, {remaining} left",
             ncols=size.columns,
@@ -70,5 +64,14 @@ class Progress:
             print(
                 f"{self.title}, epoch {epoch.epoch}/{self.epochs}: {losses}, {left:.0f} s left",
                 file=sys.stderr,
+                flush=True,
+            )
+
+    def ended(self, trainer: Trainer) -> None:
+        """Say so if training stopped before the last epoch."""
+        if len(trainer.history) < self.epochs:
+            print(
+                f"{self.title}: stopped after epoch {len(trainer.history)}, "
+                f"the best was {trainer.best_epoch}",
                 flush=True,
             )

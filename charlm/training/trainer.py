@@ -8,19 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from charlm.core.errors import InputError
 from charlm.core.randomness import derive_seed
 from charlm.core.recipe import Recipe
 from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
-from charlm.fast.capture import Captured
+from charlm.fast.capture import Captured, Step
 from charlm.fast.devices import widest
-from charlm.fast.dropout import drop_by, dropouts_of
-from charlm.fast.gradients import TreeGradients
-from charlm.fast.losses import Loss, cross_entropy_loss, summed_loss
-from charlm.models.base import LanguageModel
+from charlm.fast.running import Runner, summed_loss
 from charlm.training.distributed import Group
 from charlm.training.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.training.schedulers import Schedule
@@ -57,17 +55,19 @@ class Epoch:
 
 
 class Trainer:
-    """Trains one model; can be stopped after any batch and taken up again.
+    """Trains one model; can be stopped after any batch and resumed.
 
-    The order of the batches comes from `seed` and the number of the epoch alone,
-    so there is no generator whose state would have to be kept.
+    The order of the batches, and what is random in the model, come from `seed`, the number of the
+    epoch and that of the batch alone, so there is no generator whose state would have to be kept;
+    torch's global generator is seeded anew before each batch.
 
     Several processes may train it together, each with a Trainer of its own: of each batch
     they take a share, and then make the same step. All of them have to do the same calls.
 
     Args:
-        loss: what it lowers; the losses of `history` are cross-entropy on validation, whatever it
-            is, and this one on training.
+        model: any module from contexts (N, T) to logits (N, V).
+        fast: False to run the model as plain PyTorch (see `charlm.fast.running.Runner`).
+        log: gets a line if the model cannot be run in the fast way.
 
     Attributes:
         history: the finished epochs.
@@ -76,14 +76,15 @@ class Trainer:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: nn.Module,
         train: Windows,
         val: Windows,
         recipe: Recipe,
         *,
         seed: int,
         group: Group = ALONE,
-        loss: Loss = cross_entropy_loss,
+        fast: bool = True,
+        log: Callable[[str], None] = print,
     ) -> None:
         self.model = model
         self.train = train
@@ -91,26 +92,17 @@ class Trainer:
         self.recipe = recipe
         self.group = group
         self.seed = seed
-        self.loss = loss
-        self._parameters = list(model.parameters())
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = optimizer_of(recipe, model)
         self._step = bare_step(self.optimizer)
         self._schedule = Schedule(self.optimizer, recipe, self.batches_per_epoch)
         self._average = MovingAverage(model, recipe.average) if recipe.average else None
         self._best: dict[str, Tensor] = {}
-        self._dropouts = dropouts_of(model)
         self.history: list[Epoch] = []
         self.batches_done = 0
-        self._parallel = group.wrap(model)
-        written_out = loss is cross_entropy_loss and group.size == 1 and TreeGradients.suit(model)
-        self._gradients: Callable[[Tensor, Tensor, float], Tensor] = (
-            TreeGradients(model) if written_out else self._backward
-        )
-        # A recording repeats what it once did: nothing that changes from step to step is in one.
-        alike = recipe == Recipe(lr=recipe.lr, batch_size=recipe.batch_size, epochs=recipe.epochs)
-        recorded = alike and not self._dropouts and group.size == 1
-        on_gpu = model.embedding.weight.device.type == "cuda"
-        self._update = Captured(self._take_step) if on_gpu and recorded else self._take_step
+        self.runner = Runner(model, fast, log if group.first else lambda line: None)
+        self._validated = Runner(self._average.model, fast) if self._average else self.runner
+        self._update: Step = self._take_step
         # Of this process's share their losses in sum, read now and then only: reading waits
         # for the device.
         device = train.starts.device
@@ -153,36 +145,33 @@ class Trainer:
                 again; on a GPU at the end of the epoch.
         """
         gc.freeze()  # or Python looks through all that torch has defined every few hundred steps
-        validated = self._average.model if self._average else self.model
+        self.choose_way()
         for number in range(len(self.history) + 1, epochs + 1):
             if self.out_of_patience:
                 break
             self._train_epoch(number, on_batches)
             train_loss = self._total_of_all().item() / len(self.train)
-            val_loss = self.group.sum(summed_loss(validated, self.group.share_of(self.val)))
+            for runner in (self.runner, self._validated):
+                self.group.share_buffers(runner.model)
+            val_loss = self.group.sum(summed_loss(self._validated, self.group.share_of(self.val)))
             epoch = Epoch(number, train_loss, val_loss.item() / len(self.val), self.lr)
             self._refuse_unless_finite(number, epoch.train_loss + epoch.val_loss)
             self.history.append(epoch)
             self._schedule.epoch_done(epoch.val_loss)
             if self.recipe.keep == "best" and self.best_epoch == number:
-                self._best = copy.deepcopy(validated.state_dict())
+                self._best = copy.deepcopy(self._validated.model.state_dict())
             self.batches_done = 0
             self._total.zero_()
             yield epoch
 
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
         """What is left of one pass over the training windows in random order."""
-        order = Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{number}"))
         self.model.train()
-        for contexts, targets, count in self._batches(order):
+        for contexts, targets, count in self._batches(self._order(number)):
             done = self.batches_done
             if self._schedule.by_batch and (number, done) != (1, 0):
                 self._schedule.batch_done()
-            if self._dropouts:
-                key = derive_seed(self.seed, f"dropout/{number}/{done}")
-                drop_by(self._dropouts, key, self.group.rank)
-                if self._total.device.type != "cpu":  # which drops by a generator of its own
-                    torch.manual_seed(key + self.group.rank)
+            self._seed_batch(number, done)
             self._update(contexts, targets, count)
             done = self.batches_done = done + 1
             if self._average:
@@ -193,21 +182,54 @@ class Trainer:
                 on_batches((done - 1) % REPORT_EVERY + 1)
 
     def _take_step(self, contexts: Tensor, targets: Tensor, count: int) -> None:
-        """A step of the optimizer by this process's share of a batch of `count` windows."""
-        # The mean over the processes is then the gradient of the batch's mean loss.
-        self._total += self._gradients(contexts, targets, self.group.size / count)
-        if self.recipe.clip_norm:
-            clip(self._parameters, self.recipe.clip_norm)
-        self._step()
-
-    def _backward(self, contexts: Tensor, targets: Tensor, of_each: float) -> Tensor:
-        """The losses in sum, and the gradients where each of the losses counts `of_each`."""
-        shared = self.model.share(contexts)
-        loss = self.loss(self._parallel(shared), shared, contexts, targets)
+        """Make a step on this process's share of a batch of `count` windows."""
         for parameter in self._parameters:
             parameter.grad = None
-        loss.backward(loss.new_full((), of_each))  # type: ignore[no-untyped-call]
-        return loss.detach()
+        with self.runner.products():
+            logits = self.runner(contexts, self._key)
+            loss = self.summed_loss(logits, contexts, targets)
+            (loss / count).backward()
+        self.group.sum_gradients(self._parameters)
+        clip(self._parameters, self.recipe.clip_norm)
+        self._step()
+        self._total += loss.detach()
+
+    def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
+        """Compute the loss of a batch in sum, from logits (N, V) of contexts (N, T).
+
+        A subclass may lower another loss than that of the targets (N,); the logits are a tensor,
+        or `charlm.fast.rows.Rows`, whose `dense()` is one.
+        """
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    def _seed_batch(self, epoch: int, batch: int) -> None:
+        """Let what is random in the model depend on the seed, the epoch and the batch alone."""
+        self._key = derive_seed(self.seed, f"dropout/{epoch}/{batch}/{self.group.rank}")
+        if self._total.device.type == "cpu":
+            torch.default_generator.manual_seed(self._key)
+        else:
+            torch.manual_seed(self._key)
+
+    def choose_way(self) -> None:
+        """Decide how the model is run, on the first batch, unless a resumed state has decided."""
+        if self.runner.fast is None:
+            contexts, targets, _ = next(self._batches(self._order(1)))
+            self.model.train()
+            self.runner.check(contexts, targets)
+            self.runner.fast = self.group.from_first(self.runner.fast)
+        self._validated.fast = self.runner.fast
+        if self._total.device.type == "cuda" and self._same_every_step():
+            self._update = Captured(self._take_step)
+
+    def _same_every_step(self) -> bool:
+        """Whether a step can be recorded and repeated: nothing changes but the batch."""
+        recipe = self.recipe
+        alike = recipe == Recipe(lr=recipe.lr, batch_size=recipe.batch_size, epochs=recipe.epochs)
+        contexts, _, _ = next(self._batches(self._order(1)))
+        return alike and self.group.size == 1 and self.runner.repeats(contexts)
+
+    def _order(self, epoch: int) -> Permutation:
+        return Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{epoch}"))
 
     def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor, int]]:
         """The batches of an epoch that are still to do.
@@ -264,6 +286,7 @@ class Trainer:
             "history": [asdict(epoch) for epoch in self.history],
             "batches_done": self.batches_done,
             "total": total,
+            "fast": self.runner.fast,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -276,5 +299,6 @@ class Trainer:
         self._best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.batches_done = state["batches_done"]
+        self.runner.fast = state["fast"]
         if self.group.first:
             self._total.copy_(state["total"])

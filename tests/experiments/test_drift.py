@@ -9,7 +9,7 @@ import torch
 
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part
-from charlm.fast.losses import mean_loss
+from charlm.fast.running import mean_loss
 from experiments import drift
 from tests.helpers import NAMES, small_corpus, small_model, small_split
 

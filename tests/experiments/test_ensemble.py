@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from charlm.core.recipe import Recipe
 from charlm.data.splits import Part
-from charlm.fast.losses import cross_entropy_loss
+from charlm.fast.running import cross_entropy_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.training.trainer import Trainer

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import charlm.fast.losses
+import charlm.fast.running
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part
 from charlm.data.windows import Windows, every_window
 from charlm.evaluation.baselines import CountModel, count_models
 from charlm.evaluation.metrics import score, summarise
-from charlm.fast.losses import CHUNK, batched_logits, mean_loss
+from charlm.fast.running import CHUNK, batched_logits, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.report.figures import COUNT_MODELS
 from tests.helpers import ARCHITECTURES, NAME_LISTS, few, small_corpus, small_model, small_split
@@ -44,7 +44,7 @@ def test_the_chunks_tried_leave_a_remainder() -> None:
 
 @CHUNKS
 def test_every_window_comes_once_and_in_order(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charlm.fast.losses, "CHUNK", chunk)
+    monkeypatch.setattr(charlm.fast.running, "CHUNK", chunk)
     batches = list(batched_logits(MODEL, WINDOWS))
     assert torch.equal(torch.cat([targets for _, targets in batches]), WINDOWS.targets().long())
     assert all(len(logits) == len(targets) <= chunk for logits, targets in batches)
@@ -56,7 +56,7 @@ def test_every_window_comes_once_and_in_order(chunk: int, monkeypatch: pytest.Mo
 def test_the_mean_loss_is_over_all_windows(
     architecture: type[LanguageModel], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(charlm.fast.losses, "CHUNK", chunk)
+    monkeypatch.setattr(charlm.fast.running, "CHUNK", chunk)
     model = small_model(CORPUS, architecture)
     expected = all_losses(model, WINDOWS).mean().item()
     assert mean_loss(model, WINDOWS) == pytest.approx(expected, abs=1e-5)
@@ -64,7 +64,7 @@ def test_the_mean_loss_is_over_all_windows(
 
 @CHUNKS
 def test_scores_are_each_windows_own(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charlm.fast.losses, "CHUNK", chunk)
+    monkeypatch.setattr(charlm.fast.running, "CHUNK", chunk)
     losses, correct = score(MODEL, WINDOWS)
     torch.testing.assert_close(losses, all_losses(MODEL, WINDOWS))
     contexts, targets = WINDOWS.batch(slice(None))

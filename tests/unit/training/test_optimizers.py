@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from charlm.fast.linear import JoinedLinear
 
 from charlm.core.recipe import Recipe
-from charlm.fast.linear import JoinedLinear
 from charlm.models.fcn import FCN
-from charlm.training.initialization import initialise
+from charlm.training.initialization import initialize
 from charlm.training.optimizers import bare_step, clip, optimizer_of, orthogonal
 from tests.helpers import run_python
 
@@ -173,7 +173,7 @@ def test_initialisations_have_their_spread_and_leave_the_embedding() -> None:
         torch.manual_seed(1)
         model = FCN(vocab_size=46, block_size=8)
         torch.manual_seed(2)
-        initialise(model, name)
+        initialize(model, name)
         return model
 
     plain, xavier, kaiming = (built(name) for name in ("torch", "xavier", "kaiming"))

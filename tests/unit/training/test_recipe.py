@@ -16,7 +16,7 @@ from charlm.core.randomness import derive_seed
 from charlm.core.recipe import Recipe
 from charlm.data.permutation import Permutation
 from charlm.data.splits import Part
-from charlm.fast.losses import mean_loss
+from charlm.fast.running import mean_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from charlm.fast.sharing import Shared
 from torch import Tensor
 
 import charlm.training.trainer
@@ -14,8 +15,7 @@ from charlm.core.randomness import derive_seed
 from charlm.core.recipe import Recipe
 from charlm.data.permutation import Permutation
 from charlm.data.splits import Part
-from charlm.fast.losses import cross_entropy_loss, mean_loss
-from charlm.fast.sharing import Shared
+from charlm.fast.running import cross_entropy_loss, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN

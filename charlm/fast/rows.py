@@ -1,0 +1,492 @@
+"""A stand-in for a tensor of which many rows are equal, so that each distinct row is computed once.
+
+Contexts overlap, and half of those of names are mostly padding: of the 256 in a batch of the
+default names about 196 are distinct, and of their 1,024 pairs of neighbors about 200. So a model is
+run on `Contexts`, not on a tensor: its embedding gives `Rows`, which hold the distinct rows and
+where in the tensor each of them is, and every function of torch that is called with them is looked
+up in `charlm.fast.rules` (by `__torch_function__`, as PyTorch's "Extending torch" describes). A
+rule computes the distinct rows alone, by NumPy and compiled loops, and records its backward pass
+on a `Tape`. The mathematics is that of the model as it is written, which `charlm.fast.running`
+checks.
+
+What has no rule raises `NoRuleError`, and the model is run as plain PyTorch.
+
+L the leading dimensions of a tensor, X distinct rows of B numbers, K of them side by side.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.overrides import resolve_name
+
+from charlm.core.compiled import Floats, Integers
+from charlm.fast import kernels
+
+RULES: dict[Any, Callable[..., Any]] = {}
+"""What to call instead of each function of torch, filled by `charlm.fast.rules`."""
+
+
+class NoRuleError(AttributeError, NotImplementedError):
+    """A model calls something that has no rule; the message names it."""
+
+
+class Node:
+    """Distinct rows (X, B), and the gradient of the loss with respect to them once it is known."""
+
+    __slots__ = ("grad", "x")
+
+    def __init__(self, x: Floats) -> None:
+        self.x = x
+        self.grad: Floats | None = None
+
+    def add(self, grad: Floats) -> None:
+        """Add to the gradient, which other uses of the rows add to as well."""
+        self.grad = grad if self.grad is None else self.grad + grad
+
+
+class Leaf(Node):
+    """A tensor that is no stand-in: a weight, or what torch computed from weights."""
+
+    __slots__ = ("address", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise NoRuleError(f"a tensor of {tensor.dtype} on {tensor.device}")
+        super().__init__(tensor.detach().contiguous().numpy())
+        self.tensor = tensor
+        self.address = tensor.data_ptr() if tensor.is_contiguous() else None
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Whether this is the leaf of a tensor, whose numbers may have changed in place."""
+        return self.tensor is tensor and self.address == tensor.data_ptr()
+
+    def give(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
+        """Add the gradient to that of the tensor, or list both if torch computed the tensor."""
+        tensor = self.tensor
+        if self.grad is None or not tensor.requires_grad:
+            return
+        grad = torch.from_numpy(self.grad)
+        if grad.shape != tensor.shape:
+            grad = grad.reshape(tensor.shape)
+        if not tensor.is_leaf:
+            computed.append((tensor, grad))
+        elif tensor.grad is None:
+            tensor.grad = grad
+        else:
+            tensor.grad = tensor.grad + grad
+
+
+Leaves = dict[int, Leaf]
+"""Leaves by the `id` of their tensor, kept from one pass to the next: making them takes time."""
+
+
+class Tape:
+    """What a forward pass leaves for the backward pass: a function for each step, in order.
+
+    Args:
+        key: 63 bits that choose which numbers dropout zeroes; None for none of them.
+        leaves: of earlier passes through the same model.
+
+    Attributes:
+        recording: whether there will be a backward pass.
+        drops: how many times dropout was used.
+    """
+
+    def __init__(self, key: int | None = None, leaves: Leaves | None = None) -> None:
+        self.recording = torch.is_grad_enabled()
+        self.drops = 0
+        self._key = key
+        self._known = {} if leaves is None else leaves
+        self._used: Leaves = {}
+        self._steps: list[tuple[Node, Callable[[Floats], None]]] = []
+
+    def leaf(self, tensor: Tensor) -> Leaf:
+        """The node of a tensor that is no stand-in, one for all its uses."""
+        place = id(tensor)
+        leaf = self._used.get(place)
+        if leaf is None:
+            leaf = self._known.get(place)
+            if leaf is None or not leaf.is_of(tensor):
+                leaf = Leaf(tensor)
+                if tensor.is_leaf:
+                    self._known[place] = leaf
+            leaf.grad = None
+            self._used[place] = leaf
+        return leaf
+
+    def record(self, node: Node, backward: Callable[[Floats], None]) -> None:
+        """Let `backward` be called with the gradient of `node`, if it gets one."""
+        if self.recording:
+            self._steps.append((node, backward))
+
+    def next_key(self) -> int | None:
+        """The key of one use of dropout, each of which has another."""
+        self.drops += 1
+        return None if self._key is None else self._key ^ self.drops - 1 << 32
+
+    def backward(self) -> None:
+        """Go through the steps from the last to the first; gradients go to `Tensor.grad`."""
+        steps = self._steps
+        while steps:  # popped, or a cycle of tape and functions would keep the arrays in memory
+            node, backward = steps.pop()
+            if node.grad is not None:
+                backward(node.grad)
+        computed: list[tuple[Tensor, Tensor]] = []
+        for leaf in self._used.values():
+            leaf.give(computed)
+            leaf.grad = None
+        self._used.clear()
+        if computed:  # from weights, by torch, which knows the rest of the way
+            tensors, grads = zip(*computed, strict=True)
+            torch.autograd.backward(tensors, grads)
+
+
+class StandIn:
+    """What `Contexts` and `Rows` have in common: a shape, and functions of torch by their rules."""
+
+    __slots__ = ("index", "tape")
+
+    def __init__(self, index: Integers, tape: Tape) -> None:
+        self.index = index
+        self.tape = tape
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        rule = RULES.get(func)
+        if rule is None:
+            raise NoRuleError(resolve_name(func) or str(func))
+        return rule(*args, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> Any:
+        """Find a method of tensors by the rule of the function of that name: x.tanh()."""
+        rule = RULES.get(getattr(torch, name, None))
+        if rule is None:
+            raise NoRuleError(f"torch.Tensor.{name}")
+        return partial(rule, self)
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.index.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return self.index.ndim
+
+    ndim = property(dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NoRuleError("a comparison, or a decision by numbers")
+
+    __bool__ = __float__ = __int__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __eq__ = __ne__ = _refuse
+    __hash__ = object.__hash__
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+class Contexts(StandIn):
+    """A batch of contexts (N, T) for a model to be run on.
+
+    Args:
+        tokens: integers (N, T).
+        key: see `Tape`.
+        leaves: see `Tape`.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, tokens: Tensor, key: int | None = None, leaves: Leaves | None = None
+    ) -> None:
+        super().__init__(tokens.int().contiguous().numpy(), Tape(key, leaves))
+
+    dtype = torch.int64
+
+    def __getitem__(self, key: Any) -> "Contexts":
+        part = Contexts.__new__(Contexts)
+        StandIn.__init__(part, indexed(self.index, key), self.tape)
+        return part
+
+
+class Rows(StandIn):
+    """A stand-in for a float32 tensor (*L, C), of which many rows (C) are equal.
+
+    Args:
+        node: the distinct rows (X, B).
+        index: (*L, K): a row of the tensor is those K of them side by side, so C = K B.
+        transposed: whether the last two dimensions are swapped, as BatchNorm1d wants them.
+    """
+
+    __slots__ = ("node", "transposed")
+
+    def __init__(self, node: Node, index: Integers, tape: Tape, transposed: bool = False) -> None:
+        super().__init__(index, tape)
+        self.node = node
+        self.transposed = transposed
+
+    dtype = torch.float32
+    requires_grad = True
+
+    @property
+    def shape(self) -> torch.Size:
+        leading = self.index.shape[:-1]
+        channels = self.index.shape[-1] * self.node.x.shape[1]
+        if self.transposed:
+            return torch.Size((*leading[:-1], channels, leading[-1]))
+        return torch.Size((*leading, channels))
+
+    def with_index(self, index: Integers) -> "Rows":
+        """The same distinct rows in other places."""
+        if self.transposed:
+            raise NoRuleError("another shape of a transposed tensor")
+        return Rows(self.node, index, self.tape)
+
+    def made_of(self, x: Floats) -> "Rows":
+        """Other distinct rows in the same places, one at each."""
+        return Rows(Node(x), self.index, self.tape, self.transposed)
+
+    def single(self) -> "Rows":
+        """The same tensor with K = 1."""
+        K = self.index.shape[-1]
+        if K == 1:
+            return self
+        distinct, number = kernels.number(np.ascontiguousarray(self.index.reshape(-1, K)))
+        node, (X, B) = self.node, self.node.x.shape
+        joined = Node(node.x[distinct].reshape(len(distinct), K * B))
+
+        def backward(grad: Floats) -> None:
+            node.add(kernels.rows_added(grad.reshape(-1, B), distinct.reshape(-1), X))
+
+        self.tape.record(joined, backward)
+        return Rows(joined, number.reshape(*self.index.shape[:-1], 1), self.tape, self.transposed)
+
+    # Shapes.
+
+    def view(self, *shape: Any) -> "Rows":
+        sizes = list(shape[0] if isinstance(shape[0], Sequence) else shape)
+        B = self.node.x.shape[1]
+        total = self.index.size * B
+        if -1 in sizes:
+            known = -math.prod(sizes)
+            sizes[sizes.index(-1)] = total // max(known, 1)
+        if self.transposed or math.prod(sizes) != total or not sizes or sizes[-1] % B:
+            raise NoRuleError(f"torch.Tensor.view of {tuple(self.shape)} as {tuple(sizes)}")
+        sizes[-1] //= B
+        return Rows(self.node, self.index.reshape(sizes), self.tape)
+
+    reshape = view
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Rows":
+        shape, dims = self.shape, self.dim()
+        start, end = start_dim % dims, end_dim % dims
+        return self.view(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+    def unflatten(self, dim: int, sizes: Sequence[int]) -> "Rows":
+        shape, at = list(self.shape), dim % self.dim()
+        return self.view(*shape[:at], *sizes, *shape[at + 1 :])
+
+    def squeeze(self, dim: int) -> "Rows":
+        shape, at = self.shape, dim % self.dim()
+        return self.view(*shape[:at], *shape[at + 1 :]) if shape[at] == 1 else self
+
+    def unsqueeze(self, dim: int) -> "Rows":
+        shape, at = list(self.shape), dim % (self.dim() + 1)
+        return self.view(*shape[:at], 1, *shape[at:])
+
+    def contiguous(self) -> "Rows":
+        return self
+
+    def transpose(self, dim0: int, dim1: int) -> "Rows":
+        last = self.dim() - 1
+        first, second = sorted((dim0 % (last + 1), dim1 % (last + 1)))
+        if second < last:
+            return self.with_index(self.index.swapaxes(first, second))
+        if second == first + 1 and last > 1:
+            whole = self.single()
+            return Rows(whole.node, whole.index, self.tape, not self.transposed)
+        raise NoRuleError("torch.Tensor.transpose of these dimensions")
+
+    def permute(self, *dims: Any) -> "Rows":
+        order = [d % self.dim() for d in (dims[0] if isinstance(dims[0], Sequence) else dims)]
+        if order == [0, 2, 1]:
+            return self.transpose(1, 2)
+        if order[-1] != self.dim() - 1:
+            raise NoRuleError("torch.Tensor.permute of these dimensions")
+        return self.with_index(self.index.transpose(*order))
+
+    def __getitem__(self, key: Any) -> "Rows":
+        parts = list(key) if isinstance(key, tuple) else [key]
+        chosen = [part for part in parts if part is not None and part is not Ellipsis]
+        last = Ellipsis in parts[:-1] or len(chosen) == self.dim()
+        if last and parts[-1] != slice(None):
+            raise NoRuleError("torch.Tensor.__getitem__ of channels")
+        return self.with_index(indexed(self.index, key))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple["Rows", ...]:
+        self.want_channels(dim)
+        whole = self.single()
+        node, C = whole.node, whole.node.x.shape[1]
+        width = -(-C // chunks)
+        starts = range(0, C, width)
+        parts = tuple(whole.made_of(node.x[:, start : start + width]) for start in starts)
+        nodes = [part.node for part in parts]
+
+        def backward(_: Floats) -> None:
+            node.add(np.concatenate([gradient_of(part) for part in nodes], axis=1))
+            for part in nodes:
+                part.grad = None  # given to all of them together, and once
+
+        for part in nodes:  # after the uses of all: whichever has a gradient calls it
+            self.tape.record(part, backward)
+        return parts
+
+    def want_channels(self, dim: int) -> None:
+        """Raise NoRuleError unless `dim` is the dimension of a row's numbers."""
+        if dim % self.dim() != self.dim() - 1 or self.transposed:
+            raise NoRuleError("a function along another dimension than the last")
+
+    # Arithmetic, by the rules of the functions.
+
+    def __add__(self, other: Any) -> Any:
+        return RULES[torch.add](self, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return RULES[torch.mul](self, other)
+
+    def __sub__(self, other: Any) -> Any:
+        return RULES[torch.sub](self, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return RULES[torch.div](self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return RULES[torch.add](other, self)
+
+    def __rmul__(self, other: Any) -> Any:
+        return RULES[torch.mul](other, self)
+
+    def __rsub__(self, other: Any) -> Any:
+        return RULES[torch.sub](other, self)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return RULES[torch.div](other, self)
+
+    def __neg__(self) -> Any:
+        return RULES[torch.neg](self)
+
+    def __pow__(self, exponent: Any) -> Any:
+        return RULES[torch.pow](self, exponent)
+
+    # The tensor itself.
+
+    def dense(self) -> Tensor:
+        """The tensor (*L, C) that this stands for; its gradient goes back to the tape."""
+        if self.transposed:
+            raise NoRuleError("the numbers of a transposed tensor")
+        if not self.tape.recording:
+            return torch.from_numpy(self.node.x[self.index].reshape(self.shape))
+        dense: Tensor = _Dense.apply(torch.empty(0, requires_grad=True), self)  # type: ignore[no-untyped-call]
+        return dense
+
+
+class _Dense(torch.autograd.Function):
+    """From a stand-in to what autograd knows, and back by the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, _: Tensor, rows: Rows) -> Tensor:
+        ctx.rows = rows
+        return torch.from_numpy(rows.node.x[rows.index].reshape(rows.shape))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        rows: Rows = ctx.rows
+        X, B = rows.node.x.shape
+        each = np.ascontiguousarray(grad.contiguous().numpy().reshape(-1, B))
+        index = np.ascontiguousarray(rows.index.reshape(-1))
+        rows.node.add(kernels.rows_added(each, index, X))
+        rows.tape.backward()
+        return None, None
+
+
+def gradient_of(node: Node) -> Floats:
+    """The gradient of a node, zero if nothing that the loss depends on used it."""
+    return np.zeros_like(node.x) if node.grad is None else node.grad
+
+
+def indexed(index: Integers, key: Any) -> Integers:
+    """`index[key]` for a key of whole numbers, slices, None and Ellipsis."""
+    for each in key if isinstance(key, tuple) else (key,):
+        if not (each is None or each is Ellipsis or isinstance(each, int | slice)):
+            raise NoRuleError("torch.Tensor.__getitem__ with a tensor or a list")
+    part: Integers = index[key]
+    return part
+
+
+def same_places(one: Integers, other: Integers) -> bool:
+    """Whether two indices are the same memory, and so the same numbers."""
+    return one is other or (
+        one.shape == other.shape
+        and one.strides == other.strides
+        and one.ctypes.data == other.ctypes.data
+    )
+
+
+def aligned(operands: Sequence[Rows]) -> list[Rows]:
+    """The operands of an elementwise function, each with K = 1, over one index.
+
+    Where their rows are in other places, the distinct combinations of rows are numbered, and the
+    rows of each operand are repeated in that order.
+    """
+    operands = [rows.single() for rows in operands]
+    first = operands[0]
+    if len({rows.transposed for rows in operands}) > 1:
+        raise NoRuleError("a transposed tensor together with another")
+    if len({rows.node.x.shape[1] for rows in operands}) > 1:
+        raise NoRuleError("tensors of different numbers of channels in one function")
+    if all(same_places(first.index, rows.index) for rows in operands):
+        return list(operands)
+    indices = np.broadcast_arrays(*(rows.index for rows in operands))
+    tuples = np.stack([index.reshape(-1) for index in indices], axis=1)
+    combinations, number = kernels.number(tuples)
+    number = number.reshape(indices[0].shape)
+    return [
+        _repeated(rows, np.ascontiguousarray(combinations[:, place]), number)
+        for place, rows in enumerate(operands)
+    ]
+
+
+def _repeated(rows: Rows, which: Integers, index: NDArray[np.int32]) -> Rows:
+    """The rows `which` (U,), in the places `index`."""
+    node, X = rows.node, len(rows.node.x)
+    repeated = Node(node.x[which])
+
+    def backward(grad: Floats) -> None:
+        node.add(kernels.rows_added(grad, which, X))
+
+    rows.tape.record(repeated, backward)
+    return Rows(repeated, index, rows.tape, rows.transposed)
+
+
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the distinct rows (U, K) of `rows` (N, K), integers, and (N,) which of them each is.
+
+    So `distinct_rows[which]` is `rows` again. In the order in which they first occur; int32.
+    """
+    found, which = kernels.number(rows.int().contiguous().numpy())
+    return torch.from_numpy(found), torch.from_numpy(which)

@@ -1,0 +1,430 @@
+"""What functions of torch compute on `Rows`: the distinct rows alone.
+
+A linear layer over rows that stand side by side needs no product for each of them:
+
+    W [left, right] = W_left left + W_right right,
+
+so each distinct row is multiplied once for each place that it is found in, which makes a table,
+and the result is sums of rows of the table. Gradients likewise: equal results are sums of equal
+rows, and the gradient of a row is the sum over the results that it went into.
+
+Matrix products are those of NumPy's OpenBLAS, whose kernels are the same for processors of all
+makers (`charlm.fast.products` says why). A function that computes each number, or each row, from
+itself alone is torch's own, on the distinct rows (`by_torch`).
+
+X distinct rows of B numbers, K of them side by side, H outputs, M rows in all.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import resolve_name
+
+from charlm.core.compiled import Floats
+from charlm.fast import kernels
+from charlm.fast.rows import RULES, Contexts, Node, NoRuleError, Rows, Tape, aligned
+
+
+def rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the function below the rule of these functions of torch."""
+
+    def register(computes: Callable[..., Any]) -> Callable[..., Any]:
+        RULES.update(dict.fromkeys(functions, computes))
+        return computes
+
+    return register
+
+
+for _name in ("reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "chunk"):
+    RULES[getattr(torch, _name)] = getattr(Rows, _name)
+
+
+def constant(value: float, length: int) -> Node:
+    """A row (length,) in the place of weights that are not there."""
+    return Node(np.full(length, value, dtype=np.float32))
+
+
+@rule(F.embedding)
+def embedding(
+    input: Contexts,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Rows:
+    if padding_idx is not None or max_norm is not None or scale_grad_by_freq or sparse:
+        raise NoRuleError("an option of torch.nn.functional.embedding")
+    leaf = input.tape.leaf(weight)
+    return Rows(leaf, input.index[..., None], input.tape)
+
+
+@rule(F.linear)
+def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
+    """y = x W^T + b, for x (*L, K B), W (H, K B), b (H,), y (*L, H)."""
+    if input.transposed:
+        raise NoRuleError("torch.nn.functional.linear of a transposed tensor")
+    tape, node = input.tape, input.node
+    W = tape.leaf(weight)
+    b = constant(0.0, len(W.x)) if bias is None else tape.leaf(bias)
+    x, K = node.x, input.index.shape[-1]
+    if K * x.shape[1] != W.x.shape[1]:
+        raise NoRuleError("torch.nn.functional.linear of another number of channels")
+    if K == 1:
+        y = Node(np.dot(x, W.x.T))
+        y.x += b.x
+
+        def backward(grad: Floats) -> None:
+            node.add(np.dot(grad, W.x))
+            W.add(np.dot(grad.T, x))
+            b.add(grad.sum(0))
+
+        tape.record(y, backward)
+        return Rows(y, input.index, tape)
+    distinct, number = kernels.number(np.ascontiguousarray(input.index.reshape(-1, K)))
+    places = kernels.in_table(distinct, len(x))
+    result, *kept = kernels.joined(np.ascontiguousarray(x), W.x, b.x, *places)
+    y = Node(result)
+
+    def backward_joined(grad: Floats) -> None:
+        grads = kernels.joined_backward(grad, *kept, *places, len(x))
+        for its, its_grad in zip((node, W, b), grads, strict=True):
+            its.add(its_grad)
+
+    tape.record(y, backward_joined)
+    return Rows(y, number.reshape(*input.index.shape[:-1], 1), tape)
+
+
+@rule(torch.tanh)
+def tanh(input: Rows) -> Rows:
+    rows = input.single()
+    node, x = rows.node, rows.node.x
+    y = kernels.tanh(x.reshape(-1))
+    result = rows.made_of(y.reshape(x.shape))
+
+    def backward(grad: Floats) -> None:
+        node.add(kernels.tanh_backward(grad.reshape(-1), y).reshape(x.shape))
+
+    rows.tape.record(result.node, backward)
+    return result
+
+
+@rule(torch.mul)
+def mul(input: Any, other: Any) -> Rows:
+    if not (isinstance(input, Rows) and isinstance(other, Rows)):
+        return by_torch(torch.mul)(input, other)
+    one, two = aligned([input, other])
+    a, b = one.node, two.node
+    result = one.made_of(a.x * b.x)
+
+    def backward(grad: Floats) -> None:
+        a.add(grad * b.x)
+        b.add(grad * a.x)
+
+    one.tape.record(result.node, backward)
+    return result
+
+
+@rule(torch.add)
+def add(input: Any, other: Any, *, alpha: float = 1) -> Rows:
+    if not (isinstance(input, Rows) and isinstance(other, Rows)) or alpha != 1:
+        return by_torch(torch.add)(input, other, alpha=alpha)
+    one, two = aligned([input, other])
+    a, b = one.node, two.node
+    result = one.made_of(a.x + b.x)
+
+    def backward(grad: Floats) -> None:
+        a.add(grad)
+        b.add(grad)
+
+    one.tape.record(result.node, backward)
+    return result
+
+
+@rule(F.rms_norm)
+def rms_norm(
+    input: Rows, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Rows:
+    """Zhang and Sennrich (2019), equation 4."""
+    rows = input.single()
+    rows.want_channels(-1)
+    node, x = rows.node, rows.node.x
+    if list(normalized_shape) != [x.shape[1]]:
+        raise NoRuleError("torch.nn.functional.rms_norm over several dimensions")
+    w = constant(1.0, x.shape[1]) if weight is None else rows.tape.leaf(weight)
+    x = np.ascontiguousarray(x)
+    epsilon = np.float32(np.finfo(np.float32).eps if eps is None else eps)
+    y, scales = kernels.rms_norm(x, w.x, epsilon)
+    result = rows.made_of(y)
+
+    def backward(grad: Floats) -> None:
+        grad_x, grad_w = kernels.rms_norm_backward(grad, x, w.x, scales)
+        node.add(grad_x)
+        w.add(grad_w)
+
+    rows.tape.record(result.node, backward)
+    return result
+
+
+@rule(F.dropout)
+def dropout(input: Rows, p: float = 0.5, training: bool = True, inplace: bool = False) -> Rows:
+    """Srivastava et al. (2014); equal rows of a batch share a mask."""
+    if inplace:
+        raise NoRuleError("torch.nn.functional.dropout in place")
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0:
+        return input
+    rows = input.single()
+    key = rows.tape.next_key()
+    if key is None:
+        return rows
+    low, high = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
+    scale = np.float32(1 / (1 - p)) if p < 1 else np.float32(0)
+    mask = low, high, np.uint32(min(round(p * 2**32), 2**32 - 1)), scale
+    node, shape = rows.node, rows.node.x.shape
+    result = rows.made_of(kernels.dropped_out(_flat(node.x), mask).reshape(shape))
+
+    def backward(grad: Floats) -> None:
+        node.add(kernels.dropped_out(_flat(grad), mask).reshape(shape))
+
+    rows.tape.record(result.node, backward)
+    return result
+
+
+@rule(F.batch_norm)
+def batch_norm(
+    input: Rows,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Rows:
+    """Ioffe and Szegedy (2015), algorithm 1: statistics over all M rows, not the distinct ones."""
+    rows = input.single()
+    if not (rows.transposed or rows.dim() == 2):  # torch normalizes dimension 1
+        raise NoRuleError("torch.nn.functional.batch_norm of positions")
+    tape, node, x = rows.tape, rows.node, rows.node.x
+    channels = x.shape[1]
+    gamma = constant(1.0, channels) if weight is None else tape.leaf(weight)
+    beta = constant(0.0, channels) if bias is None else tape.leaf(bias)
+    counts = np.bincount(rows.index.reshape(-1), minlength=len(x)).astype(np.float32)[:, None]
+    M = rows.index.size
+    if training:
+        mean = (counts * x).sum(0) / np.float32(M)
+        variance = (counts * (x - mean) ** 2).sum(0) / np.float32(M)
+        if running_mean is not None and running_var is not None:
+            if M == 1:
+                raise ValueError("batch_norm wants more than one row to train on")
+            with torch.no_grad():
+                running_mean.lerp_(torch.from_numpy(mean), momentum)
+                unbiased = torch.from_numpy(variance * np.float32(M / (M - 1)))
+                running_var.lerp_(unbiased, momentum)
+    elif running_mean is None or running_var is None:
+        raise NoRuleError("torch.nn.functional.batch_norm without statistics")
+    else:
+        mean, variance = running_mean.numpy(), running_var.numpy()
+    inverse = 1 / np.sqrt(variance + np.float32(eps))
+    normalized = (x - mean) * inverse
+    result = rows.made_of(normalized * gamma.x + beta.x)
+
+    def backward(grad: Floats) -> None:
+        before = grad * gamma.x
+        if training:  # the statistics depend on every row, as often as it stands there
+            mean_grad = before.sum(0) / np.float32(M)
+            along = (before * normalized).sum(0) / np.float32(M)
+            before -= counts * (mean_grad + normalized * along)
+        node.add(before * inverse)
+        gamma.add((grad * normalized).sum(0))
+        beta.add(grad.sum(0))
+
+    tape.record(result.node, backward)
+    return result
+
+
+@rule(torch.cat)
+def cat(tensors: Any, dim: int = 0) -> Rows:
+    """Rows side by side, as `view` puts them: the distinct combinations are counted later."""
+    if not all(isinstance(rows, Rows) for rows in tensors):
+        raise NoRuleError("torch.cat of a tensor that does not depend on the contexts")
+    first = tensors[0]
+    for rows in tensors:
+        rows.want_channels(dim)
+        if rows.node is not first.node or rows.shape[:-1] != first.shape[:-1]:
+            raise NoRuleError("torch.cat of the results of different functions")
+    joined: Rows = first.with_index(np.concatenate([rows.index for rows in tensors], axis=-1))
+    return joined
+
+
+def by_torch(function: Callable[..., Tensor]) -> Callable[..., Rows]:
+    """Make a rule that calls torch's function itself on the distinct rows, gradients included.
+
+    For a function that computes each number from the same number of each operand, or each row
+    from itself alone. Operands that are no `Rows` may be Python's numbers, or tensors of one
+    number or one row, such as weights.
+    """
+
+    def computes(*args: Any, **kwargs: Any) -> Rows:
+        if kwargs.pop("inplace", False):
+            raise NoRuleError(f"{_name_of(function)} in place")
+        operands = aligned([each for each in (*args, *kwargs.values()) if isinstance(each, Rows)])
+        rows, left = operands[0], iter(operands)
+        channels = rows.node.x.shape[1]
+        inputs: list[tuple[Node, Tensor]] = []
+
+        def operand(value: Any) -> Any:
+            if isinstance(value, Rows):
+                node = next(left).node
+            elif isinstance(value, Tensor):
+                if value.numel() != 1 and (value.shape != (channels,) or rows.transposed):
+                    raise NoRuleError(f"{_name_of(function)} with a tensor {tuple(value.shape)}")
+                node = rows.tape.leaf(value)
+            else:
+                return value
+            tensor = torch.from_numpy(node.x).requires_grad_(rows.tape.recording)
+            inputs.append((node, tensor))
+            return tensor
+
+        result = function(*map(operand, args), **{name: operand(kwargs[name]) for name in kwargs})
+        if result.dtype != torch.float32 or result.dim() != 2 or len(result) != len(rows.node.x):
+            raise NoRuleError(f"{_name_of(function)} of these shapes")
+        made = rows.made_of(np.ascontiguousarray(result.detach().numpy()))
+
+        def backward(grad: Floats) -> None:
+            tensors = [tensor for _, tensor in inputs]
+            grads = torch.autograd.grad(result, tensors, torch.from_numpy(grad), allow_unused=True)
+            for (node, _), its in zip(inputs, grads, strict=True):
+                if its is not None:
+                    node.add(np.ascontiguousarray(its.numpy()))
+
+        rows.tape.record(made.node, backward)
+        return made
+
+    return computes
+
+
+for _function in (
+    *(torch.sub, torch.div, torch.neg, torch.pow, torch.abs, torch.square, torch.sqrt),
+    *(torch.rsqrt, torch.exp, torch.log, torch.sin, torch.cos, torch.clamp, torch.sigmoid),
+    *(torch.relu, F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish),
+    *(F.softplus, F.softsign, F.hardtanh, F.hardswish, F.hardsigmoid, F.logsigmoid),
+):
+    RULES[_function] = by_torch(_function)
+for _name in ("add", "sub", "mul", "div"):  # what `tensor + rows` calls
+    RULES[getattr(Tensor, _name)] = RULES[getattr(torch, _name)]
+
+
+def along_channels(function: Callable[..., Tensor]) -> Callable[..., Rows]:
+    """`by_torch` for a function along one dimension, which must be that of a row's numbers."""
+    computes = by_torch(function)
+
+    def checked(input: Rows, dim: int = -1, **options: Any) -> Rows:
+        input.want_channels(dim)
+        return computes(input, dim=-1, **options)
+
+    return checked
+
+
+for _along in (F.glu, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax):
+    RULES[_along] = along_channels(_along)
+
+
+@rule(F.layer_norm)
+def layer_norm(
+    input: Rows,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Rows:
+    """Ba et al. (2016), equation 4."""
+    input.want_channels(-1)
+    if list(normalized_shape) != [input.shape[-1]]:
+        raise NoRuleError("torch.nn.functional.layer_norm over several dimensions")
+    return by_torch(F.layer_norm)(input, list(normalized_shape), weight, bias, eps)
+
+
+class Loss:
+    """A loss in float64: what `loss.backward()`, `loss.item()` and arithmetic with numbers need.
+
+    Args:
+        value: in nats.
+        tape: of the forward pass.
+        start: gives the logits their gradient, that of the loss times a number.
+        factor: what the loss has been multiplied by since.
+    """
+
+    def __init__(
+        self, value: float, tape: Tape, start: Callable[[float], None], factor: float = 1.0
+    ) -> None:
+        self._value = value
+        self._tape = tape
+        self._start = start
+        self._factor = factor
+
+    def __truediv__(self, number: float) -> "Loss":
+        return Loss(self._value / number, self._tape, self._start, self._factor / number)
+
+    def __mul__(self, number: float) -> "Loss":
+        return Loss(self._value * number, self._tape, self._start, self._factor * number)
+
+    __rmul__ = __mul__
+
+    def item(self) -> float:
+        return self._value
+
+    def detach(self) -> Tensor:
+        return torch.tensor(self._value, dtype=torch.float64)
+
+    def backward(self) -> None:
+        self._start(self._factor)
+        self._tape.backward()
+
+
+@rule(F.cross_entropy)
+def cross_entropy(
+    input: Rows,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: None = None,
+    ignore_index: int = -100,
+    reduce: None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """-log softmax(logits) of the targets, in a sixth of the time of torch's operations.
+
+    With logits (N, V) and targets (N,). Raises IndexError for a target that is not in the
+    vocabulary, ValueError unless there are as many targets as rows.
+    """
+    plain = weight is None and ignore_index == -100 and label_smoothing == 0
+    if not plain or reduction not in ("mean", "sum") or input.index.ndim != 2:
+        raise NoRuleError("an option of torch.nn.functional.cross_entropy")
+    rows = input.single()
+    node, place = rows.node, rows.index.reshape(-1)
+    targets, logits = target.contiguous().numpy(), np.ascontiguousarray(node.x)
+    exps, sums, largest = kernels.exponentials(logits)
+    total = kernels.summed_losses(logits, np.log(sums) + largest, place, targets)
+    count = len(targets) if reduction == "mean" else 1
+
+    def start(factor: float) -> None:
+        each = np.float32(factor / count)
+        node.add(kernels.summed_losses_backward(exps, sums, place, targets, each))
+
+    return Loss(float(total) / count, rows.tape, start)
+
+
+def _flat(x: Floats) -> Floats:
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+def _name_of(function: Any) -> str:
+    return resolve_name(function) or str(function)

@@ -1,0 +1,47 @@
+"""Models of plain PyTorch that the tests build, train and sample as those of `charlm.models`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.core.randomness import seeded
+from charlm.models.base import LanguageModel
+
+
+def new_model(
+    architecture: type[LanguageModel], vocab_size: int, block_size: int, **options: Any
+) -> LanguageModel:
+    """A model with its own defaults but for `options`, and first weights of seed 1."""
+    with seeded(1, "init"):
+        return architecture(vocab_size=vocab_size, block_size=block_size, **options)
+
+
+class CausalTransformer(LanguageModel):
+    """A small transformer of `nn.TransformerEncoderLayer`, whose dropout is torch's default."""
+
+    title = "Causal transformer"
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        channels: int = 16,
+        heads: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, channels)
+        self.position = nn.Embedding(block_size, channels)
+        self.layer = nn.TransformerEncoderLayer(
+            channels, heads, 2 * channels, dropout, batch_first=True
+        )
+        self.output = nn.Linear(channels, vocab_size)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        T = contexts.shape[1]
+        x = self.embedding(contexts) + self.position(torch.arange(T, device=contexts.device))
+        mask = nn.Transformer.generate_square_subsequent_mask(T, device=contexts.device)
+        x = self.layer(x, src_mask=mask, is_causal=True)
+        logits: Tensor = self.output(x[:, -1])
+        return logits

@@ -1,0 +1,250 @@
+"""A model is run over distinct rows only if that computes what plain PyTorch computes."""
+
+import copy
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from charlm.data.splits import Part
+from charlm.fast import running
+from charlm.fast.rows import RULES, Rows
+from charlm.fast.running import Runner, batched_logits, losses, mean_loss, summed_loss
+from charlm.models.base import LanguageModel
+from charlm.models.wavenet import WaveNet
+from tests.helpers import ARCHITECTURES, small_corpus, small_split
+from tests.models import CausalTransformer, new_model
+
+CORPUS = small_corpus(8)
+WINDOWS = small_split(CORPUS)
+V, T = len(CORPUS.vocabulary), 8
+CONTEXTS, TARGETS = WINDOWS[Part.TRAIN].batch(slice(64))
+
+
+class Changed(WaveNet):
+    """A WaveNet with something done to each level."""
+
+    change: Callable[[Any], Any] = staticmethod(lambda x: x)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = self.embedding(contexts)
+        for linear in self.tree:
+            N, P, C = x.shape
+            x = torch.tanh(type(self).change(linear(x.view(N, P // 2, 2 * C))))
+        return self.output(x.squeeze(1))
+
+
+def runner_of(model: nn.Module, **options: Any) -> tuple[Runner, list[str]]:
+    lines: list[str] = []
+    return Runner(model, log=lines.append, **options), lines
+
+
+def step(runner: Runner, key: int = 1) -> dict[str, Tensor]:
+    runner.model.zero_grad()
+    with runner.products():
+        loss = F.cross_entropy(runner(CONTEXTS, key), TARGETS)
+        loss.backward()
+    grads = {n: p.grad.clone() for n, p in runner.model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach().float(), **grads}
+
+
+@ARCHITECTURES
+def test_every_model_comes_to_the_same_both_ways(architecture: type[LanguageModel]) -> None:
+    model = new_model(architecture, V, T)
+    fast, lines = runner_of(model)
+    fast.check(CONTEXTS, TARGETS)
+    assert (fast.fast, lines) == (True, [])
+    ours, theirs = step(fast), step(Runner(model, fast=False))
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        torch.testing.assert_close(ours[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+    plain = Runner(model, fast=False)
+    torch.testing.assert_close(fast.logits(CONTEXTS), plain.logits(CONTEXTS))
+    for part in Part:
+        assert mean_loss(fast, WINDOWS[part]) == pytest.approx(
+            mean_loss(plain, WINDOWS[part]), 1e-6
+        )
+
+
+def test_the_fast_path_runs_the_model_and_nothing_else() -> None:
+    """What is written into `forward` is what is computed, GELU after each level included."""
+    torch.manual_seed(1)
+    model = new_model(type("WithGELU", (Changed,), {"change": staticmethod(F.gelu)}), V, T)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert runner.fast
+    assert not lines
+    plain = copy.deepcopy(model)
+    type(plain).change = staticmethod(lambda x: x)  # a model without it has another loss
+    torch.testing.assert_close(runner.logits(CONTEXTS), runner.logits(CONTEXTS))
+    assert step(Runner(plain))["loss"] == step(runner)["loss"]  # as the class is the same
+    with_gelu = new_model(type("With", (Changed,), {"change": staticmethod(F.gelu)}), V, T)
+    with_gelu.load_state_dict(model.state_dict())
+    assert step(Runner(with_gelu))["loss"] != step(Runner(plain))["loss"]
+
+
+def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
+    model = new_model(type("M", (Changed,), {"change": staticmethod(lambda x: x.cumsum(1))}), V, T)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert runner.fast is False
+    assert lines == [
+        "M: runs as plain PyTorch, since there is no fast rule for torch.Tensor.cumsum; "
+        f"expect a step to take {running.SLOWER} times as long as on the fast path"
+    ]
+    assert isinstance(runner(CONTEXTS), Tensor)
+    step(runner)
+
+
+def test_a_rule_that_is_wrong_is_found_out_and_the_model_runs_as_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = new_model(WaveNet, V, T)
+    right = step(Runner(model, fast=False))
+    tanh = RULES[torch.tanh]
+    monkeypatch.setitem(RULES, torch.tanh, lambda x: tanh(x) * 1.01)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert runner.fast is False
+    assert "since the fast path computes another loss; expect" in lines[0]
+    assert torch.equal(step(runner)["loss"], right["loss"])
+
+
+def test_a_gradient_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the loss is right."""
+
+    def frozen(x: Rows) -> Rows:  # as if written without its backward pass
+        return x.made_of(torch.tanh(torch.from_numpy(x.node.x)).numpy())
+
+    monkeypatch.setitem(RULES, torch.tanh, frozen)
+    runner, lines = runner_of(new_model(WaveNet, V, T))
+    runner.check(CONTEXTS, TARGETS)
+    assert runner.fast is False
+    assert "computes another gradient of " in lines[0]
+
+
+def test_logits_are_compared_where_no_targets_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_model(WaveNet, V, T)
+    expected = Runner(model, fast=False).logits(CONTEXTS)
+    monkeypatch.setitem(RULES, torch.tanh, lambda x: x)
+    runner, lines = runner_of(model)
+    torch.testing.assert_close(runner.logits(CONTEXTS), expected)
+    assert "since the fast path computes other logits; expect" in lines[0]
+
+
+def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
+    class Branching(WaveNet):
+        calls = 0
+
+        def forward(self, contexts: Tensor) -> Tensor:
+            x = super().forward(contexts)
+            type(self).calls += 1
+            return x if type(self).calls < 4 else x.cumsum(1)
+
+    runner, lines = runner_of(new_model(Branching, V, T))
+    step(runner)  # the third pass, since the check makes two
+    assert (runner.fast, lines) == (True, [])
+    step(runner)
+    assert runner.fast is False
+    assert "no fast rule for torch.Tensor.cumsum" in lines[0]
+
+
+def test_a_bug_in_a_model_is_raised_as_it_is() -> None:
+    class Broken(WaveNet):
+        def forward(self, contexts: Tensor) -> Tensor:
+            return self.outptu(self.embedding(contexts))
+
+    with pytest.raises(AttributeError, match="has no attribute 'outptu'"):
+        step(Runner(new_model(Broken, V, T)))
+
+
+def test_the_check_changes_nothing() -> None:
+    class Noisy(WaveNet):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.bn = nn.BatchNorm1d(128)
+
+        def forward(self, contexts: Tensor) -> Tensor:
+            x = self.embedding(contexts).flatten(1)
+            torch.rand(3)
+            return self.output(self.bn(torch.tanh(self.tree[0](x.view(len(x), 4, -1))[:, -1])))
+
+    model = new_model(Noisy, V, T)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert (runner.fast, lines) == (True, [])
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all((p.grad == 1).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_model_with_dropout_is_compared_without_it() -> None:
+    model = new_model(WaveNet, V, T, dropout=0.5)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert (runner.fast, lines) == (True, [])
+    assert step(runner, key=1)["loss"] != step(runner, key=2)["loss"]
+    assert step(runner, key=1)["loss"] == step(runner, key=1)["loss"]
+
+
+def test_a_transformer_of_torch_runs_as_plain_pytorch() -> None:
+    model = new_model(CausalTransformer, V, T)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert runner.fast is False
+    assert "Causal transformer: runs as plain PyTorch, since " in lines[0]
+    model.eval()
+    torch.testing.assert_close(runner.logits(CONTEXTS), model(CONTEXTS.long()))
+
+
+def test_what_is_not_float32_on_a_cpu_is_left_to_torch_without_a_word() -> None:
+    model = new_model(WaveNet, V, T).double()
+    runner, lines = runner_of(model)
+    assert runner.logits(CONTEXTS).dtype == torch.float64
+    assert (runner.fast, lines) == (False, [])
+
+
+def test_which_models_can_be_recorded_for_a_gpu() -> None:
+    for architecture, options, repeats in (
+        (WaveNet, {}, True),
+        (WaveNet, {"dropout": 0.1}, False),
+        (CausalTransformer, {}, False),
+    ):
+        model = new_model(architecture, V, T, **options)
+        assert Runner(model).repeats(CONTEXTS) is repeats
+
+    class Noise(WaveNet):
+        def forward(self, contexts: Tensor) -> Tensor:
+            return super().forward(contexts) * torch.rand(1).item()
+
+    assert not Runner(new_model(Noise, V, T)).repeats(CONTEXTS)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10**6])
+def test_losses_are_cross_entropy_window_by_window(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "CHUNK", chunk)
+    model, windows = new_model(WaveNet, V, T, dropout=0.5), WINDOWS[Part.VAL]
+    contexts, targets = windows.batch(slice(None))
+    model.eval()
+    expected = F.cross_entropy(model(contexts.long()), targets, reduction="none")
+    model.train()
+    torch.testing.assert_close(losses(model, windows), expected)
+    torch.testing.assert_close(summed_loss(model, windows).float(), expected.sum())
+    assert mean_loss(model, windows) == pytest.approx(expected.mean().item(), 1e-5)
+    assert [len(t) for _, t in batched_logits(model, windows)][:1] == [min(chunk, len(windows))]
+    assert model.training
+    with redirect_stdout(io.StringIO()) as printed:
+        mean_loss(new_model(CausalTransformer, V, T), windows)
+    assert printed.getvalue() == ""
