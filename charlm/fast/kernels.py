@@ -116,12 +116,10 @@ def in_table(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
 
 
 @compiled
-def tanh(x: Floats) -> Floats:
-    """tanh of numbers (n,)."""
-    y = np.empty_like(x)
+def tanh(x: Floats) -> None:
+    """Replace numbers (n,) by their tanh."""
     for i in range(len(x)):
-        y[i] = _tanh(x[i])
-    return y
+        x[i] = _tanh(x[i])
 
 
 @compiled

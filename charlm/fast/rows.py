@@ -45,9 +45,37 @@ class Node:
         self.x = x
         self.grad: Floats | None = None
 
+    def take(self) -> Floats:
+        """The rows in an array that may be written over."""
+        return self.x.copy()
+
     def add(self, grad: Floats) -> None:
         """Add to the gradient, which other uses of the rows add to as well."""
         self.grad = grad if self.grad is None else self.grad + grad
+
+
+class Overwritable(Node):
+    """Rows that need not be kept: a rule may write its result over them.
+
+    Should they be used once more, they are computed again.
+    """
+
+    __slots__ = ("_compute", "_x")
+
+    def __init__(self, x: Floats, compute: Callable[[], Floats]) -> None:
+        self._x: Floats | None = x
+        self._compute = compute
+        self.grad = None
+
+    @property
+    def x(self) -> Floats:  # type: ignore[override]
+        if self._x is None:
+            self._x = self._compute()
+        return self._x
+
+    def take(self) -> Floats:
+        x, self._x = self.x, None
+        return x
 
 
 class Leaf(Node):

@@ -26,7 +26,7 @@ from torch.overrides import resolve_name
 
 from charlm.core.compiled import Floats
 from charlm.fast import kernels
-from charlm.fast.rows import RULES, Contexts, Node, NoRuleError, Rows, Tape, aligned
+from charlm.fast.rows import RULES, Contexts, Node, NoRuleError, Overwritable, Rows, Tape, aligned
 
 
 def rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -88,8 +88,9 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
         return Rows(y, input.index, tape)
     distinct, number = kernels.number(np.ascontiguousarray(input.index.reshape(-1, K)))
     places = kernels.in_table(distinct, len(x))
-    result, *kept = kernels.joined(np.ascontiguousarray(x), W.x, b.x, *places)
-    y = Node(result)
+    x = np.ascontiguousarray(x)
+    result, *kept = kernels.joined(x, W.x, b.x, *places)
+    y = Overwritable(result, lambda: kernels.joined(x, W.x, b.x, *places)[0])
 
     def backward_joined(grad: Floats) -> None:
         grads = kernels.joined_backward(grad, *kept, *places, len(x))
@@ -103,12 +104,12 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
 @rule(torch.tanh)
 def tanh(input: Rows) -> Rows:
     rows = input.single()
-    node, x = rows.node, rows.node.x
-    y = kernels.tanh(x.reshape(-1))
-    result = rows.made_of(y.reshape(x.shape))
+    node, y = rows.node, rows.node.take()
+    kernels.tanh(y.reshape(-1))
+    result = rows.made_of(y)
 
     def backward(grad: Floats) -> None:
-        node.add(kernels.tanh_backward(grad.reshape(-1), y).reshape(x.shape))
+        node.add(kernels.tanh_backward(grad.reshape(-1), y.reshape(-1)).reshape(y.shape))
 
     rows.tape.record(result.node, backward)
     return result

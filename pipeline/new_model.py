@@ -1,0 +1,114 @@
+"""Add a model to the pipeline: `python -m pipeline.new_model gru`.
+
+For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
+`train_gru` in `dvc.yaml` and the section `gru` in `params.yaml`, with the defaults of the model's
+constructor. Script and stage are those of the WaveNet with another name. `evaluate`, `sample`, `plot`
+and the command line find the model by themselves.
+"""
+
+import argparse
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from charlm.core.errors import InputError
+from charlm.core.files import write_text
+from charlm.models.base import LanguageModel, architecture_of
+from stages import run
+
+PATTERN, PATTERN_CLASS, PATTERN_TITLE = "wavenet", "WaveNet", "WaveNet"
+"""The model whose script and stage are copied."""
+
+OWN = ("vocab_size", "block_size")
+"""Arguments that the pipeline itself passes."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.new_model", description=__doc__)
+    parser.add_argument("name", help="the module of charlm/models, such as gru")
+    name = parser.parse_args().name
+    architecture = architecture_in(name)
+    written = {
+        Path(f"stages/train_{name}.py"): script(name, architecture),
+        Path("dvc.yaml"): with_stage(Path("dvc.yaml").read_text("utf-8"), name, architecture),
+        Path("params.yaml"): with_section(
+            Path("params.yaml").read_text("utf-8"), name, architecture
+        ),
+    }
+    for path, text in written.items():
+        write_text(path, text)
+        print(f"wrote {path}")
+    print(f"train it with: dvc repro; change its settings in params.yaml, section {name}")
+
+
+def architecture_in(name: str) -> type[LanguageModel]:
+    """The model in `charlm/models/NAME.py`.
+
+    Raises InputError if there is none, or if it is in the pipeline already.
+    """
+    if not name.isidentifier() or name != name.lower():
+        raise InputError(f"{name!r} is no name of a module; give one such as gru")
+    if not Path(f"charlm/models/{name}.py").is_file():
+        raise InputError(f"charlm/models/{name}.py does not exist; write the model there first")
+    if Path(f"stages/train_{name}.py").exists():
+        raise InputError(f"stages/train_{name}.py exists; the model is in the pipeline already")
+    try:
+        return architecture_of(name)
+    except Exception as error:  # whatever the user's module raises when it is imported
+        raise InputError(
+            f"charlm/models/{name}.py: {type(error).__name__}: {error}; correct it first"
+        ) from None
+
+
+def script(name: str, architecture: type[LanguageModel]) -> str:
+    """The training script, from that of the pattern."""
+    text = Path(f"stages/train_{PATTERN}.py").read_text("utf-8")
+    text = text.replace(f"the {PATTERN_TITLE}.", f"{architecture.title}.")
+    return text.replace(PATTERN_CLASS, architecture.__name__).replace(PATTERN, name)
+
+
+def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
+    """dvc.yaml with the pattern's stage once more, after the last training, under another name."""
+    if f"\n  train_{name}:" in text:
+        raise InputError(f"dvc.yaml has a stage train_{name} already; remove it first")
+    stages = re.findall(r"^  train_\w+:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
+    pattern = next(stage for stage in stages if stage.startswith(f"  train_{PATTERN}:"))
+    stage = re.sub(rf"\b{PATTERN}\b|(?<=_){PATTERN}\b", name, pattern)
+    stage = stage.replace(f"the {PATTERN_TITLE}", architecture.title)
+    stage = stage.replace(f"title: {PATTERN_TITLE}", f"title: {architecture.title}")
+    return text.replace(stages[-1], stages[-1] + stage, 1)
+
+
+def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str:
+    """params.yaml with a section that holds the constructor's defaults, before `sample`."""
+    if re.search(rf"^{name}:", text, flags=re.MULTILINE):
+        raise InputError(f"params.yaml has a section {name} already; remove it first")
+    lines = [
+        f"{name}:".ljust(28) + f"# {architecture.title}",
+        "  lr:".ljust(28) + "# empty: the shared one",
+        "  epochs:".ljust(28) + "# empty: the shared number",
+    ]
+    for parameter in inspect.signature(architecture).parameters.values():
+        if parameter.name in OWN:
+            continue
+        if parameter.default is inspect.Parameter.empty:
+            raise InputError(
+                f"{architecture.__name__}.__init__ has no default for {parameter.name}; "
+                f"give it one, which params.yaml will start with"
+            )
+        lines.append(f"  {parameter.name}: {as_yaml(parameter.default)}")
+    section = "\n".join(lines)
+    return re.sub(r"^sample:", f"{section}\n\nsample:", text, count=1, flags=re.MULTILINE)
+
+
+def as_yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return ""
+    return f'"{value}"' if isinstance(value, str) and not value.isalpha() else str(value)
+
+
+if __name__ == "__main__":
+    run(main)
