@@ -2,8 +2,8 @@
 
 For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
 `train_gru` in `dvc.yaml` and the section `gru` in `params.yaml`, with the defaults of the model's
-constructor. Script and stage are those of the WaveNet with another name. `evaluate`, `sample`, `plot`
-and the command line find the model by themselves.
+constructor. Script and stage are those of the WaveNet with another name. `evaluate`, `sample`,
+`plot` and the command line find the model by themselves.
 """
 
 import argparse
