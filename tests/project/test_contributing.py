@@ -1,4 +1,4 @@
-"""The files of a repository: what they claim, and the example of a new model."""
+"""The files of a repository: what they claim, and the examples of models, which are run."""
 
 import json
 import re
@@ -8,52 +8,76 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, Project, copy_checkout
+from tests.conftest import ROOT, Project
 from tests.pipeline.test_workflow import check
 
-PATCH = ROOT / "add-a-model.patch"
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-TOUCHED = {
-    "charlm/models/logbilinear.py": "A",
-    "dvc.yaml": "M",
-    "params.yaml": "M",
-    "stages/train_logbilinear.py": "A",
-}
-"""One file in charlm/models, one script, one stage, one section."""
 
 
-@pytest.fixture
-def patched(project: Project) -> Project:
-    """The small project, run through, with the example applied and nothing run since."""
-    project.git("apply", str(PATCH))
-    return project
+def blocks(kind: str) -> list[str]:
+    """The code blocks of the page that are in a language."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_example_applies_to_the_tree_as_it_is_and_touches_four_files(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path)
-    checkout.commit("As it is")
-    # Where this fails, mend it: git apply --reject add-a-model.patch, put in what was refused,
-    # git add -N . && git diff -U1 > add-a-model.patch, and take the four files back.
-    checkout.git("apply", "--index", str(PATCH))
-    changed = checkout.git("diff", "--cached", "--name-status").splitlines()
-    assert {path: kind for kind, path in map(str.split, changed)} == TOUCHED
-    lock = checkout.git("diff", "--cached", "--unified=0", "dvc.yaml", "params.yaml")
-    assert not re.findall(r"^-(?!-- )", lock, flags=re.MULTILINE), "it takes nothing away"
-    (section,) = re.findall(r"^\+(\w+):", lock, flags=re.MULTILINE)
-    (stage,) = re.findall(r"^\+  (\w+):$", lock, flags=re.MULTILINE)
-    assert (section, stage) == ("logbilinear", "train_logbilinear")
+def add_the_gru(project: Project) -> int:
+    """Do what the page says, up to running it; the number of lines that it took."""
+    (block,) = blocks("python")
+    path, code = block.split("\n", 1)
+    (project.path / path.removeprefix("# ")).write_text(code, encoding="utf-8")
+    (command,) = (line for line in "".join(blocks("bash")).splitlines() if "new_model" in line)
+    project.run(*command.split())
+    project.git("add", "--all", "--intent-to-add")
+    counts = re.findall(r"(\d+) insertions?", project.git("diff", "--shortstat"))
+    return int(counts[0])
 
 
-def test_the_page_shows_what_the_patch_has() -> None:
-    patch = iter(PATCH.read_text(encoding="utf-8").splitlines())
-    excerpts = re.findall(r"^```diff\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-    lines = "".join(excerpts).splitlines()
-    assert len(lines) > 25
-    for line in lines:
-        assert line in patch, line  # which takes them in order
-    for path in TOUCHED:
-        assert f"+++ b/{path}" in lines
+def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Project) -> None:
+    lines = add_the_gru(project)
+    assert lines <= 70, lines
+    (model,) = blocks("python")
+    in_page = re.findall(r"are (\d+) lines; read them", PAGE)
+    assert [str(lines - len(model.splitlines()) + 1)] == in_page
+    assert not re.search(r"^-(?!-)", project.git("diff", "--unified=0"), flags=re.MULTILINE)
+    before = project.outputs()
+    ran = project.dvc("repro")
+    assert ran.stages == ["train_gru", "evaluate", "sample", "plot"]
+    assert "GRU: runs as plain PyTorch, since there is no fast rule for torch.gru" in ran.text
+    after = project.outputs()
+    evaluation = json.loads(after["metrics/evaluation.json"])
+    earlier = json.loads(before["metrics/evaluation.json"])
+    assert evaluation["gru"]["test_loss"] < 4
+    assert {name: evaluation[name] for name in earlier} == earlier
+    assert len(after["data/samples/gru.csv"].decode().splitlines()) == 1 + 20
+    assert "gru" in json.loads(after["metrics/samples.json"])
+    assert b"GRU" in after["plots/report.html"]
+    for name in ("fcn", "wavenet", "compact"):
+        path = f"data/checkpoints/{name}.safetensors"
+        assert after[path] == before[path]
+    assert project.dvc("repro").stages == []
+    assert "gru.test_loss" in project.dvc("metrics", "diff", "HEAD").text
+    names = project.run("python", "-m", "charlm", "sample", "data/checkpoints/gru.safetensors")
+    assert len(names.text.splitlines()) == 20
+
+
+def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
+    before = project.outputs()
+    (diff,) = blocks("diff")
+    (project.path / "change.patch").write_text(diff, encoding="utf-8")
+    project.git("apply", "change.patch")
+    (project.path / "change.patch").unlink()
+    ran = project.dvc("repro")
+    assert ran.stages == ["train_wavenet", "evaluate", "sample", "plot"]
+    assert "runs as plain PyTorch" not in ran.text  # every function of it has a rule
+    after = project.outputs()
+    path = "plots/history/wavenet.csv"
+    assert after[path] != before[path]
+    with_norm = after["data/checkpoints/wavenet.safetensors"]
+    for tensor in (b"batch_norms.0.weight", b"batch_norms.2.running_mean"):
+        assert tensor in with_norm
+    losses = json.loads(after["metrics/evaluation.json"])["wavenet"]
+    # In evaluation the running statistics are used, and the loss is of the same size.
+    assert abs(losses["val_loss"] - losses["train_loss"]) < 0.5
 
 
 def test_the_page_names_what_there_is() -> None:
@@ -64,67 +88,6 @@ def test_the_page_names_what_there_is() -> None:
         if target not in {"help"}:
             assert re.search(rf"^{target}: ", makefile, flags=re.MULTILINE), target
     assert len(PAGE.split()) < 1000, "a page"
-
-
-@pytest.mark.slow
-def test_the_example_is_trained_evaluated_sampled_and_drawn_and_no_other_model_trains(
-    patched: Project,
-) -> None:
-    before = patched.outputs()
-    ran = patched.dvc("repro")
-    assert ran.stages == ["train_logbilinear", "evaluate", "sample", "plot"]
-    after = patched.outputs()
-    evaluation = json.loads(after["metrics/evaluation.json"])
-    earlier = json.loads(before["metrics/evaluation.json"])
-    assert evaluation["logbilinear"]["test_loss"] < evaluation["uniform"]["test_loss"]
-    assert evaluation["logbilinear"]["parameters"] > 0
-    assert {name: evaluation[name] for name in earlier} == earlier
-    assert len(after["data/samples/logbilinear.csv"].decode().splitlines()) == 1 + 20
-    assert "logbilinear" in json.loads(after["metrics/samples.json"])
-    assert len(after["plots/logbilinear_history.csv"].decode().splitlines()) == 1 + 2
-    assert after["plots/logbilinear_loss.png"].startswith(b"\x89PNG")
-    for name in ("losses", "loss_by_parameters", "embeddings"):
-        assert after[f"plots/{name}.png"] != before[f"plots/{name}.png"]
-    assert patched.dvc("repro").stages == []
-    told = patched.dvc("metrics", "diff", "HEAD").text
-    assert "logbilinear.test_loss" in told
-
-
-@pytest.mark.slow
-def test_a_mistake_in_the_examples_section_is_told(patched: Project) -> None:
-    section = "  embed_dim: 30             # channels of a character's embedding\n\nsample:"
-    params = patched.path / "params.yaml"
-    text = params.read_text(encoding="utf-8")
-    line = text[: text.index(section)].count("\n") + 1
-    assert section in text
-    for written, expected in (
-        ("embed_dim: 0", f", line {line}: logbilinear.embed_dim is 0; it must be"),
-        ("embd_dim: 30", "logbilinear: it lacks embed_dim, nothing takes its embd_dim; give it"),
-    ):
-        mistaken = text.replace(section, section.replace("embed_dim: 30", written))
-        params.write_text(mistaken, encoding="utf-8")
-        ran = patched.stage("train_logbilinear", code=1)
-        assert ran.text.startswith("error: params.yaml, line ")
-        assert expected in ran.text
-        assert ran.text.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_the_tests_of_what_every_model_must_do_hold_for_the_example(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path)
-    checkout.git("apply", str(PATCH))
-    checkout.commit("A log-bilinear model")
-    files = ("models", "params", "checkpoint", "sharing", "sampling", "nothing_hidden", "style")
-    names = [f"tests/unit/{name}.py" for name in files]
-    told = checkout.run("python", "-m", "pytest", "-n", "0", "-vv", "-m", "not slow", *names).text
-    assert re.search(r"^tests/test_models\.py.*LogBilinear.* PASSED", told, flags=re.MULTILINE)
-    assert re.search(r"declares\[train_logbilinear\] PASSED", told)
-    yaml = (
-        "tests/pipeline/test_dvc_yaml.py",
-        "-k",
-        "not what_is_committed",
-    )  # which it is before a run
-    checkout.run("python", "-m", "pytest", "-n", "0", *yaml)
 
 
 def test_the_citation_is_valid_and_names_the_version_that_the_changelog_ends_with() -> None:

@@ -1,0 +1,110 @@
+"""`python -m pipeline.new_model`: what it writes, for a first, second and third model."""
+
+import inspect
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests import models
+from tests.conftest import ROOT, Project
+from tests.pipeline.test_dvc_yaml import read_yaml
+
+TRANSFORMER = f'''"""A causal transformer."""
+
+import torch
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel
+
+
+{inspect.getsource(models.CausalTransformer)}'''
+
+LINEAR = '''"""One linear layer."""
+
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel
+
+
+class Linear(LanguageModel):
+    """Logits by a linear layer over all embeddings."""
+
+    def __init__(
+        self, vocab_size: int, block_size: int, width: int = 4, sort: str = "a b", on: bool = True
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.output = nn.Linear(block_size * width, vocab_size)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        return self.output(self.embedding(contexts).flatten(1))
+'''
+
+
+def new_model(project: Project, name: str, code: str, exit_code: int = 0) -> str:
+    (project.path / f"charlm/models/{name}.py").write_text(code, encoding="utf-8")
+    return project.run("python", "-m", "pipeline.new_model", name, code=exit_code).text
+
+
+def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: Project) -> None:
+    new_model(project, "transformer", TRANSFORMER)
+    new_model(project, "linear", LINEAR)
+    params = read_yaml(project.path / "params.yaml")
+    assert params["linear"] == {"lr": None, "epochs": None, "width": 4, "sort": "a b", "on": True}
+    assert params["transformer"]["heads"] == 4
+    stages = [*read_yaml(project.path / "dvc.yaml")["stages"]]
+    assert stages[2:7] == [f"train_{name}" for name in ("fcn", "wavenet", "compact", *stages_of())]
+    ran = project.dvc("repro")
+    assert ran.stages == ["train_transformer", "train_linear", "evaluate", "sample", "plot"]
+    assert "Causal transformer: runs as plain PyTorch, since" in ran.text
+    outputs = project.outputs()
+    report = outputs["plots/report.html"].decode()
+    for name, title in (("transformer", "Causal transformer"), ("linear", "Linear")):
+        assert title in report
+        assert len(outputs[f"data/samples/{name}.csv"].decode().splitlines()) == 1 + 20
+    told = project.dvc("metrics", "show").text
+    assert "transformer.test_loss" in told
+    checkpoint = project.path / "data/checkpoints/transformer.safetensors"
+    before = checkpoint.read_bytes()
+    checkpoint.unlink()
+    project.stage("train_transformer")
+    assert checkpoint.read_bytes() == before, "dropout is seeded"
+
+
+def stages_of() -> tuple[str, str]:
+    return "transformer", "linear"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("Gru", None, "'Gru' is no name of a module"),
+        ("gru", None, "charlm/models/gru.py does not exist; write the model there first"),
+        ("wavenet", None, "stages/train_wavenet.py exists; the model is in the pipeline already"),
+        ("gru", "def broken(:", "charlm/models/gru.py: SyntaxError: "),
+        ("gru", "x = 1", "charlm/models/gru.py: ValueError: charlm/models/gru.py defines 0 models"),
+        (
+            "gru",
+            LINEAR.replace("width: int = 4", "width: int"),
+            "Linear.__init__ has no default for width; give it one",
+        ),
+    ],
+)
+def test_what_cannot_be_added_is_told_and_nothing_is_written(
+    project: Project, name: str, code: str | None, told: str
+) -> None:
+    if code is not None:
+        (project.path / f"charlm/models/{name}.py").write_text(textwrap.dedent(code))
+    before = project.git("status", "--short")
+    ran = project.run("python", "-m", "pipeline.new_model", name, code=1)
+    assert ran.text.startswith("error: ")
+    assert told in ran.text
+    assert ran.text.count("\n") == 1
+    assert project.git("status", "--short") == before
+
+
+def test_a_second_time_is_refused(project: Project) -> None:
+    new_model(project, "linear", LINEAR)
+    assert "exists; the model is in the pipeline" in new_model(project, "linear", LINEAR, 1)
+    assert Path(ROOT / "stages/train_linear.py").exists() is False
