@@ -52,13 +52,12 @@ def _layer(name: str) -> tuple[int, str, bool]:
 
 def pipeline(model: str, count: int) -> Figures:
     """Names per second, the seconds in all, and the most memory that the process took."""
-    from charlm.core.params import load_params
     from charlm.core.randomness import generator
     from charlm.data import checkpoint
     from charlm.fast.devices import set_up
     from charlm.sampling.sampler import sample_names
 
-    set_up("cpu", load_params().threads)
+    set_up("cpu", 1)
     loaded = checkpoint.load(CHECKPOINTS / f"{model}.safetensors")
     draws = generator(1, "benchmark")
     sample_names(loaded.model, loaded.vocabulary, WARM_UP, generator=draws)

@@ -85,7 +85,7 @@ def pipeline(epochs: int) -> Figures:
     from charlm.fast.running import mean_loss
 
     params = load_params()
-    compact = params.compact.model_copy(update=FAST | {"epochs": epochs})
+    compact = params.section("compact").model_copy(update=FAST | {"epochs": epochs})
     params = params.model_copy(update={"compact": compact})
     corpus, windows = windows_of(params)
 

@@ -41,20 +41,20 @@ def trainer_of(
     fast: bool = True,
 ) -> Trainer:
     """A Trainer of a new model with the parameters of its section."""
-    settings = params.model(name)
-    chosen = set_up(device, params.threads)
+    recipe = params.recipe(name)
+    chosen = set_up(device, params.training.threads)
     with seeded(params.seed, "init"):
         model = ARCHITECTURES[name](
             vocab_size=len(corpus.vocabulary),
             block_size=corpus.block_size,
-            **settings.hyperparameters,
+            **params.arguments(name),
         )
-        initialize(model, settings.recipe.init)
+        initialize(model, recipe.init)
     return kind(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),
         windows[Part.VAL].to(chosen),
-        settings.recipe,
+        recipe,
         seed=params.seed,
         fast=fast,
     )

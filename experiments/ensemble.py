@@ -27,6 +27,8 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from charlm.fast.losses import CHUNK, Loss
+from charlm.fast.sharing import Shared, distinct
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,8 +37,6 @@ from benchmarks.turns import markdown, say
 from charlm.core.params import load_params
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
-from charlm.fast.losses import CHUNK, Loss
-from charlm.fast.sharing import Shared, distinct
 from charlm.models.base import LanguageModel
 from pipeline.side_by_side import cores
 
@@ -111,7 +111,7 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
     """
     params = load_params().model_copy(update={"seed": seed})
     corpus, windows = windows_of(params, names)
-    wide = params.model_copy(update={"compact": params.compact.model_copy(update=WIDE)})
+    wide = params.model_copy(update={"compact": params.section("compact").model_copy(update=WIDE)})
 
     def member(number: int) -> LanguageModel:
         say(f"seed {seed}, wide model {number} of {members}")

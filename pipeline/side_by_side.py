@@ -59,8 +59,8 @@ def main() -> None:
     if options.only:
         sys.exit(dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False))
     signal.signal(signal.SIGTERM, end_what_runs)
-    params = check_input()
-    at_once = options.at_once or max(1, cores() // (params.threads * params.processes))
+    training = check_input().training
+    at_once = options.at_once or max(1, cores() // (training.threads * training.processes))
     plan = None
     # What hinders DVC from looking at its files, it says itself when it is run.
     with suppress(DvcException, OSError), Repo() as repo, repo.lock:

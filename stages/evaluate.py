@@ -3,7 +3,7 @@
 import pandas as pd
 
 from charlm.core.files import write_csv, write_json
-from charlm.core.params import MODELS, blame, load_params
+from charlm.core.params import blame, load_params
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import Part, load_split
@@ -30,12 +30,12 @@ from stages import (
 def main() -> None:
     params = load_params()
     with blame("device"):
-        device = set_up(params.device, params.threads)
+        device = set_up(params.device, threads=1)
     corpus = load_corpus(DATASET)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     test = windows[Part.TEST]
     metrics, losses, mistakes = {}, {}, []
-    for name in MODELS:
+    for name in params.models:
         model = Runner(load_for(checkpoint_path(name), corpus, build).to(device))
         scores = {part: score(model, windows[part].to(device)) for part in Part}
         metrics[name] = summarise(scores, count_parameters(model.model))

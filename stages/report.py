@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from charlm.core.files import read_numbers, read_table
-from charlm.core.params import MODELS, Params, load_params
+from charlm.core.params import Params
 from charlm.data.checkpoint import Weights
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.splits import load_split
@@ -39,7 +39,10 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 def page(
-    metrics: Metrics, weights: Mapping[str, Weights], histories: "Mapping[str, pd.DataFrame]"
+    params: Params,
+    metrics: Metrics,
+    weights: Mapping[str, Weights],
+    histories: "Mapping[str, pd.DataFrame]",
 ) -> str:
     """The report, from what is at hand already and the other outputs of the stages before.
 
@@ -48,16 +51,15 @@ def page(
         weights: of each model, by name.
         histories: of each model, by title.
     """
-    params = load_params()
     corpus = load_corpus(DATASET)
     mistakes = read_table(MISTAKES, MISTAKE)
     models = {}
-    for name in MODELS:
+    for name in params.models:
         samples = read_table(samples_path(name), SAMPLE)
         first = samples.head(report.SHOWN)
         models[name] = report.Trained(
             weights=weights[name],
-            recipe=params.model(name).recipe,
+            recipe=params.recipe(name),
             metrics=metrics[name],
             history=histories[weights[name].title],
             calibration=read_numbers(calibration_path(name), ["confidence", "accuracy", "windows"]),
@@ -65,7 +67,7 @@ def page(
             samples=first,
             nearest=nearest_names(first["name"].tolist(), corpus),
         )
-    columns = [*MODELS, *figures.COUNT_MODELS]
+    columns = [*params.models, *figures.COUNT_MODELS]
     return report.render(
         _source(params, corpus),
         models,

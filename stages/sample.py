@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from charlm.core.files import DECIMALS, write_csv, write_json
-from charlm.core.params import MODELS, blame, load_params
+from charlm.core.params import blame, load_params
 from charlm.core.randomness import generator
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
@@ -25,11 +25,11 @@ from stages import DATASET, SPLIT, checkpoint_path, record_environment, run, sam
 def main() -> None:
     params = load_params()
     with blame("device"):
-        device = set_up(params.device, params.threads)
+        device = set_up(params.device, threads=1)
     corpus = load_corpus(DATASET)
     split = load_split(SPLIT, corpus)
     tables = {}
-    for name in MODELS:
+    for name in params.models:
         model = Runner(load_for(checkpoint_path(name), corpus, build).to(device))
         with blame("sample.prefix"):
             names = sample_names(

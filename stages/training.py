@@ -4,21 +4,18 @@
 epochs.
 """
 
-import difflib
-import inspect
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from charlm.core.errors import InputError
 from charlm.core.files import restoring, write_csv
-from charlm.core.params import Params, blame, load_params
+from charlm.core.params import Params, blame, check_arguments, load_params
 from charlm.core.randomness import seeded
 from charlm.data import checkpoint
 from charlm.data.corpus import Corpus, load_corpus
@@ -54,13 +51,14 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     the end; if it fails or is interrupted, the earlier history and checkpoint stay.
     """
     params = load_params()
-    if params.processes > 1 and not launched():
-        run_in_processes(f"stages.train_{name}", params.processes)
+    processes = params.training.processes
+    if processes > 1 and not launched():
+        run_in_processes(f"stages.train_{name}", processes)
         return
     with blame("device"):
-        device = set_up(params.device, params.threads)
-    with blame("processes"):
-        group = join(params.processes, device)
+        device = set_up(params.device, params.training.threads)
+    with blame("training.processes"):
+        group = join(processes, device)
     corpus = load_corpus(DATASET)
     model = build_model(name, architecture, params, corpus)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
@@ -68,7 +66,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         model.to(device),
         windows[Part.TRAIN].to(device),
         windows[Part.VAL].to(device),
-        params.model(name).recipe,
+        params.recipe(name),
         seed=params.seed,
         group=group,
         log=partial(print, flush=True),
@@ -78,7 +76,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         trainer.load_state_dict(state)
         if group.first:
             print(f"{model.title}: resuming after {_so_far(trainer)}", flush=True)
-    with blame(f"{name}.lr" if getattr(params, name).lr else "lr"):  # if training diverges
+    with blame(params.origin(name, "lr")):  # if training diverges
         if not group.first:  # the first process writes and reports for all
             run_epochs(trainer, save=trainer.state_dict)
             return
@@ -105,13 +103,13 @@ def build_model(
     take or refuses, for one that is too large for this machine, and for one that could not be
     saved.
     """
-    settings = params.model(name)
+    given = params.arguments(name)
+    check_arguments(name, architecture, given)
     with blame(name):
-        check_arguments(architecture, settings.hyperparameters)
         arguments = {
             "vocab_size": len(corpus.vocabulary),
             "block_size": corpus.block_size,
-            **settings.hyperparameters,
+            **given,
         }
         try:
             with without_memory():
@@ -123,31 +121,21 @@ def build_model(
         refuse_if_too_large(parameters)
         with seeded(params.seed, "init"):
             model = architecture(**arguments)
-            initialize(model, settings.recipe.init)
+            initialize(model, params.recipe(name).init)
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
     return model
 
 
-def check_arguments(architecture: type[LanguageModel], given: dict[str, Any]) -> None:
-    """Raise InputError unless a section holds what the model's constructor takes, and no more."""
-    parameters = inspect.signature(architecture).parameters
-    takes = [name for name in parameters if name not in ("vocab_size", "block_size")]
-    title = architecture.__name__
-    for key in given:
-        if key not in takes:
-            near = difflib.get_close_matches(key, takes, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]}?" if near else "; take it away"
-            raise InputError(f"{title} takes no {key}{hint}")
-    for key in takes:
-        if key not in given and parameters[key].default is inspect.Parameter.empty:
-            raise InputError(f"{title} needs {key}; add it to this section")
-
-
 def resume_file(name: str, params: Params, device: str) -> ResumeFile:
     """Where the state of this training is kept, and of no other."""
-    settings = params.model(name)
-    shared = params.model_dump(include={"seed", "threads", "processes"})
-    decisive = asdict(settings) | shared | {"device": device}
+    decisive = {
+        "recipe": params.recipe(name).model_dump(),
+        "arguments": params.arguments(name),
+        "seed": params.seed,
+        "threads": params.training.threads,
+        "processes": params.training.processes,
+        "device": device,
+    }
     return ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
 
 

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser
 from ruamel.yaml import YAML
 
 import charlm  # noqa: F401  chooses the kernels of NumPy and torch, so before any test imports them
+from charlm.core.params import load_params
 from tests.browser import Pages, opened_pages
 from tests.chromium import NoChromiumError, running
 from tests.warm import write_shim
@@ -35,6 +36,8 @@ FEW = 300
 
 LONG = {"epochs": "180", "compact.epochs": "75"}
 """What makes a training of the small project last a few seconds."""
+
+MODELS = load_params(ROOT / "params.yaml").models
 
 STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
@@ -164,11 +167,10 @@ def set_params(folder: Path, parameters: dict[str, str]) -> None:
     text = file.read_text(encoding="utf-8")
     for name, value in parameters.items():
         section, _, key = name.rpartition(".")
-        start = re.search(rf"^{section}:.*\n", text, flags=re.MULTILINE).end() if section else 0
-        indent = "  " if section else ""
-        line = re.compile(rf"^{indent}{key}:[^#\n]*", flags=re.MULTILINE)
-        assert line.search(text, start), name
-        text = text[:start] + line.sub(f"{indent}{key}: {value} ", text[start:], count=1)
+        inside = rf"^{section}:.*\n(?:[ #].*\n)*?  " if section else "^"
+        line = re.compile(rf"({inside}{key}:)[^#\n]*", flags=re.MULTILINE)
+        assert line.search(text), name
+        text = line.sub(lambda found, value=value: f"{found[1]} {value} ", text, count=1)
     file.write_text(text, encoding="utf-8")
 
 

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 import stages
 from charlm.core.errors import InputError
-from charlm.core.params import MODELS
 from charlm.core.randomness import derive_seed, seeded
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part, split_windows
@@ -29,7 +28,7 @@ from charlm.data.windows import Windows, windows_by_part
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.names.reading import gather_names
-from tests.conftest import Project
+from tests.conftest import MODELS, Project
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -100,23 +100,45 @@ def being_checked() -> bool:
     return False
 
 
+def is_section(instance: Any) -> bool:
+    """Whether it is a part of params.yaml, and not a recipe that was made of some."""
+    kind = type(instance)
+    return kind.__module__ == "charlm.core.params" and kind.__name__ != "Recipe"
+
+
 def getattribute(self: Any, name: str) -> Any:
     value = object.__getattribute__(self, name)
-    kind = type(self)
-    if (
-        kind.__module__ == "charlm.core.params"
-        and name in kind.model_fields
-        and not being_checked()
-    ):
-        if isinstance(value, pydantic.BaseModel):
-            prefixes[id(value)] = f"{name}."
-        else:
-            parameters.add(prefixes.get(id(self), "") + name)
+    if is_section(self) and name in type(self).model_fields:
+        note(self, name, value)
     return value
 
 
+def getattr_extra(self: Any, name: str) -> Any:
+    """Of keys of params.yaml that have no field: sections of models, and arguments in them."""
+    value = extra(self, name)
+    if is_section(self):
+        note(self, name, value)
+    return value
+
+
+def note(section: Any, name: str, value: Any) -> None:
+    if being_checked() or name not in section.model_fields_set:  # as what a model leaves out
+        return
+    if isinstance(value, pydantic.BaseModel):
+        prefixes[id(value)] = f"{name}."
+    else:
+        parameters.add(prefixes.get(id(section), "") + name)
+
+
+def model_extra(self: Any) -> Any:
+    found = extras.fget(self)
+    for name, value in (found or {}).items() if is_section(self) else ():
+        note(self, name, value)
+    return found
+
+
 def model_dump(self: Any, *, include: Any = None, exclude: Any = (), **options: Any) -> Any:
-    for name in type(self).model_fields if include is None else include:
+    for name in self.model_fields_set if include is None else include:
         if name not in exclude:
             getattr(self, name)
     return dump(self, include=include, exclude=set(exclude), **options)
@@ -127,6 +149,8 @@ if __name__ == "__main__":
     safe_open, safetensors.safe_open = safetensors.safe_open, audited_safe_open
     dump, pydantic.BaseModel.model_dump = pydantic.BaseModel.model_dump, model_dump
     pydantic.BaseModel.__getattribute__ = getattribute
+    extra, pydantic.BaseModel.__getattr__ = pydantic.BaseModel.__getattr__, getattr_extra
+    extras, pydantic.BaseModel.model_extra = pydantic.BaseModel.model_extra, property(model_extra)
     os.environ.__class__ = Environment
     sys.addaudithook(audit)
     try:

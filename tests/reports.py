@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from charlm.core.params import Recipe
 from charlm.core.randomness import generator
-from charlm.core.recipe import Recipe
 from charlm.data import checkpoint
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part

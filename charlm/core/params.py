@@ -4,14 +4,13 @@ A field's description is what its error message tells the user to give.
 """
 
 import difflib
+import inspect
 import math
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,12 +22,12 @@ from pydantic import (
     create_model,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from charlm.core.errors import InputError
-from charlm.core.recipe import InitName, Keep, NormName, OptimizerName, Recipe, SchedulerName
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -39,10 +38,12 @@ def _power_of_two(value: int) -> int:
     return value
 
 
-def _number_or_text(value: Any) -> int | float | str:
-    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+def _plain(value: Any) -> bool | int | float | str | None:
+    if value is None or isinstance(value, str | int):  # a bool is an int
         return value
-    raise ValueError("neither a number nor a text")
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError("neither a number nor text")
 
 
 def _none_if_blank(value: Any) -> Any:
@@ -54,27 +55,92 @@ OrEmpty = BeforeValidator(_none_if_blank)
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
 Width = Annotated[int, Field(ge=1, le=2**20, description="a whole number from 1 to 1,048,576")]
-LearningRate = Annotated[
-    float, Field(gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 0.2")
-]
+Processors = Annotated[int, Field(ge=1, le=1024, description="a whole number from 1 to 1024")]
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
-
-
-Share = Annotated[float, Field(ge=0, lt=1, description="a fraction from 0 to below 1, such as 0.9")]
-
-
-def _one_of(names: Any) -> str:
-    """The values of a Literal, as an error message names them."""
-    *first, last = get_args(names)
-    return f"{', '.join(first)} or {last}"
+BelowOne = Annotated[
+    float, Field(ge=0, lt=1, description="a fraction from 0 to below 1, such as 0.9")
+]
+InitName = Literal["torch", "xavier", "kaiming"]
 
 
 class Section(BaseModel):
     """A mapping with known keys and no others, whose values are taken as they are typed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Recipe(Section):
+    """How a model is trained: all that decides it besides the model, the data and the seed.
+
+    What has no default stands at the top of params.yaml, the rest in its section `training`, and
+    any of it in a model's section too. The defaults are off, or the course's.
+    """
+
+    lr: float = Field(gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 0.2")
+    """Learning rate; the highest one if it is scheduled."""
+    batch_size: PositiveInt
+    """Windows per step."""
+    epochs: PositiveInt
+    """Passes over the training windows, at most."""
+    init: InitName = "torch"
+    """Initialization, see `charlm.training.initialization`."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """See `charlm.training.optimizers`."""
+    momentum: BelowOne = 0.0
+    """Of SGD and Muon."""
+    beta1: BelowOne = 0.9
+    """AdamW's decay rate of the mean gradient."""
+    beta2: BelowOne = 0.999
+    """AdamW's decay rate of the mean squared gradient."""
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1e6, description="a number from 0 to 1e6, such as 0.01"
+    )
+    """SGD: factor of the L2 penalty's gradient; otherwise the fraction of a weight that is taken
+    off in a step, divided by the learning rate."""
+    clip_norm: Annotated[float | None, OrEmpty] = Field(
+        default=None,
+        gt=0,
+        le=1e38,
+        description="a number above 0 and up to 1e38, such as 1.0, or empty",
+    )
+    """The norm to which a longer gradient, of all parameters together, is shortened."""
+    scheduler: Literal["none", "lambda", "step", "linear", "plateau", "onecycle"] = "none"
+    """See `charlm.training.schedulers`."""
+    lr_factor: float = Field(
+        default=0.1, gt=0, le=1, description="a number above 0 and up to 1, such as 0.1"
+    )
+    """What a scheduler multiplies the learning rate by."""
+    lr_every: PositiveInt = 10
+    """Epochs between two steps of StepLR; the patience of ReduceLROnPlateau, in epochs."""
+    warmup: Fraction = 0.3
+    """Fraction of the training in which OneCycleLR raises the learning rate."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are kept: after the last epoch, or with the lowest validation loss."""
+    patience: Annotated[PositiveInt | None, OrEmpty] = Field(
+        default=None, description="a whole number of at least 1, or empty"
+    )
+    """Epochs without a better validation loss after which training stops."""
+    average: BelowOne = 0.0
+    """Decay rate of the moving average of the weights that is validated and kept in their place;
+    0 for none."""
+
+
+AT_THE_TOP = [name for name, field in Recipe.model_fields.items() if field.is_required()]
+
+ARGUMENTS: dict[str, Any] = {
+    "embed_dim": Width,
+    "hidden_dim": Width,
+    "channels": Width,
+    "norm": Literal["none", "layer"],
+    "dropout": BelowOne,
+}
+"""Arguments of models' constructors that have a range, whichever model takes them."""
+
+Argument = Annotated[Any, AfterValidator(_plain)]
+ARGUMENT = "a number, a text, true, false or empty"
+"""What any other argument may be, for the model's constructor to judge."""
 
 
 class Names(Section):
@@ -88,9 +154,9 @@ class Names(Section):
 
 
 class Split(Section):
-    """How the windows are dealt out; what training and validation leave is the test set."""
+    """How the windows are split; what training and validation leave is the test set."""
 
-    by: Literal["window", "name"] = Field(description="window or name")
+    by: Literal["window", "name"]
     train: Fraction
     val: Fraction
 
@@ -102,60 +168,10 @@ class Split(Section):
 
 
 class Training(Section):
-    """How a model is trained: what `charlm.core.recipe.Recipe` takes."""
+    """What all trainings share; its other keys come from `Recipe`, see `_Params`."""
 
-    lr: LearningRate
-    batch_size: PositiveInt
-    epochs: PositiveInt
-    init: InitName = Field(description=_one_of(InitName))
-    optimizer: OptimizerName = Field(description=_one_of(OptimizerName))
-    momentum: Share
-    beta1: Share
-    beta2: Share
-    weight_decay: float = Field(ge=0, le=1e6, description="a number from 0 to 1e6, such as 0.01")
-    clip_norm: Annotated[float | None, OrEmpty] = Field(
-        gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 1.0, or empty"
-    )
-    scheduler: SchedulerName = Field(description=_one_of(SchedulerName))
-    lr_factor: float = Field(gt=0, le=1, description="a number above 0 and up to 1, such as 0.1")
-    lr_every: PositiveInt
-    warmup: Fraction
-    keep: Keep = Field(description=_one_of(Keep))
-    patience: Annotated[PositiveInt | None, OrEmpty] = Field(
-        description="a whole number of at least 1, or empty"
-    )
-    average: Share
-
-
-class OwnTraining(Section):
-    """What a model's section has of its training: what is empty is shared."""
-
-    lr: Annotated[LearningRate | None, OrEmpty] = Field(
-        description="a number above 0 and up to 1e38, or empty for the shared lr"
-    )
-    epochs: Annotated[PositiveInt | None, OrEmpty] = Field(
-        description="a whole number of at least 1, or empty for the shared epochs"
-    )
-
-
-class ModelParams(OwnTraining):
-    """The section of one of the course's models."""
-
-    embed_dim: Width
-    hidden_dim: Width
-    norm: NormName = Field(description=_one_of(NormName))
-    dropout: Share
-
-
-class CompactSize(Section):
-    """What the compact WaveNet's constructor takes."""
-
-    channels: Width
-    dropout: Share
-
-
-class CompactParams(Training, CompactSize):
-    """The section of the compact WaveNet, which shares nothing with the others."""
+    threads: Processors
+    processes: Processors
 
 
 class Sample(Section):
@@ -169,114 +185,125 @@ class Sample(Section):
     max_length: int = Field(ge=1, le=10**4, description="a whole number from 1 to 10,000")
 
 
-class Source(Section):
-    """What is learnt from."""
+class ModelSection(Section):
+    """The section of a model: settings of its own, and what its constructor takes.
+
+    Its keys come from `Recipe` and `ARGUMENTS`, see `_Params`; any other is an argument.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Argument]
+
+
+class Params(Section):
+    """All of params.yaml. What it holds besides the fields here are the sections of the models."""
+
+    model_config = ConfigDict(extra="allow")
 
     seed: int = Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")
-    names: Names
     block_size: Annotated[int, AfterValidator(_power_of_two)] = Field(
         ge=1,
         le=1024,
         description="a power of two (1, 2, 4, 8, ... 1024), "
-        "since the WaveNet joins neighbours two by two",
+        "since the WaveNet joins neighbors two by two",
     )
-
-
-class Params(Training, Source):
-    """All of `params.yaml`; how models are trained holds for those that say nothing else."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
-    threads: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
-    processes: int = Field(ge=1, le=1024, description="a whole number from 1 to 1024")
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    names: Names
     split: Split
-    fcn: ModelParams
-    wavenet: ModelParams
-    compact: CompactParams
+    training: Training
     sample: Sample
 
-    def model(self, name: str) -> "ModelSettings":
-        """The settings of one of `MODELS`."""
-        section: Section = getattr(self, name)
-        own = {key: value for key, value in section.model_dump().items() if key in RECIPE}
-        if not isinstance(section, Training):  # what it leaves empty is shared
-            shared = self.model_dump(include=RECIPE)
-            own = shared | {key: value for key, value in own.items() if value is not None}
-        return ModelSettings(Recipe(**own), section.model_dump(exclude=RECIPE))
+    @property
+    def models(self) -> list[str]:
+        """The names of the models, in the order of their sections."""
+        return list(self.model_extra or {})
+
+    def section(self, model: str) -> ModelSection:
+        """The section of one of `models`."""
+        found: ModelSection = (self.model_extra or {})[model]
+        return found
+
+    def recipe(self, model: str) -> Recipe:
+        """How a model is trained: its own settings, and the shared ones for what it leaves open."""
+        own, values = self.section(model), {}
+        for name in Recipe.model_fields:
+            shared = getattr(self if name in AT_THE_TOP else self.training, name)
+            value = getattr(own, name)
+            values[name] = shared if value is None else value
+        return Recipe(**values)
+
+    def arguments(self, model: str) -> dict[str, Any]:
+        """What a model's section gives its constructor."""
+        section = self.section(model)
+        given = sorted(section.model_fields_set & ARGUMENTS.keys())
+        return {name: getattr(section, name) for name in given} | (section.model_extra or {})
+
+    def origin(self, model: str, setting: str) -> str:
+        """The full name of the parameter that a setting of a model comes from."""
+        if getattr(self.section(model), setting) is not None:
+            return f"{model}.{setting}"
+        return setting if setting in AT_THE_TOP else f"training.{setting}"
 
 
-RECIPE = set(Training.model_fields)
+SHARED = {"seed", "block_size", "device", *Training.model_fields}
+"""Parameters that no model's section may hold, since they hold for all models."""
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """What one model is trained with, nothing left empty.
-
-    Attributes:
-        hyperparameters: what its constructor takes besides the sizes that the data dictate.
-    """
-
-    recipe: Recipe
-    hyperparameters: dict[str, Any]
+def _must_be(field: FieldInfo) -> str:
+    """What a parameter must be, as an error message says it."""
+    if field.description:
+        return field.description
+    *first, last = get_args(field.annotation)
+    return f"{', '.join(first)} or {last}"
 
 
-DECLARED = tuple(
-    name
-    for name, field in Params.model_fields.items()
-    if field.annotation in (ModelParams, CompactParams)
+def _required(field: FieldInfo) -> Any:
+    """The type of a field of `Recipe`, for a section in which it has no default."""
+    return Annotated[(field.annotation, *field.metadata, Field(description=_must_be(field)))]
+
+
+def _or_shared(name: str, field: FieldInfo) -> Any:
+    """The same or empty, for a model's section."""
+    told = f"{_must_be(field).removesuffix(', or empty')}, or empty for the shared {name}"
+    return Annotated[_required(field) | None, OrEmpty, Field(description=told)]
+
+
+def _empty_if_none(value: Any) -> Any:
+    return {} if value is None else value
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _with(base: type[S], **fields: Any) -> type[S]:
+    """A class that has these fields besides those of `base`."""
+    made: type[S] = create_model(base.__name__, __base__=base, **fields)
+    return made
+
+
+_SETTINGS = Recipe.model_fields.items()
+
+_ModelSection: Any = _with(
+    ModelSection,
+    **{name: (_or_shared(name, field), None) for name, field in _SETTINGS},
+    **{name: (kind, None) for name, kind in ARGUMENTS.items()},
 )
 
-MODELS = (
-    *DECLARED,
-    *sorted(
-        path.stem
-        for path in (Path(__file__).parent.parent / "models").glob("*.py")
-        if path.stem not in ("__init__", "base", *DECLARED)
+_Params = _with(
+    Params,
+    **{name: _required(field) for name, field in _SETTINGS if name in AT_THE_TOP},
+    training=_with(
+        Training,
+        **{name: _required(field) for name, field in _SETTINGS if name not in AT_THE_TOP},
     ),
+    __pydantic_extra__=dict[str, Annotated[_ModelSection, BeforeValidator(_empty_if_none)]],
 )
-"""The models that the pipeline trains: the modules of `charlm.models`, each with its section."""
-
-MODEL_KEYS = Training.model_fields | CompactSize.model_fields | ModelParams.model_fields
-"""What a model's section may hold, whichever model it is, by its name."""
-
-OTHER = (
-    Annotated[Any, AfterValidator(_number_or_text)],
-    Field(description="a number or a text"),
-)
-"""What else it may hold, for the model's constructor to judge."""
 
 
-def _schema(values: Any) -> type[Params]:
-    """`Params`, and the sections of the models that have no class here, as `values` has them.
-
-    Their keys mean what they mean to the other models. One that those have not is not held
-    against the model's constructor here: with its module torch would be imported.
-    """
-    sections = {}
-    for name in MODELS[len(DECLARED) :]:
-        section = values.get(name) if isinstance(values, dict) else None
-        keys = section if isinstance(section, dict) else ()
-        sections[name] = tuple(filter(_may_be_a_key, keys))
-    return _params_with(tuple(sections.items())) if sections else Params
-
-
-def _may_be_a_key(key: Any) -> bool:
-    """Whether a class for a section can have it, as a constructor's argument can be called."""
-    if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
-        return False
-    return key not in OwnTraining.model_fields and not hasattr(OwnTraining, key)
-
-
-@cache  # one class, whose instances can be equal
-def _params_with(sections: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Params]:
-    """`Params`, and sections of these names and keys."""
-    classes: dict[str, Any] = {}
-    for name, keys in sections:
-        fields: dict[str, Any] = {
-            key: (MODEL_KEYS[key].annotation, MODEL_KEYS[key]) if key in MODEL_KEYS else OTHER
-            for key in keys
-        }
-        classes[name] = (create_model(name, __base__=OwnTraining, **fields), ...)
-    return create_model("Params", __base__=Params, **classes)
+def model_modules() -> list[str]:
+    """The names of the modules of `charlm.models` that are a model, which are not imported."""
+    files = (Path(__file__).parent.parent / "models").glob("[!_]*.py")
+    return sorted(file.stem for file in files if file.stem != "base")
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -301,22 +328,103 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(
-            f"{path}{line}: not valid YAML ({error.problem}); mend that line"
-        ) from None
+        raise InputError(f"{path}{line}: not valid YAML ({error.problem}); fix that line") from None
     except Exception as error:  # ruamel.yaml raises many kinds of error, over a date as 2001-99-99
         raise InputError(
             f"{path} cannot be read ({error}); bring it back: git checkout {path}"
         ) from None
-    schema = _schema(values)
+    if isinstance(values, dict):
+        _check_models(values, path, lines)
     try:
-        return schema.model_validate(values)
+        return _Params.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, schema, path, lines)) from None
+        raise InputError(_explain(error, values, path, lines)) from None
+
+
+def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
+    """Raise InputError unless the sections of models are those of the modules there are.
+
+    Nor may a section hold what is shared by all models.
+    """
+    modules = model_modules()
+    parameters = _Params.model_fields
+    for key, value in values.items():
+        where, name = f"{path}{_line(lines, [key])}", _short(str(key))
+        if key not in parameters and key not in modules:
+            alike = difflib.get_close_matches(str(key), [*parameters, *modules], n=1)
+            if isinstance(value, dict) and not alike:
+                raise InputError(
+                    f"{where}: there is no model {name}; write charlm/models/{name}.py, "
+                    "or remove the section"
+                )
+            raise InputError(_unknown(where, str(key), values))
+        if key in modules and isinstance(value, dict):
+            for shared in SHARED & value.keys():
+                full = f"training.{shared}" if shared in Training.model_fields else shared
+                raise InputError(
+                    f"{path}{_line(lines, [key, shared])}: {key}.{shared} cannot be set for one "
+                    f"model; set {full}, which holds for all"
+                )
+    for module in modules:
+        if module in parameters:
+            raise InputError(
+                f"charlm/models/{module}.py is called like a parameter of {path}; rename it"
+            )
+        if module not in values:
+            raise InputError(
+                f"{path} has no section for charlm/models/{module}.py; "
+                f"add one, even if only the line {module}: (or call the file _{module}.py if it is "
+                "no model)"
+            )
+
+
+FROM_THE_DATA = ("vocab_size", "block_size")
+"""Arguments of every model's constructor that are not in its section."""
+
+
+def check_arguments(
+    model: str, constructor: Callable[..., object], given: Iterable[str], path: Path = PARAMS_FILE
+) -> None:
+    """Raise InputError if a model's section gives its constructor something else than it takes.
+
+    Args:
+        given: the keys of `Params.arguments(model)`.
+    """
+    parameters = inspect.signature(constructor).parameters
+    kinds = [its.kind for its in parameters.values()]
+    takes = {
+        name: its
+        for name, its in parameters.items()
+        if name not in FROM_THE_DATA and its.kind not in (its.VAR_POSITIONAL, its.VAR_KEYWORD)
+    }
+    who = constructor.__name__
+    for name in takes.keys() & (Recipe.model_fields.keys() | SHARED):
+        with blame(model, path):
+            raise InputError(
+                f"{who} has an argument {name}, which is the name of another parameter; "
+                "rename the argument"
+            )
+    for name in given:
+        if name not in takes and inspect.Parameter.VAR_KEYWORD not in kinds:
+            with blame(f"{model}.{name}", path):
+                raise InputError(f"{who} takes no {name}; {_instead(name, list(takes))}")
+    needed = [name for name, its in takes.items() if its.default is its.empty]
+    if missing := [name for name in needed if name not in given]:
+        with blame(model, path):
+            raise InputError(f"{who} needs {', '.join(missing)}; add it to the section")
+
+
+def _instead(name: str, takes: list[str]) -> str:
+    """What an argument that a model does not take may have been meant to be."""
+    if name in FROM_THE_DATA:
+        return "it comes from the data"
+    if alike := difflib.get_close_matches(name, [*takes, *Recipe.model_fields], n=1):
+        return f"did you mean {alike[0]}?"
+    return f"it takes {', '.join(takes) or 'nothing from its section'}"
 
 
 def refuse_a_conflict(text: str, path: Path) -> None:
-    """Raise InputError where a merge by git has left both sides of something in `text`."""
+    """Raise InputError if a merge by git has left both sides of something in `text`."""
     before, mark, _ = f"\n{text}".partition("\n<<<<<<< ")
     if mark:
         line = before.count("\n") + 1
@@ -337,7 +445,7 @@ def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
         raise InputError(f"{path}{line}: {parameter}: {error}") from None
 
 
-def _explain(error: ValidationError, schema: type[Params], path: Path, lines: Any) -> str:
+def _explain(error: ValidationError, values: Any, path: Path, lines: Any) -> str:
     """The mistake that most likely caused the others, in one line."""
     causes = ["extra_forbidden", "missing"]  # a misspelt key is also a missing one
 
@@ -347,13 +455,12 @@ def _explain(error: ValidationError, schema: type[Params], path: Path, lines: An
     mistake = min(error.errors(), key=rank)
     location = [str(key) for key in mistake["loc"]]
     name = ".".join(location)
-    name = name if len(name) <= 60 else f"{name[:57]}..."
     where = f"{path}{_line(lines, location)}"
     match mistake["type"]:
-        case "extra_forbidden":
-            return f"{where}: unknown parameter {name}; did you mean {_nearest(name, schema)}?"
+        case "extra_forbidden" | "invalid_key":
+            return _unknown(where, name, values)
         case "missing":
-            return f"{where}: {name} is missing; give it {_expected(location, schema)}"
+            return f"{where}: {_short(name)} is missing; give it {_expected(location)}"
         case "value_error" if location == ["split"]:
             split = mistake["input"]
             return (
@@ -361,7 +468,12 @@ def _explain(error: ValidationError, schema: type[Params], path: Path, lines: An
                 "leave no test set; lower them to a sum below 1"
             )
     shown = _shown(mistake["input"])
-    return f"{where}: {name or 'the file'} is {shown}; it must be {_expected(location, schema)}"
+    told = _short(name) or "the file"
+    return f"{where}: {told} is {shown}; it must be {_expected(location)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _shown(value: Any) -> str:
@@ -369,41 +481,52 @@ def _shown(value: Any) -> str:
     if value is None:
         return "empty"
     try:
-        text = reprlib.repr(value)  # lists that hold themselves, or each other many times over
+        return _short(reprlib.repr(value))  # of lists that hold themselves, or each other often
     except ValueError:  # Python writes out no number of so many digits
         return "a number of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _known(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every parameter by its full name, and what it must be."""
+def _known(section: type[BaseModel] = _Params, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every parameter besides those of models by its full name, and what it must be."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
             yield prefix + name, f"a section with the keys {', '.join(kind.model_fields)}"
             yield from _known(kind, f"{prefix}{name}.")
         else:
-            yield prefix + name, field.description or ""
+            yield prefix + name, _must_be(field)
 
 
-def _expected(location: list[str], schema: type[Params]) -> str:
-    return dict(_known(schema)).get(
-        ".".join(location), "a mapping of parameters: git checkout params.yaml"
+def _expected(location: list[str]) -> str:
+    """What a parameter must be."""
+    match location:
+        case []:
+            return "a mapping of parameters: git checkout params.yaml"
+        case [model] if model not in _Params.model_fields:
+            return "a section with what the model's constructor takes, and settings of its own"
+        case [model, name] if model not in _Params.model_fields:
+            field = _ModelSection.model_fields.get(name)
+            return _must_be(field) if field else ARGUMENT
+    return dict(_known())[".".join(location)]
+
+
+def _unknown(where: str, name: str, values: Any) -> str:
+    """The message about a parameter that does not exist, with the one that was likely meant."""
+    known = [full for full, _ in _known()]
+    for model in model_modules():
+        section = values.get(model)
+        keys = section if isinstance(section, dict) else ()
+        known += [model, *(f"{model}.{key}" for key in keys if isinstance(key, str))]
+    leaf = name.rpartition(".")[2]
+    leaves = {full.rpartition(".")[2]: full for full in reversed(known)}
+    alike = difflib.get_close_matches(name, known, n=1)
+    nearest = leaves.get(leaf) or (
+        alike[0] if alike else leaves[difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.0)[0]]
     )
+    return f"{where}: unknown parameter {_short(name)}; did you mean {nearest}?"
 
 
-def _nearest(name: str, schema: type[Params]) -> str:
-    """The known parameter most like `name`, by its full name or by its last part."""
-    known = [parameter for parameter, _ in _known(schema)]
-    by_likeness = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if by_likeness:
-        return by_likeness[0]
-    leaf_of = {parameter.rpartition(".")[2]: parameter for parameter in reversed(known)}
-    leaf = difflib.get_close_matches(name.rpartition(".")[2], list(leaf_of), n=1, cutoff=0.0)
-    return leaf_of[leaf[0]]
-
-
-def _line(lines: Any, location: list[str]) -> str:
+def _line(lines: Any, location: Iterable[Any]) -> str:
     """ ", line N" of the deepest key of `location` that the file holds, or nothing."""
     found = ""
     for key in location:

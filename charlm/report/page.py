@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.data.checkpoint import Weights
 from charlm.report import charts, figures, live
 from charlm.report.nearest import Neighbour

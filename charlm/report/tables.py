@@ -1,10 +1,10 @@
 """What the report counts, and puts in place, without drawing it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ OF_SCHEDULER = {
 def in_use(recipe: Recipe) -> dict[str, Any]:
     """The settings of a recipe that make a difference, by name: those of its own optimizer and
     scheduler alone, and of the others what is switched on."""
-    settings = asdict(recipe)
+    settings = recipe.model_dump()
     optional = set().union(*OF_OPTIMIZER.values(), *OF_SCHEDULER.values())
     used = OF_OPTIMIZER[recipe.optimizer] | OF_SCHEDULER[recipe.scheduler]
     return {

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from charlm.core.recipe import InitName
+from charlm.core.params import InitName
 
 TANH_GAIN = nn.init.calculate_gain("tanh")  # 5 / 3
 

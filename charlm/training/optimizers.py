@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from charlm.core.compiled import Floats
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.fast import kernels
 from charlm.fast.devices import for_numpy
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 
 BUILDERS: dict[str, Callable[[Optimizer, Recipe, int], Any]] = {
     "lambda": lambda optimizer, recipe, _: LambdaLR(

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.core.errors import InputError
+from charlm.core.params import Recipe
 from charlm.core.randomness import derive_seed
-from charlm.core.recipe import Recipe
 from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
 from charlm.fast.capture import Captured, Step

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import notebook_loop
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.data.corpus import Corpus
 from charlm.data.windows import Windows, every_window
 from charlm.models.base import LanguageModel

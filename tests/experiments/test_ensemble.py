@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.data.splits import Part
 from charlm.fast.running import cross_entropy_loss
 from charlm.models.base import LanguageModel

@@ -60,9 +60,9 @@ def test_what_a_user_has_queued_is_neither_run_nor_lost(project: Project) -> Non
 @pytest.mark.slow
 def test_what_failed_can_be_looked_at_and_the_next_call_removes_it(project: Project) -> None:
     command = [sys.executable, "-m", "experiments.seeds", "--seeds", "1", "2"]
-    ran = project.run(*command, "-S", "optimizer=adam", code=1)
+    ran = project.run(*command, "-S", "training.optimizer=adam", code=1)
     advice = re.search(r"^error: no result of seeds-1, seeds-2; see: (.*)$", ran.text, re.MULTILINE)
-    assert "optimizer is 'adam'" in project.run(*advice[1].split()).text
+    assert "training.optimizer is 'adam'" in project.run(*advice[1].split()).text
     project.run(*command, "-S", "epochs=1")
     assert project.dvc("queue", "status").text.startswith("No experiment tasks in the queue.")
 

@@ -68,7 +68,8 @@ def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
         runs_of(**{"course": [2.0, 2.1, 2.2], "dropout-0.1": [2.1, 2.2, 2.3]})
     )
     header, _, course, dropout = sweep.table(summary).splitlines()
-    assert header.startswith("| `dvc exp run --queue -S seed=1,2,3` and | Fully connected net: gap")
+    command = "dvc exp run --queue -S seed=1,2,3 -S compact.epochs=1"
+    assert header.startswith(f"| `{command}` and | Fully connected net: gap")
     assert course.startswith("| nothing: the course's settings | 0.6000 ± 0.1000 |")
     assert dropout == (
         "| `-S fcn.dropout=0.1 -S wavenet.dropout=0.1` "
@@ -141,7 +142,7 @@ def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
         return project.run(sys.executable, "-c", program, code=code).text
 
     for name in ("sweep.csv", "SWEEP.md", "sweep.png"):
-        (project.path / "benchmarks" / name).unlink(missing_ok=True)
+        (project.path / "experiments" / name).unlink(missing_ok=True)
     refused = run("split.train=5", code=1)
     assert "error: no result of sweep-second-1, sweep-second-2" in refused
     assert "see: dvc queue logs sweep-second-1" in refused

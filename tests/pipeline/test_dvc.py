@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from charlm.core.params import MODELS
 from charlm.report.figures import COUNT_MODELS
-from tests.conftest import FEW, ROOT, STAGES, Project, Ran, wait_for_queue
+from tests.conftest import FEW, MODELS, ROOT, STAGES, Project, Ran, wait_for_queue
 
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 DOWNSTREAM = ["evaluate", "sample", "plot"]
+
+TRAININGS = [f"train_{model}" for model in MODELS]
+
+CHECKPOINT = "data/checkpoints/{}.safetensors"
 
 PICTURES = ("losses", "learning_rates", "loss_by_parameters", "embeddings")
 
@@ -100,9 +103,10 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
         *("exp", "run", "--name", "slower", "-S", "lr=0.1", "-S", "epochs=1"),
         *("-S", "wavenet.epochs=3"),
     )
-    sharing = [f"train_{model}" for model in MODELS if model != "compact"]
-    assert ran.stages == [*sharing, *DOWNSTREAM]
-    assert project.outputs() != before
+    assert ran.stages == [*TRAININGS, *DOWNSTREAM]
+    compact, after = CHECKPOINT.format("compact"), project.outputs()
+    assert after != before
+    assert after[compact] == before[compact], "it has an lr and epochs of its own"
     lengths = [
         len((project.path / f"plots/{model}_history.csv").read_text().splitlines()) - 1
         for model in ("fcn", "wavenet")
@@ -119,8 +123,36 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
     project.set(lr="0.2", epochs="2", wavenet__epochs="")
     back = project.dvc("repro")
     assert back.stages == []
-    assert back.cached == [*sharing, *DOWNSTREAM]
+    assert back.cached == [*TRAININGS, *DOWNSTREAM]
     assert project.outputs() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "trained"),
+    [
+        ("fcn.lr=0.05", ["fcn"]),
+        ("compact.lr=0.01", ["compact"]),
+        pytest.param("+wavenet.optimizer=adamw", ["wavenet"], marks=pytest.mark.slow),
+        ("training.optimizer=adamw", ["fcn", "wavenet"]),
+        pytest.param("epochs=3", ["fcn", "wavenet"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_setting_for_one_model_trains_that_one_and_a_shared_one_all(
+    project: Project, setting: str, trained: list[str]
+) -> None:
+    before = project.outputs()
+    ran = project.dvc("exp", "run", "-S", setting)
+    key, _, value = setting.removeprefix("+").partition("=")
+    ran_for = MODELS if key.partition(".")[0] not in MODELS else trained
+    assert ran.stages == [*(f"train_{model}" for model in ran_for), *DOWNSTREAM]
+    after = project.outputs()
+    changed = [m for m in MODELS if after[CHECKPOINT.format(m)] != before[CHECKPOINT.format(m)]]
+    assert changed == trained, "the others have their own value"
+    history = after[f"plots/{trained[0]}_history.csv"].decode()
+    epochs = list(csv.DictReader(history.splitlines()))
+    if key.endswith("lr"):
+        assert epochs[0]["lr"] == value
+    assert len(epochs) == (3 if key == "epochs" else 2)
 
 
 def test_sampling_otherwise_trains_nothing(project: Project) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from charlm.core.params import MODELS
-from tests.conftest import ROOT, STAGES
+from tests.conftest import MODELS, ROOT, STAGES
 
 REPORT = "plots/report.html"
 """The one picture that is too large for git."""

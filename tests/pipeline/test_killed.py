@@ -11,8 +11,7 @@ import time
 import psutil
 import pytest
 
-from charlm.core.params import MODELS
-from tests.conftest import LONG, Project, start, wait_for_queue, wait_for_state
+from tests.conftest import LONG, MODELS, Project, start, wait_for_queue, wait_for_state
 from tests.helpers import processes_in
 
 CHECKPOINT = "data/checkpoints/wavenet.safetensors"

@@ -15,12 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.core.params import MODELS
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
 from charlm.training.distributed import Group
 from stages import DATASET, SPLIT
-from tests.conftest import LONG, ROOT, Project, start, wait_for_state
+from tests.conftest import LONG, MODELS, ROOT, Project, start, wait_for_state
 from tests.helpers import processes_in
 
 
@@ -55,7 +54,7 @@ def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) 
     project.set(compact__epochs="3", compact__batch_size=str(batch_size))
     project.stage(f"train_{model}")
     alone = history(project, model)
-    project.set(processes="2")
+    project.set(training__processes="2")
     ran = project.stage(f"train_{model}")
     pd.testing.assert_frame_equal(alone, history(project, model), rtol=1e-4)
     assert len(re.findall("epoch 3/3", ran.text)) == 1, "one of them reports"
@@ -76,7 +75,7 @@ def workers(project: Project) -> list[psutil.Process]:
 def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
     project: Project, rank: int
 ) -> None:
-    project.set(**LONG, processes="2")
+    project.set(**LONG, training__processes="2")
     process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
     wait_for_state(project, process)
     workers(project)[rank].send_signal(signal.SIGKILL)
@@ -92,7 +91,7 @@ def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
 
 
 def test_bad_input_is_said_once(project: Project) -> None:
-    project.set(processes="2", lr="1e30", epochs="3")
+    project.set(training__processes="2", lr="1e30", epochs="3")
     ran = project.stage("train_fcn", code=1)
     assert "Traceback" not in ran.text, ran.text
     assert len(re.findall("error: ", ran.text)) == 1, ran.text
@@ -100,7 +99,7 @@ def test_bad_input_is_said_once(project: Project) -> None:
 
 
 def test_ctrl_c_ends_all_of_them(project: Project) -> None:
-    project.set(**LONG, processes="2")
+    project.set(**LONG, training__processes="2")
     process = start(project, sys.executable, "-m", "stages.train_wavenet")
     wait_for_state(project, process)
     process.send_signal(signal.SIGINT)
@@ -112,10 +111,10 @@ def test_ctrl_c_ends_all_of_them(project: Project) -> None:
 
 
 def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) -> None:
-    project.set(processes="3")
+    project.set(training__processes="3")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
     ran = project.run(*torchrun, "stages.train_fcn", code=1)
-    assert "processes: torchrun started 2 processes instead of 3" in ran.text
+    assert "training.processes: torchrun started 2 processes instead of 3" in ran.text
 
 
 @pytest.mark.slow
@@ -126,9 +125,9 @@ def test_two_machines_train_together_as_the_readme_says(project: Project, tmp_pa
     project.set(epochs="3")
     project.stage("train_fcn")
     alone = history(project, "fcn")
-    project.set(processes="2")
+    project.set(training__processes="2")
     second = project.clone(tmp_path / "second")
-    second.set(epochs="3", processes="2")
+    second.set(epochs="3", training__processes="2")
     second.dvc("repro", "split")
     before = second.outputs()
     commands = [command, command.replace("--node-rank=0", "--node-rank=1")]
@@ -149,7 +148,7 @@ def test_two_machines_train_together_as_the_readme_says(project: Project, tmp_pa
 def test_two_processes_taken_up_again_end_in_the_bytes_of_a_training_nobody_stopped(
     project: Project,
 ) -> None:
-    project.set(**LONG, processes="2")
+    project.set(**LONG, training__processes="2")
     project.stage("train_fcn")
     whole = project.outputs()
     (project.path / "data/checkpoints/fcn.safetensors").unlink()

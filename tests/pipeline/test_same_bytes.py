@@ -60,7 +60,7 @@ def test_two_threads_in_a_hostile_environment_give_the_same_bytes(
     template: Project, tmp_path: Path
 ) -> None:
     clone = template.clone(tmp_path / "clone")
-    clone.set(threads="2")
+    clone.set(training__threads="2")
     settings = tmp_path / "matplotlib"
     settings.mkdir()
     (settings / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 33\n")

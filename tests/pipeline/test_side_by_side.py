@@ -14,9 +14,8 @@ import pytest
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
-from charlm.core.params import MODELS
 from pipeline import side_by_side
-from tests.conftest import STAGES, Project, start
+from tests.conftest import MODELS, STAGES, Project, start
 from tests.helpers import processes_in
 from tests.pipeline.test_same_bytes import results
 

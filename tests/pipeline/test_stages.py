@@ -28,27 +28,27 @@ def test_a_refusing_stage_prints_its_line_and_nothing_else(checkout: Project) ->
     """As a process of its own, as the others below would."""
     text = (checkout.path / "params.yaml").read_text(encoding="utf-8")
     checkout.set(lr="abc")
-    assert "params.yaml, line 11: lr is 'abc'" in refused(checkout.stage("train_fcn", code=1))
+    assert "params.yaml, line 6: lr is 'abc'" in refused(checkout.stage("train_fcn", code=1))
     (checkout.path / "params.yaml").write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("stage", "parameters", "expected"),
     [
-        ("train_fcn", {"lr": "abc"}, ["params.yaml, line 11", "lr is 'abc'", "number above 0"]),
-        ("train_fcn", {"lr": "-1"}, ["params.yaml, line 11", "lr is -1", "number above 0"]),
-        ("train_wavenet", {"block_size": "6"}, ["line 10", "block_size is 6", "power of two"]),
-        ("build_dataset", {"block_size": "6"}, ["line 10", "block_size is 6", "WaveNet"]),
+        ("train_fcn", {"lr": "abc"}, ["params.yaml, line 6", "lr is 'abc'", "number above 0"]),
+        ("train_fcn", {"lr": "-1"}, ["params.yaml, line 6", "lr is -1", "number above 0"]),
+        ("train_wavenet", {"block_size": "6"}, ["line 5", "block_size is 6", "power of two"]),
+        ("build_dataset", {"block_size": "6"}, ["line 5", "block_size is 6", "WaveNet"]),
         (
             "train_wavenet",
             {"device": "cuda"},
-            ["line 28: device: torch", "finds no cuda", "auto or cpu"],
+            ["line 9: device: torch", "finds no cuda", "auto or cpu"],
         ),
         ("split", {"split.train": "0.9"}, ["0.9", "leave no test set"]),
-        ("split", {"split.val": "0.0001"}, ["line 32: split: ", "val 0.0001", "leave no val set"]),
-        ("evaluate", {"fcn.epochs": "2.5"}, ["line 39", "fcn.epochs is 2.5", "whole number"]),
+        ("split", {"split.val": "0.0001"}, ["line 15: split: ", "val 0.0001", "leave no val set"]),
+        ("evaluate", {"fcn.epochs": "2.5"}, ["line 45", "fcn.epochs is 2.5", "whole number"]),
         ("sample", {"sample.prefix": "Ж"}, ["sample.prefix: 'Ж'", "known characters"]),
-        ("build_dataset", {"names.path": "nope.txt"}, ["line 6: names: nope.txt does not exist"]),
+        ("build_dataset", {"names.path": "nope.txt"}, ["line 11: names: nope.txt does not exist"]),
         ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt holds no names"]),
         ("build_dataset", {"names.path": "one.txt"}, ["one.txt holds one name only"]),
         ("build_dataset", {"names.path": "latin.txt"}, ["latin.txt, line 2", "UTF-8", "iconv"]),

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,16 @@ from ruamel.yaml import YAML
 
 from charlm.core import params as params_module
 from charlm.core.errors import InputError
-from charlm.core.params import MODELS, Params, Section, Training, blame, load_params
-from charlm.core.recipe import Recipe
-from tests.helpers import ROOT, few, refused, taken_or_refused
+from charlm.core.params import (
+    AT_THE_TOP,
+    Params,
+    Recipe,
+    blame,
+    check_arguments,
+    load_params,
+)
+from tests.conftest import MODELS
+from tests.helpers import ROOT, few, refused, run_python, taken_or_refused
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 DEFAULTS = YAML(typ="safe", pure=True).load(TEXT)
@@ -74,21 +80,31 @@ def test_the_defaults_are_the_courses() -> None:
     assert (params.wavenet.lr, params.wavenet.epochs) == (None, None)
     assert (params.wavenet.embed_dim, params.wavenet.hidden_dim) == (10, 128)
     recipe = Recipe(lr=0.2, batch_size=256, epochs=50)  # and nothing else
-    assert params.model("fcn").recipe == params.model("wavenet").recipe == recipe
-    plain = {"norm": "none", "dropout": 0.0}
-    assert params.fcn.model_dump(include=set(plain)) == plain
-    assert params.wavenet.model_dump(include=set(plain)) == plain
+    assert params.recipe("fcn") == params.recipe("wavenet") == recipe
+    assert (params.training.threads, params.training.processes) == (1, 1)
+    for model in (params.fcn, params.wavenet):
+        assert (model.norm, model.dropout) == ("none", 0.0)
     assert (params.sample.count, params.sample.temperature) == (1000, 1.0)
     assert (params.sample.prefix, params.sample.max_length) == ("", 30)
 
 
+SCHEMA = type(load_params(ROOT / "params.yaml"))
+OF_ALL = [
+    f"{name}.{leaf}" if leaf else name
+    for name, field in SCHEMA.model_fields.items()
+    for leaf in getattr(field.annotation, "model_fields", [""])
+]
+"""The parameters that hold for all models; each has to be there."""
+
+
 def test_the_file_holds_every_parameter_and_no_other() -> None:
-    known = [
-        f"{name}.{leaf}" if leaf else name
-        for name, field in type(load_params(ROOT / "params.yaml")).model_fields.items()
-        for leaf in getattr(field.annotation, "model_fields", [""])
-    ]
-    assert sorted(known) == sorted(LEAVES)
+    assert sorted(OF_ALL) == sorted(name for name in LEAVES if name.partition(".")[0] not in MODELS)
+
+
+def test_the_keys_at_the_top_are_those_of_the_card() -> None:
+    top = ["seed", "block_size", *AT_THE_TOP, "device"]
+    assert list(DEFAULTS)[:6] == top == [*top[:2], "lr", "batch_size", "epochs", "device"]
+    assert [key for key in DEFAULTS if not isinstance(DEFAULTS[key], dict)] == top
 
 
 @pytest.mark.parametrize("parameter", LEAVES)
@@ -99,39 +115,100 @@ def test_every_parameter_has_a_comment_that_says_what_it_is(parameter: str) -> N
     assert len(comment.split()) >= 2
 
 
-def test_what_a_model_leaves_empty_is_shared(tmp_path: Path) -> None:
-    params = load_params(ROOT / "params.yaml")
-    for model in ("fcn", "wavenet"):
-        assert params.model(model).recipe == Recipe(lr=0.2, batch_size=256, epochs=50)
-    compact = params.model("compact")
-    text = with_value("lr", "0.5").replace("\nepochs: 50", "\nepochs: 7")
+def test_what_a_model_leaves_open_is_shared(tmp_path: Path) -> None:
+    text = with_value("training.keep", "best").replace("\nepochs: 50", "\nepochs: 7")
+    text = text.replace("\nlr: 0.2", "\nlr: 0.5")
     params = load_params(put(tmp_path, text))
     for model in ("fcn", "wavenet"):
-        recipe = params.model(model).recipe
-        assert (recipe.lr, recipe.epochs) == (0.5, 7)
-    assert params.model("compact") == compact, "it has values of its own"
+        recipe = params.recipe(model)
+        assert recipe == Recipe(lr=0.5, batch_size=256, epochs=7, keep="best")
+    before = load_params(ROOT / "params.yaml").recipe("compact")
+    assert params.recipe("compact") == before.model_copy(update={"keep": "best"}), "of its own"
+
+
+def test_the_recipe_of_the_compact_model() -> None:
+    assert load_params(ROOT / "params.yaml").recipe("compact") == Recipe(
+        lr=0.02,
+        batch_size=512,
+        epochs=60,
+        optimizer="muon",
+        momentum=0.95,
+        beta2=0.99,
+        weight_decay=0.1,
+        scheduler="linear",
+        average=0.998,
+    )
 
 
 def test_a_models_own_values_hold_for_it_alone(tmp_path: Path) -> None:
     own = load_with(tmp_path, "wavenet.epochs", "40")
-    assert own.model("wavenet").recipe.epochs == 40
-    assert own.model("fcn").recipe.epochs == 50
+    assert own.recipe("wavenet").epochs == 40
+    assert own.recipe("fcn").epochs == 50
     own = load_with(tmp_path, "fcn.lr", "0.05")
-    assert own.model("fcn").recipe.lr == 0.05
-    assert own.model("wavenet").recipe.lr == 0.2
+    assert own.recipe("fcn").lr == 0.05
+    assert own.recipe("wavenet").lr == 0.2
 
 
-def test_a_models_settings_are_what_its_constructor_takes() -> None:
+OTHERWISE = {
+    **{"lr": 0.3, "batch_size": 3, "epochs": 3, "init": "xavier", "optimizer": "adamw"},
+    **{"momentum": 0.3, "beta1": 0.3, "beta2": 0.3, "weight_decay": 0.3, "clip_norm": 0.3},
+    **{"scheduler": "step", "lr_factor": 0.3, "lr_every": 3, "warmup": 0.2, "keep": "best"},
+    **{"patience": 3, "average": 0.3},
+}
+
+
+@pytest.mark.parametrize("setting", Recipe.model_fields)
+def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str) -> None:
+    default = load_params(ROOT / "params.yaml")
+    value, full = OTHERWISE[setting], setting if setting in AT_THE_TOP else f"training.{setting}"
+    shared = load_with(tmp_path, full, str(value))
+    for model in MODELS:
+        is_shared = DEFAULTS[model].get(setting) is None
+        assert shared.origin(model, setting) == (full if is_shared else f"{model}.{setting}")
+        expected = value if is_shared else DEFAULTS[model][setting]
+        recipe = default.recipe(model).model_copy(update={setting: expected})
+        assert shared.recipe(model) == recipe
+
+    lines = re.sub(rf"(?m)^  {setting}:.*\n", "", TEXT[TEXT.index("\nfcn:") :])
+    for empty, own in ((value, ""), ("", value)):  # in the net's section, in the WaveNet's
+        sections = lines.replace("\nfcn:", f"\nfcn:\n  {setting}: {empty} #", 1)
+        sections = sections.replace("\nwavenet:", f"\nwavenet:\n  {setting}: {own} #", 1)
+        params = load_params(put(tmp_path, TEXT[: TEXT.index("\nfcn:")] + sections))
+        changed = default.recipe("fcn").model_copy(update={setting: value})
+        assert params.recipe("wavenet" if own else "fcn") == changed
+        assert params.recipe("fcn" if own else "wavenet") == default.recipe("fcn")
+        assert params.arguments("fcn") == default.arguments("fcn")
+
+
+def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
     params = load_params(ROOT / "params.yaml")
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
-    assert params.model("fcn").hyperparameters == {"hidden_dim": 300, **plain}
-    assert params.model("wavenet").hyperparameters == {"hidden_dim": 128, **plain}
-    assert set(params.model("compact").hyperparameters) == {"channels", "dropout"}
-    assert MODELS[:3] == ("fcn", "wavenet", "compact")
+    assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
+    assert params.arguments("wavenet") == {"hidden_dim": 128, **plain}
+    assert params.arguments("compact") == {"channels": 72, "dropout": 0.0}
 
 
-def test_a_recipe_is_what_params_yaml_says_of_training() -> None:
-    assert [field.name for field in fields(Recipe)] == list(Training.model_fields)
+def test_the_models_are_in_the_order_of_their_sections(tmp_path: Path) -> None:
+    assert load_params(ROOT / "params.yaml").models[:3] == ["fcn", "wavenet", "compact"]
+    backwards = in_one_line(dict(reversed(DEFAULTS.items())))
+    assert load_params(put(tmp_path, backwards)).models == MODELS[::-1]
+
+
+def test_a_recipe_is_a_plain_object_too() -> None:
+    recipe = Recipe(lr=1, batch_size=2, epochs=3)
+    assert recipe == Recipe(lr=1.0, batch_size=2, epochs=3, clip_norm=None, optimizer="sgd")
+    assert recipe != Recipe(lr=1.0, batch_size=2, epochs=3, optimizer="adamw")
+    assert len({recipe, Recipe(lr=1, batch_size=2, epochs=3)}) == 1
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.lr = 2.0
+    for wrong in ({"lr": -1.0}, {"optimizer": "adam"}, {"epochs": 1.5}, {"momntum": 0.9}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Recipe(**{"lr": 1.0, "batch_size": 2, "epochs": 3, **wrong})
+
+
+def test_reading_parameters_takes_no_torch() -> None:
+    code = "import sys, charlm.core.params; print({'torch', 'numpy'} & sys.modules.keys())"
+    assert run_python(code) == "set()\n"
 
 
 @pytest.mark.parametrize(
@@ -167,9 +244,14 @@ def test_values_at_the_edge_of_the_range_are_taken(
 
 
 MAY_BE_EMPTY = [
-    "names.column", "clip_norm", "patience", "compact.clip_norm", "compact.patience",
-    *(f"{model}.{key}" for model in MODELS if model != "compact" for key in ("lr", "epochs")),
+    "names.column", "training.clip_norm", "training.patience",
+    *(f"{model}.{key}" for model in ("fcn", "wavenet") for key in ("lr", "epochs")),
 ]  # fmt: skip
+SHARED_IF_EMPTY = [
+    name
+    for name in LEAVES
+    if name.partition(".")[0] in MODELS and name.partition(".")[2] in Recipe.model_fields
+]
 
 
 @pytest.mark.parametrize("parameter", MAY_BE_EMPTY)
@@ -193,7 +275,7 @@ WRONG_TYPES = [
     for value in ["[1]", "{a: 1}", "true", "2001-01-01", "'text'", "''", "1.5", "-1", "0", ".nan"]
     if not (parameter in {"names.path", "names.column"} and value == "'text'")
     and not (parameter == "sample.prefix" and value == "'text'")
-    and not (parameter in {"sample.prefix", *MAY_BE_EMPTY} and value == "''")
+    and not (parameter in {"sample.prefix", *MAY_BE_EMPTY, *SHARED_IF_EMPTY} and value == "''")
     and not (leaf(parameter) in MAY_BE_ABOVE_1 and value == "1.5")
     and not (leaf(parameter) in MAY_BE_0 and value == "0")
 ]
@@ -226,12 +308,16 @@ def test_an_error_names_file_line_and_parameter_whatever_is_wrong(
         ("lr", "0,2", "such as 0.2"),
         ("epochs", "2147483648", "whole number"),
         ("device", "gpu", "auto, cpu, cuda or mps"),
-        ("threads", "0", "from 1 to 1024"),
+        ("training.threads", "0", "from 1 to 1024"),
+        ("training.init", "zeros", "it must be torch, xavier or kaiming"),
+        ("training.clip_norm", "0", "such as 1.0, or empty"),
+        ("compact.optimizer", "adam", "sgd, adamw or muon, or empty for the shared optimizer"),
         ("split.by", "names", "window or name"),
         ("split.train", "80", "between 0 and 1"),
         ("split.val", "1", "between 0 and 1"),
         ("fcn.lr", "0", "empty for the shared lr"),
         ("fcn.epochs", "0", "empty for the shared epochs"),
+        ("fcn.norm", "batch", "it must be none or layer"),
         ("wavenet.hidden_dim", "", "whole number"),
         ("names.path", "", "the path of a list of names"),
         ("names.column", "3", "in quotes"),
@@ -271,6 +357,9 @@ def test_a_split_that_leaves_no_test_set_is_refused(tmp_path: Path, train: str, 
         ("temperature", "sample.temperature"),
         ("Seed", "seed"),
         ("wavenet_hidden_dim", "wavenet.hidden_dim"),
+        ("optimizer", "training.optimizer"),
+        ("traning", "training"),
+        ("fnc", "fcn"),
     ],
 )
 def test_an_unknown_parameter_is_refused_with_the_nearest(
@@ -282,18 +371,27 @@ def test_an_unknown_parameter_is_refused_with_the_nearest(
         load_params(path)
 
 
-def test_an_unknown_parameter_in_a_section_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    path = put(tmp_path, TEXT.replace("  hidden_dim: 300", "  hiden_dim: 300"))
-    line = line_of("fcn.hidden_dim")
-    with refused(f"{path}, line {line}: unknown parameter fcn.hiden_dim", "fcn.hidden_dim?"):
+@pytest.mark.parametrize(
+    ("parameter", "written", "nearest"),
+    [
+        ("names.path", "pth", "names.path"),
+        ("training.optimizer", "optimiser", "training.optimizer"),
+        ("training.init", "lr", "lr"),
+        ("sample.prefix", "split", "split"),
+    ],
+)
+def test_an_unknown_parameter_in_a_section_is_refused_with_the_nearest(
+    tmp_path: Path, parameter: str, written: str, nearest: str
+) -> None:
+    section, _, key = parameter.rpartition(".")
+    start = TEXT.index(f"\n{section}:")
+    path = put(tmp_path, TEXT[:start] + TEXT[start:].replace(f"  {key}:", f"  {written}:", 1))
+    where = f"{path}, line {line_of(parameter)}: unknown parameter {section}.{written}"
+    with refused(f"{where}; did you mean {nearest}?"):
         load_params(path)
 
 
-DECLARED = [name for name in LEAVES if name.partition(".")[0] in Params.model_fields]
-"""Those that have a class in `charlm.core.params`: of other models it knows `lr`, `epochs`."""
-
-
-@pytest.mark.parametrize("parameter", DECLARED)
+@pytest.mark.parametrize("parameter", OF_ALL)
 def test_a_missing_parameter_is_named(tmp_path: Path, parameter: str) -> None:
     lines = TEXT.splitlines(keepends=True)
     del lines[line_of(parameter) - 1]
@@ -301,14 +399,18 @@ def test_a_missing_parameter_is_named(tmp_path: Path, parameter: str) -> None:
         load_params(put(tmp_path, "".join(lines)))
 
 
-@pytest.mark.parametrize(
-    "section", [name for name in Params.model_fields if isinstance(DEFAULTS[name], dict)]
-)
+@pytest.mark.parametrize("section", [name for name in DEFAULTS if isinstance(DEFAULTS[name], dict)])
 @pytest.mark.parametrize("value", ["", "3", "[1, 2]", "text"])
 def test_a_section_that_is_no_mapping_is_refused(tmp_path: Path, section: str, value: str) -> None:
     path = put(tmp_path, in_one_line({**DEFAULTS, section: "@"}).replace('"@"', value))
-    keys = ", ".join(DEFAULTS[section])
-    with refused(path, f"{section} is ", f"a section with the keys {keys}"):
+    if section in MODELS and value == "":
+        params = load_params(path)  # nothing of its own, and the constructor's defaults
+        assert params.recipe(section) == Recipe(lr=0.2, batch_size=256, epochs=50)
+        assert params.arguments(section) == {}
+        return
+    keys = SCHEMA.model_fields[section].annotation.model_fields if section not in MODELS else ()
+    expected = f"a section with the keys {', '.join(keys)}" if keys else "settings of its own"
+    with refused(path, f"{section} is ", expected):
         load_params(path)
 
 
@@ -428,12 +530,15 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 ).map(json.dumps)
+PLANE_0 = st.characters(max_codepoint=0xD7FF)
+"""What JSON writes as one escape."""
 PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12)
 
 
 @settings(few, max_examples=150)
 @given(st.sampled_from([*LEAVES, *DEFAULTS]), VALUES | PLAIN)
 @example("fcn", '{"lr": null, "epochs": null, "embed_dim": 10, "hidden_dim": 300, "é": 1}')
+@example("fcn", "{1: 2, null: 3, [a, b]: 4}")
 @example("sample", "{1: 2, null: 3, [a, b]: 4}")
 @example("names", "&x {path: *x, column: *x}")
 @example("seed", "{? [1] : 2, <<: {a: 1}}")
@@ -474,39 +579,30 @@ def test_nobody_is_blamed_where_nothing_is_wrong(tmp_path: Path) -> None:
         _ = 1 / 0
 
 
-def test_every_parameter_says_what_it_must_be() -> None:
-    def check(section: type[Section]) -> None:
-        for name, field in section.model_fields.items():
-            kind = field.annotation
-            if isinstance(kind, type) and issubclass(kind, Section):
-                check(kind)
-            else:
-                assert field.description, name
-
-    check(Params)
-
-
 @pytest.fixture
 def _one_model_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if `charlm.models` had a module `more`."""
-    monkeypatch.setattr(params_module, "MODELS", (*MODELS, "more"))
+    monkeypatch.setattr(params_module, "model_modules", lambda: [*MODELS, "more"])
 
 
-MORE = f"{TEXT}\nmore:\n  lr: 0.1\n  epochs:\n  embed_dim: 7\n  rank: 3\n  kind: low\n"
+MORE = f"{TEXT}\nmore:\n  lr: 0.1\n  embed_dim: 7\n  rank: 3\n  kind: low\n  keep: best\n"
 
 
 @pytest.mark.usefixtures("_one_model_more")
-def test_a_model_without_a_class_here_has_the_settings_of_its_section(tmp_path: Path) -> None:
+def test_a_model_more_has_the_settings_of_its_section(tmp_path: Path) -> None:
     params = load_params(put(tmp_path, MORE))
-    settings = params.model("more")
-    assert (settings.recipe.lr, settings.recipe.epochs, settings.recipe.batch_size) == (
-        0.1,
-        50,
-        256,
-    )
-    assert settings.hyperparameters == {"embed_dim": 7, "rank": 3, "kind": "low"}
+    assert params.models == [*MODELS, "more"]
+    assert params.recipe("more") == Recipe(lr=0.1, batch_size=256, epochs=50, keep="best")
+    assert params.arguments("more") == {"embed_dim": 7, "rank": 3, "kind": "low"}
     assert params == load_params(put(tmp_path, MORE))
-    assert params.model("fcn").recipe == Recipe(lr=0.2, batch_size=256, epochs=50)
+    assert params.recipe("fcn") == Recipe(lr=0.2, batch_size=256, epochs=50)
+
+
+@pytest.mark.usefixtures("_one_model_more")
+@pytest.mark.parametrize("value", ["0.5", "-3", "low", "true", "null", "''", "1e3"])
+def test_an_argument_may_be_any_number_text_or_truth(tmp_path: Path, value: str) -> None:
+    params = load_params(put(tmp_path, MORE.replace("rank: 3", f"rank: {value}")))
+    assert params.arguments("more")["rank"] == YAML(typ="safe", pure=True).load(value)
 
 
 @pytest.mark.usefixtures("_one_model_more")
@@ -514,15 +610,26 @@ def test_a_model_without_a_class_here_has_the_settings_of_its_section(tmp_path: 
     ("written", "instead", "expected"),
     [
         ("  lr: 0.1", "  lr: -1", "more.lr is -1; it must be a number above 0"),
-        ("  lr: 0.1\n", "", "more.lr is missing; give it a number"),
         ("  embed_dim: 7", "  embed_dim: 0", "more.embed_dim is 0; it must be a whole number"),
+        ("  embed_dim: 7", "  embed_dim:", "more.embed_dim is empty; it must be a whole number"),
         ("  embed_dim: 7", "  batch_size: 0", "more.batch_size is 0; it must be a whole number"),
         ("  embed_dim: 7", "  scheduler: no", "more.scheduler is 'no'; it must be none, lambda"),
-        ("  rank: 3", "  rank: [3]", "more.rank is [3]; it must be a number or a text"),
-        ("  rank: 3", "  rank: .nan", "more.rank is nan; it must be a number or a text"),
+        ("  rank: 3", "  rank: [3]", "more.rank is [3]; it must be a number, a text, true, false"),
+        ("  rank: 3", "  rank: .nan", "more.rank is nan; it must be a number, a text, true"),
+        (
+            "  rank: 3",
+            "  threads: 3",
+            "more.threads cannot be set for one model; set training.threads",
+        ),
+        ("  rank: 3", "  seed: 3", "more.seed cannot be set for one model; set seed"),
         ("\nmore:", "\nmoer:", "unknown parameter moer; did you mean more?"),
-        (MORE[len(TEXT) :], "", "more is missing; give it a section with the keys lr, epochs"),
-        (MORE[len(TEXT) :], "more: 3\n", "more is 3; it must be a section with the keys lr"),
+        (
+            "\nmore:",
+            "\ngru:",
+            "there is no model gru; write charlm/models/gru.py, or remove the section",
+        ),
+        (MORE[len(TEXT) :], "", "no section for charlm/models/more.py; add one"),
+        (MORE[len(TEXT) :], "more: 3\n", "more is 3; it must be a section with what the model's"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_such_a_section_is_told(
@@ -534,28 +641,82 @@ def test_a_mistake_in_such_a_section_is_told(
         load_params(put(tmp_path, text))
 
 
+def test_a_model_cannot_be_called_like_a_parameter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(params_module, "model_modules", lambda: [*MODELS, "sample"])
+    with refused("charlm/models/sample.py is called like a parameter", "rename it"):
+        load_params(put(tmp_path, TEXT))
+
+
 def test_every_model_is_a_module_and_has_its_section() -> None:
     modules = {path.stem for path in (ROOT / "charlm/models").glob("*.py")}
     assert set(MODELS) == modules - {"__init__", "base"}
     assert set(MODELS) <= set(DEFAULTS)
 
 
+def model(*, vocab_size: int, block_size: int, embed_dim: int, heads: int = 2) -> None:
+    """A constructor, as a model has it."""
+
+
+def model_of_anything(*, embed_dim: int, **others: int) -> None:
+    """One that does not tell."""
+
+
+def model_of_a_setting(*, vocab_size: int, block_size: int, momentum: float) -> None:
+    """One that takes what the trainer does."""
+
+
+def model_of_the_seed(*, vocab_size: int, block_size: int, seed: int = 1) -> None:
+    """One that takes what holds for all models."""
+
+
+@pytest.mark.parametrize(
+    ("constructor", "written", "expected"),
+    [
+        (model, "embd_dim: 7", "line 12: m.embd_dim: model takes no embd_dim; did you mean embed_"),
+        (model, "epoch: 7", "line 12: m.epoch: model takes no epoch; did you mean epochs?"),
+        (model, "wat: 7", "line 12: m.wat: model takes no wat; it takes embed_dim, heads"),
+        (model, "vocab_size: 7", "line 12: m.vocab_size: model takes no vocab_size; it comes from"),
+        (model, "heads: 7", "line 11: m: model needs embed_dim; add it to the section"),
+        (model_of_a_setting, "rank: 1", "line 11: m: model_of_a_setting has an argument momentum,"),
+        (model_of_the_seed, "rank: 1", "line 11: m: model_of_the_seed has an argument seed, which"),
+    ],
+)  # fmt: skip
+def test_a_section_that_does_not_fit_the_constructor_is_told(
+    tmp_path: Path, constructor: Any, written: str, expected: str
+) -> None:
+    path = put(tmp_path, "\n" * 10 + f"m:\n  {written}\n")
+    with refused(f"{path}, {expected}"):
+        check_arguments("m", constructor, [written.partition(":")[0]], path)
+
+
+@pytest.mark.parametrize("given", [["embed_dim"], ["embed_dim", "heads"]])
+def test_a_section_that_fits_the_constructor_is_taken(tmp_path: Path, given: list[str]) -> None:
+    check_arguments("m", model, given, tmp_path / "never read")
+    check_arguments("m", model_of_anything, [*given, "more"], tmp_path / "never read")
+
+
 @pytest.mark.usefixtures("_one_model_more")
 @settings(few, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(section={"_rank": 1})
 @example(section={"model_dump": 1})
+@example(section={"model_extra": 1})
 @example(section={"rank": 10**400})
 @example(section={"": 1})
+@example(section={"__class__": 1})
 @given(
-    section=st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=3), max_size=3)
+    section=st.dictionaries(
+        st.text(PLANE_0, max_size=8), st.integers() | st.text(PLANE_0), max_size=3
+    )
 )
 def test_any_such_section_is_taken_or_refused_in_one_line(
     tmp_path: Path, section: dict[str, int | str]
 ) -> None:
     text = f"{TEXT}\nmore: {json.dumps({'lr': 1.0, 'epochs': 2, **section})}\n"
     params = taken_or_refused(lambda: load_params(put(tmp_path, text)), tmp_path)
-    if params is not None and not section.keys() & Training.model_fields.keys():
-        assert params.model("more").hyperparameters == section
+    if params is not None and not section.keys() & Recipe.model_fields.keys():
+        assert params.arguments("more") == section
 
 
 def test_what_a_merge_has_left_is_told_as_that(tmp_path: Path) -> None:

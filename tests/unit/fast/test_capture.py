@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.fast.capture import WARM_UP, Captured
 from charlm.training.trainer import Trainer
 from tests.helpers import small_corpus, small_model, small_split

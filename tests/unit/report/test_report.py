@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.data.corpus import Corpus
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN

@@ -4,7 +4,7 @@ import pytest
 import torch
 from charlm.fast.linear import JoinedLinear
 
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.models.fcn import FCN
 from charlm.training.initialization import initialize
 from charlm.training.optimizers import bare_step, clip, optimizer_of, orthogonal

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 import charlm.training.trainer
+from charlm.core.params import Recipe
 from charlm.core.randomness import derive_seed
-from charlm.core.recipe import Recipe
 from charlm.data.permutation import Permutation
 from charlm.data.splits import Part
 from charlm.fast.running import mean_loss

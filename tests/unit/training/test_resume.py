@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm.training.resume
-from charlm.core.recipe import Recipe
+from charlm.core.params import Recipe
 from charlm.data.splits import Part
 from charlm.training.resume import ResumeFile
 from charlm.training.trainer import Trainer

@@ -11,8 +11,8 @@ from charlm.fast.sharing import Shared
 from torch import Tensor
 
 import charlm.training.trainer
+from charlm.core.params import Recipe
 from charlm.core.randomness import derive_seed
-from charlm.core.recipe import Recipe
 from charlm.data.permutation import Permutation
 from charlm.data.splits import Part
 from charlm.fast.running import cross_entropy_loss, mean_loss
@@ -248,7 +248,7 @@ def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
 @ARCHITECTURES
 def test_divergence_is_told_without_warnings_of_numpy(architecture: type[LanguageModel]) -> None:
     """With so high a rate that a product overflows before the loss does."""
-    training = trainer(architecture, lr=2e38, batch_size=1)
+    training = trainer(architecture, lr=1e38, batch_size=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with refused("diverged in epoch 1"):
