@@ -27,6 +27,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from benchmarks import notebook_loop
 from benchmarks.steps import MODELS, NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+from pipeline.cores import cores
 
 Weights = dict[str, Tensor]
 
@@ -95,8 +96,6 @@ def one_each(model_name: str, processes: int) -> Figures:
 
 def table(count: int, seeds: int) -> str:
     """A row a model."""
-    from pipeline.side_by_side import cores  # imports `charlm`, which chooses kernels
-
     rows = []
     for model in MODELS:
         one = partial(in_a_process, "benchmarks.batched", "--seeds", str(seeds), "--turn", model)

@@ -11,9 +11,6 @@ with temperature 1). On any list of names, split as `params.yaml` says:
 prints mean ± standard deviation over the seeds of validation and test loss.
 """
 
-# Before NumPy and torch, whose kernels it chooses:
-import charlm  # noqa: F401  # isort: skip
-
 import argparse
 import multiprocessing
 import sys
@@ -38,7 +35,7 @@ from charlm.data.windows import Windows
 from charlm.fast.losses import CHUNK, Loss
 from charlm.fast.sharing import Shared, distinct
 from charlm.models.base import LanguageModel
-from pipeline.side_by_side import cores
+from pipeline.cores import cores
 
 WIDE: dict[str, Any] = {"channels": 200, "dropout": 0.2, "batch_size": 1024}
 

@@ -17,10 +17,12 @@ import pytest
 from playwright.sync_api import Browser
 from ruamel.yaml import YAML
 
-import charlm  # noqa: F401  chooses the kernels of NumPy and torch, so before any test imports them
+from charlm.core.pinning import pin_kernels
 from tests.browser import Pages, opened_pages
 from tests.chromium import NoChromiumError, running
 from tests.warm import write_shim
+
+pin_kernels()  # before any test imports NumPy or torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -212,7 +214,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("warm")
     address = folder / "socket"
     log = (folder / "log").open("wb")
-    command = [sys.executable, "-m", "tests.warm", str(address), str(ROOT)]
+    command = [sys.executable, "-m", "tests.warm", str(address)]
     server = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
     )
