@@ -214,7 +214,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("warm")
     address = folder / "socket"
     log = (folder / "log").open("wb")
-    command = [sys.executable, "-m", "tests.warm", str(address)]
+    command = [sys.executable, "-m", "tests.warm", str(address), str(ROOT)]
     server = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
     )

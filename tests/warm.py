@@ -2,8 +2,8 @@
 
 The suite starts some two hundred stages, and importing torch takes most of their time. One
 process imports what comes from elsewhere, nothing of the project, and splits in two for each
-`python -m stages.NAME`. Its kernels are pinned by the environment that the tests start it in.
-Tests about killing, the environment or what is opened, and `.ci/run`, use the real one.
+`python -m stages.NAME`. Tests about killing, the environment or what is opened, and `.ci/run`,
+use the real one.
 """
 
 import json
@@ -75,8 +75,9 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
     return 0
 
 
-def import_what_takes_long() -> None:
+def import_what_takes_long(root: Path) -> None:
     """Import all that the stages need from elsewhere, so that a fork of this process has it."""
+    runpy.run_path(str(root / "charlm/core/pinning.py"))["pin_kernels"]()
     import pandas  # noqa: F401
     import pydantic  # noqa: F401
     import ruamel.yaml  # noqa: F401
@@ -91,8 +92,8 @@ def import_what_takes_long() -> None:
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 
 
-def serve(socket_path: str) -> None:
-    import_what_takes_long()
+def serve(socket_path: str, root: str) -> None:
+    import_what_takes_long(Path(root))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server = socket.socket(socket.AF_UNIX)
     server.bind(socket_path + ".new")
@@ -113,4 +114,4 @@ def serve(socket_path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

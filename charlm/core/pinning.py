@@ -53,7 +53,7 @@ def pin_kernels() -> None:
             from charlm.core.errors import InputError
 
             raise InputError(
-                f"kernels cannot be pinned once {' and '.join(late)} is imported; call "
+                f"kernels cannot be pinned after the import of {' and '.join(late)}; call "
                 "pin_kernels() first (in a notebook: restart it, and call it in the first cell)"
             )
     os.environ.update(chosen)
