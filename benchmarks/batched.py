@@ -13,6 +13,7 @@ prints milliseconds a step and a model.
 
 import argparse
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,6 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from benchmarks import notebook_loop
 from benchmarks.steps import MODELS, NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
-from pipeline.cores import cores
 
 Weights = dict[str, Tensor]
 
@@ -96,13 +96,14 @@ def one_each(model_name: str, processes: int) -> Figures:
 
 def table(count: int, seeds: int) -> str:
     """A row a model."""
+    cores = len(os.sched_getaffinity(0))
     rows = []
     for model in MODELS:
         one = partial(in_a_process, "benchmarks.batched", "--seeds", str(seeds), "--turn", model)
-        taken = pairs(count, one, partial(one_each, model, cores()))
+        taken = pairs(count, one, partial(one_each, model, cores))
         row = [f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1)]
         rows.append([model, *row, f"{median_ratio(taken, 'step'):.2f}"])
-    header = ["ms a step and model", f"{seeds} seeds by torch.func", f"{cores()} processes"]
+    header = ["ms a step and model", f"{seeds} seeds by torch.func", f"{cores} processes"]
     return markdown([*header, "times as fast"], rows)
 
 

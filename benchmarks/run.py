@@ -16,8 +16,8 @@ import psutil
 from benchmarks import sampling, steps, whole
 from benchmarks.turns import say
 from charlm.core.files import write_text
-from pipeline.cores import cores
 from pipeline.environment import describe
+from pipeline.side_by_side import cores
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -35,7 +35,7 @@ from charlm.data.windows import Windows
 from charlm.fast.losses import CHUNK, Loss
 from charlm.fast.sharing import Shared, distinct
 from charlm.models.base import LanguageModel
-from pipeline.cores import cores
+from pipeline.side_by_side import cores
 
 WIDE: dict[str, Any] = {"channels": 200, "dropout": 0.2, "batch_size": 1024}
 

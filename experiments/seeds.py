@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.turns import markdown
 from experiments import queue
-from pipeline.cores import cores
+from pipeline.side_by_side import cores
 
 NAME = "seeds"
 METRICS = ["train_loss", "val_loss", "test_loss", "test_loss_stderr"]

@@ -7,6 +7,7 @@ by itself while no stage runs. The outputs and dvc.lock are those of a plain `dv
 
 import argparse
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -29,7 +30,6 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 
 from charlm.core.errors import InputError
 from pipeline.check import check_copies, check_input
-from pipeline.cores import cores
 from stages import run
 
 TRAINING = "train_"
@@ -83,6 +83,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, metavar="N", help="how many trainings at once")
     parser.add_argument("--only", metavar="STAGE", help="run that one stage, waiting for the lock")
     return parser.parse_args()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def dvc(*arguments: str, last: bool = True) -> int:

@@ -17,8 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import safetensors.numpy
 from dvc.repo import Repo
+from PIL import Image
 from ruamel.yaml import YAML
 
 from charlm.core.errors import InputError
@@ -190,9 +193,6 @@ def _lines(content: bytes) -> list[str]:
 
 
 def _first_tensor(old: bytes, new: bytes) -> str:
-    import numpy as np  # which `stages` must be imported before
-    import safetensors.numpy
-
     before, after = safetensors.numpy.load(old), safetensors.numpy.load(new)
     for name in sorted(before.keys() | after.keys()):
         a, b = before.get(name), after.get(name)
@@ -214,9 +214,6 @@ def _kind(tensor: Any) -> str:
 
 
 def _first_pixel(old: bytes, new: bytes) -> str:
-    import numpy as np
-    from PIL import Image
-
     before, after = (np.asarray(Image.open(io.BytesIO(content))) for content in (old, new))
     if before.shape != after.shape:
         return f"{after.shape[1]} x {after.shape[0]} pixels; committed: {before.shape[1::-1]}"

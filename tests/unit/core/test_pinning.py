@@ -121,7 +121,7 @@ def test_the_environment_can_choose_other_kernels_and_pinning_overrules_it() -> 
         assert run_python(PIN + PRODUCT, OPENBLAS_CORETYPE=core) == new
 
 
-@pytest.mark.parametrize("module", ["stages", "experiments"])
+@pytest.mark.parametrize("module", ["stages", "pipeline", "experiments"])
 def test_where_the_same_bytes_are_promised_kernels_are_pinned(module: str) -> None:
     code = f"import os, {module}; print([os.environ.get(n) for n in {[*ORDER, *CONTRADICTING]}])"
     printed = run_python(code, **UNPINNED, **dict.fromkeys(CONTRADICTING, "1"))
@@ -138,3 +138,7 @@ def test_a_stage_that_cannot_pin_its_kernels_ends_in_a_line() -> None:
     ran = Project(ROOT).run(sys.executable, "-c", "import numpy, stages", code=1, **UNPINNED)
     assert ran.text.startswith("error: kernels cannot be pinned after the import of numpy; ")
     assert ran.text.count("\n") == 1
+
+
+def test_what_puts_back_the_outputs_of_such_a_stage_can_be_imported() -> None:
+    assert run_python("import numpy, pipeline.put_back", **UNPINNED) == ""
