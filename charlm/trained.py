@@ -66,8 +66,8 @@ class TrainedModel:
     """A model that invents names and tells how likely a name is.
 
     Texts are read as `charlm.folding` says: "zoe" and "Zoë" mean names in the model's characters.
-    What is computed is computed on the CPU by one thread, which is the fastest for models of this
-    size, and the same on every machine.
+    Everything is computed on the CPU by one thread, which is the fastest for models of this size,
+    and with `charlm.core.pinning.pin_kernels` the same on every machine.
 
     Attributes:
         model: contexts (N, T) of tokens in, logits (N, V) of the next token out.

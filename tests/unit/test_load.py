@@ -11,6 +11,7 @@ import torch
 import charlm
 from charlm import trained
 from charlm.core.errors import FileError, InputError
+from charlm.core.pinning import KERNELS, ORDER
 from charlm.data import checkpoint
 from charlm.data.corpus import END
 from charlm.models.base import LanguageModel
@@ -65,6 +66,13 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path, damage) -> N
     with pytest.raises(FileError) as caught:
         charlm.load(path)
     assert_one_line(caught.value, [path])
+
+
+def test_it_works_with_the_kernels_that_each_library_chooses(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model", MODEL.model, VOCABULARY)
+    code = "import charlm; print(charlm.load('model').sample(count=50))"
+    printed = run_python(code, cwd=tmp_path, **dict.fromkeys([*KERNELS, *ORDER], ""))
+    assert printed == f"{MODEL.sample(count=50)}\n"
 
 
 def test_who_imports_charlm_does_not_wait_for_torch() -> None:
