@@ -38,8 +38,7 @@ def pin_kernels() -> None:
     """Set the environment variables that choose the kernels, whatever their values were.
 
     Call it before NumPy, torch or Numba is imported, since each reads them only then. It holds for
-    the processes started afterwards too. Plain torch becomes slower by it (matrix products most),
-    what `charlm.fast` computes does not.
+    the processes started afterwards too. Plain torch becomes slower by it.
 
     Raises:
         InputError: one of them has been imported already, with kernels of its own choice.
