@@ -3,5 +3,5 @@
 import os
 
 ENVIRONMENT = dict(os.environ)
-"""As it was before `charlm` was imported, which chooses the kernels of all that follows, and of
-the processes that are started: the notebook's are to be torch's own."""
+"""As it was before `pin_kernels` was called, which holds for the processes started afterwards too:
+the notebook's kernels are to be torch's own choice."""

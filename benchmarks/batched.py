@@ -13,6 +13,7 @@ prints milliseconds a step and a model.
 
 import argparse
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -95,15 +96,14 @@ def one_each(model_name: str, processes: int) -> Figures:
 
 def table(count: int, seeds: int) -> str:
     """A row a model."""
-    from pipeline.side_by_side import cores  # imports `charlm`, which chooses kernels
-
+    cores = len(os.sched_getaffinity(0))
     rows = []
     for model in MODELS:
         one = partial(in_a_process, "benchmarks.batched", "--seeds", str(seeds), "--turn", model)
-        taken = pairs(count, one, partial(one_each, model, cores()))
+        taken = pairs(count, one, partial(one_each, model, cores))
         row = [f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1)]
         rows.append([model, *row, f"{median_ratio(taken, 'step'):.2f}"])
-    header = ["ms a step and model", f"{seeds} seeds by torch.func", f"{cores()} processes"]
+    header = ["ms a step and model", f"{seeds} seeds by torch.func", f"{cores} processes"]
     return markdown([*header, "times as fast"], rows)
 
 

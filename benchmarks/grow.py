@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.turns import markdown, say
+from charlm.core.pinning import pin_kernels
 
 # What takes memory is imported where it is used: a process starts with its parent's peak.
 
@@ -68,6 +69,7 @@ Written by `make grow`, in one run on one machine.
 
 def write_list(path: Path, size: int, checkpoint: Path) -> None:
     """Write `size` distinct names that a trained model invents."""
+    pin_kernels()
     from charlm.core.randomness import generator
     from charlm.data.checkpoint import load
     from charlm.names.distinct import Distinct
@@ -96,6 +98,7 @@ class EnoughError(Exception):
 
 def first_batches(limit: int) -> None:
     """Train the fully connected net for some batches in this folder; print what they took."""
+    pin_kernels()
     from benchmarks.trainer import trainer_of
     from charlm.core.params import load_params
     from charlm.data.corpus import load_corpus

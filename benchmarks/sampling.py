@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+from charlm.core.pinning import pin_kernels
 
 MODELS = ("fcn", "wavenet")
 CHECKPOINTS = Path("data/checkpoints")
@@ -52,6 +53,7 @@ def _layer(name: str) -> tuple[int, str, bool]:
 
 def pipeline(model: str, count: int) -> Figures:
     """Names per second, the seconds in all, and the most memory that the process took."""
+    pin_kernels()
     from charlm.core.randomness import generator
     from charlm.data import checkpoint
     from charlm.fast.devices import set_up

@@ -23,6 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, cast
 
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+from charlm.core.pinning import pin_kernels
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,6 +120,7 @@ TURNS: dict[str, Callable[[str, Setting], Figures]] = {
 
 
 def new_trainer(model_name: str, setting: Setting) -> "Trainer":
+    pin_kernels()
     from benchmarks.trainer import trainer_of, windows_of
     from charlm.core.params import load_params
 
@@ -142,9 +144,9 @@ def wait_for(device: str) -> None:
 
 def profile(model_name: str, setting: Setting) -> str:
     """Where the time of an epoch goes, by torch's profiler: the operations that take most."""
-    import torch
-
     trainer = new_trainer(model_name, setting)
+    import torch  # now that its kernels are pinned
+
     next(trainer.run(1))
     activities = [torch.profiler.ProfilerActivity.CPU]
     if setting.device == "cuda":

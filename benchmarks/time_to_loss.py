@@ -22,12 +22,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.steps import NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+from charlm.core.pinning import pin_kernels
 
 if TYPE_CHECKING:
     from charlm.training.trainer import Trainer
-
-# `charlm`, which chooses the kernels of its process, is imported where it is used: the
-# notebook's turn has those that torch takes by itself.
 
 GOAL = 2.0132
 NEVER = float("inf")
@@ -79,6 +77,7 @@ def notebook(epochs: int) -> Figures:
 
 def pipeline(epochs: int) -> Figures:
     """The same of the pipeline's compact WaveNet."""
+    pin_kernels()
     from benchmarks.trainer import trained, trainer_of, windows_of
     from charlm.core.params import load_params
     from charlm.data.splits import Part

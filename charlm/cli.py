@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOWrapper
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm.core.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
+from charlm.core.pinning import pin_kernels
 
 if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
@@ -121,6 +123,17 @@ examples:
 """
 
 
+def run() -> NoReturn:
+    """Run the program: `charlm`, or `python -m charlm`.
+
+    The kernels are pinned: the same command prints the same names on every machine.
+    """
+    pin_kernels()
+    if hasattr(signal, "SIGPIPE"):  # end quietly if the reader of the output stops, like `head`
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0, 1 after a line that says what is wrong, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
@@ -185,11 +198,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """That of the whole, and those of the commands."""
-    parser = _Parser(prog="python -m charlm", description=OVERVIEW, epilog=OVERVIEW_EXAMPLES)
+    program = "charlm" if Path(sys.argv[0]).stem == "charlm" else "python -m charlm"
+
+    def named(text: str) -> str:
+        return text.replace("python -m charlm", program)
+
+    parser = _Parser(prog=program, description=OVERVIEW, epilog=named(OVERVIEW_EXAMPLES))
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     sampling = commands.add_parser(
-        "sample", help="invent names", description=SAMPLE, epilog=SAMPLE_NOTES
+        "sample", help="invent names", description=SAMPLE, epilog=named(SAMPLE_NOTES)
     )
     sampling.add_argument(
         "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"
@@ -233,7 +251,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     sampling.set_defaults(run=_sample)
 
     scoring = commands.add_parser(
-        "score", help="tell how likely names are", description=SCORE, epilog=SCORE_NOTES
+        "score", help="tell how likely names are", description=SCORE, epilog=named(SCORE_NOTES)
     )
     scoring.add_argument(
         "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"

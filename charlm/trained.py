@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from charlm.core.errors import InputError
 from charlm.core.randomness import generator
@@ -17,7 +18,7 @@ from charlm.data.corpus import Vocabulary
 from charlm.evaluation.metrics import perplexity
 from charlm.fast.running import Runner
 from charlm.folding import fold
-from charlm.models.base import LanguageModel, build
+from charlm.models.base import build
 from charlm.sampling.sampler import AT_ONCE, character_log_likelihoods, sample_names
 
 FIRST_ROUND = 1024
@@ -66,22 +67,24 @@ class TrainedModel:
     """A model that invents names and tells how likely a name is.
 
     Texts are read as `charlm.folding` says: "zoe" and "Zoë" mean names in the model's characters.
-    What is computed is computed on the CPU by one thread, which is the fastest for models of this
-    size, and the same on every machine.
+    Everything is computed on the CPU by one thread, which is the fastest for models of this size,
+    and with `charlm.core.pinning.pin_kernels` the same on every machine.
 
     Attributes:
-        model: contexts (N, T) of tokens in, logits (N, V) of the next token out.
+        model: any module from contexts (N, T) of tokens to logits (N, V) of the next token.
         vocabulary: what the tokens stand for.
+        block_size: T.
     """
 
-    model: LanguageModel
+    model: nn.Module
     vocabulary: Vocabulary
+    block_size: int
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TrainedModel":
         """See `charlm.load`."""
         loaded = checkpoint.load(Path(path), build)
-        return cls(loaded.model, loaded.vocabulary)
+        return cls(loaded.model, loaded.vocabulary, loaded.model.hyperparameters["block_size"])
 
     def sample(
         self,
@@ -126,7 +129,7 @@ class TrainedModel:
                 self._runner,
                 self.vocabulary,
                 number,
-                block_size=self.model.hyperparameters["block_size"],
+                block_size=self.block_size,
                 generator=source,
                 temperature=temperature,
                 prefix=start,
@@ -155,9 +158,7 @@ class TrainedModel:
         if "" in read:
             raise InputError("a name is empty, which no name is; leave it out")
         with _one_thread():
-            every = character_log_likelihoods(
-                self._runner, self.vocabulary, read, self.model.hyperparameters["block_size"]
-            )
+            every = character_log_likelihoods(self._runner, self.vocabulary, read, self.block_size)
         return [Score(name, each) for name, each in zip(read, every, strict=True)]
 
     def fold(self, text: str) -> str:

@@ -13,9 +13,6 @@ seeds; the lowest validation loss is that of the whole, in whatever epoch each s
 writes `experiments/DRIFT.md` and `experiments/drift.png`.
 """
 
-# Before NumPy and torch, whose kernels it chooses:
-import charlm  # noqa: F401  # isort: skip
-
 import argparse
 from collections.abc import Mapping
 from pathlib import Path

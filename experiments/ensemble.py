@@ -11,9 +11,6 @@ with temperature 1). On any list of names, split as `params.yaml` says:
 prints mean ± standard deviation over the seeds of validation and test loss.
 """
 
-# Before NumPy and torch, whose kernels it chooses:
-import charlm  # noqa: F401  # isort: skip
-
 import argparse
 import multiprocessing
 import sys

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm import KERNELS
+from charlm.core.pinning import KERNELS
 
 if TYPE_CHECKING:
     import torch

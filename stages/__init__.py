@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from charlm.core.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
+from charlm.core.pinning import pin_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -156,3 +157,4 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 
 sys.excepthook = end  # from the first import on: Ctrl-C may come while torch is being loaded
+pin_kernels()  # before a stage imports NumPy or torch

@@ -17,11 +17,13 @@ import pytest
 from playwright.sync_api import Browser
 from ruamel.yaml import YAML
 
-import charlm  # noqa: F401  chooses the kernels of NumPy and torch, so before any test imports them
 from charlm.core.params import load_params
+from charlm.core.pinning import pin_kernels
 from tests.browser import Pages, opened_pages
 from tests.chromium import NoChromiumError, running
 from tests.warm import write_shim
+
+pin_kernels()  # before any test imports NumPy or torch
 
 ROOT = Path(__file__).resolve().parent.parent
 

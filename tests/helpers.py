@@ -27,7 +27,7 @@ from charlm.data.splits import Part, split_windows
 from charlm.data.windows import Windows, windows_by_part
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
-from charlm.names.reading import gather_names
+from charlm.names import reading
 from tests.conftest import MODELS, Project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,15 +114,16 @@ class NameList:
 
 
 def read_names(path: Path, column: str | None = None) -> NameList:
-    """What `gather_names` finds in a list, held against what it says of it."""
+    """What `gather_names` finds in a list, held against what it says and `read_names` returns."""
     with tempfile.TemporaryFile() as file:
-        found = gather_names(path, column, file)
+        found = reading.gather_names(path, column, file)
         file.seek(0)
         names = file.read().decode().removesuffix("\n").split("\n")
     assert found.count == len(names)
     assert found.characters == "".join(sorted(set("".join(names))))
     assert found.total_length == len("".join(names))
     assert found.longest == max(map(len, names))
+    assert reading.read_names(path, column) == names
     return NameList(names, found.duplicates)
 
 

@@ -1,8 +1,8 @@
 """Runs a stage and records what it touches: `python -B -m tests.record STAGE RECORD`.
 
 Run in a checkout, it writes a JSON file with the files of the checkout that were read and
-written, the parameters and the environment variables that were used. It imports nothing
-that chooses kernels before `charlm` has.
+written, the parameters and the environment variables that were used. It imports neither NumPy
+nor torch: the stage pins their kernels first.
 """
 
 import json

@@ -77,7 +77,7 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
 
 def import_what_takes_long(root: Path) -> None:
     """Import all that the stages need from elsewhere, so that a fork of this process has it."""
-    runpy.run_path(str(root / "charlm/__init__.py"))  # the kernels, before torch
+    runpy.run_path(str(root / "charlm/core/pinning.py"))["pin_kernels"]()
     import pandas  # noqa: F401
     import pydantic  # noqa: F401
     import ruamel.yaml  # noqa: F401

@@ -31,5 +31,5 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 
 def no_module(name: str) -> str:
-    """What to say where a package is missing: it is another Python than the one set up."""
-    return f"this Python has no {name}; take that of .venv: source .venv/bin/activate"
+    """Say what to do if a package is missing: this is not the Python that was set up."""
+    return f"this Python has no {name}; install it, or use that of .venv: source .venv/bin/activate"

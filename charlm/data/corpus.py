@@ -13,6 +13,7 @@ file stays there, mapped into memory: what is larger than memory can be worked o
 In NumPy: importing torch would take longer than all that the first stages have to do.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,9 +197,9 @@ def write_corpus(
             shown.update(len(tokens))
 
 
-def load_corpus(path: Path) -> Corpus:
-    """Read what `write_corpus` wrote. Raises FileError where it is missing or damaged."""
-    arrays, metadata = load_arrays(path)
+def load_corpus(path: str | os.PathLike[str]) -> Corpus:
+    """Read what `write_corpus` wrote. Raises FileError if it is missing or damaged."""
+    arrays, metadata = load_arrays(Path(path))
     try:
         vocabulary = Vocabulary(metadata["characters"])
         return Corpus(arrays["stream"], vocabulary, metadata["block_size"])

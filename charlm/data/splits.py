@@ -1,5 +1,6 @@
 """Dealing the windows of a corpus out to training, validation and test."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -120,12 +121,12 @@ def save_split(path: Path, split: Split) -> None:
     save_metadata(path, asdict(split))
 
 
-def load_split(path: Path, corpus: Corpus) -> Split:
+def load_split(path: str | os.PathLike[str], corpus: Corpus) -> Split:
     """Read what `save_split` wrote for `corpus`.
 
-    Raises FileError where it is missing, damaged or made from another corpus.
+    Raises FileError if it is missing, damaged or made from another corpus.
     """
-    arrays, metadata = load_arrays(path)
+    arrays, metadata = load_arrays(Path(path))
     names, windows = corpus.count()
     try:
         split = Split(**metadata)

@@ -5,6 +5,7 @@ import collections
 import gzip
 import io
 import itertools
+import os
 import re
 import unicodedata
 import zipfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from tempfile import TemporaryFile
 from typing import IO, BinaryIO
 
 from charlm.core.bars import bar
@@ -96,6 +98,14 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
         total_length,
         longest,
     )
+
+
+def read_names(path: str | os.PathLike[str], column: str | None = None) -> list[str]:
+    """Read the distinct names of a list that fits into memory, in order, as `gather_names` does."""
+    with TemporaryFile() as file:
+        gather_names(Path(path), column, file)
+        file.seek(0)
+        return file.read().decode().splitlines()
 
 
 def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:

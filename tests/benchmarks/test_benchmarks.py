@@ -86,19 +86,20 @@ SHOW = "import json, os; print(json.dumps({name: os.environ.get(name) for name i
 
 
 def test_the_notebook_has_the_kernels_that_torch_chooses(tmp_path: Path) -> None:
-    """Though `charlm` is imported where the turns are started from."""
+    """Though kernels are pinned where the turns are started from."""
     names = ["ATEN_CPU_CAPABILITY", "MKL_CBWR", "OPENBLAS_NUM_THREADS"]
     (tmp_path / "show.py").write_text(SHOW % names)
-    code = "import benchmarks.run; from benchmarks import turns; print(turns.in_a_process('show'))"
+    code = "from benchmarks import turns; import stages; print(turns.in_a_process('show'))"
     unset = {**dict.fromkeys(names, "as it was"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     ran = Project(tmp_path).run(sys.executable, "-c", code, **unset)
     assert ran.text.splitlines()[-1] == str(dict.fromkeys(names, "as it was"))
 
 
 @pytest.mark.parametrize("module", ["batched", "sampling", "steps", "time_to_loss", "whole"])
-def test_a_turn_of_the_notebook_does_not_import_what_chooses_kernels(module: str) -> None:
-    printed = run_python(f"import sys, benchmarks.{module}; print('charlm' in sys.modules)")
-    assert printed == "False\n"
+def test_importing_a_benchmark_pins_no_kernels(module: str) -> None:
+    """Only the pipeline's turn does, when it begins."""
+    code = f"import os; before = dict(os.environ); import benchmarks.{module}; "
+    assert run_python(code + "print(dict(os.environ) == before)", MKL_CBWR="AUTO") == "True\n"
 
 
 def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 import pipeline.verify
-from charlm import KERNELS
 from charlm.core.errors import InputError
 from charlm.core.files import write_json
+from charlm.core.pinning import KERNELS
 from pipeline.verify import ENVIRONMENT, apart, excuses, first_difference
 from tests.conftest import STAGES, Project, start
 

@@ -3,9 +3,7 @@
 import json
 import re
 import tomllib
-from pathlib import Path
 
-import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, Project

@@ -343,6 +343,21 @@ def test_help_teaches_and_does_not_wait_for_torch(command: list[str]) -> None:
         assert option in text
 
 
+@pytest.mark.parametrize("name", ["charlm", "charlm.exe"])
+@pytest.mark.parametrize("command", [[], ["sample"], ["score"]], ids=str)
+def test_help_calls_the_installed_command_by_its_name(name: str, command: list[str]) -> None:
+    code = f"import sys; sys.argv[0] = '/usr/bin/{name}'; from charlm import cli; cli.run()"
+    text = run_python(code, *command, "--help")
+    assert text.startswith(f"usage: charlm {' '.join(command)}".rstrip())
+    assert "python -m charlm" not in text
+
+
+def test_a_missing_package_is_told_in_a_line() -> None:
+    command = (sys.executable, "-S", "-m", "charlm", "score", "data/model", "ANNA")
+    ran = Project(ROOT).run(*command, code=1)
+    assert re.fullmatch(r"error: this Python has no \w+; install it, or use .*\n", ran.text)
+
+
 def test_help_tells_the_keys_of_json(run: Cli) -> None:
     sample, score = run.json("sample", "CKPT"), run.json("score", "CKPT", "--characters", "ANNA")
     for text, document in ((cli.SAMPLE_NOTES, sample), (cli.SCORE_NOTES, score)):

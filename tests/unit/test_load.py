@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import charlm
 from charlm import trained
 from charlm.core.errors import FileError, InputError
+from charlm.core.pinning import KERNELS, ORDER
 from charlm.data import checkpoint
 from charlm.data.corpus import END
 from charlm.models.base import LanguageModel
@@ -29,7 +31,7 @@ from tests.helpers import (
 
 CORPUS = small_corpus()
 VOCABULARY = CORPUS.vocabulary
-MODEL = TrainedModel(small_model(CORPUS), VOCABULARY)
+MODEL = TrainedModel(small_model(CORPUS), VOCABULARY, CORPUS.block_size)
 
 
 def ending_at_once() -> TrainedModel:
@@ -37,7 +39,7 @@ def ending_at_once() -> TrainedModel:
     model = small_model(CORPUS)
     with torch.no_grad():
         model.output.bias[END] = 1e9
-    return TrainedModel(model, VOCABULARY)
+    return TrainedModel(model, VOCABULARY, CORPUS.block_size)
 
 
 @ARCHITECTURES
@@ -51,7 +53,7 @@ def test_a_path_is_all_that_is_needed(
     names = loaded.sample(prefix="MA", count=30)
     assert len(names) == 30
     assert all(name.startswith("MA") for name in names)
-    assert names == TrainedModel(model, VOCABULARY).sample(prefix="MA", count=30)
+    assert names == TrainedModel(model, VOCABULARY, CORPUS.block_size).sample(prefix="MA", count=30)
 
 
 @DAMAGED
@@ -65,6 +67,13 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path, damage) -> N
     with pytest.raises(FileError) as caught:
         charlm.load(path)
     assert_one_line(caught.value, [path])
+
+
+def test_it_works_with_the_kernels_that_each_library_chooses(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model", MODEL.model, VOCABULARY)
+    code = "import charlm; print(charlm.load('model').sample(count=50))"
+    printed = run_python(code, cwd=tmp_path, **dict.fromkeys([*KERNELS, *ORDER], ""))
+    assert printed == f"{MODEL.sample(count=50)}\n"
 
 
 def test_who_imports_charlm_does_not_wait_for_torch() -> None:
@@ -122,6 +131,18 @@ def test_an_argument_out_of_its_range_is_refused(bad: dict[str, float]) -> None:
     ((name, value),) = bad.items()
     with refused(f"{name} is {value}; give a "):
         MODEL.sample(**bad)
+
+
+def test_any_module_samples_and_scores_names() -> None:
+    vocab_size = len(VOCABULARY)
+    uniform = nn.Sequential(nn.Embedding(vocab_size, vocab_size), nn.Flatten(1))
+    plain = nn.Sequential(uniform, nn.Linear(CORPUS.block_size * vocab_size, vocab_size))
+    nn.init.zeros_(plain[1].weight)
+    nn.init.zeros_(plain[1].bias)
+    model = TrainedModel(plain, VOCABULARY, CORPUS.block_size)
+    assert len(model.sample(prefix="MA", count=30)) == 30
+    (score,) = model.score("ANNA")
+    assert score.nats_per_character == pytest.approx(math.log(vocab_size), abs=1e-5)
 
 
 def test_texts_are_read_in_the_models_characters() -> None:

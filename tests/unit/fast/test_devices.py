@@ -1,14 +1,11 @@
 """Where to compute, with how many threads, and with which kernels."""
 
-import os
-import platform
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 import charlm.fast.devices
-from charlm import KERNELS
 from charlm.fast.devices import available_devices, choose_device, set_up, widest, without_memory
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
@@ -76,16 +73,6 @@ def test_the_threads_are_those_asked_for_and_algorithms_repeatable(
     assert torch.get_num_threads() == threads
     assert torch.are_deterministic_algorithms_enabled() == told
     assert torch.utils.deterministic.fill_uninitialized_memory != told
-
-
-@pytest.mark.skipif(
-    platform.machine().lower() not in {"x86_64", "amd64"}, reason="pinned on x86-64 alone"
-)
-def test_importing_the_package_pins_the_kernels_before_torch_chooses() -> None:
-    assert {name: os.environ[name] for name in KERNELS} == KERNELS
-    code = "import charlm, torch; print(torch.backends.cpu.get_cpu_capability())"
-    chosen = run_python(code, ATEN_CPU_CAPABILITY="", MKL_CBWR="").strip()
-    assert chosen in {"AVX2", "DEFAULT"}  # a processor without AVX2 has no choice
 
 
 def test_on_one_thread_of_a_cpu_torch_imports_nothing_more() -> None:

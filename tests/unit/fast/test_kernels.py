@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from charlm.fast.gradients import TreeGradients
 from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.fast import kernels
-from charlm.fast.gradients import TreeGradients
 from charlm.fast.kernels import Floats, Integers
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
@@ -294,7 +294,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
 
     LLVM does so only where it is given leave, as to the first function here.
     """
-    import numba  # not before `charlm` has said what it compiles for
+    import numba
 
     def code(function: object, **options: object) -> str:
         """As it is compiled for these arguments; of what is taken from the cache there is none."""
@@ -317,7 +317,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
 @ON_X86_64
 def test_what_the_environment_tells_numba_changes_no_byte(tmp_path: Path) -> None:
     printed = run_python(
-        "from tests.unit.fast.test_kernels import digest; print(digest())",
+        "import stages; from tests.unit.fast.test_kernels import digest; print(digest())",
         NUMBA_CACHE_DIR=str(tmp_path),
         NUMBA_CPU_NAME="generic",
         NUMBA_CPU_FEATURES="-avx,-avx2",
@@ -333,7 +333,7 @@ def test_what_the_environment_tells_numba_changes_no_byte(tmp_path: Path) -> Non
 def test_where_no_folder_may_be_written_to_nothing_is_kept_and_all_works() -> None:
     printed = run_python(
         """
-import charlm, numba.core.dispatcher as dispatcher
+import numba.core.dispatcher as dispatcher
 def enable_caching(self):
     raise RuntimeError("no locator available")
 dispatcher.Dispatcher.enable_caching = enable_caching

@@ -1,0 +1,144 @@
+"""Which kernels NumPy, torch and Numba take: their own choice, or the pinned ones."""
+
+import os
+import platform
+import sys
+
+import pytest
+
+from charlm.core.pinning import CONTRADICTING, KERNELS, ORDER, pin_kernels
+from tests.conftest import ROOT, Project
+from tests.helpers import refused, run_python
+
+ON_X86_64 = pytest.mark.skipif(
+    platform.machine().lower() not in {"x86_64", "amd64"}, reason="pinned on x86-64 alone"
+)
+UNPINNED = dict.fromkeys([*KERNELS, *ORDER], "")
+"""What leaves the choice to each library, though these tests run with pinned kernels."""
+PIN = "from charlm.core.pinning import pin_kernels; pin_kernels(); "
+
+
+def test_importing_charlm_changes_nothing_and_imports_nothing_heavy() -> None:
+    printed = run_python(
+        """
+import os, sys
+before = dict(os.environ)
+import charlm, charlm.cli, charlm.core.errors, charlm.core.pinning
+print(dict(os.environ) == before)
+print({"numpy", "torch", "numba", "pandas"} & {*sys.modules})
+""",
+        **UNPINNED,
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert printed == "True\nset()\n"
+
+
+def test_importing_the_library_leaves_the_settings_of_torch_alone() -> None:
+    code = """
+import sys, torch
+def settings():
+    return (
+        torch.__config__.parallel_info(), torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_dtype(), torch.get_float32_matmul_precision(),
+        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.mkldnn.enabled,
+    )
+before = settings()
+import charlm.trained, charlm.training.trainer, charlm.report.figures
+print(settings() == before)
+"""
+    assert run_python(code, **UNPINNED) == "True\n"
+
+
+def test_the_tests_run_with_pinned_kernels() -> None:
+    """So nothing is left to change, and the call is allowed though torch is imported."""
+    assert {"numpy", "torch"} & {*sys.modules}
+    before = dict(os.environ)
+    pin_kernels()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("OPENBLAS_NUM_THREADS", "2"), ("OPENBLAS_NUM_THREADS", None), ("NUMBA_DISABLE_JIT", "1")],
+    ids=str,
+)
+def test_pinning_too_late_is_refused_and_changes_nothing(
+    change: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, value = change
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    for _ in range(2):
+        with refused("numpy and torch", "call pin_kernels() first", "in the first cell"):
+            pin_kernels()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("module", ["numpy", "torch", "numba"])
+def test_each_of_the_libraries_must_be_imported_later(module: str) -> None:
+    code = f"""
+import {module}
+from charlm.core.errors import InputError
+from charlm.core.pinning import pin_kernels
+try:
+    pin_kernels()
+except InputError as error:
+    print(error)
+"""
+    assert module in run_python(code, **UNPINNED)
+
+
+@ON_X86_64
+def test_torch_and_numba_take_the_pinned_kernels() -> None:
+    show = """
+import numba, torch
+print(torch.backends.cpu.get_cpu_capability(), numba.core.config.CPU_NAME)
+"""
+    capability, name = run_python(PIN + show, **UNPINNED).split()
+    assert capability in {"AVX2", "DEFAULT"}  # a processor without AVX2 has no choice
+    assert name == "haswell"
+    assert "haswell" not in run_python(show, **UNPINNED)
+
+
+PRODUCT = """
+import hashlib
+import numpy as np
+a = np.random.default_rng(1).standard_normal((64, 300)).astype("f4")
+print(hashlib.md5((a @ a.T[:, ::-1]).tobytes()).hexdigest())
+"""
+
+
+@ON_X86_64
+def test_the_environment_can_choose_other_kernels_and_pinning_overrules_it() -> None:
+    """That the first two differ shows that the comparison of bytes can fail."""
+    old, new = (run_python(PRODUCT, OPENBLAS_CORETYPE=core) for core in ("Prescott", "Haswell"))
+    assert old != new
+    for core in ("Prescott", "SkylakeX", ""):
+        assert run_python(PIN + PRODUCT, OPENBLAS_CORETYPE=core) == new
+
+
+@pytest.mark.parametrize("module", ["stages", "pipeline", "experiments"])
+def test_where_the_same_bytes_are_promised_kernels_are_pinned(module: str) -> None:
+    code = f"import os, {module}; print([os.environ.get(n) for n in {[*ORDER, *CONTRADICTING]}])"
+    printed = run_python(code, **UNPINNED, **dict.fromkeys(CONTRADICTING, "1"))
+    assert printed == f"{[*ORDER.values(), *[None] * len(CONTRADICTING)]}\n"
+
+
+def test_the_program_pins_kernels_whatever_the_environment_says() -> None:
+    show = "import os; print(os.environ['OPENBLAS_NUM_THREADS']); "
+    code = f"from charlm import cli; cli.main = lambda: exec({show!r}); cli.run()"
+    assert run_python(code, **UNPINNED) == "1\n"
+
+
+def test_a_stage_that_cannot_pin_its_kernels_ends_in_a_line() -> None:
+    ran = Project(ROOT).run(sys.executable, "-c", "import numpy, stages", code=1, **UNPINNED)
+    assert ran.text.startswith("error: kernels cannot be pinned after the import of numpy; ")
+    assert ran.text.count("\n") == 1
+
+
+def test_what_puts_back_the_outputs_of_such_a_stage_can_be_imported() -> None:
+    assert run_python("import numpy, pipeline.put_back", **UNPINNED) == ""
