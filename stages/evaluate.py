@@ -36,7 +36,7 @@ def main() -> None:
     test = windows[Part.TEST]
     metrics, losses, mistakes = {}, {}, []
     for name in params.models:
-        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device))
+        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device), params.fast)
         scores = {part: score(model, windows[part].to(device)) for part in Part}
         metrics[name] = summarise(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]

@@ -30,7 +30,7 @@ def main() -> None:
     split = load_split(SPLIT, corpus)
     tables = {}
     for name in params.models:
-        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device))
+        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device), params.fast)
         with blame("sample.prefix"):
             names = sample_names(
                 model,

@@ -6,7 +6,7 @@ epochs.
 
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         params.recipe(name),
         seed=params.seed,
         group=group,
+        fast=params.fast,
         log=partial(print, flush=True),
     )
     resume = resume_file(name, params, device.type)
@@ -111,17 +112,18 @@ def build_model(
             "block_size": corpus.block_size,
             **given,
         }
+        parameters = 0
+        with suppress(Exception), without_memory():  # a constructor may need real numbers
+            parameters = count_parameters(architecture(**arguments))
+        refuse_if_too_large(parameters)
         try:
-            with without_memory():
-                parameters = count_parameters(architecture(**arguments))
+            with seeded(params.seed, "init"):
+                model = architecture(**arguments)
+                initialize(model, params.recipe(name).init)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"the constructor of {architecture.__name__} refuses it: {error}; correct it"
             ) from None
-        refuse_if_too_large(parameters)
-        with seeded(params.seed, "init"):
-            model = architecture(**arguments)
-            initialize(model, params.recipe(name).init)
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
     return model
 
@@ -135,6 +137,7 @@ def resume_file(name: str, params: Params, device: str) -> ResumeFile:
         "threads": params.training.threads,
         "processes": params.training.processes,
         "device": device,
+        "fast": params.fast,
     }
     return ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
 

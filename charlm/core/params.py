@@ -208,6 +208,7 @@ class Params(Section):
         "since the WaveNet joins neighbors two by two",
     )
     device: Literal["auto", "cpu", "cuda", "mps"]
+    fast: bool = Field(description="true or false")
     names: Names
     split: Split
     training: Training
@@ -245,7 +246,7 @@ class Params(Section):
         return setting if setting in AT_THE_TOP else f"training.{setting}"
 
 
-SHARED = {"seed", "block_size", "device", *Training.model_fields}
+SHARED = {"seed", "block_size", "device", "fast", *Training.model_fields}
 """Parameters that no model's section may hold, since they hold for all models."""
 
 
