@@ -1,16 +1,15 @@
-"""Invent names with every model."""
+"""Generate names with every model."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from charlm.core.files import write_csv, write_json
+from charlm.core.files import replacing, write_csv, write_json
 from charlm.core.params import MODELS, blame, load_params
 from charlm.core.randomness import generator
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
-from charlm.evaluation.metrics import DECIMALS
 from charlm.fast.devices import set_up
 from charlm.sampling.sampler import (
     describe_samples,
@@ -18,7 +17,7 @@ from charlm.sampling.sampler import (
     sample_names,
     training_names,
 )
-from stages import DATASET, SPLIT, checkpoint_path, record_environment, run, samples_path
+from stages import DATASET, SAMPLES, SPLIT, checkpoint_path, run
 
 
 def main() -> None:
@@ -44,14 +43,14 @@ def main() -> None:
         tables[name] = pd.DataFrame({"name": names, "log_likelihood": likelihoods})
     drawn = {name for table in tables.values() for name in table["name"]}
     known = training_names(corpus, split, drawn)
-    metrics = {"names": {"mean_length": round(corpus.mean_length(), DECIMALS)}}
-    for name, table in tables.items():
-        table["in_training"] = table["name"].isin(known)
-        write_csv(samples_path(name), table)
-        metrics[name] = describe_samples(table["name"].tolist(), known)
-        print(f"{name}: {', '.join(table['name'][:5])}")
+    metrics = {}
+    with replacing(SAMPLES) as folder:
+        for name, table in tables.items():
+            table["in_training"] = table["name"].isin(known)
+            write_csv(folder / f"{name}.csv", table)
+            metrics[name] = describe_samples(table["name"].tolist(), known)
+            print(f"{name}: {', '.join(table['name'][:5])}")
     write_json(Path("metrics/samples.json"), metrics)
-    record_environment("sample", device)
 
 
 if __name__ == "__main__":

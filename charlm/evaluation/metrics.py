@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from charlm.core.files import DECIMALS
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
 from charlm.fast.losses import batched_logits
 from charlm.models.base import LanguageModel
-
-DECIMALS = 6
-"""Enough to tell runs apart; beyond it machines differ."""
 
 
 @torch.inference_mode()

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from charlm.core.errors import InputError
+from charlm.core.files import DECIMALS
 from charlm.data.corpus import END, Corpus, Vocabulary, encode_stream
 from charlm.data.splits import Part, Split
 from charlm.data.windows import every_window
-from charlm.evaluation.metrics import DECIMALS, score
+from charlm.evaluation.metrics import score
 from charlm.fast.losses import CHUNK
 from charlm.fast.sharing import distinct
 from charlm.models.base import LanguageModel
@@ -173,9 +174,8 @@ def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:
-    """Shares of distinct names and of names not in `known`, and the mean length in characters."""
+    """Compute the fraction of distinct names, and of names that are not in `known`."""
     return {
         "unique": round(len(set(names)) / len(names), DECIMALS),
         "novel": round(sum(name not in known for name in names) / len(names), DECIMALS),
-        "mean_length": round(sum(map(len, names)) / len(names), DECIMALS),
     }
