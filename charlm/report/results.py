@@ -55,9 +55,13 @@ def read_samples(path: Path) -> "pd.DataFrame":
 
 
 def read_loss_by(path: Path, place: str, models: Sequence[str]) -> "pd.DataFrame":
-    """Read what `analysis.mean_by` gave, a column a model beside `place` and windows."""
+    """Read what `analysis.mean_by` gave, as `side_by_side` has it."""
     columns = {"model": str, place: int, "windows": int, "loss": float}
-    table = read_table(path, columns, models)
+    return side_by_side(read_table(path, columns, models), place)
+
+
+def side_by_side(table: "pd.DataFrame", place: str) -> "pd.DataFrame":
+    """Give each model of `analysis.mean_by` a column of its own, after `place` and windows."""
     return table.pivot(index=[place, "windows"], columns="model", values="loss").reset_index()
 
 

@@ -110,7 +110,7 @@ def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
     )
     assert ran.stages == [], "nothing that depends on it"
     changed = {path for path, content in project.outputs().items() if content != before[path]}
-    assert changed >= {"data/checkpoints/fcn.safetensors", "plots/fcn_history.csv"}
+    assert changed >= {"data/checkpoints/fcn.safetensors", "plots/history/fcn.csv"}
     assert not any("wavenet" in path for path in changed)
     assert project.dvc("status", "train_fcn").text == "Data and pipelines are up to date.\n"
 

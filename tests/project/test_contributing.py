@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
@@ -76,15 +77,15 @@ def test_the_example_is_trained_evaluated_sampled_and_drawn_and_no_other_model_t
     after = patched.outputs()
     evaluation = json.loads(after["metrics/evaluation.json"])
     earlier = json.loads(before["metrics/evaluation.json"])
-    assert evaluation["logbilinear"]["test_loss"] < evaluation["uniform"]["test_loss"]
+    table = pd.read_csv(patched.path / "plots/evaluation/models.csv", index_col="model")
+    assert table.test_loss["logbilinear"] < table.test_loss["uniform"]
     assert evaluation["logbilinear"]["parameters"] > 0
     assert {name: evaluation[name] for name in earlier} == earlier
     assert len(after["data/samples/logbilinear.csv"].decode().splitlines()) == 1 + 20
     assert "logbilinear" in json.loads(after["metrics/samples.json"])
-    assert len(after["plots/logbilinear_history.csv"].decode().splitlines()) == 1 + 2
-    assert after["plots/logbilinear_loss.png"].startswith(b"\x89PNG")
+    assert len(after["plots/history/logbilinear.csv"].decode().splitlines()) == 1 + 2
     for name in ("losses", "loss_by_parameters", "embeddings"):
-        assert after[f"plots/{name}.png"] != before[f"plots/{name}.png"]
+        assert after[f"plots/figures/{name}.png"] != before[f"plots/figures/{name}.png"]
     assert patched.dvc("repro").stages == []
     told = patched.dvc("metrics", "diff", "HEAD").text
     assert "logbilinear.test_loss" in told

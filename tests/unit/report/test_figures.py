@@ -251,8 +251,6 @@ def test_of_letters_without_room_the_first_is_drawn() -> None:
 
 def test_more_models_than_colours_are_all_drawn() -> None:
     titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
-    histories = {title: history() for title in titles}
-    assert len(axes.lines) == 2 * len(titles)
     nets = {title: metrics(2.0, 1000) for title in titles}
     overview, close_up = figures.loss_against_parameters(nets, nets).axes
     assert len(close_up.containers) == len(titles)
