@@ -25,6 +25,8 @@ VARIABLES = {"DVC_STAGE", "TORCHELASTIC_ERROR_FILE"}
 """What a stage looks at of the environment; none of it decides a byte."""
 TRAINING_VARIABLES = VARIABLES | {"COLUMNS", "DVC_ROOT", "LINES"}
 """What a training looks at besides: the width of its bar, and where its state is."""
+REQUIREMENTS = "requirements.txt"
+"""What a stage depends on without reading it: it decides what is installed."""
 SCRATCH = ".resume"
 """Where a training keeps its state, besides its outputs."""
 
@@ -98,7 +100,7 @@ def differences(
         if not (aside(file) or within(file, outs) or decides_nothing(root / file))
     }
     written = {file for file in recorded["written"] if not aside(file)} - folders
-    known = deps | ({"params.yaml"} if keys else set())
+    known = (deps | ({"params.yaml"} if keys else set())) - {REQUIREMENTS}
     compared = {
         "file read": (read, known, lambda entry: training or not entry.startswith("charlm/")),
         "file written": (written, outs, lambda entry: True),
@@ -224,8 +226,10 @@ def test_what_is_declared_and_not_used_is_caught(
 
 @pytest.mark.parametrize(
     ("stage", "kind"),
-    [("split", "deps"), ("split", "params"), ("split", "outs"), ("sample", "outs")]
-    + [("build_dataset", "metrics"), ("plot", "plots")],
+    [
+        *(("split", "deps"), ("split", "params"), ("split", "outs"), ("sample", "outs")),
+        *(("build_dataset", "metrics"), ("plot", "plots")),
+    ],
 )
 def test_what_is_used_and_no_longer_declared_is_caught(
     clone: Project, records: dict[str, Record], stage: str, kind: str
