@@ -180,9 +180,11 @@ def test_a_missing_list_of_names_is_told_by_dvc_and_costs_nothing_to_mend(
 def test_the_check_before_make_repro_refuses_without_touching_anything(checkout: Project) -> None:
     before, params = checkout.outputs(), checkout.path / "params.yaml"
     text = params.read_text(encoding="utf-8")
-    assert checkout.stage("check").text == ""
+    assert checkout.run("python", "-m", "pipeline.check").text == ""
     checkout.set(names__path="data/nope.txt")
-    assert "data/nope.txt does not exist" in refused(checkout.stage("check", code=1))
+    assert "data/nope.txt does not exist" in refused(
+        checkout.run("python", "-m", "pipeline.check", code=1)
+    )
     params.write_text(text, encoding="utf-8")
     assert checkout.outputs() == before
 
