@@ -17,10 +17,8 @@ from charlm.evaluation.metrics import score, summarise
 from charlm.fast.devices import set_up
 
 COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "parameters")
-"""Metrics of a model, to be compared between runs; the table of the models has more."""
-
 BASELINE = "kneser_ney"
-"""The n-gram model that is compared too: the best of them."""
+"""What is compared between runs, of each model and of the best n-gram model; the table has more."""
 
 
 def main() -> None:

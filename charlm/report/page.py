@@ -60,17 +60,17 @@ class Source:
     @classmethod
     def of(cls, params: Params, corpus: Corpus, split: Split) -> "Source":
         """Describe what `params` names, as it was read and split."""
-        names, _ = corpus.count()
-        by, train, val = params.split.by, params.split.train, params.split.val
+        source, parts = params.names, params.split
+        count, _ = corpus.count()
         return cls(
-            path=params.names.path,
-            column=params.names.column,
-            names=names,
+            path=source.path,
+            column=source.column,
+            names=count,
             mean_length=corpus.mean_length(),
             characters=len(corpus.vocabulary.characters),
             block_size=corpus.block_size,
-            by=by,
-            shares=[train, val, 1 - train - val],
+            by=parts.by,
+            shares=[parts.train, parts.val, 1 - parts.train - parts.val],
             windows=list(split.sizes(corpus).values()),
             seed=params.seed,
             example=next(name for names in corpus.name_chunks() for name in names),
