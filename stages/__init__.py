@@ -52,6 +52,21 @@ def checkpoint_path(model: str) -> Path:
     return Path(f"data/checkpoints/{model}.safetensors")
 
 
+def checkpoints() -> dict[str, Path]:
+    """List the checkpoint of each model.
+
+    Raises InputError if there is one of no model: the stages depend on the folder, so dvc.lock
+    would be another than without it.
+    """
+    from charlm.core.params import MODELS  # after the end of this file
+
+    paths = {name: checkpoint_path(name) for name in MODELS}
+    for path in sorted(checkpoint_path("").parent.glob("*.safetensors")):
+        if path not in paths.values():
+            raise InputError(f"{path} is of no model that is trained here; delete it")
+    return paths
+
+
 def history_path(model: str) -> Path:
     return Path(f"plots/history/{model}.csv")
 

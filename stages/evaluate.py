@@ -29,8 +29,8 @@ def main() -> None:
     windows = windows_by_part(corpus, load_split(stages.SPLIT, corpus))
     test = windows[Part.TEST]
     measured, losses, calibration, mistakes = {}, {}, [], []
-    for name in MODELS:
-        model = load_for(stages.checkpoint_path(name), corpus).model.to(device)
+    for name, path in stages.checkpoints().items():
+        model = load_for(path, corpus).model.to(device)
         scores = {part: score(model, windows[part].to(device)) for part in Part}
         measured[name] = summarise(scores, model.num_parameters())
         losses[name], correct = scores[Part.TEST]

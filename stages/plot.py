@@ -13,7 +13,7 @@ from charlm.report.nearest import nearest_names
 def main() -> None:
     params, corpus = load_params(), load_corpus(stages.DATASET)
     source = page.Source.of(params, corpus, load_split(stages.SPLIT, corpus))
-    weights = load_weights({name: stages.checkpoint_path(name) for name in MODELS})
+    weights = load_weights(stages.checkpoints())
     measured = results.read_comparison(stages.COMPARISON, [*MODELS, *figures.COUNT_MODELS])
     calibration = results.read_calibration(stages.CALIBRATION, MODELS)
     mistakes = results.read_mistakes(stages.MISTAKES, MODELS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from charlm.core.files import replacing, write_csv, write_json
-from charlm.core.params import MODELS, blame, load_params
+from charlm.core.params import blame, load_params
 from charlm.core.randomness import generator
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
@@ -17,7 +17,7 @@ from charlm.sampling.sampler import (
     sample_names,
     training_names,
 )
-from stages import DATASET, SAMPLES, SPLIT, checkpoint_path, run
+from stages import DATASET, SAMPLES, SPLIT, checkpoints, run
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     corpus = load_corpus(DATASET)
     split = load_split(SPLIT, corpus)
     tables = {}
-    for name in MODELS:
-        model = load_for(checkpoint_path(name), corpus).model.to(device)
+    for name, path in checkpoints().items():
+        model = load_for(path, corpus).model.to(device)
         with blame("sample.prefix"):
             names = sample_names(
                 model,

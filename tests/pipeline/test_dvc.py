@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from charlm.core.params import MODELS
 from charlm.report.figures import COUNT_MODELS
 from tests.conftest import FEW, ROOT, STAGES, Project, Ran, wait_for_queue
+from tests.helpers import refused_here
 
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
@@ -238,6 +239,20 @@ def test_a_run_in_a_fresh_clone_leaves_git_clean(project: Project, tmp_path: Pat
     assert clone.dvc("repro").stages == STAGES
     assert clone.git("status", "--short") == ""
     assert clone.outputs() | project.outputs() == clone.outputs()
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "sample", "plot"])
+def test_a_checkpoint_of_no_model_is_refused_as_dvc_lock_would_depend_on_it(
+    project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.outputs()
+    file = project.path / "data/checkpoints/gone.safetensors"
+    file.write_bytes(b"of a model that was removed")
+    line = refused_here(project, stage, monkeypatch)
+    name = "data/checkpoints/gone.safetensors"
+    assert line == f"error: {name} is of no model that is trained here; delete it"
+    file.unlink()
+    assert project.outputs() == before
 
 
 def test_a_model_that_is_no_longer_trained_leaves_no_file_behind(project: Project) -> None:
