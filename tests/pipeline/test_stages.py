@@ -276,7 +276,7 @@ def test_the_numbers_of_duplicates_and_names_are_told(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "missing"), [("stages.sample", "pandas"), ("stages.split", "numpy")]
+    ("module", "missing"), [("stages.sample", "pandas"), ("stages.split", "pydantic")]
 )
 def test_another_python_than_that_of_the_environment_is_told_in_a_line(
     module: str, missing: str, checkout: Project
