@@ -5,6 +5,7 @@ A configuration over seeds is one command, `dvc exp run --queue --name NAME -S s
 its own, so the workspace stays as it is.
 """
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import pandas as pd
 from dvc.repo import Repo
 
 from benchmarks.turns import say
@@ -129,7 +131,8 @@ def read(revision: str, path: str) -> str:
 
 
 def metrics(revision: str) -> dict[str, dict[str, Any]]:
-    """Every metric of an experiment's models and of the count models, by model."""
-    of_models: dict[str, dict[str, Any]] = json.loads(read(revision, "metrics/evaluation.json"))
+    """Read all that was measured of an experiment's models and n-gram models, by model."""
+    table = pd.read_csv(io.StringIO(read(revision, "plots/evaluation/models.csv")))
+    of_models: dict[str, dict[str, Any]] = table.set_index("model").to_dict("index")
     of_samples = json.loads(read(revision, "metrics/samples.json"))
     return {model: {**its, **of_samples.get(model, {})} for model, its in of_models.items()}

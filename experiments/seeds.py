@@ -24,7 +24,7 @@ from pipeline.side_by_side import cores
 NAME = "seeds"
 METRICS = ["train_loss", "val_loss", "test_loss", "test_loss_stderr"]
 METRICS += ["test_perplexity", "test_bits_per_character", "test_accuracy", "parameters"]
-METRICS += ["unique", "novel", "mean_length"]
+METRICS += ["unique", "novel"]
 
 
 def run_seeds(

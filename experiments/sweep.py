@@ -123,7 +123,7 @@ def gather(revisions: Mapping[tuple[str, int], str]) -> pd.DataFrame:
     for (row, seed), revision in revisions.items():
         metrics = queue.metrics(revision)
         for model in MODELS:
-            text = io.StringIO(queue.read(revision, f"plots/{model}_history.csv"))
+            text = io.StringIO(queue.read(revision, f"plots/history/{model}.csv"))
             history = pd.read_csv(text, index_col="epoch")
             best = {
                 "best_epoch": history["val_loss"].idxmin(),

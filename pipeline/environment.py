@@ -1,9 +1,10 @@
-"""What a result was made with: versions and machine."""
+"""What this machine is, and whether the same bytes are promised on it."""
 
 import importlib.metadata
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +24,45 @@ def describe(requirements: Path, device: "torch.device | None" = None) -> dict[s
         requirements: a requirements file with lines such as `torch==2.13.0`.
         device: where torch computed; None where it did not.
     """
-    pinned = re.findall(r"^([\w.-]+)==", requirements.read_text(encoding="utf-8"), re.MULTILINE)
     libc, version = platform.libc_ver()
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in pinned},
+        **{name: _version(name) for name in _pinned(requirements)},
         "system": f"{platform.system()} {libc} {version}".strip(),
         "machine": platform.machine(),
         "processor": _processor(),
         **{name: os.environ.get(name, "") for name in KERNELS},
         **(_torch(device) if device else {}),
     }
+
+
+def without_promise(requirements: Path, device: "torch.device") -> list[str]:
+    """Tell why other bytes than the committed ones may come of a run here; empty: they may not.
+
+    The promise is for x86-64 with AVX2, Python 3.11 to 3.14, the versions that are pinned, and
+    what is computed on a CPU.
+    """
+    import torch
+
+    reasons = []
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        reasons.append(f"the processor is {platform.machine()}, not x86-64")
+    elif torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        reasons.append("the processor has no AVX2")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        reasons.append(f"Python is {platform.python_version()}, not 3.11 to 3.14")
+    for name, version in _pinned(requirements).items():
+        if (found := _version(name)).partition("+")[0] != version:
+            reasons.append(f"{name} is {found}, not {version}")
+    if device.type != "cpu":
+        reasons.append(f"it is computed on {device.type}, not on a CPU")
+    return reasons
+
+
+def _pinned(requirements: Path) -> dict[str, str]:
+    """The version of each package that a requirements file pins."""
+    text = requirements.read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==([^\s;#]+)", text, re.MULTILINE))
 
 
 def _torch(device: "torch.device") -> dict[str, str | int]:

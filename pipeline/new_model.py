@@ -1,7 +1,7 @@
 """Add a model to the pipeline: `python -m pipeline.new_model gru`.
 
 For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
-`train_gru` in `dvc.yaml` and the section `gru` in `params.yaml`, with the defaults of the model's
+`train_gru` in `dvc.yaml` (and the section's name in the stage `plot`) and the section `gru` in `params.yaml`, with the defaults of the model's
 constructor. Script and stage are those of the WaveNet with another name. `evaluate`, `sample`,
 `plot` and the command line find the model by themselves.
 """
@@ -77,7 +77,15 @@ def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
     stage = re.sub(rf"\b{PATTERN}\b|(?<=_){PATTERN}\b", name, pattern)
     stage = stage.replace(f"the {PATTERN_TITLE}", architecture.title)
     stage = stage.replace(f"title: {PATTERN_TITLE}", f"title: {architecture.title}")
-    return text.replace(stages[-1], stages[-1] + stage, 1)
+    text = text.replace(stages[-1], stages[-1] + stage, 1)
+    # The report shows how each model was trained.
+    return re.sub(
+        r"^  plot:\n(?:    .*\n)*?    params: \[[^]]*",
+        rf"\g<0>, {name}",
+        text,
+        count=1,
+        flags=re.MULTILINE,
+    )
 
 
 def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str:

@@ -1,8 +1,8 @@
 """Run the committed pipeline from nothing in a temporary clone, and compare every output.
 
 `make verify` does so, with the trainings side by side as in `make repro`. Exit code 1 where
-an output has other bytes than the committed dvc.lock says, though this machine is of the
-kind that made it and has the same versions.
+an output has other bytes than the committed dvc.lock says, on a machine for which the same
+bytes are promised.
 """
 
 import io
@@ -25,18 +25,17 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from charlm.core.errors import InputError
-from pipeline.put_back import recorded_content
+from charlm.core.params import load_params
+from charlm.fast.devices import choose_device
+from pipeline.environment import describe, without_promise
+from pipeline.put_back import Content, content_of, recorded_content
 from stages import run
 
-ENVIRONMENT = "metrics/environment/"
-MAY_DIFFER = {"dvc", "pydantic", "ruamel.yaml", "tqdm", "system", "processor", "threads"}
-"""What decides no byte; should it, that is to be found."""
+REQUIREMENTS = Path("requirements.txt")
 
 CLONE_CONFIG = "[cache]\n    dir = cache\n[core]\n    autostage = true\n"
 """A clone's .dvc/config.local, which overrules all others: a cache of its own, and no advice
 to track with git what has changed there."""
-
-Record = dict[str, Any]
 
 
 def main() -> None:
@@ -54,35 +53,34 @@ def verify() -> None:
         clone_committed(clone)
         committed = locked(clone)
         with Repo() as repo:
-            contents = {p: recorded_content(repo, p, md5) for p, md5 in committed.items()}
-        made_on = environments(clone)
+            before = {p: recorded_content(repo, Path(p), md5) for p, md5 in committed.items()}
         run_from_nothing(clone)
-        made, made_here = locked(clone), environments(clone)
+        made = locked(clone)
         differing = [path for path in committed if committed[path] != made.get(path)]
-        outputs = {path: (clone / path).read_bytes() for path in differing if path in made}
+        after = {path: content_of(clone / path) for path in differing if path in made}
     print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
     for path in committed:
         print(f"  {'differs' if path in differing else 'same   '}  {path}")
         if path in differing:
-            print(f"           {first_difference(path, contents[path], outputs.get(path))}")
-    machine = made_here.get("train_fcn", {})
-    print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+            print(f"           {first_difference(path, before[path], after.get(path))}")
     if not differing:
         print(f"\nAll {len(committed)} outputs have the committed bytes.")
         return
-    other = excuses(made_on, made_here)
-    if other:
-        print("\nThe same bytes are not promised here. Other than where dvc.lock was made:\n")
-        print("\n".join(f"  {line}" for line in other))
-    print("\nSo far do the metrics lie apart:\n")
+    device = choose_device(load_params().device)
+    machine = describe(REQUIREMENTS, device)
+    print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+    print("\nDifferences of the metrics:\n")
     metrics = [path for path in differing if path.endswith(".json")]
-    lines = [line for path in metrics for line in apart(path, contents[path], outputs.get(path))]
-    print("\n".join(lines) or "  not at all")
-    if not other:
-        raise InputError(
-            f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
-            "on a machine of the same kind; please report it with what stands above"
-        )
+    lines = [line for path in metrics for line in apart(path, before[path], after.get(path))]
+    print("\n".join(lines) or "  none")
+    if reasons := without_promise(REQUIREMENTS, device):
+        print("\nThe same bytes are not promised here:\n")
+        print("\n".join(f"  {reason}" for reason in reasons))
+        return
+    raise InputError(
+        f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
+        "on a machine for which the same are promised; please report it with what is above"
+    )
 
 
 def clone_committed(clone: Path) -> None:
@@ -147,36 +145,27 @@ def end_with_children(pid: int) -> None:
 
 
 def locked(clone: Path) -> dict[str, str]:
-    """The MD5 of every output in dvc.lock, but for the records of the environment."""
+    """The MD5 of every output in dvc.lock."""
     lock = YAML(typ="safe", pure=True).load(clone / "dvc.lock")
     outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
-    return {out["path"]: out["md5"] for out in outs if not out["path"].startswith(ENVIRONMENT)}
+    return {out["path"]: out["md5"] for out in outs}
 
 
-def environments(clone: Path) -> dict[str, Record]:
-    """What each stage's outputs in the clone were made with."""
-    files = sorted((clone / ENVIRONMENT).glob("*.json"))
-    return {file.stem: json.loads(file.read_text(encoding="utf-8"))[0] for file in files}
-
-
-def excuses(made_on: dict[str, Record], here: dict[str, Record]) -> list[str]:
-    """What is another here that may decide a byte, each once."""
-    found: dict[str, None] = {}
-    for stage, record in here.items():
-        for key in sorted(record.keys() - MAY_DIFFER):
-            before = made_on.get(stage, {}).get(key, "unknown")
-            if before != record[key]:
-                found[f"{key}: {record[key]}; there: {before}"] = None
-    return list(found)
-
-
-def first_difference(path: str, old: bytes | None, new: bytes | None) -> str:
-    """Where two contents of an output part, and what each has there."""
+def first_difference(path: str, old: Content | None, new: Content | None) -> str:
+    """Tell where two contents of an output differ, and what each has there."""
     if new is None:
         return "no stage of dvc.yaml makes it"
     if old is None:
-        return "what was committed is not at hand; dvc pull brings it, where there is a remote"
-    match Path(path).suffix:
+        return "what was committed is not at hand; dvc pull brings it, if there is a remote"
+    name = min(n for n in old.keys() | new.keys() if old.get(n) != new.get(n))
+    where = "" if name == "." else f"{name}: "
+    if name not in old or name not in new:
+        return f"{where}only {'here' if name in new else 'committed'}"
+    return where + _first_in_file(Path(path, name), old[name], new[name])
+
+
+def _first_in_file(path: Path, old: bytes, new: bytes) -> str:
+    match path.suffix:
         case ".safetensors":
             return _first_tensor(old, new)
         case ".json" | ".csv":
@@ -224,11 +213,11 @@ def _first_pixel(old: bytes, new: bytes) -> str:
     return f"pixel ({x}, {y}), and {len(other) - 1:,} more of {before.shape[0] * before.shape[1]:,}"
 
 
-def apart(path: str, old: bytes | None, new: bytes | None) -> Iterator[str]:
-    """The numbers of a metrics file that differ, and by how much."""
+def apart(path: str, old: Content | None, new: Content | None) -> Iterator[str]:
+    """Tell which numbers of a metrics file differ, and by how much."""
     if old is None or new is None:
         return
-    before, after = (dict(_numbers(json.loads(content))) for content in (old, new))
+    before, after = (dict(_numbers(json.loads(content["."]))) for content in (old, new))
     for name in sorted(before.keys() & after.keys()):
         if before[name] != after[name]:
             yield (

@@ -10,23 +10,29 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from charlm.core.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
+from charlm.core.errors import (
+    ANOTHER_ENDED,
+    FileError,
+    InputError,
+    is_interrupt,
+    is_lack_of_memory,
+    no_module,
+)
 from charlm.core.pinning import pin_kernels
-
-if TYPE_CHECKING:
-    import torch
 
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
-EVALUATION = Path("metrics/evaluation.json")
 MISTAKES = Path("data/mistakes.csv")
+SAMPLES = Path("data/samples")
+COMPARISON = Path("plots/evaluation/models.csv")
+CALIBRATION = Path("plots/evaluation/calibration.csv")
+FIGURES = Path("plots/figures")
 REPORT = Path("plots/report.html")
 
 DVC_STAGE = os.environ.get("DVC_STAGE")
@@ -34,8 +40,6 @@ DVC_STAGE = os.environ.get("DVC_STAGE")
 
 ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
 """Where a process tells why it ended, if it is one of several that train together."""
-
-ANOTHER_ENDED = "another process of this training ended"
 
 OWN = ("charlm", "stages")
 
@@ -49,32 +53,25 @@ def checkpoint_path(model: str) -> Path:
     return Path(f"data/checkpoints/{model}.safetensors")
 
 
+def checkpoints(models: Iterable[str]) -> dict[str, Path]:
+    """List the checkpoint of each model.
+
+    Raises InputError if there is one of no model: the stages depend on the folder, so dvc.lock
+    would be another than without it.
+    """
+    paths = {name: checkpoint_path(name) for name in models}
+    for path in sorted(checkpoint_path("").parent.glob("*.safetensors")):
+        if path not in paths.values():
+            raise InputError(f"{path} is of no model that is trained here; delete it")
+    return paths
+
+
 def history_path(model: str) -> Path:
-    return Path(f"plots/{model}_history.csv")
+    return Path(f"plots/history/{model}.csv")
 
 
 def loss_by_path(place: str) -> Path:
-    return Path(f"plots/loss_by_{place}.csv")
-
-
-def calibration_path(model: str) -> Path:
-    return Path(f"plots/{model}_calibration.csv")
-
-
-def samples_path(model: str) -> Path:
-    return Path(f"data/samples/{model}.csv")
-
-
-def record_environment(stage: str, device: "torch.device | None" = None) -> None:
-    """Write what the outputs of `stage` were made with, to a file that no stage reads.
-
-    It holds a list, so that DVC leaves it out of its tables of metrics.
-    """
-    from charlm.core.files import write_json
-    from pipeline.environment import describe  # see the end of this file
-
-    facts = describe(Path("requirements.txt"), device)
-    write_json(Path(f"metrics/environment/{stage}.json"), [facts])
+    return Path(f"plots/evaluation/loss_by_{place}.csv")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from charlm.core.files import replacing, write_json
 from charlm.core.params import blame, load_params
 from charlm.data.corpus import Vocabulary, write_corpus
 from charlm.names.reading import gather_names
-from stages import DATASET, record_environment, run
+from stages import DATASET, run
 
 
 def main() -> None:
@@ -20,14 +20,12 @@ def main() -> None:
         write_corpus(partial, distinct, Vocabulary(found.characters), block_size, length)
     facts = {
         "names": found.count,
-        "duplicates_dropped": found.duplicates,
         "characters": len(found.characters),
         "windows": found.total_length + found.count,
-        "longest_name": found.longest,
     }
     write_json(Path("metrics/dataset.json"), facts)
-    record_environment("build_dataset")
-    print(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items()))
+    facts |= {"duplicates dropped": found.duplicates, "characters in the longest": found.longest}
+    print(", ".join(f"{value:,} {name}" for name, value in facts.items()))
 
 
 if __name__ == "__main__":

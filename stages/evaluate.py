@@ -1,7 +1,10 @@
-"""Measure every model, and the count baselines beside them, on the whole split."""
+"""Measure every model, and the n-gram models beside them, on the whole split."""
+
+from pathlib import Path
 
 import pandas as pd
 
+import stages
 from charlm.core.files import write_csv, write_json
 from charlm.core.params import blame, load_params
 from charlm.data.checkpoint import load_for
@@ -14,49 +17,45 @@ from charlm.evaluation.metrics import score, summarise
 from charlm.fast.devices import set_up
 from charlm.fast.running import Runner
 from charlm.models.base import build, count_parameters
-from stages import (
-    DATASET,
-    EVALUATION,
-    MISTAKES,
-    SPLIT,
-    calibration_path,
-    checkpoint_path,
-    loss_by_path,
-    record_environment,
-    run,
-)
+
+COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "parameters")
+BASELINE = "kneser_ney"
+"""What is compared between runs, of each model and of the best n-gram model; the table has more."""
 
 
 def main() -> None:
     params = load_params()
     with blame("device"):
         device = set_up(params.device, threads=1)
-    corpus = load_corpus(DATASET)
-    windows = windows_by_part(corpus, load_split(SPLIT, corpus))
+    corpus = load_corpus(stages.DATASET)
+    windows = windows_by_part(corpus, load_split(stages.SPLIT, corpus))
     test = windows[Part.TEST]
-    metrics, losses, mistakes = {}, {}, []
-    for name in params.models:
-        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device), params.fast)
+    measured, losses, calibration, mistakes = {}, {}, [], []
+    for name, path in stages.checkpoints(params.models).items():
+        model = Runner(load_for(path, corpus, build).to(device), params.fast)
         scores = {part: score(model, windows[part].to(device)) for part in Part}
-        metrics[name] = summarise(scores, count_parameters(model.model))
+        measured[name] = summarise(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]
         predicted, confidence = analysis.predictions(model, test.to(device))
-        write_csv(calibration_path(name), analysis.calibration(confidence, correct))
-        table = analysis.mistakes(predicted, test.targets(), corpus.vocabulary)
-        mistakes.append(table.assign(model=name))
+        calibration.append(analysis.calibration(confidence, correct).assign(model=name))
+        wrong = analysis.mistakes(predicted, test.targets(), corpus.vocabulary)
+        mistakes.append(wrong.assign(model=name))
     for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
         scores = {part: counts.score(windows[part]) for part in Part}
-        metrics[name] = summarise(scores, counts.parameters)
-        losses[name], _ = scores[Part.TEST]
+        measured[name] = summarise(scores, counts.parameters)
+        if name == BASELINE:
+            losses[name], _ = scores[Part.TEST]
     for place, its in analysis.places(test).items():
-        write_csv(loss_by_path(place), analysis.mean_by(its, losses, place))
-    write_csv(MISTAKES, pd.concat(mistakes))
-    write_json(EVALUATION, metrics)
-    record_environment("evaluate", device)
-    for name, values in metrics.items():
-        loss, error = values["test_loss"], values["test_loss_stderr"]
-        print(f"{name:10} test loss {loss:#.5g} ± {error:.1g}, {values['parameters']:,} parameters")
+        write_csv(stages.loss_by_path(place), analysis.mean_by(its, losses, place))
+    write_csv(stages.CALIBRATION, pd.concat(calibration))
+    write_csv(stages.MISTAKES, pd.concat(mistakes))
+    table = pd.DataFrame.from_dict(measured, orient="index").rename_axis("model").reset_index()
+    write_csv(stages.COMPARISON, table.astype({"parameters": int}))
+    metrics = {name: {key: measured[name][key] for key in COMPARED} for name in params.models}
+    metrics[BASELINE] = {"test_loss": measured[BASELINE]["test_loss"]}
+    write_json(Path("metrics/evaluation.json"), metrics)
+    print(table[["model", "test_loss", "test_loss_stderr", "parameters"]].to_string(index=False))
 
 
 if __name__ == "__main__":
-    run(main)
+    stages.run(main)

@@ -1,46 +1,58 @@
-"""Draw what training and evaluation came to, and put it all on one page."""
+"""Draw the figures, and put all results on one page."""
 
-from pathlib import Path
-
-from charlm.core.files import read_metrics, read_numbers, write_text
+import stages
+from charlm.core.files import replacing, write_text
 from charlm.core.params import load_params
 from charlm.data.checkpoint import load_weights
-from charlm.report import figures
-from stages import EVALUATION, REPORT, checkpoint_path, history_path, record_environment, run
-from stages.report import METRICS, page
+from charlm.data.corpus import load_corpus
+from charlm.data.splits import load_split
+from charlm.report import charts, figures, page, results
+from charlm.report.nearest import nearest_names
 
 
 def main() -> None:
-    params, baselines = load_params(), figures.COUNT_MODELS
-    metrics = read_metrics(EVALUATION, [*params.models, *baselines], METRICS)
-    weights = load_weights({name: checkpoint_path(name) for name in params.models})
-    titles = {name: its.title for name, its in weights.items()}
-    histories = {
-        titles[name]: read_numbers(history_path(name), ["epoch", "train_loss", "val_loss", "lr"])
-        for name in params.models
+    params, corpus = load_params(), load_corpus(stages.DATASET)
+    source = page.Source.of(params, corpus, load_split(stages.SPLIT, corpus))
+    weights = load_weights(stages.checkpoints(params.models))
+    measured = results.read_comparison(stages.COMPARISON, [*params.models, *figures.COUNT_MODELS])
+    calibration = results.read_calibration(stages.CALIBRATION, params.models)
+    mistakes = results.read_mistakes(stages.MISTAKES, params.models)
+    models = {}
+    for name in params.models:
+        samples = results.read_samples(stages.SAMPLES / f"{name}.csv")
+        models[name] = page.Trained(
+            weights=weights[name],
+            recipe=params.recipe(name),
+            metrics=measured[name],
+            history=results.read_history(stages.history_path(name)),
+            calibration=calibration[name],
+            mistakes=mistakes[name],
+            samples=samples,
+            nearest=nearest_names(samples["name"].head(page.SHOWN).tolist(), corpus),
+        )
+    counts = {name: measured[name] for name in figures.COUNT_MODELS}
+    drawn = [*params.models, list(counts)[-1]]
+    loss_by = {
+        place: results.read_loss_by(stages.loss_by_path(place), place, drawn)
+        for place in ("position", "length")
     }
     pictures = {
-        f"{name}_loss": figures.loss_curves(
-            titles[name], histories[titles[name]], metrics[name]["test_loss"]
-        )
-        for name in params.models
+        "losses": charts.losses_and_rates({its.title: its.history for its in models.values()}),
+        "loss_by_parameters": figures.loss_against_parameters(
+            {its.title: its.metrics for its in models.values()},
+            {title: counts[name] for name, title in figures.COUNT_MODELS.items()},
+        ),
+        "embeddings": figures.embedding_maps(
+            {its.title: its.embedding for its in weights.values()},
+            next(iter(weights.values())).vocabulary.symbols(),
+        ),
     }
-    pictures["losses"] = figures.all_loss_curves(histories)
-    pictures["learning_rates"] = figures.learning_rates(histories)
-    pictures["loss_by_parameters"] = figures.loss_against_parameters(
-        {titles[name]: metrics[name] for name in params.models},
-        {title: metrics[name] for name, title in baselines.items()},
-    )
-    pictures["embeddings"] = figures.embedding_maps(
-        {its.title: its.embedding for its in weights.values()},
-        next(iter(weights.values())).vocabulary.symbols(),
-    )
-    for name, figure in pictures.items():
-        figures.save(Path(f"plots/{name}.png"), figure)
-    write_text(REPORT, page(params, metrics, weights, histories))
-    record_environment("plot")
-    print(f"all of it on one page: {REPORT}")
+    with replacing(stages.FIGURES) as folder:
+        for name, picture in pictures.items():
+            figures.save(folder / f"{name}.png", picture)
+    write_text(stages.REPORT, page.render(source, models, counts, loss_by))
+    print(f"all of it on one page: {stages.REPORT}")
 
 
 if __name__ == "__main__":
-    run(main)
+    stages.run(main)

@@ -1,10 +1,10 @@
-"""Invent names with every model."""
+"""Generate names with every model."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from charlm.core.files import DECIMALS, write_csv, write_json
+from charlm.core.files import replacing, write_csv, write_json
 from charlm.core.params import blame, load_params
 from charlm.core.randomness import generator
 from charlm.data.checkpoint import load_for
@@ -19,7 +19,7 @@ from charlm.sampling.sampler import (
     sample_names,
     training_names,
 )
-from stages import DATASET, SPLIT, checkpoint_path, record_environment, run, samples_path
+from stages import DATASET, SAMPLES, SPLIT, checkpoints, run
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
     corpus = load_corpus(DATASET)
     split = load_split(SPLIT, corpus)
     tables = {}
-    for name in params.models:
-        model = Runner(load_for(checkpoint_path(name), corpus, build).to(device), params.fast)
+    for name, path in checkpoints(params.models).items():
+        model = Runner(load_for(path, corpus, build).to(device), params.fast)
         with blame("sample.prefix"):
             names = sample_names(
                 model,
@@ -46,14 +46,14 @@ def main() -> None:
         tables[name] = pd.DataFrame({"name": names, "log_likelihood": likelihoods})
     drawn = {name for table in tables.values() for name in table["name"]}
     known = training_names(corpus, split, drawn)
-    metrics = {"names": {"mean_length": round(corpus.mean_length(), DECIMALS)}}
-    for name, table in tables.items():
-        table["in_training"] = table["name"].isin(known)
-        write_csv(samples_path(name), table)
-        metrics[name] = describe_samples(table["name"].tolist(), known)
-        print(f"{name}: {', '.join(table['name'][:5])}")
+    metrics = {}
+    with replacing(SAMPLES) as folder:
+        for name, table in tables.items():
+            table["in_training"] = table["name"].isin(known)
+            write_csv(folder / f"{name}.csv", table)
+            metrics[name] = describe_samples(table["name"].tolist(), known)
+            print(f"{name}: {', '.join(table['name'][:5])}")
     write_json(Path("metrics/samples.json"), metrics)
-    record_environment("sample", device)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from charlm.core.params import blame, load_params
 from charlm.core.randomness import derive_seed
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import save_split, split_windows
-from stages import DATASET, SPLIT, record_environment, run
+from stages import DATASET, SPLIT, run
 
 
 def main() -> None:
@@ -14,7 +14,6 @@ def main() -> None:
     with blame("split"):
         split = split_windows(corpus, by, train, val, derive_seed(params.seed, "split"))
     save_split(SPLIT, split)
-    record_environment("split")
     sizes = [f"{part.name.lower()} {size:,}" for part, size in split.sizes(corpus).items()]
     print(f"windows by {by}: {', '.join(sizes)}")
 

@@ -25,18 +25,11 @@ from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
 from charlm.models.base import LanguageModel, build, count_parameters
 from charlm.training.distributed import join, launched
 from charlm.training.initialization import initialize
+from charlm.training.processes import run_in_processes
 from charlm.training.progress import Progress
 from charlm.training.resume import ResumeFile
 from charlm.training.trainer import Epoch, Trainer
-from stages import (
-    DATASET,
-    SPLIT,
-    checkpoint_path,
-    history_path,
-    ignore_interrupts,
-    record_environment,
-)
-from stages.processes import run_in_processes
+from stages import DATASET, SPLIT, checkpoint_path, history_path, ignore_interrupts
 
 # DVC_ROOT stays that of the user's own checkout if an experiment runs in a temporary copy.
 RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
@@ -90,7 +83,6 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
             )
             model.load_state_dict(trainer.weights())
             checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
-            record_environment(f"train_{name}", device)
     ignore_interrupts()  # or a training that is done would be neither recorded nor resumed
     resume.remove()
 

@@ -17,6 +17,7 @@ from charlm.evaluation.baselines import count_models
 from charlm.evaluation.metrics import score, summarise
 from charlm.models.base import LanguageModel
 from charlm.report import page as report
+from charlm.report import results
 from charlm.report.nearest import nearest_names
 from charlm.sampling.sampler import name_log_likelihoods, sample_names
 
@@ -67,6 +68,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         path="names.txt",
         column=None,
         names=count,
+        mean_length=corpus.mean_length(),
         characters=len(corpus.vocabulary.characters),
         block_size=corpus.block_size,
         by="window",
@@ -76,7 +78,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         example=corpus.names()[0],
     )
     by = {
-        place: analysis.mean_by(its, losses, place)
+        place: results.side_by_side(analysis.mean_by(its, losses, place), place)
         for place, its in analysis.places(windows).items()
     }
     return report.render(source, trained, counts, by)

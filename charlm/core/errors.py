@@ -2,6 +2,9 @@
 
 import re
 
+ANOTHER_ENDED = "another process of this training ended"
+"""What a process that trains together with others says if it ends because one of them did."""
+
 
 class InputError(Exception):
     """Bad input: what is wrong, where, and what to do about it, in one line.

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 # in every process: a single entry has only one order.
 _METADATA = "charlm"
 
+DECIMALS = 6
+"""Of numbers in text files: enough to tell runs apart; beyond it machines differ."""
+
 
 DECIMALS = 6
 """Of what is written as JSON; beyond them machines differ."""
@@ -32,10 +34,10 @@ DECIMALS = 6
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; once written, it takes the place of `path`.
+    """Yield a path to write a file or a folder to; once written, it takes the place of `path`.
 
-    The file is written in a temporary folder beside `path` and renamed, so that
-    a reader sees the old file or the new one and never a part. On an exception
+    It is written in a temporary folder beside `path` and renamed, so that a reader sees the
+    old one or the new one and never a part; of an old folder nothing remains. On an exception
     `path` stays as it was; an OSError names it.
     """
     try:
@@ -43,12 +45,27 @@ def replacing(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
             partial = Path(folder) / path.name
             yield partial
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+            if partial.is_dir():
+                _replace_folder(partial, path, aside=Path(folder) / "before")
+            else:
+                with partial.open("rb+") as file:
+                    os.fsync(file.fileno())
+                partial.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(error.errno or errno.EIO, reason, os.fspath(path)) from error
+
+
+def _replace_folder(new: Path, path: Path, aside: Path) -> None:
+    """Rename the folder `new` to `path`; the one that is there is moved aside first."""
+    try:
+        if path.exists():
+            path.rename(aside)
+        new.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
 
 
 @contextmanager
@@ -76,8 +93,9 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table without its index, floats with six decimals."""
-    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    """Write a table without its index, floats with `DECIMALS` decimals."""
+    text = table.to_csv(index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n")
+    write_text(path, text)
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
@@ -184,21 +202,6 @@ def load_arrays(path: Path) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
         return arrays, metadata
 
 
-def read_metrics(
-    path: Path, models: Iterable[str], names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Read metrics by model that `write_json` wrote: of each of `models`, each of `names`.
-
-    Raises FileError where the file is missing or damaged, or lacks one of them.
-    """
-    with _reading(path):
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        read = {model: {name: metrics[model][name] for name in names} for model in models}
-        if not all(math.isfinite(value) for values in read.values() for value in values.values()):
-            raise ValueError("a number is not finite")
-        return read
-
-
 def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
     """Read columns of finite numbers from a table that `write_csv` wrote.
 
@@ -214,10 +217,15 @@ def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
         return table
 
 
-def read_table(path: Path, columns: Mapping[str, type]) -> "pd.DataFrame":
+def read_table(
+    path: Path, columns: Mapping[str, type], models: Iterable[str] = ()
+) -> "pd.DataFrame":
     """Read columns, each of a type, from a table that `write_csv` wrote.
 
-    Raises FileError where the file is missing or damaged, or lacks one of them or a value.
+    Args:
+        models: of which each must have a row, by its column `model`.
+
+    Raises FileError where the file is missing or damaged, or lacks a column, a value or a model.
     """
     import numpy as np
     import pandas as pd
@@ -226,4 +234,6 @@ def read_table(path: Path, columns: Mapping[str, type]) -> "pd.DataFrame":
         table = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
         if table.empty or not np.isfinite(table.select_dtypes("number")).all(axis=None):
             raise ValueError("not a value in each of its rows")
+        if missing := set(models).difference(table.get("model", ())):
+            raise ValueError(f"no row of {', '.join(sorted(missing))}")
         return table[list(columns)]

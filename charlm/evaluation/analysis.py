@@ -49,15 +49,18 @@ def places(windows: Windows) -> dict[str, NDArray[np.int64]]:
 
 
 def mean_by(key: NDArray[np.int64], losses: Mapping[str, Tensor], title: str) -> pd.DataFrame:
-    """The mean of each column of losses (W,) by `key` (W,), ascending, and how many windows it is.
+    """Average the losses (W,) of each model by `key` (W,).
 
-    Columns: `title`, windows, and those of `losses`.
+    Columns: model, `title` (ascending), windows (how many have it), loss (the mean over them).
     """
-    values = {column: its.double().numpy() for column, its in losses.items()}
-    grouped = pd.DataFrame({title: key, **values}).groupby(title)
-    table = grouped.mean()
-    table.insert(0, "windows", grouped.size())
-    return table.reset_index()
+    tables = []
+    for model, its in losses.items():
+        grouped = pd.Series(its.double().numpy()).groupby(key)
+        table = grouped.agg(["size", "mean"]).rename_axis(title).reset_index()
+        table.columns = pd.Index([title, "windows", "loss"])
+        table.insert(0, "model", model)
+        tables.append(table)
+    return pd.concat(tables)
 
 
 def mistakes(predicted: Tensor, targets: Tensor, vocabulary: Vocabulary) -> pd.DataFrame:

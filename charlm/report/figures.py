@@ -4,21 +4,17 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import font_manager, ft2font, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from charlm.core.files import replacing
 from charlm.data.corpus import END
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Floats = NDArray[np.floating]
 
@@ -56,55 +52,6 @@ def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, without the metadata that differ from version to version."""
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
-
-
-@style.context(STYLE)
-def loss_curves(title: str, history: "pd.DataFrame", test_loss: float) -> Figure:
-    """Training and validation loss of one model by epoch, as the course draws them."""
-    figure, (axes,) = _figure(7, 4.2)
-    axes.plot(history["epoch"], history["train_loss"], color=MODEL_COLOURS[0], label="training")
-    axes.plot(history["epoch"], history["val_loss"], color=MODEL_COLOURS[1], label="validation")
-    axes.set_title(f"{title}: test loss {test_loss:#.5g} after {len(history)} epochs")
-    _loss_by_epoch(axes)
-    return figure
-
-
-@style.context(STYLE)
-def all_loss_curves(histories: "Mapping[str, pd.DataFrame]") -> Figure:
-    """Every model's curves in one picture: validation solid, training dotted."""
-    figure, (axes,) = _figure(7, 4.2)
-    for colour, (title, history) in zip(cycle(MODEL_COLOURS), histories.items(), strict=False):
-        epochs = history["epoch"]
-        axes.plot(epochs, history["val_loss"], color=colour, label=f"{title}, validation")
-        axes.plot(epochs, history["train_loss"], ":", color=colour, label=f"{title}, training")
-    axes.set_title("Losses while training")
-    _loss_by_epoch(axes)
-    # The first epoch may be far above all others, and would leave them no room.
-    losses = [history[["train_loss", "val_loss"]].to_numpy() for history in histories.values()]
-    lowest, first = min(its.min() for its in losses), max(its[0].max() for its in losses)
-    highest = max(its[min(1, len(its) - 1) :].max() for its in losses)
-    room = max(0.05 * (highest - lowest), 0.01)
-    if first > highest + room:
-        axes.set_xlabel(f"epoch (the losses of the first are up to {first:.2f}, above the picture)")
-    axes.set_ylim(lowest - room, highest + room)
-    return figure
-
-
-@style.context(STYLE)
-def learning_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
-    """The learning rate of each epoch's last step, of every model."""
-    figure, (axes,) = _figure(7, 4.2)
-    width = 2.0 * len(histories)  # of one that others may lie upon
-    for colour, (title, history) in zip(cycle(MODEL_COLOURS), histories.items(), strict=False):
-        axes.plot(history["epoch"], history["lr"], color=colour, label=title, linewidth=width)
-        width -= 2 if width > 2 else 0
-    axes.set_title("Learning rate")
-    axes.set_yscale("log")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("learning rate at the end of the epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    axes.legend()
-    return figure
 
 
 @style.context(STYLE)
@@ -209,16 +156,6 @@ def spaced_out(points: Floats, distance: float) -> list[int]:
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height))
     return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-
-
-def _loss_by_epoch(axes: Axes) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(LOSS)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    for line in axes.lines:
-        if len(line.get_path()) == 1:  # a line through a single point shows nothing
-            line.set_marker("o")
-    axes.legend()
 
 
 def _size_point(

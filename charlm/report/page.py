@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from charlm.core.params import Recipe
+from charlm.core.params import Params, Recipe
 from charlm.data.checkpoint import Weights
+from charlm.data.corpus import Corpus
+from charlm.data.splits import Split
 from charlm.report import charts, figures, live
 from charlm.report.nearest import Neighbour
 from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 SHOWN = 12
-"""Invented names of each model that are shown."""
+"""Generated names of each model that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Source:
         path: of the list of names.
         column: of it that holds them; None where there are no columns.
         names: how many there are.
+        mean_length: of them, in characters.
         characters: that occur in them.
         block_size: characters of context.
         by: what the split deals out, window or name.
@@ -44,6 +47,7 @@ class Source:
     path: str
     column: str | None
     names: int
+    mean_length: float
     characters: int
     block_size: int
     by: str
@@ -51,6 +55,25 @@ class Source:
     windows: Sequence[int]
     seed: int
     example: str
+
+    @classmethod
+    def of(cls, params: Params, corpus: Corpus, split: Split) -> "Source":
+        """Describe what `params` names, as it was read and split."""
+        source, parts = params.names, params.split
+        count, _ = corpus.count()
+        return cls(
+            path=source.path,
+            column=source.column,
+            names=count,
+            mean_length=corpus.mean_length(),
+            characters=len(corpus.vocabulary.characters),
+            block_size=corpus.block_size,
+            by=parts.by,
+            shares=[parts.train, parts.val, 1 - parts.train - parts.val],
+            windows=list(split.sizes(corpus).values()),
+            seed=params.seed,
+            example=next(name for names in corpus.name_chunks() for name in names),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +87,8 @@ class Trained:
         history: losses and learning rate by epoch.
         calibration: as `analysis.calibration` gives it.
         mistakes: as `analysis.mistakes` does.
-        samples: names that it invented: name, log_likelihood, in_training.
-        nearest: the real name nearest to each of them.
+        samples: names that it generated: name, log_likelihood, in_training.
+        nearest: the real name nearest to each of the first `SHOWN` of them.
     """
 
     weights: Weights
@@ -81,9 +104,14 @@ class Trained:
     def title(self) -> str:
         return self.weights.title
 
+    @property
+    def mean_length(self) -> float:
+        """Of the names that it generated, in characters."""
+        return float(self.samples["name"].str.len().mean())
+
     def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbour]]:
         """(name, log-likelihood, whether it is in the training names) and its neighbour."""
-        samples = self.samples[["name", "log_likelihood", "in_training"]]
+        samples = self.samples[["name", "log_likelihood", "in_training"]].head(SHOWN)
         return zip(samples.itertuples(index=False, name=None), self.nearest, strict=True)
 
 
@@ -98,7 +126,7 @@ def render(
     Args:
         models: by name.
         counts: metrics of the count models, by name.
-        loss_by: what `analysis.mean_by` gives of all of them, by "position" and by "length".
+        loss_by: the mean test loss by "position" and by "length", as `results.read_loss_by` has it.
     """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),

@@ -176,9 +176,8 @@ def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:
-    """Shares of distinct names and of names not in `known`, and the mean length in characters."""
+    """Compute the fraction of distinct names, and of names that are not in `known`."""
     return {
         "unique": round(len(set(names)) / len(names), DECIMALS),
         "novel": round(sum(name not in known for name in names) / len(names), DECIMALS),
-        "mean_length": round(sum(map(len, names)) / len(names), DECIMALS),
     }

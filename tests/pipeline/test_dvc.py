@@ -3,13 +3,17 @@
 import csv
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from charlm.report.figures import COUNT_MODELS
 from tests.conftest import FEW, MODELS, ROOT, STAGES, Project, Ran, wait_for_queue
+from tests.helpers import refused_here
 
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
@@ -19,7 +23,8 @@ TRAININGS = [f"train_{model}" for model in MODELS]
 
 CHECKPOINT = "data/checkpoints/{}.safetensors"
 
-PICTURES = ("losses", "learning_rates", "loss_by_parameters", "embeddings")
+TABLES = ("models", "calibration", "loss_by_position", "loss_by_length")
+PICTURES = ("losses", "loss_by_parameters", "embeddings")
 
 
 def first_run(template: Project) -> Ran:
@@ -43,34 +48,70 @@ def test_repro_writes_all_that_it_declares(template: Project) -> None:
         *(f"data/checkpoints/{model}.safetensors" for model in MODELS),
         *(f"data/samples/{model}.csv" for model in MODELS),
         *(f"metrics/{name}.json" for name in ("dataset", "evaluation", "samples")),
-        *(f"plots/{model}_{kind}" for model in MODELS for kind in ("history.csv", "loss.png")),
-        *(f"plots/{name}.png" for name in PICTURES),
+        *(f"plots/history/{model}.csv" for model in MODELS),
+        *(f"plots/evaluation/{name}.csv" for name in TABLES),
+        *(f"plots/figures/{name}.png" for name in PICTURES),
     ]:
         assert written.get(path), path
 
 
 def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> None:
     evaluation = metrics(template, "evaluation")
-    assert list(evaluation) == [*MODELS, *COUNT_MODELS]
-    for values in evaluation.values():
-        assert list(values) == [
-            "train_loss",
-            "val_loss",
-            "test_loss",
-            "test_loss_stderr",
-            "test_perplexity",
-            "test_bits_per_character",
-            "test_accuracy",
-            "parameters",
-        ]
+    assert list(evaluation) == [*MODELS, "kneser_ney"]
+    compared = ["train_loss", "val_loss", "test_loss", "test_accuracy", "parameters"]
+    for model in MODELS:
+        assert list(evaluation[model]) == compared
+    assert list(evaluation["kneser_ney"]) == ["test_loss"]
+    assert list(metrics(template, "dataset")) == ["names", "characters", "windows"]
     assert metrics(template, "dataset")["names"] == FEW
     samples = metrics(template, "samples")
-    assert set(samples) == {"names", *MODELS}
-    assert set(samples["fcn"]) == {"unique", "novel", "mean_length"}
+    assert list(samples) == list(MODELS)
+    assert set(samples["fcn"]) == {"unique", "novel"}
+
+
+def test_the_table_of_the_models_has_all_that_was_measured(template: Project) -> None:
+    table = pd.read_csv(template.path / "plots/evaluation/models.csv", index_col="model")
+    assert list(table.index) == [*MODELS, *COUNT_MODELS]
+    assert list(table.columns) == [
+        *("train_loss", "val_loss", "test_loss", "test_loss_stderr", "test_perplexity"),
+        *("test_bits_per_character", "test_accuracy", "parameters"),
+    ]
+    for model, values in metrics(template, "evaluation").items():
+        assert table.loc[model, list(values)].to_dict() == values
+
+
+def test_every_row_of_metrics_has_a_number(template: Project) -> None:
+    _, _, *rows = template.dvc("metrics", "show", "--md").text.strip().splitlines()
+    assert len(rows) == 3
+    for row in rows:
+        assert re.search(r"\| *\d", row), row
+
+
+def test_experiments_are_shown_in_columns_that_one_can_look_through(template: Project) -> None:
+    """Prints how many there are: python -m pytest -s -n 0 tests/pipeline/test_dvc.py -k columns"""
+    header, *_ = csv.reader(template.dvc("exp", "show", "--csv").text.splitlines())
+    data = json.loads(template.dvc("exp", "show", "--json").text)[0]["data"]
+    deps = set(data["deps"])
+    known = {
+        kind: {name for file in data[kind].values() for name in leaves(file["data"])}
+        for kind in ("metrics", "params")
+    }
+    columns = {name.rpartition(":")[2] for name in header} - deps
+    count = {kind: len(columns & names) for kind, names in known.items()} | {"deps": len(deps)}
+    print(f"\n{len(header)} columns: {count}, DVC's own {len(header) - sum(count.values())}")
+    assert len(header) <= 120
+
+
+def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def test_the_history_has_a_row_for_each_epoch(template: Project) -> None:
-    with (template.path / "plots/fcn_history.csv").open(encoding="utf-8") as file:
+    with (template.path / "plots/history/fcn.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["train_loss"]) > 0 and float(row["val_loss"]) > 0 for row in rows)
@@ -108,7 +149,7 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
     assert after != before
     assert after[compact] == before[compact], "it has an lr and epochs of its own"
     lengths = [
-        len((project.path / f"plots/{model}_history.csv").read_text().splitlines()) - 1
+        len((project.path / f"plots/history/{model}.csv").read_text().splitlines()) - 1
         for model in ("fcn", "wavenet")
     ]
     assert lengths == [1, 3]
@@ -181,6 +222,80 @@ def test_another_list_in_another_script_runs_everything(project: Project) -> Non
     assert set("".join(line.split(",")[0] for line in sampled)) <= set("".join(names))
 
 
+COSTLY = [f"train_{model}" for model in MODELS]
+
+
+@pytest.mark.parametrize(
+    ("path", "outdated"),
+    [
+        ("charlm/names/reading.py", ["build_dataset"]),
+        ("charlm/evaluation/metrics.py", ["evaluate", "sample"]),
+        ("charlm/sampling/sampler.py", ["sample"]),
+        ("charlm/report/charts.py", ["plot"]),
+        ("charlm/models/fcn.py", ["train_fcn", "evaluate", "sample"]),
+        ("charlm/models/compact.py", ["train_compact", "evaluate", "sample"]),
+        ("charlm/training/trainer.py", COSTLY),
+        ("charlm/fast/devices.py", [*COSTLY, "evaluate", "sample"]),
+        ("pipeline/put_back.py", []),
+        ("stages/train_wavenet.py", ["train_wavenet"]),
+    ],
+)
+def test_an_edit_makes_those_run_again_that_it_may_change(
+    project: Project, path: str, outdated: list[str]
+) -> None:
+    file = project.path / path
+    file.write_text(file.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+    status = json.loads(project.dvc("status", "--json").text)
+    assert sorted(status) == sorted(outdated)
+
+
+def test_an_edit_of_what_no_training_depends_on_trains_nothing(project: Project) -> None:
+    """The cheap stages run, and as their outputs have the same bytes, nothing after them does."""
+    before = project.outputs()
+    for path in ("names/reading", "evaluation/metrics", "sampling/sampler", "report/charts"):
+        with (project.path / f"charlm/{path}.py").open("a", encoding="utf-8") as file:
+            file.write("\n# edited\n")
+    assert project.dvc("repro").stages == ["build_dataset", "evaluate", "sample", "plot"]
+    assert project.outputs() == before
+    changed = project.git("status", "--short").split()[1::2]
+    assert [path for path in changed if not path.startswith("charlm/")] == ["dvc.lock"]
+
+
+def test_a_run_in_a_fresh_clone_leaves_git_clean(project: Project, tmp_path: Path) -> None:
+    clone = project.clone(tmp_path / "clone")
+    for name in ("charlm/core/__pycache__", "charlm/models/__pycache__"):
+        (clone.path / name).mkdir(parents=True, exist_ok=True)
+        (clone.path / name / "of.another.python.pyc").write_bytes(b"1")
+    (clone.path / "data/checkpoints/.partial-killed").mkdir(parents=True)
+    (clone.path / "data/checkpoints/.partial-killed/fcn.safetensors").write_bytes(b"half")
+    assert clone.dvc("repro").stages == STAGES
+    assert clone.git("status", "--short") == ""
+    assert clone.outputs() | project.outputs() == clone.outputs()
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "sample", "plot"])
+def test_a_checkpoint_of_no_model_is_refused_as_dvc_lock_would_depend_on_it(
+    project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.outputs()
+    file = project.path / "data/checkpoints/gone.safetensors"
+    file.write_bytes(b"of a model that was removed")
+    line = refused_here(project, stage, monkeypatch)
+    name = "data/checkpoints/gone.safetensors"
+    assert line == f"error: {name} is of no model that is trained here; delete it"
+    file.unlink()
+    assert project.outputs() == before
+
+
+def test_a_model_that_is_no_longer_trained_leaves_no_file_behind(project: Project) -> None:
+    more = [project.path / f"{path}/gone.csv" for path in ("data/samples", "plots/figures")]
+    for file in more:
+        file.write_text("of a model that was removed\n")
+    project.dvc("repro", "--force", "--single-item", "sample")
+    project.dvc("repro", "--force", "--single-item", "plot")
+    assert not any(file.exists() for file in more)
+
+
 def lock_of(project: Project, revision: str) -> dict[str, str]:
     """The MD5 of every output in a revision's dvc.lock but those that show names of `sample`."""
     if revision != "HEAD":  # the name of an experiment, which git does not know
@@ -249,7 +364,7 @@ def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
     assert "fcn.hidden_dim" in clone.dvc("params", "diff", "HEAD~1", "HEAD").text
     page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
     html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
-    for title in ("Fully connected net: loss while training", "Validation loss of all models"):
+    for title in ("Fully connected net", "Test loss by position in the name"):
         assert title in html
     assert "embeddings.png" in html
 

@@ -18,11 +18,10 @@ CHECKPOINT = "data/checkpoints/wavenet.safetensors"
 OUTPUTS = {
     f"train_{model}": [
         f"data/checkpoints/{model}.safetensors",
-        f"metrics/environment/train_{model}.json",
-        f"plots/{model}_history.csv",
+        f"plots/history/{model}.csv",
     ]
     for model in MODELS
-} | {"evaluate": ["metrics/environment/evaluate.json", "metrics/evaluation.json"]}
+} | {"evaluate": ["metrics/evaluation.json", "plots/evaluation/models.csv"]}
 
 
 @pytest.mark.parametrize(

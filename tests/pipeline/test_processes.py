@@ -42,7 +42,7 @@ def free_port() -> int:
 
 
 def history(project: Project, model: str) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(project.outputs()[f"plots/{model}_history.csv"]))
+    return pd.read_csv(io.BytesIO(project.outputs()[f"plots/history/{model}.csv"]))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,21 +1,29 @@
 """The same bytes: in another environment, with more threads, and in a clone from nothing."""
 
+import importlib.metadata
+import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import torch
+from PIL import Image
 
 import pipeline.verify
 from charlm.core.errors import InputError
 from charlm.core.files import write_json
 from charlm.core.pinning import KERNELS
-from pipeline.verify import ENVIRONMENT, apart, excuses, first_difference
+from pipeline import environment
+from pipeline.put_back import content_of
+from pipeline.verify import REQUIREMENTS, apart, first_difference
 from tests.conftest import STAGES, Project, start
 
 VERIFY = (sys.executable, "-m", "pipeline.verify")
@@ -51,11 +59,6 @@ HOSTILE = {
 }
 
 
-def results(outputs: dict[str, bytes]) -> dict[str, bytes]:
-    """All outputs but the records of the environment."""
-    return {path: data for path, data in outputs.items() if not path.startswith(ENVIRONMENT)}
-
-
 def test_two_threads_in_a_hostile_environment_give_the_same_bytes(
     template: Project, tmp_path: Path
 ) -> None:
@@ -72,7 +75,7 @@ def test_two_threads_in_a_hostile_environment_give_the_same_bytes(
             MATPLOTLIBRC=str(settings / "matplotlibrc"),
         )
         assert "Traceback" not in ran.text
-    assert results(clone.outputs()) == results(template.outputs())
+    assert clone.outputs() == template.outputs()
 
 
 def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Project) -> None:
@@ -90,11 +93,12 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Pro
     assert "not committed, and so left out: notes.txt" in ran.text
     report = ran.text[ran.text.index("Every output of dvc.lock") :]
     assert "differs" not in report
-    for path in results(before):
+    for path in before:
+        output = re.sub(r"^(data/samples|plots/figures)/.*", r"\1", path)
         if path not in {"data/few.txt", "data/prenoms.txt", "data/README.md"}:
-            assert f"  same     {path}\n" in report or path.endswith(".gitignore")
-    assert "This machine: python 3." in report
-    assert "All 28 outputs have the committed bytes." in report
+            assert f"  same     {output}\n" in report or path.endswith(".gitignore")
+    assert "This machine" not in report
+    assert "All 19 outputs have the committed bytes." in report
     assert project.outputs() == before
 
 
@@ -144,17 +148,21 @@ def test_verify_leaves_nothing_behind_when_it_is_interrupted(
 
 @pytest.fixture
 def changed_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Verifying here finds another loss in the metrics, and a machine that is x86-64."""
+    """Verifying here finds another loss in the metrics, and other samples."""
 
     def run_with_changes(clone: Path) -> None:
         edit(clone / "metrics/evaluation.json", '"test_loss": ', '"test_loss": 1')
+        shutil.copytree(project.path / "data/samples", clone / "data/samples")
+        edit(clone / "data/samples/fcn.csv", "name,", "named,")
         lock = (clone / "dvc.lock").read_text(encoding="utf-8")
-        start = lock.index("- path: metrics/evaluation.json")  # made by `evaluate`, before `plot`
-        digest = lock[lock.index("md5: ", start) + 5 :].split("\n")[0]
-        (clone / "dvc.lock").write_text(lock.replace(digest, "0" * 32), encoding="utf-8")
-        for record in (clone / ENVIRONMENT).glob("*.json"):
-            text = record.read_text(encoding="utf-8").replace("not x86_64", "x86_64")
-            record.write_text(text, encoding="utf-8")
+        for output in ("metrics/evaluation.json", "data/samples"):
+            start = lock.index(
+                "outs:", lock.index("  sample:" if "sam" in output else "  evaluate:")
+            )
+            start = lock.index(f"- path: {output}\n", start)
+            digest = lock[lock.index("md5: ", start) + 5 :].split("\n")[0]
+            lock = lock.replace(digest, "0" * 32)
+        (clone / "dvc.lock").write_text(lock, encoding="utf-8")
 
     monkeypatch.chdir(project.path)
     monkeypatch.setattr(pipeline.verify, "run_from_nothing", run_with_changes)
@@ -167,47 +175,64 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def test_other_bytes_on_the_same_kind_of_machine_are_an_error(
+def test_other_bytes_where_the_same_are_promised_are_an_error(
     changed_run: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="1 of 28 outputs have other bytes than committed"):
+    with pytest.raises(InputError, match="2 of 19 outputs have other bytes than committed"):
         pipeline.verify.main()
     said = capsys.readouterr().out
     assert "  differs  metrics/evaluation.json\n           line 5:" in said
     assert "metrics/evaluation.json fcn.test_loss: 1" in said
+    assert "  differs  data/samples\n           fcn.csv: line 1: named,log_like" in said
     assert "  same     data/checkpoints/fcn.safetensors" in said
+    assert f"This machine: python {'.'.join(map(str, sys.version_info[:3]))}, dvc " in said
+    for secret in (os.uname().nodename, str(Path.home()), str(changed_run.path)):
+        assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", said), secret
 
 
-def test_on_another_architecture_the_distance_is_told_instead(
-    changed_run: Project, capsys: pytest.CaptureFixture[str]
+def test_on_another_architecture_the_differences_are_told_instead(
+    changed_run: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for record in (changed_run.path / ENVIRONMENT).glob("*.json"):
-        edit(record, '"machine": "', '"machine": "not x86_64", "was": "')
-    changed_run.commit("As if made elsewhere")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     pipeline.verify.main()
     said = capsys.readouterr().out
-    assert "The same bytes are not promised here" in said
-    assert "machine: " in said
-    assert "So far do the metrics lie apart" in said
+    assert "machine aarch64" in said
+    assert "The same bytes are not promised here:\n\n  the processor is aarch64" in said
+    assert "Differences of the metrics" in said
     assert "fcn.test_loss" in said
 
 
-def test_what_excuses_other_bytes_is_what_may_decide_them() -> None:
-    there = {
-        "train_fcn": {"machine": "x86_64", "torch": "2.13.0+cpu", "processor": "A", "dvc": "3"}
-    }
-    here = {"train_fcn": {"machine": "x86_64", "torch": "2.13.0+cpu", "processor": "B", "dvc": "4"}}
-    assert excuses(there, here) == []
-    for key, value in {"machine": "aarch64", "torch": "2.14.0", "device": "cuda: H100"}.items():
-        (line,) = excuses(there, {"train_fcn": {**here["train_fcn"], key: value}})
-        assert line.startswith(f"{key}: {value}; there: ")
+def test_the_promise_is_for_what_may_decide_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+
+    def reasons(device: torch.device = cpu) -> list[str]:
+        return environment.without_promise(REQUIREMENTS, device)
+
+    assert reasons() == []
+    assert reasons(torch.device("cuda")) == ["it is computed on cuda, not on a CPU"]
+    for version, told in (((3, 10, 0), 1), ((3, 11, 0), 0), ((3, 14, 9), 0), ((3, 15, 0), 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.version_info", version)
+            assert len(reasons()) == told, version
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+        assert reasons() == ["the processor has no AVX2"]
+    found = importlib.metadata.version
+    for local, told in (("2.13.0+cu130", []), ("2.14.0", ["torch is 2.14.0, not 2.13.0"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "importlib.metadata.version",
+                lambda name, local=local: local if name == "torch" else found(name),
+            )
+            assert reasons() == told
 
 
 def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project) -> None:
     outputs = template.outputs()
 
     def told(path: str, old: bytes | None = None) -> str:
-        return first_difference(path, outputs[path] if old is None else old, outputs[other])
+        before = outputs[path] if old is None else old
+        return first_difference(path, {".": before}, {".": outputs[other]})
 
     other = "metrics/evaluation.json"
     changed = outputs[other].replace(b'"val_loss": ', b'"val_loss": 1', 1)
@@ -219,12 +244,20 @@ def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project)
     assert told(other, bytes(changed)).startswith("tensor ")
     assert "(1 of " in told(other, bytes(changed))
     assert "tensor " in told("data/checkpoints/wavenet.safetensors")
-    other = "plots/losses.png"
-    assert told("plots/fcn_loss.png").startswith("pixel (")
-    assert " x " in told("plots/embeddings.png")
-    assert first_difference(other, b"", None) == "no stage of dvc.yaml makes it"
-    assert first_difference(other, None, b"") == (
-        "what was committed is not at hand; dvc pull brings it, where there is a remote"
+    other = "plots/figures/losses.png"
+    pixels = np.asarray(Image.open(io.BytesIO(outputs[other]))).copy()
+    pixels[3, 7] ^= 1
+    changed = io.BytesIO()
+    Image.fromarray(pixels).save(changed, "png")
+    assert told(other, changed.getvalue()).startswith("pixel (7, 3), and 0 more of ")
+    assert " x " in told("plots/figures/embeddings.png")
+    folder = content_of(template.path / "data/samples")
+    fewer = {name: data for name, data in folder.items() if name != "fcn.csv"}
+    assert first_difference("data/samples", folder, fewer) == "fcn.csv: only committed"
+    assert first_difference("data/samples", fewer, folder) == "fcn.csv: only here"
+    assert first_difference(other, {".": b""}, None) == "no stage of dvc.yaml makes it"
+    assert first_difference(other, None, {".": b""}) == (
+        "what was committed is not at hand; dvc pull brings it, if there is a remote"
     )
 
 
@@ -232,7 +265,7 @@ def test_metrics_lie_apart_by_their_difference(tmp_path: Path) -> None:
     contents = []
     for loss in (2.0, 2.125):
         write_json(tmp_path / "m.json", {"net": {"loss": loss, "parameters": 3}})
-        contents.append((tmp_path / "m.json").read_bytes())
+        contents.append(content_of(tmp_path / "m.json"))
     assert list(apart("m.json", *contents)) == [
         "  m.json net.loss: 2.125000; committed: 2.000000 (+0.125000)"
     ]

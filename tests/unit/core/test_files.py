@@ -1,5 +1,7 @@
 """Files written whole or not at all."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from charlm.core.errors import FileError
 from charlm.core.files import (
     load_arrays,
     load_tensors,
-    read_metrics,
     read_numbers,
     read_table,
     replacing,
@@ -45,6 +46,56 @@ def test_replacing_puts_the_new_file_in_the_place_of_the_old(tmp_path: Path) -> 
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def write_folder(path: Path, error: type[BaseException] | None = None, **files: str) -> None:
+    with replacing(path) as partial:
+        for name, text in files.items():
+            write_text(partial / name, text)
+        if error:
+            raise error
+
+
+def test_replacing_a_folder_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for files in ({"a": "1", "b": "2"}, {"b": "3", "c": "4"}):
+        write_folder(path, **files)
+        assert {file.name: file.read_text() for file in path.iterdir()} == files
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_replacing_a_folder_leaves_the_old_one_on_an_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    path, rename = tmp_path / "folder", Path.rename
+    write_folder(path, a="1")
+
+    def fail(source: Path, target: Path) -> Path:
+        if target == path and source.name == path.name:  # the new one, in place of the old one
+            raise error
+        return rename(source, target)
+
+    with pytest.raises(error):
+        write_folder(path, error, b="2")
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(error):
+        write_folder(path, b="2")
+    assert {file.name: file.read_text() for file in path.iterdir()} == {"a": "1"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_in_a_folder_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_folder(tmp_path / "folder", a="1")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_replacing_makes_the_folders_above(tmp_path: Path) -> None:
@@ -245,11 +296,10 @@ READERS = pytest.mark.parametrize(
     [
         load_tensors,
         load_arrays,
-        lambda path: read_metrics(path, ["a"], ["b"]),
         lambda path: read_numbers(path, "ab"),
         lambda path: read_table(path, {"a": str, "b": float}),
     ],
-    ids=["tensors", "arrays", "metrics", "numbers", "table"],
+    ids=["tensors", "arrays", "numbers", "table"],
 )
 
 
@@ -265,11 +315,7 @@ def test_a_file_that_cannot_be_read_is_to_be_made_anew(read: Callable, tmp_path:
         read(tmp_path)
 
 
-def test_metrics_and_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
-    values = {"net": {"loss": 0.25, "parameters": 3, "more": "x"}, "other": {"loss": 1}}
-    write_json(tmp_path / "json", values)
-    read = read_metrics(tmp_path / "json", ["net"], ["loss", "parameters"])
-    assert read == {"net": {"loss": 0.25, "parameters": 3}}
+def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
     table = pd.DataFrame({"name": ["ZOÉ", "A,B"], "x": [0.25, 2.0], "n": [1, 2]})
     write_csv(tmp_path / "csv", table)
     numbers = read_numbers(tmp_path / "csv", ["n", "x"])
@@ -298,17 +344,12 @@ def test_a_table_that_somebody_changed_is_refused(tmp_path: Path, text: str) -> 
         read_table(tmp_path / "file", {"a": str, "b": float})
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("3", "[1]", "null", '"text"', "{}", '{"net": 3}', '{"net": {}}', '{"net": []}'),
-        *('{"net": {"loss": "x"}}', '{"net": {"loss": null}}', '{"net": {"loss": NaN}}'),
-    ],
-)
-def test_metrics_that_somebody_changed_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "file").write_text(text)
-    with refused(tmp_path / "file"):
-        read_metrics(tmp_path / "file", ["net"], ["loss"])
+def test_a_table_without_a_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("model,b\na,1\nb,2\n")
+    columns = {"model": str, "b": float}
+    assert len(read_table(tmp_path / "file", columns, ["b", "a"])) == 2
+    with pytest.raises(FileError, match="no row of c"):
+        read_table(tmp_path / "file", columns, ["a", "c"])
 
 
 @pytest.mark.parametrize(

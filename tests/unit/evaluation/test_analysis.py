@@ -45,14 +45,15 @@ def test_a_mean_is_over_the_windows_of_a_place() -> None:
     position = analysis.places(WINDOWS)["position"]
     losses = {"a": torch.arange(len(WINDOWS)).float(), "b": torch.ones(len(WINDOWS))}
     table = analysis.mean_by(position, losses, "position")
-    assert list(table.columns) == ["position", "windows", "a", "b"]
-    assert list(table["position"]) == sorted(set(position.tolist()))
-    assert table["windows"].sum() == len(WINDOWS)
-    for row in table.itertuples():
-        its = losses["a"][torch.from_numpy(position == row.position)].double()
-        assert row.windows == len(its)
-        assert row.a == pytest.approx(its.mean().item())
-        assert row.b == 1
+    assert list(table.columns) == ["model", "position", "windows", "loss"]
+    assert list(dict.fromkeys(table["model"])) == ["a", "b"]
+    for model, rows in table.groupby("model"):
+        assert list(rows["position"]) == sorted(set(position.tolist()))
+        assert rows["windows"].sum() == len(WINDOWS)
+        for row in rows.itertuples():
+            its = losses[model][torch.from_numpy(position == row.position)].double()
+            assert row.windows == len(its)
+            assert row.loss == pytest.approx(its.mean().item())
 
 
 @given(data=st.data(), size=st.integers(2, 40))

@@ -8,21 +8,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from charlm.report import figures
-
-EPOCHS = pytest.mark.parametrize("epochs", [1, 2, 50])
-
-
-def history(epochs: int = 5, start: float = 3.0) -> pd.DataFrame:
-    epoch = np.arange(1, epochs + 1)
-    return pd.DataFrame(
-        {"epoch": epoch, "train_loss": start / epoch**0.2, "val_loss": start / epoch**0.1}
-    )
 
 
 def metrics(loss: float, parameters: int, stderr: float = 0.01) -> dict[str, float]:
@@ -39,8 +29,6 @@ def embedding(channels: int = 10, tokens: int = len(SYMBOLS), seed: int = 1) -> 
 
 
 DRAW: dict[str, Callable[[], Figure]] = {
-    "loss_curves": lambda: figures.loss_curves("Net A", history(), 2.0314),
-    "all_loss_curves": lambda: figures.all_loss_curves({"A": history(), "B": history(7, 4.0)}),
     "loss_against_parameters": lambda: figures.loss_against_parameters(NETS, COUNTS),
     "embedding_maps": lambda: figures.embedding_maps(
         {"A": embedding(), "B": embedding(seed=2)}, SYMBOLS
@@ -87,70 +75,6 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(draw: Callable[[], Figu
         before = dict(matplotlib.rcParams)
         draw()
         assert dict(matplotlib.rcParams) == before
-
-
-@EPOCHS
-def test_the_curves_of_a_model_are_its_history(epochs: int) -> None:
-    losses = history(epochs)
-    figure = figures.loss_curves("Net A", losses, 2.03144)
-    (axes,) = figure.axes
-    assert axes.get_title().startswith(f"Net A: test loss 2.0314 after {epochs} epoch")
-    assert axes.get_xlabel() == "epoch"
-    assert axes.get_ylabel() == "cross-entropy (nats per character)"
-    assert legend(axes) == ["training", "validation"]
-    for line, column in zip(axes.lines, ["train_loss", "val_loss"], strict=True):
-        assert list(line.get_xdata()) == list(losses["epoch"])
-        assert list(line.get_ydata()) == list(losses[column])
-
-
-@EPOCHS
-def test_the_curves_of_all_models_are_told_apart(epochs: int) -> None:
-    histories = {"Net A": history(epochs), "Net B": history(epochs, 4.0)}
-    (axes,) = figures.all_loss_curves(histories).axes
-    assert axes.get_xlabel().startswith("epoch")
-    assert axes.get_ylabel() == "cross-entropy (nats per character)"
-    assert legend(axes) == [
-        "Net A, validation",
-        "Net A, training",
-        "Net B, validation",
-        "Net B, training",
-    ]
-    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
-    assert len(looks) == 4
-    for line in axes.lines:
-        title, _, kind = line.get_label().partition(", ")
-        column = {"validation": "val_loss", "training": "train_loss"}[kind]
-        assert list(line.get_ydata()) == list(histories[title][column])
-
-
-def test_a_first_epoch_above_the_picture_is_told() -> None:
-    high = history()
-    high.loc[0, "train_loss"] = 9.125
-    (axes,) = figures.all_loss_curves({"Net A": history(), "Net B": high}).axes
-    assert axes.get_ylim()[1] < 4
-    assert "the losses of the first are up to 9.1" in axes.get_xlabel()
-
-
-@pytest.mark.parametrize("draw", ["loss_curves", "all_loss_curves"])
-def test_a_single_epoch_can_be_seen(draw: str) -> None:
-    """A line through one point shows nothing where it has no marker."""
-    figure = {
-        "loss_curves": lambda: figures.loss_curves("Net A", history(1), 2.0),
-        "all_loss_curves": lambda: figures.all_loss_curves({"Net A": history(1)}),
-    }[draw]()
-    for line in figure.axes[0].lines:
-        assert line.get_marker() not in {None, "None", "", " "}
-
-
-@EPOCHS
-def test_ticks_are_whole_epochs(epochs: int, tmp_path: Path) -> None:
-    figure = figures.loss_curves("Net A", history(epochs), 2.0)
-    save_without_warning(tmp_path / "figure.png", figure)
-    (axes,) = figure.axes
-    low, high = axes.get_xlim()
-    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    assert shown
-    assert all(tick == round(tick) for tick in shown)
 
 
 def test_every_model_stands_at_its_loss_and_parameters() -> None:
@@ -327,11 +251,6 @@ def test_of_letters_without_room_the_first_is_drawn() -> None:
 
 def test_more_models_than_colours_are_all_drawn() -> None:
     titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
-    histories = {title: history() for title in titles}
-    (axes,) = figures.all_loss_curves(histories).axes
-    assert len(axes.lines) == 2 * len(titles)
-    (axes,) = figures.learning_rates({t: h.assign(lr=0.1) for t, h in histories.items()}).axes
-    assert legend(axes) == titles
     nets = {title: metrics(2.0, 1000) for title in titles}
     overview, close_up = figures.loss_against_parameters(nets, nets).axes
     assert len(close_up.containers) == len(titles)

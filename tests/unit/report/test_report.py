@@ -253,11 +253,44 @@ def test_means_of_few_windows_are_not_drawn() -> None:
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2, 1], [4, 3, 2]]
 
 
+def history(epochs: int, start: float = 3.0, lr: float = 0.1) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    losses = {"train_loss": start / epoch**0.2, "val_loss": start / epoch**0.1}
+    return pd.DataFrame({"epoch": epoch, **losses, "lr": lr})
+
+
 def test_a_training_of_one_epoch_is_seen() -> None:
-    history = pd.DataFrame({"epoch": [1], "train_loss": [2.0], "val_loss": [2.5], "lr": [0.1]})
-    for axes in charts.losses_and_rates({"A": history}).axes:
+    for axes in charts.losses_and_rates({"A": history(1)}).axes:
         assert axes.lines
         assert all(line.get_marker() == "o" for line in axes.lines)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 50])
+def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS))]
+    histories = {t: history(epochs, start=4.0 + n, lr=0.1 / (n + 1)) for n, t in enumerate(titles)}
+    figure = charts.losses_and_rates(histories)
+    losses, rates = figure.axes
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == titles
+    looks = {(line.get_color(), line.get_linestyle()) for line in losses.lines}
+    assert len(looks) == len(losses.lines) == 2 * len(titles)
+    assert rates.get_yscale() == "log"
+    for number, its in enumerate(histories.values()):
+        val, train = losses.lines[2 * number : 2 * number + 2]
+        for line, column in ((val, "val_loss"), (train, "train_loss"), (rates.lines[number], "lr")):
+            assert list(line.get_xdata()) == list(its["epoch"])
+            assert list(line.get_ydata()) == list(its[column])
+    figure.canvas.draw()
+    low, high = rates.get_xlim()
+    ticks = [tick for tick in rates.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_more_models_than_colours_are_all_drawn() -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
+    losses, rates = charts.losses_and_rates({title: history(5) for title in titles}).axes
+    assert len(losses.lines) == 2 * len(rates.lines) == 2 * len(titles)
 
 
 def test_rows_are_ranked_and_nets_coloured() -> None:

@@ -1,4 +1,4 @@
-"""Running a training stage as several processes, by what torchrun starts them with."""
+"""Run a training as several processes, by what torchrun starts them with."""
 
 import logging
 import signal
@@ -8,8 +8,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from charlm.core.errors import InputError
-from stages import ANOTHER_ENDED
+from charlm.core.errors import ANOTHER_ENDED, InputError
 
 
 def run_in_processes(module: str, processes: int) -> None:

@@ -1,0 +1,69 @@
+"""Read the tables that the stages before the report wrote.
+
+Each function raises FileError if its file is missing or damaged, or lacks a model.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.core.files import read_numbers, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = (
+    "test_loss",
+    "test_loss_stderr",
+    "test_bits_per_character",
+    "test_perplexity",
+    "test_accuracy",
+)
+
+
+def read_comparison(path: Path, models: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Read what `evaluation.summarise` gave of each of `models`, by model."""
+    columns = {"model": str, **dict.fromkeys(MEASURED, float), "parameters": int}
+    table = read_table(path, columns, models)
+    numbers = table.drop(columns="model").to_dict("records")
+    return {
+        model: {str(key): value for key, value in row.items()}
+        for model, row in zip(table["model"], numbers, strict=True)
+    }
+
+
+def read_history(path: Path) -> "pd.DataFrame":
+    """Read a model's losses and learning rate by epoch."""
+    return read_numbers(path, ["epoch", "train_loss", "val_loss", "lr"])
+
+
+def read_calibration(path: Path, models: Sequence[str]) -> "dict[str, pd.DataFrame]":
+    """Read what `analysis.calibration` gave, by model."""
+    columns = {"model": str, "confidence": float, "accuracy": float, "windows": int}
+    return _by_model(read_table(path, columns, models), models)
+
+
+def read_mistakes(path: Path, models: Sequence[str]) -> "dict[str, pd.DataFrame]":
+    """Read what `analysis.mistakes` gave, by model."""
+    columns = {"model": str, "actual": str, "predicted": str, "windows": int}
+    return _by_model(read_table(path, columns, models), models)
+
+
+def read_samples(path: Path) -> "pd.DataFrame":
+    """Read the names that a model generated."""
+    return read_table(path, {"name": str, "log_likelihood": float, "in_training": bool})
+
+
+def read_loss_by(path: Path, place: str, models: Sequence[str]) -> "pd.DataFrame":
+    """Read what `analysis.mean_by` gave, as `side_by_side` has it."""
+    columns = {"model": str, place: int, "windows": int, "loss": float}
+    return side_by_side(read_table(path, columns, models), place)
+
+
+def side_by_side(table: "pd.DataFrame", place: str) -> "pd.DataFrame":
+    """Give each model of `analysis.mean_by` a column of its own, after `place` and windows."""
+    return table.pivot(index=[place, "windows"], columns="model", values="loss").reset_index()
+
+
+def _by_model(table: "pd.DataFrame", models: Sequence[str]) -> "dict[str, pd.DataFrame]":
+    return {name: table[table["model"] == name].drop(columns="model") for name in models}
