@@ -116,7 +116,7 @@ def build_model(
         try:
             with without_memory():
                 parameters = count_parameters(architecture(**arguments))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
             raise InputError(
                 f"the constructor of {architecture.__name__} refuses it: {error}; correct it"
             ) from None
@@ -133,6 +133,8 @@ def check_arguments(architecture: type[LanguageModel], given: dict[str, Any]) ->
     parameters = inspect.signature(architecture).parameters
     takes = [name for name in parameters if name not in ("vocab_size", "block_size")]
     title = architecture.__name__
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return  # whatever it is given: its constructor will say
     for key in given:
         if key not in takes:
             near = difflib.get_close_matches(key, takes, n=1, cutoff=0.0)
