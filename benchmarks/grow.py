@@ -72,10 +72,11 @@ def write_list(path: Path, size: int, checkpoint: Path) -> None:
     pin_kernels()
     from charlm.core.randomness import generator
     from charlm.data.checkpoint import load
+    from charlm.models.base import build
     from charlm.names.distinct import Distinct
     from charlm.sampling.sampler import sample_names
 
-    trained = load(checkpoint)
+    trained = load(checkpoint, build)
     draws = generator(1, "grow")
     with path.open("w+b") as file:
         distinct = Distinct(file)
@@ -86,6 +87,7 @@ def write_list(path: Path, size: int, checkpoint: Path) -> None:
                     trained.model,
                     trained.vocabulary,
                     count,
+                    block_size=trained.model.hyperparameters["block_size"],
                     generator=draws,
                     temperature=TEMPERATURE,
                 )

@@ -57,14 +57,22 @@ def pipeline(model: str, count: int) -> Figures:
     from charlm.core.randomness import generator
     from charlm.data import checkpoint
     from charlm.fast.devices import set_up
+    from charlm.fast.running import Runner
+    from charlm.models.base import build
     from charlm.sampling.sampler import sample_names
 
     set_up("cpu", 1)
-    loaded = checkpoint.load(CHECKPOINTS / f"{model}.safetensors")
-    draws = generator(1, "benchmark")
-    sample_names(loaded.model, loaded.vocabulary, WARM_UP, generator=draws)
+    loaded = checkpoint.load(CHECKPOINTS / f"{model}.safetensors", build)
+    draw = partial(
+        sample_names,
+        Runner(loaded.model),
+        loaded.vocabulary,
+        block_size=loaded.model.hyperparameters["block_size"],
+        generator=generator(1, "benchmark"),
+    )
+    draw(WARM_UP)
     began = time.perf_counter()
-    sample_names(loaded.model, loaded.vocabulary, count, generator=draws)
+    draw(count)
     seconds = time.perf_counter() - began
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return {"names per second": count / seconds, "seconds": seconds, "megabytes": megabytes}

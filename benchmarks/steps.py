@@ -4,8 +4,10 @@ Each turn is a process that trains one model for an epoch, validation included, 
 does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside
 them, in the same processes as the pipeline's, the floor: the matrix products of a step of 256
 different contexts alone, by the same library in as many threads. (The pipeline multiplies fewer,
-see `charlm/fast/sharing.py`, so that its share of a step may be over 100%.) Where there is a GPU,
+see `charlm/fast/rows.py`, so that its share of a step may be over 100%.) If there is a GPU,
 `--device cuda --batch-size 4096` moves both there, and `--profile fcn` shows where the time goes.
+`--plain` compares the pipeline with itself without the fast path instead: the same models as plain
+PyTorch, with the same portable matrix products.
 
     python -m benchmarks.steps --pairs 5
 """
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
+"""Those that the notebook has too."""
+EVERY_MODEL = (*MODELS, "compact")
 WARM_UP = 50
 REPETITIONS = 200
 
@@ -87,9 +91,13 @@ def notebook(model_name: str, setting: Setting = DEFAULT, compiled: bool = False
     }
 
 
-def pipeline(model_name: str, setting: Setting = DEFAULT) -> Figures:
-    """The same of the pipeline's Trainer with the default parameters."""
-    trainer = new_trainer(model_name, setting)
+def pipeline(model_name: str, setting: Setting = DEFAULT, fast: bool = True) -> Figures:
+    """The same of the pipeline's Trainer with the default parameters.
+
+    Args:
+        fast: False for plain PyTorch.
+    """
+    trainer = new_trainer(model_name, setting, fast)
     next(trainer.run(1))
     times = []
 
@@ -106,7 +114,7 @@ def pipeline(model_name: str, setting: Setting = DEFAULT) -> Figures:
         "step": 1e3 * (times[-1] - began) / trainer.batches_per_epoch,
         "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
     }
-    if setting.device == "cpu":
+    if setting.device == "cpu" and model_name in MODELS:
         block_size = trainer.model.hyperparameters["block_size"]
         figures["products"] = 1e3 * products(trainer.model, setting.batch_size, block_size)
     return figures
@@ -116,16 +124,17 @@ TURNS: dict[str, Callable[[str, Setting], Figures]] = {
     "notebook": notebook,
     "compiled": partial(notebook, compiled=True),
     "pipeline": pipeline,
+    "plain": partial(pipeline, fast=False),
 }
 
 
-def new_trainer(model_name: str, setting: Setting) -> "Trainer":
+def new_trainer(model_name: str, setting: Setting, fast: bool = True) -> "Trainer":
     pin_kernels()
     from benchmarks.trainer import trainer_of, windows_of
     from charlm.core.params import load_params
 
     params = load_params().model_copy(update={"batch_size": setting.batch_size})
-    return trainer_of(model_name, params, *windows_of(params), setting.device)
+    return trainer_of(model_name, params, *windows_of(params), setting.device, fast=fast)
 
 
 def cuda_is_there() -> bool:
@@ -161,7 +170,7 @@ def profile(model_name: str, setting: Setting) -> str:
 
 
 def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
-    """Seconds for the matrix products of one step alone, as `charlm.fast.linear` multiplies.
+    """Seconds for the matrix products of one step alone, by NumPy, as the pipeline multiplies.
 
     Three for each linear layer, of a whole batch: forward, and the gradients of its
     weights and of its input.
@@ -193,11 +202,9 @@ def table(count: int, setting: Setting = DEFAULT) -> str:
     header += ["validation included"]
     if setting.device == "cpu":
         header += ["products alone, ms", "their share of a step"]
-    where = ("--device", setting.device, "--batch-size", str(setting.batch_size))
-    turn = partial(in_a_process, "benchmarks.steps", *where, "--turn")
     rows = []
     for model in MODELS:
-        taken = pairs(count, partial(turn, "notebook", model), partial(turn, "pipeline", model))
+        taken = turns(count, setting, model, "notebook")
         row = [
             model,
             f"{median_of(taken, 0, 'step'):.2f}",
@@ -212,12 +219,31 @@ def table(count: int, setting: Setting = DEFAULT) -> str:
     return markdown(header, rows)
 
 
+def gains(count: int, setting: Setting = DEFAULT) -> str:
+    """What the fast path gains: a row a model."""
+    rows = []
+    for model in EVERY_MODEL:
+        taken = turns(count, setting, model, "plain")
+        times = (f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1))
+        rows.append([model, *times, f"{median_ratio(taken, 'step'):.1f}"])
+    header = ["", "plain PyTorch, ms a step", "pipeline, ms a step", "times as fast"]
+    return markdown(header, rows)
+
+
+def turns(count: int, setting: Setting, model: str, other: str) -> list[tuple[Figures, Figures]]:
+    """Turns of another loop and of the pipeline."""
+    where = ("--device", setting.device, "--batch-size", str(setting.batch_size))
+    turn = partial(in_a_process, "benchmarks.steps", *where, "--turn")
+    return pairs(count, partial(turn, other, model), partial(turn, "pipeline", model))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
     parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
-    parser.add_argument("--profile", choices=MODELS, help="show where the time goes instead")
+    parser.add_argument("--plain", action="store_true", help="show what the fast path gains")
+    parser.add_argument("--profile", choices=EVERY_MODEL, help="show where the time goes instead")
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     setting = Setting(arguments.device, arguments.batch_size)
@@ -228,6 +254,8 @@ def main() -> None:
         print(json.dumps(TURNS[who](model, setting)))
     elif arguments.profile:
         print(profile(arguments.profile, setting))
+    elif arguments.plain:
+        print(gains(arguments.pairs, setting))
     else:
         print(table(arguments.pairs, setting))
 

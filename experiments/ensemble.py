@@ -24,8 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from charlm.fast.losses import CHUNK, Loss
-from charlm.fast.sharing import Shared, distinct
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,7 +32,10 @@ from benchmarks.turns import markdown, say
 from charlm.core.params import load_params
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
-from charlm.models.base import LanguageModel
+from charlm.fast.rows import Rows, distinct
+from charlm.fast.running import CHUNK, Runner
+from charlm.models.base import LanguageModel, count_parameters
+from charlm.training.trainer import Trainer
 from pipeline.side_by_side import cores
 
 WIDE: dict[str, Any] = {"channels": 200, "dropout": 0.2, "batch_size": 1024}
@@ -49,13 +50,14 @@ class Teacher:
 
     def __init__(self, models: Iterable[LanguageModel]) -> None:
         self.models = [model.eval() for model in models]
+        self._runners = [Runner(model) for model in self.models]
 
     @torch.inference_mode()
     def __call__(self, contexts: Tensor) -> Tensor:
         """Probabilities (N, V) of the token after contexts (N, T)."""
         parts = []
         for chunk in contexts.split(CHUNK):
-            each = [model(chunk).softmax(1) for model in self.models]
+            each = [runner.logits(chunk).softmax(1) for runner in self._runners]
             parts.append(torch.stack(each).mean(0))
         return torch.cat(parts)
 
@@ -87,18 +89,18 @@ def _bytes_of(contexts: Tensor) -> NDArray[np.bytes_]:
     return keys
 
 
-def taught_by(lessons: Callable[[Tensor], Tensor]) -> Loss:
-    """Cross-entropy with the probabilities (N, V) of lessons instead of the tokens that follow.
+def taught_by(lessons: Callable[[Tensor], Tensor]) -> type[Trainer]:
+    """A Trainer towards the probabilities (N, V) of lessons instead of the tokens that follow.
 
-    Hinton et al. (2015), equation 2, with temperature 1.
+    By cross-entropy: Hinton et al. (2015), equation 2, with temperature 1.
     """
 
-    def loss(logits: Tensor, shared: Shared, contexts: Tensor, targets: Tensor) -> Tensor:
-        wanted = torch.zeros_like(logits)  # (U, V)
-        wanted.index_add_(0, shared.place.long(), lessons(contexts))
-        return -(wanted * logits.log_softmax(1)).sum()
+    class Taught(Trainer):
+        def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Tensor:
+            dense: Tensor = logits.dense() if isinstance(logits, Rows) else logits
+            return -(lessons(contexts) * dense.log_softmax(1)).sum()
 
-    return loss
+    return Taught
 
 
 def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
@@ -118,7 +120,7 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
     teacher = Teacher(member(number) for number in range(1, members + 1))
     say(f"seed {seed}, the small ones")
     of_teacher = taught_by(Lessons(teacher, windows[Part.TRAIN]))
-    pupil = trainer_of("compact", params, corpus, windows, loss=of_teacher)
+    pupil = trainer_of("compact", params, corpus, windows, kind=of_teacher)
     kinds = {
         "one wide compact WaveNet": Teacher(teacher.models[:1]),
         f"{members} of them": teacher,
@@ -128,7 +130,7 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": name,
-            "parameters": sum(model.num_parameters() for model in its.models),
+            "parameters": sum(map(count_parameters, its.models)),
             "val_loss": its.loss(windows[Part.VAL]),
             "test_loss": its.loss(windows[Part.TEST]),
         }

@@ -1,9 +1,10 @@
 """Add a model to the pipeline: `python -m pipeline.new_model gru`.
 
 For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
-`train_gru` in `dvc.yaml` (and the section's name in the stage `plot`) and the section `gru` in `params.yaml`, with the defaults of the model's
-constructor. Script and stage are those of the WaveNet with another name. `evaluate`, `sample`,
-`plot` and the command line find the model by themselves.
+`train_gru` in `dvc.yaml` (and its section's name in the stage `plot`), and the section `gru` in
+`params.yaml` with the defaults of the model's constructor. Script and stage are those of the
+WaveNet under another name. `evaluate`, `sample`, `plot` and the command line find the model by
+themselves.
 """
 
 import argparse

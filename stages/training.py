@@ -112,7 +112,7 @@ def build_model(
             with seeded(params.seed, "init"):
                 model = architecture(**arguments)
                 initialize(model, params.recipe(name).init)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
             raise InputError(
                 f"the constructor of {architecture.__name__} refuses it: {error}; correct it"
             ) from None

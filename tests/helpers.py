@@ -25,10 +25,13 @@ from charlm.core.randomness import derive_seed, seeded
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part, split_windows
 from charlm.data.windows import Windows, windows_by_part
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, architecture_of
+from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
 from charlm.names import reading
 from tests.conftest import MODELS, Project
+from tests.models import GRU, CausalTransformer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,19 +53,13 @@ LETTERS = st.characters(categories=["L"]) | st.just(".")
 NAME_LISTS = st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max_size=20)
 
 
-def architecture_of(module_name: str) -> type[LanguageModel]:
-    """The one model that a module of `charlm.models` defines."""
-    module = importlib.import_module(f"charlm.models.{module_name}")
-    (found,) = (
-        kind
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, LanguageModel) and kind.__module__ == module.__name__
-    )
-    return found
-
-
 ARCHITECTURES = pytest.mark.parametrize("architecture", list(map(architecture_of, MODELS)))
-"""Every model that there is: one that is added is tested as the others are."""
+"""Every model of `charlm.models`: one that is added is tested as the others are."""
+
+ANY_MODEL = pytest.mark.parametrize(
+    "architecture", [*map(architecture_of, MODELS), CausalTransformer, GRU]
+)
+"""The same, and two of plain PyTorch, as a user may write them."""
 
 
 def taken(architecture: type[LanguageModel], **sizes: Any) -> dict[str, Any]:
@@ -144,8 +141,15 @@ def small_model(
     hidden_dim: int = 12,
     **options: Any,
 ) -> LanguageModel:
-    """An untrained model of a corpus, the same for the same seed."""
-    sizes = taken(architecture, embed_dim=5, hidden_dim=hidden_dim, channels=hidden_dim)
+    """An untrained model of a corpus, the same for the same seed.
+
+    The models of the course are made small; any other has its own defaults.
+    """
+    sizes: dict[str, Any] = {}
+    if architecture in (FCN, WaveNet):
+        sizes = {"embed_dim": 5, "hidden_dim": hidden_dim}
+    elif architecture is CompactWaveNet:
+        sizes = {"channels": hidden_dim}
     with seeded(seed, "init"):
         return architecture(
             vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **sizes, **options

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from charlm.core.randomness import seeded
 from charlm.models.base import LanguageModel
+from charlm.models.wavenet import WaveNet
 
 
 def new_model(
@@ -45,3 +46,47 @@ class CausalTransformer(LanguageModel):
         x = self.layer(x, src_mask=mask, is_causal=True)
         logits: Tensor = self.output(x[:, -1])
         return logits
+
+
+class GRU(LanguageModel):
+    """A recurrent network, of `nn.GRU`."""
+
+    def __init__(self, vocab_size: int, block_size: int, channels: int = 12) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, channels)
+        self.gru = nn.GRU(channels, channels, batch_first=True)
+        self.output = nn.Linear(channels, vocab_size)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        states, _ = self.gru(self.embedding(contexts))
+        logits: Tensor = self.output(states[:, -1])
+        return logits
+
+
+class BatchNormWaveNet(WaveNet):
+    """A WaveNet with batch normalization after each level, over rows as the course has it."""
+
+    def __init__(self, vocab_size: int, block_size: int, **options: Any) -> None:
+        super().__init__(vocab_size, block_size, **options)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(level.out_features) for level in self.tree)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = self.embedding(contexts)
+        for linear, norm in zip(self.tree, self.norms, strict=True):
+            N, T, C = x.shape
+            x = linear(x.reshape(N, T // 2, 2 * C))
+            x = self.dropout(torch.tanh(self.normalized(norm, x)))
+        logits: Tensor = self.output(x.squeeze(1))
+        return logits
+
+    def normalized(self, norm: nn.Module, x: Any) -> Any:
+        """x (N, P, H), normalized over N and P."""
+        N, P, H = x.shape
+        return norm(x.view(N * P, H)).view(N, P, H)
+
+
+class BatchNormOfChannelsWaveNet(BatchNormWaveNet):
+    """The same as PyTorch's documentation has it, over (N, H, P)."""
+
+    def normalized(self, norm: nn.Module, x: Any) -> Any:
+        return norm(x.transpose(1, 2)).transpose(1, 2)

@@ -15,7 +15,7 @@ from charlm.data.windows import every_window
 from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
 from charlm.evaluation.metrics import score, summarise
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, count_parameters
 from charlm.report import page as report
 from charlm.report import results
 from charlm.report.nearest import nearest_names
@@ -37,13 +37,20 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         losses[name], correct = score(model, windows)
         predicted, confidence = analysis.predictions(model, windows)
         names = sample_names(
-            model, corpus.vocabulary, report.SHOWN, generator=generator(1, name), max_length=9
+            model,
+            corpus.vocabulary,
+            report.SHOWN,
+            block_size=corpus.block_size,
+            generator=generator(1, name),
+            max_length=9,
         )
-        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names)
+        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names, corpus.block_size)
         trained[name] = report.Trained(
             weights=weights_of(model, corpus),
             recipe=Recipe(lr=0.2, batch_size=32, epochs=3, average=0.5 if name == "c" else 0.0),
-            metrics=summarise(dict.fromkeys(Part, (losses[name], correct)), model.num_parameters()),
+            metrics=summarise(
+                dict.fromkeys(Part, (losses[name], correct)), count_parameters(model)
+            ),
             history=pd.DataFrame(
                 {"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "val_loss": [3, 2, 2], "lr": 0.2},
                 dtype=float,

@@ -122,10 +122,7 @@ def load(path: Path, build: Build[M]) -> Checkpoint[M]:
     with _describing_a_model(path):
         model = build(metadata["architecture"], metadata["hyperparameters"])
         model.load_state_dict(tensors)
-        vocabulary = Vocabulary(metadata["characters"])
-        size = model.hyperparameters["vocab_size"]
-        if len(vocabulary) != size:
-            raise ValueError(f"{len(vocabulary)} tokens for a model of {size}")
+        vocabulary = _vocabulary(metadata)
     model.eval()
     return Checkpoint(model, vocabulary)
 
@@ -161,9 +158,17 @@ def load_weights(paths: Mapping[str, Path]) -> dict[str, Weights]:
 def _load_weights(path: Path) -> Weights:
     arrays, metadata = load_arrays(path)
     with _describing_a_model(path):
-        title, vocabulary = str(metadata["title"]), Vocabulary(metadata["characters"])
+        title, vocabulary = str(metadata["title"]), _vocabulary(metadata)
         architecture, hyperparameters = metadata["architecture"], metadata["hyperparameters"]
     return Weights(title, architecture, dict(hyperparameters), vocabulary, arrays)
+
+
+def _vocabulary(metadata: Any) -> Vocabulary:
+    vocabulary = Vocabulary(metadata["characters"])
+    size = metadata["hyperparameters"]["vocab_size"]
+    if len(vocabulary) != size:
+        raise ValueError(f"{len(vocabulary)} tokens for a model of {size}")
+    return vocabulary
 
 
 @contextmanager

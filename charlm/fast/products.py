@@ -7,6 +7,7 @@ makers and takes them by name (OPENBLAS_CORETYPE), at a tenth more than MKL's ti
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,54 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 
 
-class PortableProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PortableProducts(TorchDispatchMode):
     """Computes the matrix products of float32 tensors on the CPU by NumPy.
 
     Below autograd, so that it has the products of every layer (linear, attention, recurrent ones)
-    in the forward and the backward pass alike.
+    in the forward and the backward pass alike. Fused kernels, which multiply by themselves, are
+    switched off meanwhile.
     """
+
+    def __enter__(self) -> "PortableProducts":
+        self._fused.append(_use_fused(False, False, False))
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _use_fused(*self._fused.pop())
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._fused: list[tuple[bool, bool, bool]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         product = PRODUCTS.get(func)
-        if product is not None and not kwargs and all(map(_suits, args)):
-            return product(*args)
-        if func in DECOMPOSED:
-            return func.decompose(*args, **(kwargs or {}))
+        if product is not None and all(map(_suits, args)):
+            return product(*args, **(kwargs or {}))
+        if _is_composite(func):  # arrives whole if no gradient is wanted: linear, matmul, gru
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def _use_fused(attention: bool, encoder: bool, recurrent: bool) -> tuple[bool, bool, bool]:
+    """Whether torch may use fused kernels of these from now on; returns whether it might before."""
+    before = (
+        torch._C._get_flash_sdp_enabled(),  # of the CPU too
+        torch.backends.mha.get_fastpath_enabled(),
+        torch._C._get_mkldnn_enabled(),
+    )
+    torch.backends.cuda.enable_flash_sdp(attention)
+    torch.backends.mha.set_fastpath_enabled(encoder)
+    torch._C._set_mkldnn_enabled(recurrent)
+    return before
 
 
 def _suits(tensor: Any) -> bool:
@@ -43,16 +76,22 @@ def _suits(tensor: Any) -> bool:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     with np.errstate(all="ignore"):
-        return torch.from_numpy(np.matmul(a.detach().numpy(), b.detach().numpy()))
+        return torch.from_numpy(np.asarray(np.matmul(a.detach().numpy(), b.detach().numpy())))
+
+
+def _added(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = _product(a, b)
+    if alpha != 1:
+        product *= alpha
+    return product.add_(bias, alpha=beta) if beta else product
 
 
 PRODUCTS: dict[Any, Callable[..., Tensor]] = {
     aten.mm.default: _product,
     aten.bmm.default: _product,
-    aten.addmm.default: lambda bias, a, b: _product(a, b).add_(bias),
-    aten.baddbmm.default: lambda bias, a, b: _product(a, b).add_(bias),
     aten.mv.default: _product,
+    aten.dot.default: _product,
+    aten.addmm.default: _added,
+    aten.addmv.default: _added,
+    aten.baddbmm.default: _added,
 }
-
-DECOMPOSED = {aten.linear.default, aten.matmul.default}
-"""What reaches `PortableProducts` whole where no gradient is wanted."""

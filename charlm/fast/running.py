@@ -98,9 +98,7 @@ class Runner:
 
     def products(self) -> AbstractContextManager[Any]:
         """The context for a forward and a backward pass, with portable matrix products."""
-        if self.fast:
-            return np.errstate(all="ignore")  # what is infinite is found in the loss
-        return PortableProducts() if self.device.type == "cpu" else nullcontext()
+        return _on_cpu(bool(self.fast)) if self.device.type == "cpu" else nullcontext()
 
     def check(self, contexts: Tensor, targets: Tensor | None = None) -> None:
         """Decide which way to run the model, by comparing both on contexts (N, T).
@@ -187,6 +185,18 @@ def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str
         if not (ours[name] - tensor).norm().item() <= allowed:
             return name
     return None
+
+
+@contextmanager
+def _on_cpu(fast: bool) -> Iterator[None]:
+    """Compute in one thread: sums that threads share out may round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:  # what is infinite is found in the loss
+        with np.errstate(all="ignore") if fast else PortableProducts():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -30,11 +30,15 @@ class LanguageModel(nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "LanguageModel":
         model: LanguageModel = super().__new__(cls)
+        signature = inspect.signature(cls)
         try:
-            bound = inspect.signature(cls).bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
         except TypeError:
             return model  # __init__ raises it again; or a copy is made, which gets them later
         bound.apply_defaults()
+        for parameter in signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:  # by the names that they were given by
+                bound.arguments |= bound.arguments.pop(parameter.name)
         model.__dict__["hyperparameters"] = bound.arguments
         return model
 
@@ -52,6 +56,7 @@ def architecture_of(module: str) -> type[LanguageModel]:
         for each in vars(loaded).values()
         if isinstance(each, type)
         and issubclass(each, LanguageModel)
+        and each is not LanguageModel
         and each.__module__ == loaded.__name__
     ]
     if len(found) != 1:

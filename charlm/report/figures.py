@@ -84,20 +84,21 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
 
 
 @style.context(STYLE)
-def embedding_maps(embeddings: Mapping[str, Floats], symbols: Sequence[str]) -> Figure:
+def embedding_maps(embeddings: Mapping[str, Floats | None], symbols: Sequence[str]) -> Figure:
     """Each model's embedding of the tokens in two dimensions, every token at its place.
 
     Letters that would overlap are moved apart a little; where there are too many of
     them for that, those that find no room are dots.
 
     Args:
-        embeddings: (V, C) by title.
+        embeddings: (V, C) by title; a model whose embedding is None is left out.
         symbols: a label for each of the V tokens.
     """
-    figure, row = _figure(5.6 * len(embeddings), 5.6, columns=len(embeddings))
+    tables = {title: its for title, its in embeddings.items() if its is not None}
+    figure, row = _figure(5.6 * max(1, len(tables)), 5.6, columns=len(tables) or 1)
     few = len(symbols) <= 100
     size = 11 if few else 7
-    for axes, (title, embedding) in zip(row, embeddings.items(), strict=True):
+    for axes, (title, embedding) in zip(row, tables.items(), strict=False):
         places, shares = principal_components(embedding)
         room = 0.03 * float(np.ptp(places, axis=0).max())  # what a letter takes
         places = move_apart(places, room) if few else places
@@ -116,6 +117,10 @@ def embedding_maps(embeddings: Mapping[str, Floats], symbols: Sequence[str]) -> 
         axes.set_title(title)
         axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
         axes.set_ylabel(f"second ({shares[1]:.0%})")
+    if not tables:
+        row[0].set_axis_off()
+        figure.suptitle("No model has an embedding of the characters")
+        return figure
     figure.suptitle("Where the embedding puts each character (the red dot ends a name)")
     return figure
 

@@ -8,6 +8,7 @@ const numbers = new Float32Array(
 );
 const END = 0;
 const EPSILON = 1e-5;
+const TOLERANCE = 1e-3;
 const LONGEST = 30;
 const symbols = ["", ...model.characters];
 const tokenOf = new Map(symbols.map((symbol, token) => [symbol, token]));
@@ -224,7 +225,18 @@ function showInvented(event) {
   element("invented").replaceChildren(...rows);
 }
 
-element("prefix").addEventListener("input", update);
-element("temperature").addEventListener("input", update);
-element("generator-form").addEventListener("submit", showInvented);
-update();
+/** Whether names are as likely here as they were when the model was trained. */
+function computesRight() {
+  return model.compared.every(([name, its]) => Math.abs(likelihood(name) - its) < TOLERANCE);
+}
+
+if (computesRight()) {
+  element("prefix").addEventListener("input", update);
+  element("temperature").addEventListener("input", update);
+  element("generator-form").addEventListener("submit", showInvented);
+  update();
+} else {
+  for (const control of element("generator-form").elements) control.disabled = true;
+  element("complaint").textContent =
+    "The model does not run here, because this page computes other likelihoods than the pipeline did.";
+}

@@ -1,33 +1,68 @@
 """A model small enough to run in the reader's browser: its weights, and how they are put together.
 
-`generator.js` is the forward pass.
+`generator.js` is the forward pass; here is the same in NumPy. Only a model that both compute right
+may run: its tensors are those that the description names, and names that it generated are as likely
+as the pipeline found them. So a model whose file was changed, to another activation function for
+instance, is left out, though its tensors are the same.
 """
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.data.checkpoint import Weights
+from charlm.data.corpus import END
 
 LARGEST = 160_000
 """Parameters that a page may carry: 4 bytes each, and a third more as text."""
 
+COMPARED = 12
+"""Names whose log-likelihoods are compared."""
+
+TOLERANCE = 1e-3
+"""How far apart rounding can leave two log-likelihoods, in nats; `generator.js` has it too."""
+
+EPSILON = 1e-5
+
 Layer = dict[str, Any]
+Array = NDArray[np.floating]
+Likelihoods = Mapping[str, float]
+"""Log-likelihoods by name, each with its end, in nats, as the pipeline computed them."""
 
 
-def smallest(weights: Mapping[str, Weights]) -> Weights | None:
-    """The model with the fewest parameters, of those that `generator.js` can run; None if none."""
-    able = [its for its in weights.values() if its.architecture in LEVELS]
-    fewest = min(able, key=_parameters, default=None)
-    return fewest if fewest and _parameters(fewest) <= LARGEST else None
+def chosen(models: Mapping[str, tuple[Weights, Likelihoods]]) -> dict[str, Any] | None:
+    """Describe the smallest of the models that a page can run; None if it can run none."""
+    by_size = sorted(models.values(), key=lambda its: _parameters(its[0]))
+    for weights, likelihoods in by_size:
+        if _parameters(weights) <= LARGEST and runs(weights, likelihoods):
+            return description(weights, likelihoods)
+    return None
 
 
-def description(weights: Weights) -> dict[str, Any]:
+def runs(weights: Weights, likelihoods: Likelihoods) -> bool:
+    """Whether the forward pass described here is the model's."""
+    if weights.architecture not in LEVELS or not likelihoods:
+        return False
+    try:
+        expected = dict(_shapes(weights))
+    except (KeyError, IndexError):
+        return False
+    if expected != {name: tensor.shape for name, tensor in weights.tensors.items()}:
+        return False
+    differences = [abs(log_likelihood(weights, name) - its) for name, its in likelihoods.items()]
+    return all(difference < TOLERANCE for difference in differences)
+
+
+def description(weights: Weights, likelihoods: Likelihoods) -> dict[str, Any]:
     """What `generator.js` builds the model from, for JSON.
 
     Keys: title; characters, of token 1, 2, ...; blockSize; levels, from the embedding to a single
     row, and output: each with the names of its tensors; tensors: name to shape and place among the
-    float32 numbers of weights (little-endian, base64).
+    float32 numbers of weights (little-endian, base64); compared: pairs of the tokens of a name and
+    its log-likelihood.
     """
     tensors, place = {}, 0
     for name, tensor in sorted(weights.tensors.items()):
@@ -43,29 +78,102 @@ def description(weights: Weights) -> dict[str, Any]:
         "output": output,
         "tensors": tensors,
         "weights": base64.b64encode(numbers).decode(),
+        "compared": [[weights.vocabulary.encode(name), its] for name, its in likelihoods.items()],
     }
+
+
+def log_likelihood(weights: Weights, name: str) -> float:
+    """The log-likelihood of a name and its end, in nats."""
+    size = weights.hyperparameters["block_size"]
+    tokens = np.array([*[END] * size, *weights.vocabulary.encode(name), END])
+    contexts = np.lib.stride_tricks.sliding_window_view(tokens[:-1], size)  # (N, T)
+    scores = logits(weights, contexts)
+    scores -= scores.max(axis=1, keepdims=True)
+    targets = scores[np.arange(len(contexts)), tokens[size:]]
+    return float((targets - np.log(np.exp(scores).sum(axis=1))).sum())
+
+
+def logits(weights: Weights, contexts: NDArray[np.integer]) -> Array:
+    """Logits (N, V) in float64 of contexts (N, T)."""
+    tensors: dict[str, Any] = {name: its.astype("f8") for name, its in weights.tensors.items()}
+
+    def linear(x: Any, layer: str) -> Any:
+        return x @ tensors[f"{layer}.weight"].T + tensors[f"{layer}.bias"]
+
+    def rms_norm(x: Any, norm: str) -> Any:
+        size = np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON)
+        return x / size * tensors[f"{norm}.weight"]
+
+    def layer_norm(x: Any, norm: str) -> Any:
+        centered = x - x.mean(-1, keepdims=True)
+        size = np.sqrt((centered**2).mean(-1, keepdims=True) + EPSILON)
+        return centered / size * tensors[f"{norm}.weight"] + tensors[f"{norm}.bias"]
+
+    *levels, output = LEVELS[weights.architecture](weights)
+    x = tensors["embedding.weight"][contexts]  # (N, T, C)
+    for level in levels:
+        N, T, C = x.shape
+        K = level["arity"]
+        if "gated" in level:
+            pairs = rms_norm(x, level["rmsNorm"]).reshape(N, T // K, K * C)
+            value, gate = np.split(linear(pairs, level["gated"]), 2, axis=-1)
+            x = x[:, K - 1 :: K] + value * gate
+        else:
+            y = linear(x.reshape(N, T // K, K * C), level["layer"])
+            x = np.tanh(layer_norm(y, level["layerNorm"]) if level["layerNorm"] else y)
+    x = x[:, 0]
+    if "rmsNorm" in output:
+        x = rms_norm(x, output["rmsNorm"])
+    found: Array = x @ tensors[output["weight"]].T + tensors[output["bias"]]
+    return found
 
 
 def _parameters(weights: Weights) -> int:
     return sum(tensor.size for tensor in weights.tensors.values())
 
 
-def _joined_tanh(name: str, arity: int, weights: Weights) -> Layer:
-    """A `charlm.fast.linear.JoinedTanh`."""
-    norm = f"{name}.norm" if f"{name}.norm.weight" in weights.tensors else None
-    return {"arity": arity, "layer": name, "layerNorm": norm}
+def _shapes(weights: Weights) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name and shape of each tensor that the description asks for.
+
+    Raises KeyError or IndexError if there is no tensor to take a width from.
+    """
+    *levels, output = LEVELS[weights.architecture](weights)
+    V, C = len(weights.vocabulary), weights.tensors["embedding.weight"].shape[1]
+    yield "embedding.weight", (V, C)
+    for level in levels:
+        inputs = level["arity"] * C
+        if "gated" in level:
+            layer, width = level["gated"], 2 * C
+            yield f"{level['rmsNorm']}.weight", (C,)
+        else:
+            layer = level["layer"]
+            width = C = weights.tensors[f"{layer}.weight"].shape[0]
+            for kind in ("weight", "bias") if level["layerNorm"] else ():
+                yield f"{level['layerNorm']}.{kind}", (C,)
+        yield f"{layer}.weight", (width, inputs)
+        yield f"{layer}.bias", (width,)
+    yield output["weight"], (V, C)
+    yield output["bias"], (V,)
+    if "rmsNorm" in output:
+        yield f"{output['rmsNorm']}.weight", (C,)
+
+
+def _tanh(layer: str, norm: str, arity: int, weights: Weights) -> Layer:
+    """A linear layer, perhaps layer normalization, and tanh."""
+    normalized = f"{norm}.weight" in weights.tensors
+    return {"arity": arity, "layer": layer, "layerNorm": norm if normalized else None}
 
 
 OUTPUT = {"weight": "output.weight", "bias": "output.bias"}
 
 
 def _fcn(weights: Weights) -> list[Layer]:
-    return [_joined_tanh("hidden", weights.hyperparameters["block_size"], weights), OUTPUT]
+    return [_tanh("hidden", "norm", weights.hyperparameters["block_size"], weights), OUTPUT]
 
 
 def _wavenet(weights: Weights) -> list[Layer]:
     depth = _depth(weights)
-    levels = [_joined_tanh(f"tree.{level}", 2, weights) for level in range(depth)]
+    levels = [_tanh(f"tree.{level}", f"norms.{level}", 2, weights) for level in range(depth)]
     return [*levels, OUTPUT]
 
 

@@ -109,6 +109,12 @@ class Trained:
         """Of the names that it generated, in characters."""
         return float(self.samples["name"].str.len().mean())
 
+    @property
+    def likelihoods(self) -> dict[str, float]:
+        """Log-likelihoods of the first names that it generated, by name."""
+        first = self.samples[["name", "log_likelihood"]].head(live.COMPARED)
+        return dict(first.itertuples(index=False, name=None))
+
     def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbour]]:
         """(name, log-likelihood, whether it is in the training names) and its neighbour."""
         samples = self.samples[["name", "log_likelihood", "in_training"]].head(SHOWN)
@@ -142,7 +148,6 @@ def render(
     metrics |= {count_titles[name]: its for name, its in counts.items()}
     *_, counted = counts  # the last of them knows the most
     drawn = {**titles, counted: count_titles[counted]}
-    smallest = live.smallest({name: model.weights for name, model in models.items()})
     settings = {its.title: in_use(its.recipe) for its in models.values()}
     sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
     symbols = next(iter(models.values())).weights.vocabulary.symbols()
@@ -153,7 +158,7 @@ def render(
         models=list(models.values()),
         ranked=sorted(metrics.items(), key=lambda item: item[1]["test_loss"]),
         colour={title: f"var(--model-{n % 5})" for n, title in enumerate(titles.values())},
-        live=smallest and live.description(smallest),
+        live=live.chosen({name: (its.weights, its.likelihoods) for name, its in models.items()}),
         settings=settings,
         setting_names=list(dict.fromkeys(key for its in settings.values() for key in its)),
         sizes=[key for key in sizes if key != "vocab_size"],  # which the names dictate
@@ -172,8 +177,9 @@ def render(
         grids={its.title: mistake_grid(its.mistakes) for its in models.values()},
         worst={its.title: worst_mistakes(its.mistakes) for its in models.values()},
         maps={
-            its.title: charts.embedding_map(its.title, its.weights.embedding, symbols)
+            its.title: charts.embedding_map(its.title, embedding, symbols)
             for its in models.values()
+            if (embedding := its.weights.embedding) is not None
         },
         tree=Tree.over(source.block_size, source.example),
         shown=SHOWN,

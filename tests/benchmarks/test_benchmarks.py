@@ -123,6 +123,25 @@ def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.M
     assert multiplications(WaveNet(**sizes)) == 3 * 256 * (tree + 128 * 46)
 
 
+def test_the_gain_is_that_of_the_fast_path_for_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(module: str, *arguments: str) -> Figures:
+        *_, who, model = arguments
+        return {"step": {"plain": 12.0, "pipeline": 2.0}[who] + len(model)}
+
+    monkeypatch.setattr(steps, "in_a_process", turn)
+    table = steps.gains(2)
+    assert "| fcn | 15.00 | 5.00 | 3.0 |" in table
+    assert "| compact | 19.00 | 9.00 | 2.1 |" in table
+    taken: list[bool] = []
+    monkeypatch.setattr(
+        steps, "new_trainer", lambda model, setting, fast=True: taken.append(fast) or 1 / 0
+    )
+    for who in ("pipeline", "plain"):
+        with pytest.raises(ZeroDivisionError):
+            steps.TURNS[who]("fcn", steps.DEFAULT)
+    assert taken == [True, False]
+
+
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that `run.main` will write, which measures nothing here."""

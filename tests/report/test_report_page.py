@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from charlm.core.randomness import seeded
 from charlm.data.corpus import Corpus
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, build
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
@@ -73,17 +73,38 @@ def test_the_logits_are_those_of_pytorch(
         len(corpus.vocabulary), (50, block_size), generator=torch.Generator().manual_seed(1)
     )
     with torch.no_grad():
-        expected = model(contexts)
+        expected = model.eval()(contexts)
     found = page.evaluate("contexts => contexts.map(logits)", contexts.tolist())
     assert expected.std() > 0.5
     torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["f[5] += 1", "f[0] = NaN"])
+def test_a_model_that_the_page_computes_otherwise_does_not_run(
+    pages: Pages, report: Path, tmp_path: Path, change: str
+) -> None:
+    """With other weights than those that the names were found so likely with."""
+    text = report.read_text(encoding="utf-8")
+    before = "const END = 0;"
+    assert text.count(before) == 1
+    changed = tmp_path / "report.html"
+    changed.write_text(text.replace(before, f"const f = numbers; {change}; {before}"))
+    page = pages.open(changed)
+    assert page.locator("#complaint").inner_text() == (
+        "The model does not run here, because this page computes other likelihoods than the "
+        "pipeline did."
+    )
+    for control in ("#prefix", "#temperature", "#invent"):
+        assert page.locator(control).is_disabled()
+    assert page.locator("#next li").count() == 0
+    assert pages.open(report).locator("#complaint").inner_text() == ""
 
 
 def test_the_likelihood_of_a_name_is_that_of_pytorch(pages: Pages, report: Path) -> None:
     page = pages.open(report)
     tokens = [CORPUS.vocabulary.encode(name) for name in NAMES]
     found = page.evaluate("names => names.map(likelihood)", tokens)
-    expected = name_log_likelihoods(SMALLEST, CORPUS.vocabulary, NAMES)
+    expected = name_log_likelihoods(SMALLEST, CORPUS.vocabulary, NAMES, CORPUS.block_size)
     torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=0, atol=1e-4)
 
 
@@ -239,9 +260,9 @@ def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> No
     file = template.path / "plots/report.html"
     assert file.stat().st_size < 1.5 * (1 << 20)
     page = pages.open(file)
-    loaded = checkpoint.load(template.path / "data/checkpoints/compact.safetensors")
+    loaded = checkpoint.load(template.path / "data/checkpoints/compact.safetensors", build)
     assert page.evaluate("model.title") == loaded.model.title
-    contexts = torch.randint(len(loaded.vocabulary), (50, loaded.model.block_size))
+    contexts = torch.randint(len(loaded.vocabulary), (50, 8))
     with torch.no_grad():
         expected = loaded.model(contexts)
     found = torch.tensor(page.evaluate("contexts => contexts.map(logits)", contexts.tolist()))

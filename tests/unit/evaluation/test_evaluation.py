@@ -79,7 +79,8 @@ def test_measuring_is_in_evaluation_mode_and_puts_the_mode_back(training: bool) 
     model.register_forward_hook(lambda *_: modes.append(model.training))
     mean_loss(model, WINDOWS)
     score(model, WINDOWS)
-    assert modes == [False, False]
+    assert set(modes) == {False}
+    assert len(modes) >= 2
     assert model.training is training
 
 

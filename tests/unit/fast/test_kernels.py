@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from charlm.fast.gradients import TreeGradients
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.fast import kernels
-from charlm.fast.kernels import Floats, Integers
+from charlm.core.compiled import Floats, Integers
+from charlm.data.windows import cut
+from charlm.fast import (
+    kernels,
+    rules,  # noqa: F401  of the functions that models call
+)
+from charlm.fast.rows import Contexts
+from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from tests.helpers import few, run_python
@@ -29,9 +34,7 @@ ON_X86_64 = pytest.mark.skipif(
 
 
 def tanh(x: Floats) -> Floats:
-    y = x.copy()
-    kernels._tanh_all(y)
-    return y
+    return kernels.tanh(x)
 
 
 def test_tanh_is_within_4e_7_and_odd() -> None:
@@ -59,22 +62,29 @@ def as_doubles(*arrays: Floats) -> list[torch.Tensor]:
     return [torch.from_numpy(array).double().requires_grad_() for array in arrays]
 
 
+def test_the_gradient_of_tanh_is_torchs_in_float64() -> None:
+    x, grad = (np.random.default_rng(n).standard_normal(1001, "f4") for n in (1, 2))
+    (exact,) = as_doubles(x)
+    torch.tanh(exact).backward(torch.from_numpy(grad).double())
+    np.testing.assert_allclose(kernels.tanh_backward(grad, tanh(x)), exact.grad, atol=2e-6)
+
+
 @pytest.mark.parametrize("K", range(1, 10))
-def test_joined_tanh_and_its_way_back_are_torchs_in_float64(K: int) -> None:  # noqa: N803
+def test_a_joined_layer_and_its_gradients_are_torchs_in_float64(K: int) -> None:  # noqa: N803
     rng = np.random.default_rng(K)
     for C, H in ((1, 1), (3, 5), (10, 33)):
         rows = rng.integers(6, size=(37, K), dtype=np.int32)  # of 7: the last is not used
         x, weight = rng.standard_normal((7, C), "f4"), rng.standard_normal((H, K * C), "f4")
         bias, grad = rng.standard_normal(H, "f4"), rng.standard_normal((37, H), "f4")
         where = kernels.in_table(rows, 7)
-        y, *between = kernels.joined_tanh(x, weight, bias, *where)
-        grads = kernels.joined_tanh_backward(grad, y, *between, *where, 7)
+        y, *between = kernels.joined(x, weight, bias, *where)
+        grads = kernels.joined_backward(grad, *between, *where, 7)
 
         inputs = as_doubles(x, weight, bias)
         joined = F.embedding(torch.from_numpy(rows), inputs[0]).flatten(start_dim=1)
-        exact = torch.tanh(F.linear(joined, *inputs[1:]))
+        exact = F.linear(joined, *inputs[1:])
         exact.backward(torch.from_numpy(grad).double())
-        np.testing.assert_allclose(y, exact.detach().numpy(), atol=2e-6)
+        np.testing.assert_allclose(y, exact.detach().numpy(), rtol=1e-5, atol=1e-5)
         for ours, theirs in zip(grads, inputs, strict=True):
             np.testing.assert_allclose(ours, theirs.grad, rtol=1e-5, atol=3e-5)
         assert not grads[0][6].any()
@@ -83,12 +93,74 @@ def test_joined_tanh_and_its_way_back_are_torchs_in_float64(K: int) -> None:  # 
 def test_of_no_rows_nothing_is_joined_and_every_gradient_is_0() -> None:
     x, weight, bias = np.ones((7, 3), "f4"), np.ones((5, 6), "f4"), np.ones(5, "f4")
     where = kernels.in_table(np.empty((0, 2), dtype=np.int32), 7)
-    y, *between = kernels.joined_tanh(x, weight, bias, *where)
+    y, *between = kernels.joined(x, weight, bias, *where)
     assert y.shape == (0, 5)
-    grads = kernels.joined_tanh_backward(y, y, *between, *where, 7)
+    grads = kernels.joined_backward(y, *between, *where, 7)
     for grad, of in zip(grads, (x, weight, bias), strict=True):
         assert grad.shape == of.shape
         assert not grad.any()
+
+
+@few
+@given(st.integers(0, 9), st.integers(1, 5), st.sampled_from(WIDTHS), SEEDS)
+def test_rows_are_added_where_they_belong(count: int, sums: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((count, width), "f4")
+    places = rng.integers(sums, size=count, dtype=np.int32)
+    expected = np.zeros((sums, width))
+    np.add.at(expected, places, rows)
+    np.testing.assert_allclose(kernels.rows_added(rows, places, sums), expected, atol=1e-5)
+
+
+@few
+@given(st.integers(0, 5), st.sampled_from(WIDTHS), SEEDS)
+def test_rms_norm_and_its_gradients_are_torchs_in_float64(
+    count: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, grad = (rng.standard_normal((count, width), "f4") for _ in range(2))
+    weight = rng.standard_normal(width, "f4")
+    y, scales = kernels.rms_norm(x, weight, np.float32(1e-5))
+    inputs = as_doubles(x, weight)
+    exact = F.rms_norm(inputs[0], (width,), inputs[1], 1e-5)
+    exact.backward(torch.from_numpy(grad).double())
+    np.testing.assert_allclose(y, exact.detach(), rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(
+        kernels.rms_norm_backward(grad, x, weight, scales), inputs, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_of_zeros_is_normalized_to_zeros() -> None:
+    x, ones = np.zeros((2, 13), "f4"), np.ones(13, "f4")
+    y, scales = kernels.rms_norm(x, ones, np.float32(1e-5))
+    assert not y.any()
+    for grad in kernels.rms_norm_backward(np.ones_like(x), x, ones, scales):
+        assert np.isfinite(grad).all()
+
+
+def mask_of(key: int, p: float) -> tuple[np.uint32, np.uint32, np.uint32, np.float32]:
+    low, high = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
+    return low, high, np.uint32(round(p * 2**32)), np.float32(1 / (1 - p))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_numbers_next_to_each_other_are_dropped_independently(p: float) -> None:
+    y = kernels.dropped_out(np.ones(200_000, "f4"), mask_of(2**62 + 12345, p)).reshape(400, 500)
+    assert set(np.unique(y).tolist()) == {0.0, float(np.float32(1 / (1 - p)))}
+    zero = y == 0
+    assert zero.mean() == pytest.approx(p, abs=5 * (p * (1 - p) / y.size) ** 0.5)
+    for one, other in ((zero[:, 1:], zero[:, :-1]), (zero[1:], zero[:-1])):
+        spread = (p * (1 - p) / y.size) ** 0.5
+        assert (one & other).mean() == pytest.approx(p * p, abs=6 * spread)
+
+
+def test_each_key_drops_other_numbers() -> None:
+    keys = (1, 2, 3, 2**32, 2**32 + 1, 2**40, 2**62)
+    kept = [kernels.dropped_out(np.ones(10_000, "f4"), mask_of(key, 0.5)) != 0 for key in keys]
+    for i, one in enumerate(kept):
+        for other in kept[:i]:
+            assert (one == other).mean() == pytest.approx(0.5, abs=0.03)
 
 
 @few
@@ -211,18 +283,18 @@ def test_windows_are_cut_as_unfold_cuts_them(stream: type, starts: type) -> None
         every = torch.from_numpy(tokens).unfold(0, T + 1, 1).numpy()
         for count in (0, 1, 20):
             index = rng.integers(len(every), size=count, dtype=starts)
-            contexts, targets = kernels.cut(tokens, index, T)
+            contexts, targets = cut(tokens, index, T)
             assert (contexts.dtype, targets.dtype) == (np.int32, np.int64)
             assert np.array_equal(contexts, every[index, :-1])
             assert np.array_equal(targets, every[index, -1])
         last = np.array([len(every) - 1], dtype=starts)
-        assert kernels.cut(tokens, last, T)[1].tolist() == [tokens[-1]]
+        assert cut(tokens, last, T)[1].tolist() == [tokens[-1]]
         for bad in (-1, len(every), 50, np.iinfo(starts).max, np.iinfo(starts).min):
             with pytest.raises(IndexError, match="a window is not within the stream"):
-                kernels.cut(tokens, np.array([0, bad], dtype=starts), T)
+                cut(tokens, np.array([0, bad], dtype=starts), T)
     for T in (50, 1000):
         with pytest.raises(IndexError, match="a window is not within the stream"):
-            kernels.cut(tokens, np.array([0], dtype=starts), T)
+            cut(tokens, np.array([0], dtype=starts), T)
 
 
 TOKENS = st.sampled_from([0, 1, 2, 46, 2**16, 2**31 - 1])
@@ -274,13 +346,19 @@ def digest() -> str:
     rng = np.random.default_rng(1)
     contexts = torch.from_numpy(rng.integers(46, size=(100, 8), dtype=np.int32))
     targets = torch.from_numpy(rng.integers(46, size=100))
-    for architecture in (FCN, WaveNet):
-        model = architecture(vocab_size=46, block_size=8, embed_dim=5, hidden_dim=13)
+    small = {"embed_dim": 5, "hidden_dim": 13, "dropout": 0.2}
+    for architecture, sizes in (
+        (FCN, small),
+        (WaveNet, small),
+        (CompactWaveNet, {"channels": 13, "dropout": 0.2}),
+    ):
+        model = architecture(vocab_size=46, block_size=8, **sizes)
         for parameter in model.parameters():
             numbers = rng.standard_normal(parameter.shape, "f4")
             parameter.data.copy_(torch.from_numpy(numbers))
-        total = TreeGradients(model)(contexts, targets, 0.01)
-        for tensor in (total, *(parameter.grad for parameter in model.parameters())):
+        loss = F.cross_entropy(model(Contexts(contexts, key=12345)), targets, reduction="sum")
+        (loss / 100).backward()
+        for tensor in (loss.detach(), *(parameter.grad for parameter in model.parameters())):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
@@ -305,8 +383,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     signature = (numba.float32,) * 3
     assert FUSED.search(code(lambda a, b, c: a * b + c, nopython=True, fastmath={"contract"}))
     digest()
-    kernels._tanh_all(np.zeros(8, dtype=np.float32))  # a part of one that the cache may bring whole
-    for kernel in (kernels._tanh_all, kernels.exponentials, kernels.joined_tanh_backward):
+    for kernel in (kernels.tanh, kernels.exponentials, kernels.rms_norm_backward):
         (signature, *_) = kernel.signatures
         text = code(kernel.py_func, **kernel.targetoptions)
         assert not FUSED.search(text), kernel
@@ -338,7 +415,10 @@ def enable_caching(self):
     raise RuntimeError("no locator available")
 dispatcher.Dispatcher.enable_caching = enable_caching
 import numpy as np
-from charlm.fast import kernels
+from charlm.fast import (
+    kernels,
+    rules,  # noqa: F401  of the functions that models call
+)
 rows, numbers = kernels.number(np.array([[3, 1], [3, 1], [0, 2]], dtype=np.int32))
 print(rows.tolist(), numbers.tolist(), kernels.number.stats.cache_hits)
 """

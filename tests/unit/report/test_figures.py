@@ -255,3 +255,11 @@ def test_more_models_than_colours_are_all_drawn() -> None:
     overview, close_up = figures.loss_against_parameters(nets, nets).axes
     assert len(close_up.containers) == len(titles)
     assert len(overview.containers) == 2 * len(titles)
+
+
+def test_a_model_without_an_embedding_is_left_out_of_the_maps(tmp_path: Path) -> None:
+    figure = figures.embedding_maps({"A": None, "B": embedding(), "C": None}, SYMBOLS)
+    assert [axes.get_title() for axes in figure.axes] == ["B"]
+    figure = figures.embedding_maps({"A": None}, SYMBOLS)
+    assert figure.get_suptitle() == "No model has an embedding of the characters"
+    save_without_warning(tmp_path / "f.png", figure)

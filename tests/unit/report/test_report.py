@@ -6,22 +6,29 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from charlm.core.params import Recipe
+from charlm.data.checkpoint import Weights
 from charlm.data.corpus import Corpus
+from charlm.models.base import LanguageModel, count_parameters
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.report import charts, figures, live
 from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
+from charlm.sampling.sampler import name_log_likelihoods
 from tests.helpers import NAMES, few, run_python, small_corpus, small_model
 from tests.reports import report_of, weights_of
 
@@ -105,7 +112,7 @@ def test_everything_that_was_promised_is_there(page: str) -> None:
         assert heading in text
     for model in MODELS.values():
         assert text.count(model.title) > 7
-        assert f"{model.num_parameters():,}" in text
+        assert f"{count_parameters(model):,}" in text
     for title in figures.COUNT_MODELS.values():
         assert title in text
     assert "28 names" in text
@@ -185,7 +192,7 @@ def test_a_page_of_the_largest_model_and_many_characters_is_small_enough() -> No
         "b": small_model(corpus, WaveNet, hidden_dim=128),
         "c": small_model(corpus, CompactWaveNet, hidden_dim=90),
     }
-    assert 0.9 * live.LARGEST < models["c"].num_parameters() <= live.LARGEST
+    assert 0.9 * live.LARGEST < count_parameters(models["c"]) <= live.LARGEST
     page = report_of(models, corpus)
     assert 'id="generator"' in page
     assert len(page.encode()) < 1.5 * MEBIBYTE
@@ -200,14 +207,148 @@ def test_a_model_too_large_for_the_page_is_left_out() -> None:
     assert len(page.encode()) < MEBIBYTE
 
 
+# The generator runs a model only if it computes right.
+
+
+def able(model: LanguageModel, corpus: Corpus = CORPUS) -> tuple[Weights, dict[str, float]]:
+    """What `live.chosen` takes: weights, and log-likelihoods by PyTorch."""
+    likelihoods = name_log_likelihoods(model, corpus.vocabulary, NAMES, corpus.block_size)
+    return weights_of(model, corpus), dict(zip(NAMES, likelihoods.tolist(), strict=True))
+
+
+class WithGELU(WaveNet):
+    """A WaveNet that a user changed: the same tensors, another function."""
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = self.embedding(contexts)
+        for linear in self.tree:
+            N, P, C = x.shape
+            x = torch.nn.functional.gelu(linear(x.view(N, P // 2, 2 * C)))
+        logits: Tensor = self.output(x.squeeze(1))
+        return logits
+
+
+WithGELU.__module__ = WaveNet.__module__  # as if it were written there
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        (CompactWaveNet, {"dropout": 0.2}),
+        (WaveNet, {}),
+        (WaveNet, {"norm": "layer", "dropout": 0.1}),
+        (FCN, {}),
+        (FCN, {"norm": "layer"}),
+    ],
+    ids=str,
+)
+def test_the_forward_pass_of_numpy_is_pytorchs(
+    architecture: type[LanguageModel], options: dict[str, Any], block_size: int
+) -> None:
+    corpus = small_corpus(block_size)
+    model = small_model(corpus, architecture, **options).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        contexts = torch.randint(len(corpus.vocabulary), (50, block_size))
+        expected = model(contexts)
+    weights, likelihoods = able(model, corpus)
+    found = live.logits(weights, contexts.numpy())
+    assert expected.std() > 0.3
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for name, its in likelihoods.items():
+        assert live.log_likelihood(weights, name) == pytest.approx(its, abs=1e-4)
+    assert live.runs(weights, likelihoods)
+
+
 def test_the_smallest_model_that_the_page_can_run_is_taken() -> None:
-    weights = {name: weights_of(model, CORPUS) for name, model in MODELS.items()}
-    sizes = {name: model.num_parameters() for name, model in MODELS.items()}
-    assert live.smallest(weights) is weights[min(sizes, key=sizes.get)]
-    for its in weights.values():
-        unknown = dataclasses.replace(its, architecture="transformer")
-        assert live.smallest({"it": its, "other": unknown}) is its
-        assert live.smallest({"other": unknown}) is None
+    every = {name: able(model) for name, model in MODELS.items()}
+    by_size = sorted(MODELS, key=lambda name: count_parameters(MODELS[name]))
+    while by_size:
+        smallest = MODELS[by_size.pop(0)]
+        assert live.chosen(every)["title"] == smallest.title
+        del every[next(name for name, its in MODELS.items() if its is smallest)]
+    assert live.chosen(every) is None
+
+
+def test_a_model_that_computes_something_else_is_passed_over() -> None:
+    """GELU in the place of tanh has the same tensors."""
+    before, plain = small_model(CORPUS, WaveNet), small_model(CORPUS, FCN, hidden_dim=40)
+    changed = WithGELU(**before.hyperparameters)
+    changed.load_state_dict(before.state_dict())
+    assert count_parameters(changed) < count_parameters(plain)
+    assert live.runs(*able(before))
+    weights, likelihoods = able(changed)
+    assert weights.architecture == "wavenet"
+    assert not live.runs(weights, likelihoods)
+    assert live.chosen({"changed": (weights, likelihoods)}) is None
+    both = {"changed": (weights, likelihoods), "fcn": able(plain)}
+    assert live.chosen(both)["title"] == FCN.title
+    page = report_of({"a": changed, "b": plain}, CORPUS)
+    assert f"{FCN.title}, with all of its weights, runs in this page" in page
+    assert 'id="generator"' not in report_of({"a": changed}, CORPUS)
+
+
+def without(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda tensors: {key: its for key, its in tensors.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors | {"gate.weight": np.zeros((2, 2), "f4")},
+        without("embedding.weight"),
+        without("tree.1.bias"),
+        without("tree.2.weight"),
+        without("output.bias"),
+        lambda tensors: tensors | {"tree.1.bias": tensors["tree.1.bias"][:-1]},
+        lambda tensors: tensors | {"embedding.weight": tensors["embedding.weight"][1:]},
+        lambda tensors: tensors | {"norms.1.weight": tensors["tree.1.bias"]},
+    ],
+)
+def test_a_model_of_other_tensors_is_passed_over(change: Callable[[Any], Any]) -> None:
+    weights, likelihoods = able(MODELS["b"])
+    assert live.runs(weights, likelihoods)
+    changed = dataclasses.replace(weights, tensors=change(dict(weights.tensors)))
+    assert not live.runs(changed, likelihoods)
+
+
+def test_an_unknown_architecture_and_one_without_names_to_compare_are_passed_over() -> None:
+    for model in MODELS.values():
+        weights, likelihoods = able(model)
+        assert live.runs(weights, likelihoods)
+        assert not live.runs(weights, {})
+        assert not live.runs(dataclasses.replace(weights, architecture="gru"), likelihoods)
+        nan = dict.fromkeys(likelihoods, float("nan"))
+        assert not live.runs(weights, nan)
+        off = {name: its + 0.01 for name, its in likelihoods.items()}
+        assert not live.runs(weights, off)
+
+
+class OneHot(LanguageModel):
+    """Has no embedding."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__()
+        self.output = torch.nn.Linear(vocab_size * block_size, vocab_size)
+        self.vocab_size = vocab_size
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        each = torch.nn.functional.one_hot(contexts, self.vocab_size)
+        logits: Tensor = self.output(each.flatten(1).float())
+        return logits
+
+
+def test_a_model_without_an_embedding_has_no_map() -> None:
+    fcn, other = small_model(CORPUS, FCN), small_model(CORPUS, OneHot)
+    page = report_of({"a": fcn, "b": other}, CORPUS)
+    assert page.count("Map of the character embedding") == 1
+    page = report_of({"b": other}, CORPUS)
+    assert "embedding-title" not in page
+    assert 'href="#embedding"' not in page
+    Elements(page)
 
 
 def figure() -> Figure:

@@ -11,6 +11,7 @@ import torch
 from charlm.core.randomness import generator, seeded
 from charlm.data.corpus import END, Corpus, Vocabulary
 from charlm.data.splits import Part, split_windows
+from charlm.fast.running import Runner, as_runner
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from charlm.sampling import sampler as sampling
@@ -21,16 +22,24 @@ from charlm.sampling.sampler import (
     sample_names,
     training_names,
 )
-from tests.helpers import ARCHITECTURES, NAMES, refused, small_corpus, small_model
+from tests.helpers import ANY_MODEL, NAMES, refused, small_corpus, small_model
 
 CORPUS = small_corpus()
 VOCABULARY = CORPUS.vocabulary
 MODEL = small_model(CORPUS)
 
 
-def sample(model: LanguageModel = MODEL, count: int = 200, seed: int = 1, **options) -> list[str]:
+def sample(
+    model: LanguageModel | Runner = MODEL, count: int = 200, seed: int = 1, **options
+) -> list[str]:
     vocabulary = options.pop("vocabulary", VOCABULARY)
-    return sample_names(model, vocabulary, count, generator=generator(seed, "sample"), **options)
+    size = as_runner(model).model.hyperparameters["block_size"]
+    source = generator(seed, "sample")
+    return sample_names(model, vocabulary, count, block_size=size, generator=source, **options)
+
+
+def likelihoods(model: LanguageModel, vocabulary: Vocabulary, names: list[str]) -> torch.Tensor:
+    return name_log_likelihoods(model, vocabulary, names, model.hyperparameters["block_size"])
 
 
 def biased_to_end(bias: float) -> LanguageModel:
@@ -55,9 +64,10 @@ def next_log_probs(
     model: LanguageModel, tokens: list[int], temperature: float = 1.0
 ) -> torch.Tensor:
     """(V,) the log-probabilities of the token after `tokens`, one context at a time."""
-    context = [END] * model.block_size + tokens
+    size = model.hyperparameters["block_size"]
+    context = [END] * size + tokens
     with torch.no_grad():
-        logits = model(torch.tensor([context[-model.block_size :]]))[0]
+        logits = model.eval()(torch.tensor([context[-size:]]))[0]
     return torch.log_softmax(logits.double() / temperature, dim=0)
 
 
@@ -134,7 +144,7 @@ def test_as_many_names_are_drawn_as_are_asked_for(count: int) -> None:
     assert len(sample(count=count)) == count
 
 
-@ARCHITECTURES
+@ANY_MODEL
 def test_names_are_drawn_from_any_model(architecture: type[LanguageModel]) -> None:
     names = sample(small_model(CORPUS, architecture))
     assert set("".join(names)) <= set(VOCABULARY.characters)
@@ -146,8 +156,8 @@ def test_all_names_are_drawn_at_once_and_what_they_share_is_computed_once(max_le
     model = small_model(CORPUS)
     sizes: list[int] = []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    names = sample(model, count=500, max_length=max_length)
-    T = model.block_size
+    names = sample(Runner(model, fast=False), count=500, max_length=max_length)
+    T = CORPUS.block_size
     contexts = [
         {("." * T + name[:length])[-T:] for name in names if len(name) >= length}
         for length in range(max_length)
@@ -161,9 +171,9 @@ def test_names_drawn_in_several_goes_are_as_good(monkeypatch: pytest.MonkeyPatch
     names = sample(count=1000)
     assert len(names) == 1000
     assert len(set(names)) > 800
-    whole = name_log_likelihoods(MODEL, VOCABULARY, names)
+    whole = likelihoods(MODEL, VOCABULARY, names)
     monkeypatch.undo()
-    torch.testing.assert_close(name_log_likelihoods(MODEL, VOCABULARY, names), whole)
+    torch.testing.assert_close(likelihoods(MODEL, VOCABULARY, names), whole)
 
 
 def test_a_token_without_probability_is_never_drawn() -> None:
@@ -226,7 +236,7 @@ def test_a_prefix_longer_than_a_name_may_be_is_refused() -> None:
         sample(prefix="ANNA", max_length=3)
 
 
-@ARCHITECTURES
+@ANY_MODEL
 def test_the_log_likelihood_of_a_name_is_the_sum_over_its_characters_and_its_end(
     architecture: type[LanguageModel],
 ) -> None:
@@ -237,7 +247,7 @@ def test_the_log_likelihood_of_a_name_is_the_sum_over_its_characters_and_its_end
         tokens = VOCABULARY.encode(name)
         steps = enumerate([*tokens, END])
         expected.append(sum(next_log_probs(model, tokens[:i])[token].item() for i, token in steps))
-    found = name_log_likelihoods(model, VOCABULARY, names)
+    found = likelihoods(model, VOCABULARY, names)
     assert found.dtype == torch.float64
     assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
@@ -250,7 +260,7 @@ def test_the_likelihoods_of_all_names_sum_to_all_that_does_not_end_at_once() -> 
     names = [
         "".join(letters) for n in range(1, 10) for letters in itertools.product("ab", repeat=n)
     ]
-    total = name_log_likelihoods(model, vocabulary, names).exp().sum().item()
+    total = likelihoods(model, vocabulary, names).exp().sum().item()
     assert total == pytest.approx(1 - next_log_probs(model, [])[END].exp().item(), abs=1e-3)
 
 

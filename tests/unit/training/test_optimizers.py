@@ -1,14 +1,25 @@
 """torch's optimizers without what is wrapped around them."""
 
+from typing import Any
+
 import pytest
 import torch
-from charlm.fast.linear import JoinedLinear
 
 from charlm.core.params import Recipe
+from charlm.models.base import LanguageModel
+from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
 from charlm.training.initialization import initialize
-from charlm.training.optimizers import bare_step, clip, optimizer_of, orthogonal
-from tests.helpers import run_python
+from charlm.training.optimizers import (
+    bare_step,
+    clip,
+    hidden_matrices,
+    optimizer_of,
+    orthogonal,
+)
+from tests.helpers import ANY_MODEL, run_python
+from tests.models import GRU, CausalTransformer, new_model
 
 
 def trained(bare: bool, steps: int = 3) -> tuple[torch.Tensor, torch.optim.Optimizer]:
@@ -57,7 +68,7 @@ def test_torchs_compiler_is_not_imported() -> None:
 
 def one_layer() -> torch.nn.Module:
     torch.manual_seed(2)
-    return JoinedLinear(6, 9)
+    return torch.nn.Linear(6, 9)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
@@ -120,21 +131,32 @@ def test_muon_moves_hidden_layers_as_torchs_does_and_all_else_by_adamw() -> None
     assert (mine.weight - one_layer().weight).abs().max() > 0.02
 
 
-def test_muon_moves_the_parts_of_a_layer_as_layers_of_their_own() -> None:
-    recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer="muon", momentum=0.9)
-    torch.manual_seed(6)
-    gradient = torch.randn(8, 6)
-    whole = JoinedLinear(6, 8, parts=2)
-    halves = [JoinedLinear(6, 4), JoinedLinear(6, 4)]
-    for half, weight, its in zip(
-        halves, whole.weight.detach().chunk(2), gradient.chunk(2), strict=True
-    ):
-        half.weight.data.copy_(weight)
-        half.weight.grad, half.bias.grad = its.clone(), torch.zeros(4)
-    whole.weight.grad, whole.bias.grad = gradient, torch.zeros(8)
-    for layer in (whole, *halves):
-        bare_step(optimizer_of(recipe, layer))()
-    assert torch.equal(whole.weight, torch.cat([half.weight for half in halves]))
+def test_muon_is_for_the_matrices_between_hidden_layers() -> None:
+    def of(architecture: type[LanguageModel]) -> set[str]:
+        model = new_model(architecture, 31, 8)
+        chosen = hidden_matrices(model)
+        every = dict(model.named_parameters())
+        return {name for name, its in every.items() if any(its is other for other in chosen)}
+
+    assert of(FCN) == {"hidden.weight"}
+    assert of(WaveNet) == {f"tree.{level}.weight" for level in range(3)}
+    assert of(CompactWaveNet) == {"join.weight"}
+    assert of(GRU) == {"gru.weight_ih_l0", "gru.weight_hh_l0"}
+    assert of(CausalTransformer) == {
+        "layer.self_attn.in_proj_weight",
+        "layer.self_attn.out_proj.weight",
+        "layer.linear1.weight",
+        "layer.linear2.weight",
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+@ANY_MODEL
+def test_every_parameter_is_moved_once(architecture: type[LanguageModel], optimizer: Any) -> None:
+    model = new_model(architecture, 31, 8)
+    recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer=optimizer)
+    found = [p for group in optimizer_of(recipe, model).param_groups for p in group["params"]]
+    assert sorted(map(id, found)) == sorted(map(id, model.parameters()))
 
 
 def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
@@ -142,7 +164,7 @@ def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
 
     def after_a_step(threads: int) -> torch.Tensor:
         torch.manual_seed(4)
-        layer = JoinedLinear(260, 259)
+        layer = torch.nn.Linear(260, 259)
         layer.weight.grad, layer.bias.grad = torch.randn(259, 260), torch.randn(259)
         recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer="muon", momentum=0.9)
         step = bare_step(optimizer_of(recipe, layer))

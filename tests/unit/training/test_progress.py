@@ -3,11 +3,14 @@
 import io
 import re
 import sys
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from charlm.core.params import Recipe
 from charlm.training.progress import Progress
-from charlm.training.trainer import Epoch
+from charlm.training.trainer import Epoch, Trainer
 
 
 class Terminal(io.StringIO):
@@ -17,9 +20,22 @@ class Terminal(io.StringIO):
         return True
 
 
+def progress_of(
+    title: str, epochs: int, batches: int, done: int = 0, batches_done: int = 0
+) -> Progress:
+    """The progress of a training that has done so many epochs, and batches of the next."""
+    trainer = SimpleNamespace(
+        recipe=Recipe(lr=0.2, batch_size=32, epochs=epochs),
+        batches_per_epoch=batches,
+        history=[Epoch(number, 3.0, 3.5, 0.2) for number in range(1, done + 1)],
+        batches_done=batches_done,
+    )
+    return Progress(title, cast("Trainer", trainer))
+
+
 def report(epochs: int, done: int = 0, batches: int = 7) -> None:
     """Go through a whole training, or the rest of one."""
-    with Progress("Net A", epochs, batches, done) as progress:
+    with progress_of("Net A", epochs, batches, done) as progress:
         for number in range(done + 1, epochs + 1):
             progress.batches(batches - 2)
             progress.batches(2)
@@ -121,7 +137,7 @@ def test_the_bar_of_a_training_taken_up_again_starts_where_it_was(
 
 def test_the_bar_fits_an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
-    with Progress("Fully connected net", 100, 10_000, 98) as progress:
+    with progress_of("Fully connected net", 100, 10_000, 98) as progress:
         progress.batches(10_000)
         progress.epoch(Epoch(99, 12.3456, 12.3456, 0.2))
     drawn = terminal.getvalue().strip("\n").split("\r")
@@ -145,7 +161,7 @@ def test_a_finished_training_taken_up_has_nothing_to_log(
 
 def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
-    progress = Progress("Net A", 3, 7, 0)  # kept, since a bar also closes when it is forgotten
+    progress = progress_of("Net A", 3, 7, 0)  # kept, since a bar also closes when it is forgotten
     with pytest.raises(ValueError, match="stop"), progress:
         raise ValueError("stop")
     assert terminal.getvalue().endswith("\n")
@@ -155,6 +171,6 @@ def test_a_bar_taken_up_in_the_midst_of_an_epoch_starts_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with Progress("Net A", 3, 7, epochs_done=1, batches_done=5) as progress:
+    with progress_of("Net A", 3, 7, done=1, batches_done=5) as progress:
         assert progress.bar.n == 12
         assert progress.first == 2

@@ -278,13 +278,14 @@ def test_dropout_changes_training_and_not_evaluation(architecture: type[Language
 @pytest.mark.parametrize("architecture", [FCN, WaveNet])
 def test_layer_normalisation_stands_before_the_tanh(architecture: type[LanguageModel]) -> None:
     model = small_model(CORPUS, architecture, norm="layer")
-    contexts, _ = TRAIN.batch(slice(0, 20))
+    contexts = TRAIN.batch(slice(0, 20))[0].long()
+    norms = [model.norm] if architecture is FCN else model.norms
     x = model.embedding.weight[contexts]  # (N, T, C)
     levels = [model.hidden] if architecture is FCN else model.tree
-    for level in levels:
+    for level, norm in zip(levels, norms, strict=True):
         x = x.reshape(len(x), -1, level.in_features)
         before = F.linear(x, level.weight, level.bias)
-        x = torch.tanh(F.layer_norm(before, before.shape[-1:], level.norm.weight, level.norm.bias))
+        x = torch.tanh(F.layer_norm(before, before.shape[-1:], norm.weight, norm.bias))
     logits = F.linear(x[:, 0], model.output.weight, model.output.bias)
     torch.testing.assert_close(model(contexts), logits, rtol=0, atol=1e-5)
     done = trainer({}, architecture, norm="layer")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from charlm.fast.sharing import Shared
 from torch import Tensor
 
 import charlm.training.trainer
@@ -15,7 +14,8 @@ from charlm.core.params import Recipe
 from charlm.core.randomness import derive_seed
 from charlm.data.permutation import Permutation
 from charlm.data.splits import Part
-from charlm.fast.running import cross_entropy_loss, mean_loss
+from charlm.fast.rows import Rows
+from charlm.fast.running import mean_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
@@ -83,7 +83,7 @@ def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> 
         losses = []
         for start in range(0, len(targets), BATCH_SIZE):
             index = order[start : start + BATCH_SIZE]
-            loss = F.cross_entropy(model(contexts[index]), targets[index], reduction="none")
+            loss = F.cross_entropy(model(contexts[index].long()), targets[index], reduction="none")
             optimizer.zero_grad()
             loss.mean().backward()
             optimizer.step()
@@ -91,7 +91,7 @@ def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> 
         train_losses.append(sum(losses) / len(losses))
         with torch.no_grad():
             val_contexts, val_targets = VAL.batch(slice(None))
-            val_losses.append(F.cross_entropy(model(val_contexts), val_targets).item())
+            val_losses.append(F.cross_entropy(model(val_contexts.long()), val_targets).item())
 
     done = trained(architecture, epochs=3)
     assert [epoch.epoch for epoch in done.history] == [1, 2, 3]
@@ -107,17 +107,38 @@ def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> 
 def test_any_loss_can_be_lowered(architecture: type[LanguageModel]) -> None:
     """Half the cross-entropy at twice the learning rate makes the same steps."""
 
-    def half(logits: Tensor, shared: Shared, contexts: Tensor, targets: Tensor) -> Tensor:
-        assert contexts.shape == (len(targets), CORPUS.block_size)
-        return cross_entropy_loss(logits, shared, contexts, targets) / 2
+    class Halved(Trainer):
+        def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
+            assert contexts.shape == (len(targets), CORPUS.block_size)
+            return super().summed_loss(logits, contexts, targets) / 2
 
     recipe = Recipe(lr=0.6, batch_size=BATCH_SIZE, epochs=5)
-    model = small_model(CORPUS, architecture)
-    halved = Trainer(model, TRAIN, VAL, recipe, seed=1, loss=half)
+    halved = Halved(small_model(CORPUS, architecture), TRAIN, VAL, recipe, seed=1)
     plain = trained(architecture, epochs=3)
     for mine, usual in zip(halved.run(3), plain.history, strict=True):
         assert mine.train_loss == pytest.approx(usual.train_loss / 2, rel=1e-6)
         assert mine.val_loss == pytest.approx(usual.val_loss, rel=1e-6)  # cross-entropy as ever
+
+
+@ARCHITECTURES
+def test_a_loss_of_torchs_functions_can_be_lowered(architecture: type[LanguageModel]) -> None:
+    """Of the tensor that rows stand for, here the same loss: gradients come to the same."""
+
+    class Dense(Trainer):
+        def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
+            assert isinstance(logits, Rows)
+            chosen = logits.dense().log_softmax(1).gather(1, targets[:, None])
+            return -chosen.sum()
+
+    recipe = Recipe(lr=0.3, batch_size=BATCH_SIZE, epochs=5)
+    dense = Dense(small_model(CORPUS, architecture), TRAIN, VAL, recipe, seed=1)
+    list(dense.run(2))
+    usual = trained(architecture, epochs=2)
+    assert [e.train_loss for e in dense.history] == pytest.approx(
+        [e.train_loss for e in usual.history], abs=1e-4
+    )
+    for mine, its in zip(dense.model.parameters(), usual.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-3)
 
 
 def test_losses_are_added_up_in_double_precision() -> None:
@@ -209,6 +230,7 @@ def test_the_seed_alone_orders_the_batches() -> None:
 
 def test_every_epoch_has_an_order_of_its_own_that_covers_all_windows() -> None:
     training = trainer()
+    training.choose_way()  # which looks at the first batch
     seen: list[torch.Tensor] = []
     batch = TRAIN.batch
 
