@@ -102,8 +102,8 @@ def test_the_file_holds_every_parameter_and_no_other() -> None:
 
 
 def test_the_keys_at_the_top_are_those_of_the_card() -> None:
-    top = ["seed", "block_size", *AT_THE_TOP, "device"]
-    assert list(DEFAULTS)[:6] == top == [*top[:2], "lr", "batch_size", "epochs", "device"]
+    top = ["seed", "block_size", *AT_THE_TOP, "device", "fast"]
+    assert list(DEFAULTS)[:7] == top == [*top[:2], "lr", "batch_size", "epochs", "device", "fast"]
     assert [key for key in DEFAULTS if not isinstance(DEFAULTS[key], dict)] == top
 
 
@@ -274,6 +274,7 @@ WRONG_TYPES = [
     for parameter in LEAVES
     for value in ["[1]", "{a: 1}", "true", "2001-01-01", "'text'", "''", "1.5", "-1", "0", ".nan"]
     if not (parameter in {"names.path", "names.column"} and value == "'text'")
+    and not (parameter == "fast" and value == "true")
     and not (parameter == "sample.prefix" and value == "'text'")
     and not (parameter in {"sample.prefix", *MAY_BE_EMPTY, *SHARED_IF_EMPTY} and value == "''")
     and not (leaf(parameter) in MAY_BE_ABOVE_1 and value == "1.5")

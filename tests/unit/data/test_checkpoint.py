@@ -384,7 +384,9 @@ def test_what_json_can_hold_may_be_an_argument(
 
 
 @pytest.mark.parametrize(
-    "option", [torch.tanh, nn.ReLU(), torch.zeros(2), {1, 2}, float("nan")], ids=str
+    "option",
+    [torch.tanh, nn.ReLU(), torch.zeros(2), {1, 2}, float("nan")],
+    ids=lambda option: type(option).__name__,
 )
 def test_an_argument_that_json_cannot_hold_is_refused_before_training(
     monkeypatch: pytest.MonkeyPatch, option: Any

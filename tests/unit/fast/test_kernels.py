@@ -34,7 +34,9 @@ ON_X86_64 = pytest.mark.skipif(
 
 
 def tanh(x: Floats) -> Floats:
-    return kernels.tanh(x)
+    y = x.copy()
+    kernels.tanh(y)
+    return y
 
 
 def test_tanh_is_within_4e_7_and_odd() -> None:

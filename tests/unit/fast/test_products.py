@@ -215,8 +215,9 @@ def test_what_is_too_large_is_infinite_without_a_warning() -> None:
 
 PRODUCT = """
 import hashlib, sys
-if "charlm" in sys.argv:
-    import charlm
+if "pin" in sys.argv:
+    from charlm.core.pinning import pin_kernels
+    pin_kernels()
 import numpy as np
 a = np.random.default_rng(1).standard_normal((64, 300)).astype("f4")
 print(hashlib.md5((a @ a.T[:, ::-1]).tobytes()).hexdigest())
@@ -229,4 +230,4 @@ def test_the_environment_can_choose_other_kernels_and_the_package_overrules_it()
     old, new = (run_python(PRODUCT, OPENBLAS_CORETYPE=core) for core in ("Prescott", "Haswell"))
     assert old != new
     for core in ("Prescott", "SkylakeX", ""):
-        assert run_python(PRODUCT, "charlm", OPENBLAS_CORETYPE=core) == new
+        assert run_python(PRODUCT, "pin", OPENBLAS_CORETYPE=core) == new
