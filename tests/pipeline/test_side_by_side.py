@@ -124,7 +124,7 @@ MORE = """
     deps: [data/third]
     outs: [data/after]
 
-plots:
+artifacts:
 """
 
 
@@ -145,7 +145,7 @@ def test_all_trainings_are_found_that_wait_for_no_other(
 
     pipeline = project.path / "dvc.yaml"
     text = pipeline.read_text(encoding="utf-8")
-    pipeline.write_text(text.replace("\nplots:\n", MORE, 1), encoding="utf-8")
+    pipeline.write_text(text.replace("\nartifacts:\n", MORE, 1), encoding="utf-8")
     project.set(seed="2")
     found = plan()
     assert found.outdated == {*STAGES, "train_third", "train_after"} - {"build_dataset"}
