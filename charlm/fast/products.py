@@ -38,6 +38,10 @@ class PortableProducts(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._fused: list[tuple[bool, bool, bool]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch would take a second to import its compiler
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
