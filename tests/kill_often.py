@@ -81,7 +81,7 @@ def main() -> None:
         "code": code,
         "seconds": whole,
         "killed_after": moments,
-        "went_on": text.count("going on after"),
+        "went_on": text.count("resuming after"),
         "text": text,
     }
     print(json.dumps(result))

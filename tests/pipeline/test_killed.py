@@ -66,7 +66,7 @@ def test_where_epochs_are_long_it_goes_on_in_the_midst_of_one(project: Project) 
     shutil.copytree(project.path, whole, symlinks=True)
     kill_once_it_has_a_state(project, sys.executable, "-m", "stages.train_fcn")
     ran = project.stage("train_fcn")
-    assert re.search(r"going on after epoch 0, batch 1,000 of the next", ran.text)
+    assert re.search(r"resuming after epoch 0, batch 1,000 of the next", ran.text)
     Project(whole).stage("train_fcn")
     assert project.outputs() == Project(whole).outputs()
 
@@ -91,7 +91,7 @@ def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
         command = [*command, "-S", f"epochs={LONG['epochs']}"]
     kill_once_it_has_a_state(project, "dvc", *command, "train_wavenet")
     ran = project.dvc(*command, "train_wavenet")
-    assert "WaveNet: going on after epoch" in ran.text
+    assert "WaveNet: resuming after epoch" in ran.text
     if "--temp" in command:
         (name,) = project.dvc("exp", "list", "--name-only").text.split()[-1:]
         project.dvc("exp", "apply", name)
@@ -114,7 +114,7 @@ def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
         wait_for_queue(project, 1)
     finally:
         project.dvc("queue", "stop", "--kill", code=None)
-    assert "WaveNet: going on after epoch" in project.dvc("queue", "logs", "second").text
+    assert "WaveNet: resuming after epoch" in project.dvc("queue", "logs", "second").text
     project.dvc("exp", "apply", "second")
     assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
@@ -143,7 +143,7 @@ def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_g
     assert "Traceback" not in text
     assert project.outputs() == before
     ran = project.dvc("repro", "--single-item", "train_wavenet")
-    assert "WaveNet: going on after epoch" in ran.text
+    assert "WaveNet: resuming after epoch" in ran.text
     assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
 

@@ -135,7 +135,7 @@ def test_a_read_only_folder_costs_no_training(project: Project) -> None:
     )
     assert project.outputs() == before
     ran = project.stage("train_fcn")
-    assert "going on after epoch 2" in ran.text  # of two
+    assert "resuming after epoch 2" in ran.text  # of two
     assert project.outputs() == before
 
 

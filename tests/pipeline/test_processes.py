@@ -86,7 +86,7 @@ def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
     assert len(re.findall(said, text)) == 1, text
     assert processes_in(project) == []
     ran = project.dvc("repro", "--single-item", "train_wavenet")
-    assert len(re.findall("WaveNet: going on after epoch", ran.text)) == 1
+    assert len(re.findall("WaveNet: resuming after epoch", ran.text)) == 1
     project.run("git", "diff", "--quiet", "--", "dvc.lock", code=1)
 
 
@@ -157,5 +157,5 @@ def test_two_processes_taken_up_again_end_in_the_bytes_of_a_training_nobody_stop
     workers(project)[0].send_signal(signal.SIGKILL)
     process.communicate()
     ran = project.stage("train_fcn")
-    assert "going on after epoch" in ran.text
+    assert "resuming after epoch" in ran.text
     assert project.outputs() == whole

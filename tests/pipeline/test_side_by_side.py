@@ -94,7 +94,7 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
         assert processes_in(project) == []
         assert project.outputs() == before
     for title in ("Fully connected net", "WaveNet"):
-        assert f"| {title}: going on after epoch" in text, "the second time"
+        assert f"| {title}: resuming after epoch" in text, "the second time"
 
 
 def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
