@@ -29,23 +29,22 @@ def main() -> None:
         device = set_up(params.device, threads=1)
     corpus = load_corpus(stages.DATASET)
     windows = windows_by_part(corpus, load_split(stages.SPLIT, corpus))
-    test = windows[Part.TEST]
     measured, losses, calibration, mistakes = {}, {}, [], []
     for name, path in stages.checkpoints(params.models).items():
         model = Runner(load_for(path, corpus, build).to(device), params.fast)
         scores = {part: score(model, windows[part].to(device)) for part in Part}
         measured[name] = summarise(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]
-        predicted, confidence = analysis.predictions(model, test.to(device))
+        predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))
         calibration.append(analysis.calibration(confidence, correct).assign(model=name))
-        wrong = analysis.mistakes(predicted, test.targets(), corpus.vocabulary)
+        wrong = analysis.mistakes(predicted, windows[Part.TEST].targets(), corpus.vocabulary)
         mistakes.append(wrong.assign(model=name))
     for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
         scores = {part: counts.score(windows[part]) for part in Part}
         measured[name] = summarise(scores, counts.parameters)
         if name == BASELINE:
             losses[name], _ = scores[Part.TEST]
-    for place, its in analysis.places(test).items():
+    for place, its in analysis.places(windows[Part.TEST]).items():
         write_csv(stages.loss_by_path(place), analysis.mean_by(its, losses, place))
     write_csv(stages.CALIBRATION, pd.concat(calibration))
     write_csv(stages.MISTAKES, pd.concat(mistakes))

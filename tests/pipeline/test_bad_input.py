@@ -109,9 +109,8 @@ def changed(parameter: str, value: str) -> str:
         values[name][leaf] = "@"
     else:
         values[name] = "@"
-    values["names"]["path"] = "names.txt" if parameter != "names.path" else "@"
-    if parameter == "names":
-        values["names"] = "@"
+    if parameter not in ("names", "names.path"):
+        values["names"]["path"] = "names.txt"
     return in_one_line(values).replace('"@"', value)
 
 

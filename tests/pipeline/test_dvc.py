@@ -189,7 +189,7 @@ def test_a_setting_for_one_model_trains_that_one_and_a_shared_one_all(
     after = project.outputs()
     changed = [m for m in MODELS if after[CHECKPOINT.format(m)] != before[CHECKPOINT.format(m)]]
     assert changed == trained, "the others have their own value"
-    history = after[f"plots/{trained[0]}_history.csv"].decode()
+    history = after[f"plots/history/{trained[0]}.csv"].decode()
     epochs = list(csv.DictReader(history.splitlines()))
     if key.endswith("lr"):
         assert epochs[0]["lr"] == value

@@ -9,10 +9,9 @@ import pandas as pd
 from dvc_render.vega import VegaRenderer
 from playwright.sync_api import Browser, Page
 
-from charlm.core.params import MODELS
 from charlm.report.figures import COUNT_MODELS
 from tests.browser import Pages
-from tests.conftest import Project
+from tests.conftest import MODELS, Project
 from tests.pipeline.test_dvc_yaml import read_yaml
 
 MARKS = "svg .mark-line path, svg .mark-rect path"
