@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from charlm.core.errors import FileError, InputError, is_interrupt, is_lack_of_memory, no_module
+from charlm.core.errors import FileError, InputError, is_interrupt, is_out_of_memory, no_module
 from charlm.core.pinning import pin_kernels
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
         return f"error: {error}", 1
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("charlm"):
         return f"error: {no_module(str(error.name))}", 1
-    if is_lack_of_memory(error):
+    if is_out_of_memory(error):
         return "error: not enough memory; lower --count or --max-length, or give fewer names", 1
     return None
 

@@ -21,7 +21,7 @@ from charlm.core.errors import (
     FileError,
     InputError,
     is_interrupt,
-    is_lack_of_memory,
+    is_out_of_memory,
     no_module,
 )
 from charlm.core.pinning import pin_kernels
@@ -148,7 +148,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return f"error: {error.strerror}; {WAY_OUT[number]} and run the same command again", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; the same command takes it up again", 1
-    if is_lack_of_memory(error):
+    if is_out_of_memory(error):
         return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1
     return None
 

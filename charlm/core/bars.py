@@ -1,4 +1,4 @@
-"""A progress bar for what may take long: on a terminal only, and only after two seconds."""
+"""A progress bar for slow work: on a terminal only, and only after two seconds."""
 
 import sys
 from typing import NoReturn
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 def bar(title: str, total: int, unit: str) -> "tqdm[NoReturn]":
-    """A bar to be used as a context; its `update` takes how many more are done."""
+    """Return a bar to use as a context manager; `update(n)` moves it on by n units."""
     return tqdm(
         desc=title,
         total=total,

@@ -1,8 +1,8 @@
-"""Loops over numbers, compiled by Numba.
+"""Numerical loops compiled by Numba.
 
-Written so that LLVM can work on eight numbers at a time, and without permission to reorder sums:
-the same bytes on every processor, for any number of threads. A loop is compiled when it is first
-called and kept beside the bytecode in `__pycache__`.
+They are written so that LLVM can vectorize them eight values at a time without reordering sums:
+they give the same bytes on every processor, for any number of threads. A loop is compiled on its
+first call and cached next to the bytecode in `__pycache__`.
 """
 
 from contextlib import suppress
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
-if TYPE_CHECKING:  # Numba has no types
+if TYPE_CHECKING:  # Numba has no type annotations
 
     def compiled(function: Any) -> Any: ...
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:  # Numba has no types
 else:
     import numba
 
-    # Divide as C does: Python's check for zero would keep loops from being vectorized.
+    # Divide as in C: Python's check for zero would prevent vectorization.
     inlined = numba.njit(inline="always", error_model="numpy")
 
     def compiled(function):
         function = numba.njit(error_model="numpy", nogil=True)(function)
-        with suppress(RuntimeError):  # no folder to write to: compiled again in each process
+        with suppress(RuntimeError):  # no writable folder: compiled in each process
             function.enable_caching()
         return function

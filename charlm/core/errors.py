@@ -1,15 +1,15 @@
-"""What a user, not a programmer, can mend."""
+"""Errors that a user, rather than a programmer, can fix."""
 
 import re
 
 ANOTHER_ENDED = "another process of this training ended"
-"""What a process that trains together with others says if it ends because one of them did."""
+"""The message of a training process that ends because another process of its group did."""
 
 
 class InputError(Exception):
-    """Bad input: what is wrong, where, and what to do about it, in one line.
+    """Bad input: what is wrong, where, and what to do about it, on one line.
 
-    Line ends in what `message` quotes from the input become blanks.
+    Line breaks in `message`, which may quote the input, become spaces.
     """
 
     def __init__(self, message: str) -> None:
@@ -17,22 +17,22 @@ class InputError(Exception):
 
 
 class FileError(InputError):
-    """A file that `charlm` wrote is missing, damaged, or does not fit the others: make it anew."""
+    """A file written by `charlm` is missing, damaged or inconsistent with others: recreate it."""
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether Ctrl-C ended a program, also where compiled code was calling Python just then."""
+    """Return whether Ctrl-C ended the program, even if compiled code was calling Python."""
     if isinstance(error, SystemError):
         while error.__cause__:
             error = error.__cause__
     return isinstance(error, KeyboardInterrupt)
 
 
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether there was too little memory; on a CPU, torch says so by a plain RuntimeError."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; on a CPU, torch raises a plain RuntimeError then."""
     return isinstance(error, MemoryError) or bool(re.search("(allocate|out of) memory", str(error)))
 
 
 def no_module(name: str) -> str:
-    """Say what to do if a package is missing: this is not the Python that was set up."""
-    return f"this Python has no {name}; install it, or use that of .venv: source .venv/bin/activate"
+    """Return the message for a missing package: the wrong Python is running."""
+    return f"this Python has no {name}; install it, or run: source .venv/bin/activate"

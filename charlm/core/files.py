@@ -13,32 +13,28 @@ import safetensors
 
 from charlm.core.errors import FileError
 
-# torch takes two seconds to import, pandas half a one: those who need neither do not wait.
+# torch takes two seconds to import, pandas half a second: imported only if needed.
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from torch import Tensor
 
-# safetensors keeps its metadata in a hash map, which is written in another order
-# in every process: a single entry has only one order.
+# safetensors writes its metadata in a different order in every process (it is a hash map), so
+# all of it goes into a single entry.
 _METADATA = "charlm"
 
 DECIMALS = 6
-"""Of numbers in text files: enough to tell runs apart; beyond it machines differ."""
-
-
-DECIMALS = 6
-"""Of what is written as JSON; beyond them machines differ."""
+"""Decimals in text files: enough to distinguish runs; further digits differ between machines."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write a file or a folder to; once written, it takes the place of `path`.
+    """Yield a temporary path for a new file or folder, then atomically replace `path` with it.
 
-    It is written in a temporary folder beside `path` and renamed, so that a reader sees the
-    old one or the new one and never a part; of an old folder nothing remains. On an exception
-    `path` stays as it was; an OSError names it.
+    The temporary path is in a folder next to `path` and is renamed at the end, so that a reader
+    sees the old version or the new one, never part of it. A folder is replaced as a whole. On an
+    exception `path` is left unchanged; an OSError names it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, path: Path, aside: Path) -> None:
-    """Rename the folder `new` to `path`; the one that is there is moved aside first."""
+    """Rename the folder `new` to `path`, after moving an existing one to `aside`."""
     try:
         if path.exists():
             path.rename(aside)
@@ -70,7 +66,7 @@ def _replace_folder(new: Path, path: Path, aside: Path) -> None:
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Give `path` the contents back that it has now, should the block end by an exception."""
+    """Restore the current contents of `path` if the block raises an exception."""
     before = path.read_bytes() if path.is_file() else None
     try:
         yield
@@ -82,13 +78,13 @@ def restoring(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends."""
+    """Write `text` as UTF-8 with `\\n` line endings."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a mapping or a list as indented JSON, keys in the order given."""
+    """Write a mapping or a list as indented JSON, keys in the given order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -109,7 +105,7 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
 
 
 def tensors_as_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> bytes:
-    """The content of a file of `save_tensors`; tensors that share memory are written each."""
+    """Return what `save_tensors` writes; tensors that share memory are each written in full."""
     import safetensors.torch
 
     contiguous: dict[str, Tensor] = {}
@@ -123,13 +119,13 @@ def tensors_as_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any
 
 
 def save_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Write what `save_tensors` would with no tensor at all."""
+    """Write JSON metadata as a safetensors file without tensors."""
     with replacing(path) as partial:
         partial.write_bytes(safetensors.serialize({}, _as_texts(metadata)))
 
 
 def _as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as safetensors has them: texts by name."""
+    """Return metadata as safetensors needs it: strings by name."""
     return {_METADATA: json.dumps(metadata, ensure_ascii=False, sort_keys=True)}
 
 
@@ -140,9 +136,9 @@ def _from_texts(texts: Mapping[str, str] | None) -> dict[str, Any]:
 def tensor_header(
     name: str, dtype: "np.dtype[np.integer]", length: int, metadata: Mapping[str, Any]
 ) -> bytes:
-    """What stands before the elements in a file of `save_tensors` with one tensor (length,).
+    """Return the header of a `save_tensors` file with one tensor (length,).
 
-    For a tensor that is written piece by piece, little-endian; `dtype` is one of integers.
+    For writing a tensor in chunks, little-endian; `dtype` must be an integer type.
     """
     header = {
         "__metadata__": _as_texts(metadata),
@@ -159,19 +155,19 @@ def tensor_header(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong over a file into one FileError."""
+    """Turn any error while reading a file into a FileError."""
     try:
         yield
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None
-    except Exception as error:  # the parsers raise a dozen kinds of error over a damaged file
+    except Exception as error:  # the parsers raise a dozen kinds of error for a damaged file
         raise FileError(f"{path} is damaged or not a file of this project ({error})") from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors by name, and the metadata.
 
-    Raises FileError where the file is missing, cut short or something else.
+    Raises FileError if the file is missing, truncated or of another kind.
     """
     with _reading(path), safetensors.safe_open(path, framework="pt") as file:
         metadata = _from_texts(file.metadata())
@@ -179,15 +175,15 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 
 
 def load_arrays(path: Path) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
-    """What `load_tensors` reads as NumPy's arrays, which stay in the file, mapped into memory.
+    """Read what `save_tensors` wrote as memory-mapped NumPy arrays by name, and the metadata.
 
-    They may be changed; the file is not. Raises FileError where the file is missing, cut short
-    or something else.
+    The arrays are copy-on-write: changing them does not change the file. Raises FileError if the
+    file is missing, truncated or of another kind.
     """
     import numpy as np
 
     with _reading(path):
-        with safetensors.safe_open(path, framework="np") as file:  # looks through the header
+        with safetensors.safe_open(path, framework="np") as file:  # validates the header
             metadata = _from_texts(file.metadata())
         with path.open("rb") as header:
             size = int.from_bytes(header.read(8), "little")
@@ -203,9 +199,9 @@ def load_arrays(path: Path) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
 
 
 def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
-    """Read columns of finite numbers from a table that `write_csv` wrote.
+    """Read columns of finite numbers from a table written by `write_csv`.
 
-    Raises FileError where the file is missing or damaged, or lacks one of them.
+    Raises FileError if the file is missing or damaged, or lacks a column.
     """
     import numpy as np
     import pandas as pd
@@ -213,19 +209,21 @@ def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
     with _reading(path):
         table = pd.read_csv(path, dtype=float, usecols=list(columns))
         if table.empty or not np.isfinite(table).all(axis=None):
-            raise ValueError("not a finite number in each of its rows")
+            raise ValueError("not a finite number in every row")
         return table
 
 
 def read_table(
     path: Path, columns: Mapping[str, type], models: Iterable[str] = ()
 ) -> "pd.DataFrame":
-    """Read columns, each of a type, from a table that `write_csv` wrote.
+    """Read columns of given types from a table written by `write_csv`.
 
     Args:
-        models: of which each must have a row, by its column `model`.
+        path: the table.
+        columns: the type of each column by name.
+        models: names that must occur in the column `model`.
 
-    Raises FileError where the file is missing or damaged, or lacks a column, a value or a model.
+    Raises FileError if the file is missing or damaged, or lacks a column, a value or a model.
     """
     import numpy as np
     import pandas as pd
@@ -233,7 +231,7 @@ def read_table(
     with _reading(path):
         table = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
         if table.empty or not np.isfinite(table.select_dtypes("number")).all(axis=None):
-            raise ValueError("not a value in each of its rows")
+            raise ValueError("not a value in every row")
         if missing := set(models).difference(table.get("model", ())):
             raise ValueError(f"no row of {', '.join(sorted(missing))}")
         return table[list(columns)]

@@ -1,6 +1,6 @@
-"""The parameters of the pipeline: read from YAML, checked in type and range.
+"""The parameters of the pipeline, read from YAML with types and ranges checked.
 
-A field's description is what its error message tells the user to give.
+A field's description says in error messages what the value must be.
 """
 
 import difflib
@@ -51,7 +51,7 @@ def _none_if_blank(value: Any) -> Any:
 
 
 OrEmpty = BeforeValidator(_none_if_blank)
-"""For a parameter that may be empty: `-S fcn.lr=` makes it an empty text, not YAML's nothing."""
+"""For a parameter that may be empty: `-S fcn.lr=` makes it an empty string rather than null."""
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
 Width = Annotated[int, Field(ge=1, le=2**20, description="a whole number from 1 to 1,048,576")]
@@ -66,30 +66,31 @@ InitName = Literal["torch", "xavier", "kaiming"]
 
 
 class Section(BaseModel):
-    """A mapping with known keys and no others, whose values are taken as they are typed."""
+    """A mapping that allows known keys only and does not convert types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Recipe(Section):
-    """How a model is trained: all that decides it besides the model, the data and the seed.
+    """How a model is trained: everything but the model, the data and the seed.
 
-    What has no default stands at the top of params.yaml, the rest in its section `training`, and
-    any of it in a model's section too. The defaults are off, or the course's.
+    Settings without a default are at the top level of params.yaml, the others in its section
+    `training`; a model's section may override each of them. By default options are off, and
+    values are those of the course.
     """
 
     lr: float = Field(gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 0.2")
-    """Learning rate; the highest one if it is scheduled."""
+    """Learning rate; the maximum if a scheduler is used."""
     batch_size: PositiveInt
     """Windows per step."""
     epochs: PositiveInt
-    """Passes over the training windows, at most."""
+    """Maximum number of passes over the training windows."""
     init: InitName = "torch"
     """Initialization, see `charlm.training.initialization`."""
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     """See `charlm.training.optimizers`."""
     momentum: BelowOne = 0.0
-    """Of SGD and Muon."""
+    """Momentum of SGD and Muon."""
     beta1: BelowOne = 0.9
     """AdamW's decay rate of the mean gradient."""
     beta2: BelowOne = 0.999
@@ -97,37 +98,37 @@ class Recipe(Section):
     weight_decay: float = Field(
         default=0.0, ge=0, le=1e6, description="a number from 0 to 1e6, such as 0.01"
     )
-    """SGD: factor of the L2 penalty's gradient; otherwise the fraction of a weight that is taken
-    off in a step, divided by the learning rate."""
+    """SGD: coefficient of the L2 penalty. AdamW and Muon: decoupled weight decay, by which a step
+    multiplies weights by 1 - lr * weight_decay."""
     clip_norm: Annotated[float | None, OrEmpty] = Field(
         default=None,
         gt=0,
         le=1e38,
         description="a number above 0 and up to 1e38, such as 1.0, or empty",
     )
-    """The norm to which a longer gradient, of all parameters together, is shortened."""
+    """Maximum norm of the gradient of all parameters together; empty for no clipping."""
     scheduler: Literal["none", "lambda", "step", "linear", "plateau", "onecycle"] = "none"
     """See `charlm.training.schedulers`."""
     lr_factor: float = Field(
         default=0.1, gt=0, le=1, description="a number above 0 and up to 1, such as 0.1"
     )
-    """What a scheduler multiplies the learning rate by."""
+    """Factor by which a scheduler multiplies the learning rate."""
     lr_every: PositiveInt = 10
     """Epochs between two steps of StepLR; the patience of ReduceLROnPlateau, in epochs."""
     warmup: Fraction = 0.3
-    """Fraction of the training in which OneCycleLR raises the learning rate."""
+    """Fraction of training during which OneCycleLR raises the learning rate."""
     keep: Literal["last", "best"] = "last"
-    """Which weights are kept: after the last epoch, or with the lowest validation loss."""
+    """Which weights are kept: those of the last epoch or of the lowest validation loss."""
     patience: Annotated[PositiveInt | None, OrEmpty] = Field(
         default=None, description="a whole number of at least 1, or empty"
     )
-    """Epochs without a better validation loss after which training stops."""
+    """Epochs without a lower validation loss after which training stops."""
     average: BelowOne = 0.0
-    """Decay rate of the moving average of the weights that is validated and kept in their place;
-    0 for none."""
+    """Decay rate of the moving average of the weights, which is validated and kept instead of
+    them; 0 for none."""
 
 
-AT_THE_TOP = [name for name, field in Recipe.model_fields.items() if field.is_required()]
+TOP_LEVEL = [name for name, field in Recipe.model_fields.items() if field.is_required()]
 
 ARGUMENTS: dict[str, Any] = {
     "embed_dim": Width,
@@ -136,15 +137,15 @@ ARGUMENTS: dict[str, Any] = {
     "norm": Literal["none", "layer"],
     "dropout": BelowOne,
 }
-"""Arguments of models' constructors that have a range, whichever model takes them."""
+"""Constructor arguments whose range is checked, whichever model takes them."""
 
 Argument = Annotated[Any, AfterValidator(_plain)]
 ARGUMENT = "a number, a text, true, false or empty"
-"""What any other argument may be, for the model's constructor to judge."""
+"""What any other argument must be; the model's constructor may check more."""
 
 
 class Names(Section):
-    """Which list of names to learn from."""
+    """The list of names to train on."""
 
     path: str = Field(min_length=1, description="the path of a list of names")
     column: Annotated[str | None, OrEmpty] = Field(
@@ -154,7 +155,7 @@ class Names(Section):
 
 
 class Split(Section):
-    """How the windows are split; what training and validation leave is the test set."""
+    """How the windows are split; the rest after training and validation is the test set."""
 
     by: Literal["window", "name"]
     train: Fraction
@@ -168,14 +169,14 @@ class Split(Section):
 
 
 class Training(Section):
-    """What all trainings share; its other keys come from `Recipe`, see `_Params`."""
+    """Settings shared by all models; its other keys come from `Recipe`, see `_Params`."""
 
     threads: Processors
     processes: Processors
 
 
 class Sample(Section):
-    """How names are drawn from the trained models."""
+    """How names are sampled from the trained models."""
 
     count: int = Field(ge=1, le=10**8, description="a whole number from 1 to 100,000,000")
     temperature: float = Field(
@@ -186,9 +187,9 @@ class Sample(Section):
 
 
 class ModelSection(Section):
-    """The section of a model: settings of its own, and what its constructor takes.
+    """The section of a model: overridden settings, and arguments of its constructor.
 
-    Its keys come from `Recipe` and `ARGUMENTS`, see `_Params`; any other is an argument.
+    Its keys come from `Recipe` and `ARGUMENTS`, see `_Params`; any other key is an argument.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -196,7 +197,7 @@ class ModelSection(Section):
 
 
 class Params(Section):
-    """All of params.yaml. What it holds besides the fields here are the sections of the models."""
+    """All of params.yaml: the fields below and one section for each model."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -205,7 +206,7 @@ class Params(Section):
         ge=1,
         le=1024,
         description="a power of two (1, 2, 4, 8, ... 1024), "
-        "since the WaveNet joins neighbors two by two",
+        "since the WaveNet joins neighbors in pairs",
     )
     device: Literal["auto", "cpu", "cuda", "mps"]
     fast: bool = Field(description="true or false")
@@ -220,38 +221,38 @@ class Params(Section):
         return list(self.model_extra or {})
 
     def section(self, model: str) -> ModelSection:
-        """The section of one of `models`."""
+        """Return the section of one of `models`."""
         found: ModelSection = (self.model_extra or {})[model]
         return found
 
     def recipe(self, model: str) -> Recipe:
-        """How a model is trained: its own settings, and the shared ones for what it leaves open."""
+        """Return how a model is trained: its own settings, and the shared ones for the rest."""
         own, values = self.section(model), {}
         for name in Recipe.model_fields:
-            shared = getattr(self if name in AT_THE_TOP else self.training, name)
+            shared = getattr(self if name in TOP_LEVEL else self.training, name)
             value = getattr(own, name)
             values[name] = shared if value is None else value
         return Recipe(**values)
 
     def arguments(self, model: str) -> dict[str, Any]:
-        """What a model's section gives its constructor."""
+        """Return the constructor arguments given in a model's section."""
         section = self.section(model)
         given = sorted(section.model_fields_set & ARGUMENTS.keys())
         return {name: getattr(section, name) for name in given} | (section.model_extra or {})
 
     def origin(self, model: str, setting: str) -> str:
-        """The full name of the parameter that a setting of a model comes from."""
+        """Return the full name of the parameter that a setting of a model comes from."""
         if getattr(self.section(model), setting) is not None:
             return f"{model}.{setting}"
-        return setting if setting in AT_THE_TOP else f"training.{setting}"
+        return setting if setting in TOP_LEVEL else f"training.{setting}"
 
 
 SHARED = {"seed", "block_size", "device", "fast", *Training.model_fields}
-"""Parameters that no model's section may hold, since they hold for all models."""
+"""Parameters that apply to all models, and so may not be in a model's section."""
 
 
 def _must_be(field: FieldInfo) -> str:
-    """What a parameter must be, as an error message says it."""
+    """Return what a parameter must be, for error messages."""
     if field.description:
         return field.description
     *first, last = get_args(field.annotation)
@@ -259,14 +260,14 @@ def _must_be(field: FieldInfo) -> str:
 
 
 def _required(field: FieldInfo) -> Any:
-    """The type of a field of `Recipe`, for a section in which it has no default."""
+    """Return the type of a field of `Recipe` for a section that must contain it."""
     return Annotated[(field.annotation, *field.metadata, Field(description=_must_be(field)))]
 
 
 def _or_shared(name: str, field: FieldInfo) -> Any:
-    """The same or empty, for a model's section."""
-    told = f"{_must_be(field).removesuffix(', or empty')}, or empty for the shared {name}"
-    return Annotated[_required(field) | None, OrEmpty, Field(description=told)]
+    """Return the type of a field of `Recipe` for a model's section, where it may be empty."""
+    description = f"{_must_be(field).removesuffix(', or empty')}, or empty for the shared {name}"
+    return Annotated[_required(field) | None, OrEmpty, Field(description=description)]
 
 
 def _empty_if_none(value: Any) -> Any:
@@ -277,7 +278,7 @@ S = TypeVar("S", bound=Section)
 
 
 def _with(base: type[S], **fields: Any) -> type[S]:
-    """A class that has these fields besides those of `base`."""
+    """Return a subclass of `base` with additional fields."""
     made: type[S] = create_model(base.__name__, __base__=base, **fields)
     return made
 
@@ -292,17 +293,17 @@ _ModelSection: Any = _with(
 
 _Params = _with(
     Params,
-    **{name: _required(field) for name, field in _SETTINGS if name in AT_THE_TOP},
+    **{name: _required(field) for name, field in _SETTINGS if name in TOP_LEVEL},
     training=_with(
         Training,
-        **{name: _required(field) for name, field in _SETTINGS if name not in AT_THE_TOP},
+        **{name: _required(field) for name, field in _SETTINGS if name not in TOP_LEVEL},
     ),
     __pydantic_extra__=dict[str, Annotated[_ModelSection, BeforeValidator(_empty_if_none)]],
 )
 
 
 def model_modules() -> list[str]:
-    """The names of the modules of `charlm.models` that are a model, which are not imported."""
+    """Return the names of the modules of `charlm.models` that define a model, without imports."""
     files = (Path(__file__).parent.parent / "models").glob("[!_]*.py")
     return sorted(file.stem for file in files if file.stem != "base")
 
@@ -310,29 +311,29 @@ def model_modules() -> list[str]:
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check all parameters.
 
-    YAML is read as version 1.2, as DVC reads it: `1e-3` is a number.
+    The file is parsed as YAML 1.2, like DVC does: `1e-3` is a number.
 
     Raises:
-        InputError: the first mistake, with its file, line and parameter.
+        InputError: the first mistake, with file, line and parameter.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        refuse_a_conflict(text, path)
+        refuse_merge_conflict(text, path)
         values = YAML(typ="safe", pure=True).load(text)
         lines = YAML(typ="rt").load(text)
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; run this in the folder that holds it, "
-            f"or bring it back with: git checkout {path}"
+            f"or restore it: git checkout {path}"
         ) from None
     except InputError:
         raise
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: not valid YAML ({error.problem}); fix that line") from None
-    except Exception as error:  # ruamel.yaml raises many kinds of error, over a date as 2001-99-99
+    except Exception as error:  # ruamel.yaml raises many kinds of error, as for 2001-99-99
         raise InputError(
-            f"{path} cannot be read ({error}); bring it back: git checkout {path}"
+            f"{path} cannot be read ({error}); restore it: git checkout {path}"
         ) from None
     if isinstance(values, dict):
         _check_models(values, path, lines)
@@ -343,9 +344,9 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
-    """Raise InputError unless the sections of models are those of the modules there are.
+    """Raise InputError unless each model has a section, and each section a model.
 
-    Nor may a section hold what is shared by all models.
+    A section may not contain parameters that apply to all models.
     """
     modules = model_modules()
     parameters = _Params.model_fields
@@ -364,32 +365,35 @@ def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
                 full = f"training.{shared}" if shared in Training.model_fields else shared
                 raise InputError(
                     f"{path}{_line(lines, [key, shared])}: {key}.{shared} cannot be set for one "
-                    f"model; set {full}, which holds for all"
+                    f"model; set {full}, which applies to all"
                 )
     for module in modules:
         if module in parameters:
             raise InputError(
-                f"charlm/models/{module}.py is called like a parameter of {path}; rename it"
+                f"charlm/models/{module}.py has the name of a parameter in {path}; rename it"
             )
         if module not in values:
             raise InputError(
                 f"{path} has no section for charlm/models/{module}.py; "
-                f"add one, even if only the line {module}: (or call the file _{module}.py if it is "
-                "no model)"
+                f"add one, even if only the line {module}: (or rename the file to _{module}.py if "
+                "it is not a model)"
             )
 
 
 FROM_THE_DATA = ("vocab_size", "block_size")
-"""Arguments of every model's constructor that are not in its section."""
+"""Constructor arguments of every model that do not come from its section."""
 
 
 def check_arguments(
     model: str, constructor: Callable[..., object], given: Iterable[str], path: Path = PARAMS_FILE
 ) -> None:
-    """Raise InputError if a model's section gives its constructor something else than it takes.
+    """Raise InputError if a model's section does not match the arguments of its constructor.
 
     Args:
+        model: the name of the section.
+        constructor: the model's class.
         given: the keys of `Params.arguments(model)`.
+        path: the file of the section.
     """
     parameters = inspect.signature(constructor).parameters
     kinds = [its.kind for its in parameters.values()]
@@ -416,7 +420,7 @@ def check_arguments(
 
 
 def _instead(name: str, takes: list[str]) -> str:
-    """What an argument that a model does not take may have been meant to be."""
+    """Return advice on an argument that a model does not take."""
     if name in FROM_THE_DATA:
         return "it comes from the data"
     if alike := difflib.get_close_matches(name, [*takes, *Recipe.model_fields], n=1):
@@ -424,20 +428,20 @@ def _instead(name: str, takes: list[str]) -> str:
     return f"it takes {', '.join(takes) or 'nothing from its section'}"
 
 
-def refuse_a_conflict(text: str, path: Path) -> None:
-    """Raise InputError if a merge by git has left both sides of something in `text`."""
+def refuse_merge_conflict(text: str, path: Path) -> None:
+    """Raise InputError if `text` contains conflict markers of git."""
     before, mark, _ = f"\n{text}".partition("\n<<<<<<< ")
     if mark:
         line = before.count("\n") + 1
         raise InputError(
-            f"{path}, line {line}: a merge by git has left two versions here; "
-            "keep one, and take its marks away (<<<<<<<, =======, >>>>>>>)"
+            f"{path}, line {line}: unresolved merge conflict; "
+            "keep one version and remove the markers (<<<<<<<, =======, >>>>>>>)"
         )
 
 
 @contextmanager
 def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
-    """Put the place of a parameter, file and line, in front of an InputError raised inside."""
+    """Prefix an InputError raised in the block with a parameter and its file and line."""
     try:
         yield
     except InputError as error:
@@ -447,8 +451,8 @@ def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
 
 
 def _explain(error: ValidationError, values: Any, path: Path, lines: Any) -> str:
-    """The mistake that most likely caused the others, in one line."""
-    causes = ["extra_forbidden", "missing"]  # a misspelt key is also a missing one
+    """Return a message for the mistake that most likely caused the others."""
+    causes = ["extra_forbidden", "missing"]  # a misspelled key is also a missing one
 
     def rank(details: ErrorDetails) -> int:
         return causes.index(details["type"]) if details["type"] in causes else len(causes)
@@ -469,8 +473,8 @@ def _explain(error: ValidationError, values: Any, path: Path, lines: Any) -> str
                 "leave no test set; lower them to a sum below 1"
             )
     shown = _shown(mistake["input"])
-    told = _short(name) or "the file"
-    return f"{where}: {told} is {shown}; it must be {_expected(location)}"
+    subject = _short(name) or "the file"
+    return f"{where}: {subject} is {shown}; it must be {_expected(location)}"
 
 
 def _short(text: str) -> str:
@@ -478,17 +482,17 @@ def _short(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as an error message quotes it."""
+    """Return a value as quoted in error messages."""
     if value is None:
         return "empty"
     try:
-        return _short(reprlib.repr(value))  # of lists that hold themselves, or each other often
-    except ValueError:  # Python writes out no number of so many digits
-        return "a number of thousands of digits"
+        return _short(reprlib.repr(value))  # handles recursive and deeply nested lists
+    except ValueError:  # more digits than Python converts to text
+        return "a number with thousands of digits"
 
 
 def _known(section: type[BaseModel] = _Params, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every parameter besides those of models by its full name, and what it must be."""
+    """Yield the full name of every parameter outside models' sections, and what it must be."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -499,12 +503,12 @@ def _known(section: type[BaseModel] = _Params, prefix: str = "") -> Iterator[tup
 
 
 def _expected(location: list[str]) -> str:
-    """What a parameter must be."""
+    """Return what the parameter at `location` must be."""
     match location:
         case []:
             return "a mapping of parameters: git checkout params.yaml"
         case [model] if model not in _Params.model_fields:
-            return "a section with what the model's constructor takes, and settings of its own"
+            return "a section with arguments of the model's constructor and overridden settings"
         case [model, name] if model not in _Params.model_fields:
             field = _ModelSection.model_fields.get(name)
             return _must_be(field) if field else ARGUMENT
@@ -512,7 +516,7 @@ def _expected(location: list[str]) -> str:
 
 
 def _unknown(where: str, name: str, values: Any) -> str:
-    """The message about a parameter that does not exist, with the one that was likely meant."""
+    """Return the message for an unknown parameter, with the most likely intended one."""
     known = [full for full, _ in _known()]
     for model in model_modules():
         section = values.get(model)
@@ -528,7 +532,7 @@ def _unknown(where: str, name: str, values: Any) -> str:
 
 
 def _line(lines: Any, location: Iterable[Any]) -> str:
-    """ ", line N" of the deepest key of `location` that the file holds, or nothing."""
+    """Return ", line N" for the deepest key of `location` in the file, or an empty string."""
     found = ""
     for key in location:
         try:

@@ -1,7 +1,7 @@
-"""Choosing the kernels of NumPy, torch and Numba, for the same bytes on every x86-64 processor.
+"""Pinning the kernels of NumPy, torch and Numba: the same bytes on every x86-64 processor.
 
-By default each of them takes the widest vector instructions that a processor has, which round
-differently from one processor to the next.
+By default each library uses the widest vector instructions of the processor, so that rounding
+differs from one processor to the next.
 """
 
 import os
@@ -9,21 +9,21 @@ import platform
 import sys
 
 KERNELS = {
-    "ATEN_CPU_CAPABILITY": "avx2",  # torch: what it computes itself
-    "MKL_CBWR": "COMPATIBLE",  # torch: what MKL computes; every other value differs by maker
-    "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch: what oneDNN computes
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
+    "MKL_CBWR": "COMPATIBLE",  # torch through MKL; every other value differs by vendor
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch through oneDNN
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy: matrix products
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: all else
-    "NUMBA_CPU_NAME": "haswell",  # Numba: what it compiles for
-    "NUMBA_CPU_FEATURES": "",  # ... beyond what every such processor has
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: everything else
+    "NUMBA_CPU_NAME": "haswell",  # Numba: the target of compilation
+    "NUMBA_CPU_FEATURES": "",  # ... and no optional features
 }
-"""The kernels of x86-64, by the environment variables that choose them."""
+"""Environment variables that choose the kernels on x86-64."""
 
 ORDER = {
-    "OPENBLAS_NUM_THREADS": "1",  # sums that threads share may round differently
+    "OPENBLAS_NUM_THREADS": "1",  # sums split among threads may round differently
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS sums in a fixed order
 }
-"""The order of sums, on every machine."""
+"""Environment variables that fix the order of sums, on every machine."""
 
 CONTRADICTING = (
     "NPY_ENABLE_CPU_FEATURES",
@@ -35,14 +35,14 @@ CONTRADICTING = (
 
 
 def pin_kernels() -> None:
-    """Set the environment variables that choose the kernels, whatever their values were.
+    """Set the environment variables that choose the kernels, overriding existing values.
 
-    Call it before NumPy, torch or Numba is imported, since each reads them only then. It holds for
-    the processes started afterwards too. Plain torch becomes slower by it.
+    Call it before importing NumPy, torch or Numba, which read them on import. Child processes
+    inherit them. Plain torch gets slower.
 
     Raises:
-        InputError: one of them has been imported already, with kernels of its own choice.
-            Nothing is changed then.
+        InputError: one of the libraries has already been imported with other kernels. The
+            environment is left unchanged.
     """
     x86_64 = platform.machine().lower() in {"x86_64", "amd64"}
     chosen = {**(KERNELS if x86_64 else {}), **ORDER}
@@ -52,7 +52,7 @@ def pin_kernels() -> None:
             from charlm.core.errors import InputError
 
             raise InputError(
-                f"kernels cannot be pinned after the import of {' and '.join(late)}; call "
+                f"kernels cannot be pinned after importing {' and '.join(late)}; call "
                 "pin_kernels() first (in a notebook: restart it, and call it in the first cell)"
             )
     os.environ.update(chosen)

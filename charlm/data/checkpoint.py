@@ -1,4 +1,4 @@
-"""Trained models as files that need nothing else, and run no code when opened."""
+"""Checkpoints of trained models: self-contained, and loaded without running code from them."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +14,12 @@ from charlm.core.errors import FileError, InputError
 from charlm.core.files import load_arrays, load_tensors, save_tensors, tensors_as_bytes
 from charlm.data.corpus import Corpus, Vocabulary
 
-if TYPE_CHECKING:  # who looks at the weights alone does not wait for torch
+if TYPE_CHECKING:  # slow to import, and not needed to read the weights
     from torch import Tensor
 
 
 class Model(Protocol):
-    """What a checkpoint needs to know of a model; `charlm.models.base.LanguageModel` has it."""
+    """What a checkpoint needs of a model; `charlm.models.base.LanguageModel` provides it."""
 
     @property
     def title(self) -> str: ...
@@ -36,12 +36,12 @@ class Model(Protocol):
 M = TypeVar("M", bound=Model)
 
 Build = Callable[[str, dict[str, Any]], M]
-"""Builds a model from its architecture and hyperparameters: `charlm.models.base.build`."""
+"""A function from architecture and hyperparameters to a model: `charlm.models.base.build`."""
 
 
 @dataclass(frozen=True)
 class Checkpoint(Generic[M]):
-    """A trained model (in evaluation mode, on the CPU) and what its tokens stand for."""
+    """A trained model (in evaluation mode, on the CPU) and its vocabulary."""
 
     model: M
     vocabulary: Vocabulary
@@ -49,14 +49,14 @@ class Checkpoint(Generic[M]):
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint holds, without the model that it makes up.
+    """The contents of a checkpoint, without building the model.
 
     Attributes:
-        title: what a figure calls the model.
-        architecture: the module of `charlm.models` that holds it.
-        hyperparameters: what it was built with.
-        vocabulary: what its V tokens stand for.
-        tensors: by name.
+        title: the model's name in figures.
+        architecture: the module of `charlm.models` that defines it.
+        hyperparameters: its constructor arguments.
+        vocabulary: its V tokens.
+        tensors: parameters and buffers by name.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Weights:
 
     @property
     def embedding(self) -> NDArray[np.float32] | None:
-        """(V, C) where the model puts its tokens; None if no tensor looks like that."""
+        """The token embedding (V, C); None if no tensor looks like one."""
         for name, tensor in self.tensors.items():
             if "emb" in name and tensor.ndim == 2 and len(tensor) == len(self.vocabulary):
                 return tensor
@@ -80,9 +80,9 @@ def save(path: Path, model: Model, vocabulary: Vocabulary) -> None:
 
 
 def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) -> None:
-    """Raise InputError for a model that no checkpoint could bring back.
+    """Raise InputError for a model that could not be restored from a checkpoint.
 
-    Before a training, whose result could otherwise not be saved.
+    Call it before training, so that no result is lost.
     """
     module, kind = type(model).__module__, type(model).__name__
     try:
@@ -92,10 +92,10 @@ def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) ->
         again.load_state_dict(model.state_dict())
         if type(again) is not type(model):
             raise ValueError(f"{module} defines {type(again).__name__}")
-    except Exception as error:  # of many kinds: what a constructor, a module or JSON may raise
+    except Exception as error:  # whatever a constructor, a module or JSON may raise
         raise InputError(
-            f"{kind} could not be saved and built again ({_first_line(error)}); give it arguments "
-            f"that are numbers, texts or lists of them, and define it in charlm/models"
+            f"{kind} cannot be saved and rebuilt ({_first_line(error)}); its arguments must be "
+            "numbers, strings or lists of them, and its class must be in charlm/models"
         ) from None
 
 
@@ -114,9 +114,9 @@ def _metadata(model: Model, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def load(path: Path, build: Build[M]) -> Checkpoint[M]:
-    """Build the model that a checkpoint describes and give it its weights.
+    """Load a checkpoint: build its model and load the weights.
 
-    Raises FileError if the file is missing, damaged, or describes no model that `build` can build.
+    Raises FileError if the file is missing or damaged, or `build` cannot build the model.
     """
     tensors, metadata = load_tensors(path)
     with _describing_a_model(path):
@@ -128,9 +128,9 @@ def load(path: Path, build: Build[M]) -> Checkpoint[M]:
 
 
 def load_for(path: Path, corpus: Corpus, build: Build[M]) -> M:
-    """The model of `load`.
+    """Load the model of a checkpoint for use with a corpus.
 
-    Raises FileError if its vocabulary or block size is not the corpus's.
+    Raises what `load` raises, and FileError if the vocabulary or block size is not the corpus's.
     """
     checkpoint = load(path, build)
     trained_on = (checkpoint.vocabulary, checkpoint.model.hyperparameters["block_size"])
@@ -142,16 +142,15 @@ def load_for(path: Path, corpus: Corpus, build: Build[M]) -> M:
 
 
 def load_weights(paths: Mapping[str, Path]) -> dict[str, Weights]:
-    """Read what each of the checkpoints `paths` holds, without building their models.
+    """Read the contents of checkpoints, without building their models.
 
-    Raises FileError for a file that is missing or no checkpoint, and for one whose vocabulary is
-    not the first's.
+    Raises FileError if a file is missing or not a checkpoint, or if the vocabularies differ.
     """
     loaded = {name: _load_weights(path) for name, path in paths.items()}
     first = next(iter(loaded))
     for name, weights in loaded.items():
         if weights.vocabulary != loaded[first].vocabulary:
-            raise FileError(f"{paths[name]} has another vocabulary than {paths[first]}")
+            raise FileError(f"{paths[name]} has a different vocabulary from {paths[first]}")
     return loaded
 
 
@@ -173,7 +172,7 @@ def _vocabulary(metadata: Any) -> Vocabulary:
 
 @contextmanager
 def _describing_a_model(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with the content of a whole file into one FileError."""
+    """Turn an error in the contents of an intact file into a FileError."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:

@@ -1,16 +1,15 @@
-"""From names to a stream of tokens.
+"""The corpus: names encoded as a stream of tokens.
 
-Token 0 ends a name and pads the space in front of it; it stands for no
-character, so that a name may hold any, '.' included. The corpus is one flat
-stream of the smallest integers that hold the vocabulary:
+Token 0 ends a name and pads the context before it. It represents no character, so names may
+contain any character, including '.'. The corpus is one flat stream, in the smallest integer type
+that fits the vocabulary:
 
     block_size zeros, the first name, block_size zeros, the second, ..., block_size zeros
 
-A context is a view into the stream and its target the token after it (`charlm.data.windows`). So a
-character costs about two bytes, and no window is ever stored. A stream that is read from a
-file stays there, mapped into memory: what is larger than memory can be worked on.
+A context is a view into the stream, and its target is the next token (`charlm.data.windows`), so
+windows are never stored. A stream read from a file is memory-mapped, and may be larger than memory.
 
-In NumPy: importing torch would take longer than all that the first stages have to do.
+This module uses NumPy only: importing torch takes longer than the work of the first stages.
 """
 
 import os
@@ -31,35 +30,35 @@ Integers = NDArray[np.int64]
 
 END = 0
 CHUNK = 1 << 20
-"""Tokens, windows or bytes to work on at once, where all of them may be too many."""
+"""Tokens, windows or bytes processed at once, to limit memory."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters of a corpus in code point order; the n-th of them is token n + 1.
+    """The characters of a corpus in code point order; `characters[n]` is token n + 1.
 
-    Raises ValueError for anything but a text of ascending characters.
+    Raises ValueError unless `characters` is a string of strictly ascending characters.
     """
 
     characters: str
 
     def __post_init__(self) -> None:
         if not isinstance(self.characters, str):
-            raise ValueError(f"the characters are no text: {self.characters!r}")
+            raise ValueError(f"the characters are not a string: {self.characters!r}")
         if list(self.characters) != sorted(set(self.characters)):
-            raise ValueError("the characters are not in order, each of them once")
+            raise ValueError("the characters are not distinct and in ascending order")
 
     def __len__(self) -> int:
-        """The number of tokens, `END` included."""
+        """Return the number of tokens, including `END`."""
         return len(self.characters) + 1
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`. Raises KeyError for a character that has none."""
+        """Return the tokens of `text`. Raises KeyError for a character outside the vocabulary."""
         token_of = {character: token for token, character in enumerate(self.characters, start=1)}
         return [token_of[character] for character in text]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`, up to the first `END`."""
+        """Return the text of `tokens`, up to the first `END`."""
         text = []
         for token in tokens:
             if token == END:
@@ -68,13 +67,13 @@ class Vocabulary:
         return "".join(text)
 
     def decode_all(self, tokens: Integers) -> list[str]:
-        """The texts of the rows of `tokens` (N, L), in which nothing but `END` follows an `END`."""
+        """Return the text of each row of `tokens` (N, L), padded with `END` on the right."""
         code_points = np.array([0, *map(ord, self.characters)], dtype="<u4")
         text = np.ascontiguousarray(code_points[tokens])  # (N, L), zeros at the end
         return text.view(f"<U{text.shape[1]}").ravel().tolist()
 
     def symbols(self) -> list[str]:
-        """A printable label for every token; '.' for `END`."""
+        """Return a printable label for each token; '.' for `END`."""
         return [".", *self.characters]
 
 
@@ -83,9 +82,9 @@ class Corpus:
     """Names as a token stream.
 
     Attributes:
-        stream: (S,) tokens in the smallest of uint8, int16 and int32 that holds them.
-        vocabulary: what the tokens stand for.
-        block_size: how many tokens a context has.
+        stream: (S,) tokens in the smallest of uint8, int16 and int32 that fits.
+        vocabulary: the characters of the tokens.
+        block_size: number of tokens in a context.
     """
 
     stream: Tokens
@@ -94,25 +93,26 @@ class Corpus:
 
     @classmethod
     def from_names(cls, names: Sequence[str], block_size: int) -> "Corpus":
-        """Build the vocabulary of `names` (none of them empty) and their stream."""
+        """Build the vocabulary and the stream of `names`, none of which may be empty."""
         vocabulary = Vocabulary("".join(sorted(set("".join(names)))))
         return cls(encode_stream(names, vocabulary, block_size), vocabulary, block_size)
 
     def count(self) -> tuple[int, int]:
-        """How many names there are, and how many windows."""
+        """Return the number of names and the number of windows."""
         characters = sum(int(np.count_nonzero(part)) for part in self._parts())
         names = (len(self.stream) - characters) // self.block_size - 1
         return names, names + characters
 
     def mean_length(self) -> float:
-        """Of the names, in characters."""
+        """Return the mean length of the names, in characters."""
         names, windows = self.count()
         return (windows - names) / names
 
     def chunks(self) -> Iterator[tuple[Integers, Integers]]:
-        """All windows in order, many at a time: where each context begins, and its name.
+        """Yield all windows in order, in chunks.
 
-        Yields (n,) places in the stream, and (n,) indices of names; n may be 0.
+        A chunk is the index in the stream of the start of each context (n,), and the index of its
+        name (n,); n may be 0.
         """
         names = 0
         for first in range(0, len(self.stream) - self.block_size, CHUNK):
@@ -125,30 +125,30 @@ class Corpus:
             names += int(np.count_nonzero(ends))
 
     def name_of_window(self) -> Integers:
-        """(W,) for each window, the index of the name that it is cut from."""
+        """Return (W,) the index of the name of each window."""
         return np.concatenate([names for _, names in self.chunks()])
 
     def name_chunks(self) -> Iterator[list[str]]:
-        """The names again, in order, many at a time."""
+        """Yield the names in order, in chunks."""
         code_points = np.array([0, *map(ord, self.vocabulary.characters)], dtype="<u4")
-        begun = ""
+        rest = ""
         for part in self._parts():
-            text = begun + code_points[part].tobytes().decode("utf-32-le")
-            *names, begun = text.split("\0")
+            text = rest + code_points[part].tobytes().decode("utf-32-le")
+            *names, rest = text.split("\0")
             yield [name for name in names if name]
 
     def names(self) -> list[str]:
-        """All names in a list."""
+        """Return all names."""
         return [name for names in self.name_chunks() for name in names]
 
     def _parts(self) -> Iterator[Tokens]:
-        """The stream, `CHUNK` tokens at a time."""
+        """Yield the stream in chunks of `CHUNK` tokens."""
         for first in range(0, len(self.stream), CHUNK):
             yield self.stream[first : first + CHUNK]
 
 
 def encode_stream(names: Sequence[str], vocabulary: Vocabulary, block_size: int) -> Tokens:
-    """(S,) the stream of `names`, whose characters must all be in `vocabulary`."""
+    """Return the stream (S,) of `names`, whose characters must all be in `vocabulary`."""
     table = _token_table(vocabulary)
     first = np.zeros(block_size, table.dtype)
     rest = _encode_lines("".join(f"{name}\n" for name in names), table, block_size)
@@ -156,7 +156,7 @@ def encode_stream(names: Sequence[str], vocabulary: Vocabulary, block_size: int)
 
 
 def _token_table(vocabulary: Vocabulary) -> Tokens:
-    """The token of each code point, in the smallest integers; `END` for the end of a line."""
+    """Return a lookup table from code points to tokens; the line ending maps to `END`."""
     code_points = [ord(character) for character in vocabulary.characters]
     dtypes = (np.uint8, np.int16, np.int32)
     dtype = next(kind for kind in dtypes if len(code_points) <= np.iinfo(kind).max)
@@ -166,7 +166,7 @@ def _token_table(vocabulary: Vocabulary) -> Tokens:
 
 
 def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
-    """The tokens of a text with a name a line; `block_size` zeros for each line end."""
+    """Return the tokens of a text with one name per line, `block_size` zeros per line ending."""
     code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     tokens: Tokens = table[code_points]
     repeated: Tokens = np.repeat(tokens, np.where(code_points == ord("\n"), block_size, 1))
@@ -176,14 +176,14 @@ def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
 def write_corpus(
     path: Path, names: BinaryIO, vocabulary: Vocabulary, block_size: int, length: int
 ) -> None:
-    """Write the corpus of many names as safetensors, without holding it in memory.
+    """Write a corpus as safetensors in chunks, without holding it in memory.
 
     Args:
         path: the file to write.
-        names: a file open for reading: UTF-8, a name a line, each line with its end.
-        vocabulary: holds all their characters.
-        block_size: how many tokens a context has.
-        length: of the stream.
+        names: a file open for reading: UTF-8, one name per line, with a final line ending.
+        vocabulary: must contain all characters of the names.
+        block_size: number of tokens in a context.
+        length: length of the stream.
     """
     table = _token_table(vocabulary)
     metadata = {"characters": vocabulary.characters, "block_size": block_size}
@@ -198,10 +198,13 @@ def write_corpus(
 
 
 def load_corpus(path: str | os.PathLike[str]) -> Corpus:
-    """Read what `write_corpus` wrote. Raises FileError if it is missing or damaged."""
+    """Load a corpus from a file of `write_corpus`.
+
+    Raises FileError if the file is missing or damaged.
+    """
     arrays, metadata = load_arrays(Path(path))
     try:
         vocabulary = Vocabulary(metadata["characters"])
         return Corpus(arrays["stream"], vocabulary, metadata["block_size"])
     except (KeyError, ValueError) as error:
-        raise FileError(f"{path} is no data set ({error})") from None
+        raise FileError(f"{path} is not a data set ({error})") from None

@@ -1,4 +1,4 @@
-"""Dealing the windows of a corpus out to training, validation and test."""
+"""Splitting the windows of a corpus into training, validation and test sets."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Parts = NDArray[np.uint8]
 
 
 class Part(IntEnum):
-    """The parts of a split, by the number that marks them in its tensors."""
+    """The parts of a split, numbered as in its arrays."""
 
     TRAIN = 0
     VAL = 1
@@ -30,20 +30,19 @@ class Part(IntEnum):
 
 @dataclass(frozen=True)
 class Split:
-    """Which window is in which part: not stored, but computed when it is asked for.
+    """The part of each window, computed on demand rather than stored.
 
-    The windows, or the names, are put in a random order, of which the first are the training
-    set and the last the test set.
+    The windows, or the names, are put in random order: first the training set, then the
+    validation set, then the test set.
 
     Attributes:
-        by: what is dealt out. By window, as in the course, a name's windows lie on all
-            sides, and what is measured is how well names partly seen are completed. By name,
-            a name takes its windows along, and what is measured is how well the model does
-            with names that it never saw.
+        by: what is split. By window, as in the course, the windows of a name may be in different
+            parts, and evaluation measures the completion of partly seen names. By name, all
+            windows of a name are in the same part, and evaluation is on unseen names.
         seed: chooses the order.
-        train: how many windows or names there are to train on,
-        val: to validate on,
-        test: and to test on.
+        train: number of windows or names in the training set.
+        val: number in the validation set.
+        test: number in the test set.
     """
 
     by: Literal["window", "name"]
@@ -55,24 +54,25 @@ class Split:
     def __post_init__(self) -> None:
         numbers = (self.seed, self.train, self.val, self.test)
         if self.by not in ("window", "name") or any(type(n) is not int or n < 0 for n in numbers):
-            raise ValueError("not what a split is described by")
+            raise ValueError("not a description of a split")
 
     @cached_property
     def _order(self) -> Permutation:
         return Permutation(self.train + self.val + self.test, self.seed)
 
     def part_of(self, index: Integers) -> Parts:
-        """(N,) the `Part` of windows, or of names if split by name, by number (N,)."""
-        place = self._order(index)
-        return (place >= self.train).astype(np.uint8) + (place >= self.train + self.val)
+        """Return (N,) the `Part` of each window (or name, if split by name) given its index."""
+        rank = self._order(index)
+        return (rank >= self.train).astype(np.uint8) + (rank >= self.train + self.val)
 
     def parts(self, corpus: Corpus) -> Iterator[tuple[Integers, Integers, Parts]]:
-        """All windows in order, many at a time.
+        """Yield all windows in order, in chunks.
 
-        Yields (n,) where each context begins, (n,) the index of its name and (n,) its `Part`.
+        A chunk is the start of each context in the stream (n,), the index of its name (n,) and
+        its `Part` (n,).
         """
         done = 0
-        with bar("dealing out the windows", len(corpus.stream), " tokens") as shown:
+        with bar("splitting the windows", len(corpus.stream), " tokens") as shown:
             for starts, names in corpus.chunks():
                 if len(starts) == 0:
                     continue
@@ -86,7 +86,7 @@ class Split:
                 yield starts, names, parts
 
     def sizes(self, corpus: Corpus) -> dict[Part, int]:
-        """How many windows each part has."""
+        """Return the number of windows in each part."""
         if self.by == "window":
             return dict(zip(Part, (self.train, self.val, self.test), strict=True))
         counts = np.zeros(len(Part), dtype=np.int64)
@@ -98,10 +98,10 @@ class Split:
 def split_windows(
     corpus: Corpus, by: Literal["window", "name"], train: float, val: float, seed: int
 ) -> Split:
-    """Cut a random order of the corpus's windows, or names, at the fractions asked for.
+    """Split the windows or names of a corpus at random by the given fractions.
 
     Raises:
-        InputError: a part is left without a window.
+        InputError: a part would be empty.
     """
     names, windows = corpus.count()
     count = windows if by == "window" else names
@@ -117,14 +117,14 @@ def split_windows(
 
 
 def save_split(path: Path, split: Split) -> None:
-    """Write a split as safetensors: a few bytes, whatever it splits."""
+    """Write a split as safetensors: its description, a few bytes."""
     save_metadata(path, asdict(split))
 
 
 def load_split(path: str | os.PathLike[str], corpus: Corpus) -> Split:
-    """Read what `save_split` wrote for `corpus`.
+    """Load a split of `corpus` from a file of `save_split`.
 
-    Raises FileError if it is missing, damaged or made from another corpus.
+    Raises FileError if the file is missing, damaged or made from another corpus.
     """
     arrays, metadata = load_arrays(Path(path))
     names, windows = corpus.count()

@@ -1,4 +1,4 @@
-"""The windows of a stream of tokens: a context each, and the token after it."""
+"""Windows of a token stream: contexts and their targets, the next tokens."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from charlm.data.splits import Part, Split
 
 @compiled
 def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int64]]:
-    """Contexts (N, T) of the stream that begin at starts (N,), and the tokens (N,) after them.
+    """Return the contexts (N, T) that begin at starts (N,), and the tokens (N,) after them.
 
     Raises IndexError for a window that is not within the stream.
     """
@@ -33,12 +33,12 @@ def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a token stream, cut out only when they are asked for.
+    """Windows of a token stream, cut out on demand.
 
     Attributes:
         stream: (S,) tokens.
         block_size: T, the number of tokens in a context.
-        starts: (W,) int32 or int64, where in the stream each context begins.
+        starts: (W,) int32 or int64, the index in the stream of the start of each context.
     """
 
     stream: Tensor
@@ -49,7 +49,7 @@ class Windows:
         return len(self.starts)
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Contexts (N, T) and targets (N,), integers, of the windows that `index` picks."""
+        """Return the contexts (N, T) and targets (N,), integers, of the windows `index` selects."""
         if self.stream.device.type == "cpu":
             starts = self.starts[index].numpy()
             contexts, targets = cut(self.stream.numpy(), starts, self.block_size)
@@ -59,11 +59,11 @@ class Windows:
         return chosen[:, :-1], chosen[:, -1]
 
     def targets(self) -> Tensor:
-        """(W,) the token after each context."""
+        """Return (W,) the token after each context."""
         return self._tokens(self.block_size)
 
     def previous(self) -> Tensor:
-        """(W,) the last token of each context."""
+        """Return (W,) the last token of each context."""
         return self._tokens(self.block_size - 1)
 
     def _tokens(self, offset: int) -> Tensor:
@@ -75,16 +75,16 @@ class Windows:
         return tokens
 
     def where(self, mask: Tensor) -> "Windows":
-        """The windows for which `mask` (W,) is true, over the same stream."""
+        """Return the windows for which `mask` (W,) is true, over the same stream."""
         return Windows(self.stream, self.block_size, self.starts[mask])
 
     def to(self, device: torch.device) -> "Windows":
-        """The same windows with their tensors on `device`."""
+        """Return the same windows with their tensors on `device`."""
         return Windows(self.stream.to(device), self.block_size, self.starts.to(device))
 
 
 def every_window(corpus: Corpus) -> Windows:
-    """The windows of all names, name after name: one for each character and one for each end."""
+    """Return all windows in order: for each name, one per character and one for its end."""
     _, count = corpus.count()
     starts = torch.empty(count, dtype=_index_dtype(corpus))
     done = 0
@@ -95,7 +95,7 @@ def every_window(corpus: Corpus) -> Windows:
 
 
 def windows_by_part(corpus: Corpus, split: Split) -> dict[Part, Windows]:
-    """The windows of each part of a split, in the order of the corpus."""
+    """Return the windows of each part of a split, in the order of the corpus."""
     sizes = split.sizes(corpus)
     starts = {part: torch.empty(sizes[part], dtype=_index_dtype(corpus)) for part in Part}
     done = dict.fromkeys(Part, 0)
@@ -112,5 +112,5 @@ def _windows(corpus: Corpus, starts: Tensor) -> Windows:
 
 
 def _index_dtype(corpus: Corpus) -> torch.dtype:
-    """What holds a place in the stream: int32 where that is enough."""
+    """Return the type of an index into the stream: int32 if that suffices."""
     return torch.int32 if len(corpus.stream) < 2**31 else torch.int64

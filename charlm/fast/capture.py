@@ -1,7 +1,7 @@
-"""A step recorded once as a CUDA graph and replayed for every batch.
+"""Training steps captured once as a CUDA graph and replayed for every batch.
 
-A step of these models is some fifty kernels of a few microseconds each, which Python launches
-more slowly than a GPU runs them; a graph is launched as one (PyTorch documentation, "CUDA
+A step of these models is about fifty kernels of a few microseconds each, which Python launches
+more slowly than a GPU runs them. A graph needs a single launch (PyTorch documentation, "CUDA
 Graphs", whole-network capture).
 """
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps before recording, in which libraries allocate what may not be allocated meanwhile."""
+"""Steps before capture, in which libraries make allocations not allowed during capture."""
 
 Step = Callable[[Tensor, Tensor, int], None]
 
 
 def on_side_stream(function: Callable[[], None]) -> None:
-    """Run a function on a CUDA stream of its own, and wait for it on the current one."""
+    """Run a function on a separate CUDA stream, which the current stream then waits for."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -26,7 +26,7 @@ def on_side_stream(function: Callable[[], None]) -> None:
 
 
 def record(function: Callable[[], None]) -> Callable[[], None]:
-    """A CUDA graph of what a function does, as a function that replays it."""
+    """Capture a function as a CUDA graph, without running it; return a function to replay it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         function()
@@ -34,11 +34,11 @@ def record(function: Callable[[], None]) -> Callable[[], None]:
 
 
 class Captured:
-    """Calls a step with one batch after the other, from a recording as soon as there is one.
+    """A training step that is captured after `WARM_UP` batches and replayed from then on.
 
-    The step must change tensors in place only, allocate nothing that outlives it but the
-    gradients, and not wait for the device. A batch of another size than the first, as the last
-    of an epoch may be, is not recorded.
+    The step must change tensors only in place, allocate nothing that outlives it except the
+    gradients, and not wait for the device. A batch whose shape differs from the first, as the
+    last of an epoch may, is run directly.
     """
 
     def __init__(
@@ -49,31 +49,31 @@ class Captured:
     ) -> None:
         """
         Args:
-            step: takes contexts (N, T), targets (N,) and a count that goes with N.
-            on_side_stream: runs a function as capturing wants its warm-up to be run.
-            record: takes a function and returns its replay, without running it.
+            step: takes contexts (N, T), targets (N,) and a count that depends only on N.
+            on_side_stream: runs a function as required for warm-up.
+            record: captures a function without running it, and returns its replay.
         """
         self._step = step
         self._on_side_stream = on_side_stream
         self._record = record
         self._warm = 0
-        self._batch: tuple[Tensor, Tensor] | None = None  # where the recording looks for it
+        self._batch: tuple[Tensor, Tensor] | None = None  # the input buffers of the graph
         self._replay: Callable[[], None] | None = None
 
     def __call__(self, contexts: Tensor, targets: Tensor, count: int) -> None:
-        """Do a step; all the tensors that it changes have to stay where they are."""
+        """Take a step; tensors that it changes must keep their addresses."""
         if self._batch is None:
             self._batch = torch.empty_like(contexts), torch.empty_like(targets)
-        its_contexts, its_targets = self._batch
-        if contexts.shape != its_contexts.shape:
+        static_contexts, static_targets = self._batch
+        if contexts.shape != static_contexts.shape:
             self._step(contexts, targets, count)
             return
-        its_contexts.copy_(contexts)
-        its_targets.copy_(targets)
+        static_contexts.copy_(contexts)
+        static_targets.copy_(targets)
         if self._warm < WARM_UP:
-            self._on_side_stream(lambda: self._step(its_contexts, its_targets, count))
+            self._on_side_stream(lambda: self._step(static_contexts, static_targets, count))
             self._warm += 1
             return
         if self._replay is None:
-            self._replay = self._record(lambda: self._step(its_contexts, its_targets, count))
+            self._replay = self._record(lambda: self._step(static_contexts, static_targets, count))
         self._replay()

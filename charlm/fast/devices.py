@@ -1,4 +1,4 @@
-"""Choosing where to compute, and with how many threads."""
+"""Choosing the device and the number of threads."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from charlm.core.errors import InputError
 
 
 def available_devices() -> list[str]:
-    """The devices of this machine, the fastest first for models as small as these.
+    """Return the devices of this machine, fastest first for models as small as these.
 
-    A CPU is through with a step about when the fifty kernels of one have been launched on a GPU;
-    on CUDA they are launched as one (`charlm.fast.capture`), on Apple's (MPS) they are not.
+    A CPU takes about as long for a step as a GPU for launching its fifty kernels. On CUDA they are
+    launched as one graph (`charlm.fast.capture`), on Apple's GPUs (MPS) they are not.
     """
     found = {
         "cuda": torch.cuda.is_available(),
@@ -27,9 +27,9 @@ def available_devices() -> list[str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; for "auto" the fastest one.
+    """Return the device of that name, or the fastest one for "auto".
 
-    Raises InputError where this machine, or this build of torch, has no such device.
+    Raises InputError if this machine, or this build of torch, has no such device.
     """
     available = available_devices()
     if name == "auto":
@@ -44,43 +44,41 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Let models that are built take no memory; their parameters have shapes and no values."""
-    with torch.device("meta"), _Uninitialised():
+    """Build models without memory: their parameters have shapes but no values."""
+    with torch.device("meta"), _Uninitialized():
         yield
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Leaves out `torch.nn.init`: to draw no numbers, torch would import its compiler first."""
+class _Uninitialized(TorchFunctionMode):
+    """Skips `torch.nn.init`, since torch would import its compiler there."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        initialises = getattr(func, "__module__", None) == "torch.nn.init"
-        return None if initialises else func(*args, **(kwargs or {}))
+        initializes = getattr(func, "__module__", None) == "torch.nn.init"
+        return None if initializes else func(*args, **(kwargs or {}))
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """What to add many numbers up in: float64, but for Apple's GPUs, which have none."""
+    """Return the type for long sums: float64, except on Apple's GPUs, which lack it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def for_numpy(x: Tensor) -> bool:
-    """Whether NumPy and `charlm.fast.kernels` can work on the numbers of x where they are."""
+    """Return whether NumPy and `charlm.fast.kernels` can work on the memory of x."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
 
 
 def refuse_if_too_large(parameters: int) -> None:
-    """Refuse a model that this machine's memory cannot hold while it is trained.
+    """Raise InputError if a model is too large to be trained in this machine's memory.
 
-    Weights, gradients and what is in between take about three times 4 bytes a parameter.
-    Allocating more than there is need not fail at once: the system may kill the program later.
-
-    Raises InputError where that is more than the memory of this machine.
+    Weights, gradients and temporary values take about three times 4 bytes per parameter.
+    Allocating too much may succeed at first, and the system kills the program later.
     """
     needed = 3 * 4 * parameters
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
+    except (AttributeError, ValueError, OSError):  # unknown on this system
         return
     if needed > memory:
         raise InputError(
@@ -90,16 +88,16 @@ def refuse_if_too_large(parameters: int) -> None:
 
 
 def set_up(device: str, threads: int) -> torch.device:
-    """Choose the device, and make what is computed on it repeatable.
+    """Return the chosen device, with computation on it made deterministic.
 
-    The number of threads is set rather than taken from the machine, because sums
-    that are shared out differently round differently. A single thread of a CPU repeats
-    itself anyhow, and is spared a second of imports that torch makes when it is told to.
+    The number of threads is set rather than taken from the machine, because it affects the
+    rounding of sums. A single thread on a CPU is deterministic anyway, and skips a second of
+    imports by torch.
     """
     torch.set_num_threads(threads)
     chosen = choose_device(device)
-    if chosen.type != "cpu" or threads > 1:  # or threads add to one sum in any order
+    if chosen.type != "cpu" or threads > 1:  # else threads may add to a sum in any order
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Nothing here reads memory that it has not written, and torch need not fill it first.
+        # No code here reads uninitialized memory, so torch need not fill it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return chosen

@@ -1,11 +1,13 @@
-"""Loops over numbers that NumPy and torch would need many passes for, compiled by Numba.
+"""Fused kernels compiled by Numba.
 
-At the size of a batch an operation of torch or NumPy costs as much before it begins as its
-arithmetic takes, and each reads and writes memory again. A loop here does the work of several.
+For arrays as small as a batch, the overhead of an operation of torch or NumPy is as large as its
+arithmetic, and each operation passes over memory again. A loop here replaces several operations.
+Measured gain: EXPERIMENTS.md, 2026-11-25.
 
-U distinct rows of C numbers, K of them side by side, V vocabulary. (One array is copied into
-another by a loop, since Numba compiles messages about mismatched shapes for half a second where an
-assignment might raise.) Measured gain: EXPERIMENTS.md, 2026-11-25.
+U distinct rows, C channels, K rows concatenated, H outputs, V vocabulary.
+
+Arrays are copied by loops: for an assignment, which may raise, Numba would spend half a second on
+compiling error messages about shapes.
 """
 
 from typing import Any
@@ -21,8 +23,8 @@ def _float32(*numbers: float) -> tuple[np.float32, ...]:
     return tuple(map(np.float32, numbers))
 
 
-# tanh x = x p(x^2) / q(x^2), an approximation of Eigen's (MathFunctionsImpl.h) within 4e-7, cut
-# off where float32 knows nothing but 1.
+# tanh x = x p(x^2) / q(x^2), the approximation of Eigen (MathFunctionsImpl.h), within 4e-7;
+# clamped where tanh rounds to 1 in float32.
 P = _float32(
     4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08,
     -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16,
@@ -35,7 +37,7 @@ Q0, Q1, Q2, Q3 = Q
 
 @inlined
 def _tanh(x: Any) -> Any:
-    x = SATURATED if x > SATURATED else x  # in this order what is not a number stays so
+    x = SATURATED if x > SATURATED else x  # this order preserves NaN
     x = -SATURATED if x < -SATURATED else x
     s = x * x
     p = (((((P6 * s + P5) * s + P4) * s + P3) * s + P2) * s + P1) * s + P0
@@ -46,19 +48,19 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @compiled
-def number(rows: Integers) -> tuple[Integers, Integers]:
-    """Number the distinct rows of (M, K) in the order in which they first come.
+def unique_rows(rows: Integers) -> tuple[Integers, Integers]:
+    """Find the distinct rows of `rows` (M, K), in order of first occurrence.
 
-    Returns (U, K) the distinct rows, and (M,) the number of each row.
+    Returns the distinct rows (U, K), and the inverse (M,): the index among them of each row.
     """
     M, K = rows.shape
     bits = 4
     while (1 << bits) < 2 * M:
         bits += 1
     mask, shift = (1 << bits) - 1, np.uint64(64 - bits)
-    table = np.full(1 << bits, -1, dtype=np.int32)  # by open addressing, at most half full
+    table = np.full(1 << bits, -1, dtype=np.int32)  # open addressing, at most half full
     distinct = np.empty((M, K), dtype=np.int32)
-    numbers = np.empty(M, dtype=np.int32)
+    inverse = np.empty(M, dtype=np.int32)
     U = 0
     for m in range(M):
         key = np.uint64(0)
@@ -80,24 +82,24 @@ def number(rows: Integers) -> tuple[Integers, Integers]:
             if k == K:
                 break
             at = (at + 1) & mask
-        numbers[m] = u
-    return distinct[:U], numbers
+        inverse[m] = u
+    return distinct[:U], inverse
 
 
 @compiled
-def in_table(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
-    """A table of the different entries of each column of rows (U, K), column after column.
+def unique_per_column(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
+    """Find the distinct entries of each column of `rows` (U, K), from 0 to `bound` - 1.
 
-    Returns (R,) the entries, (K + 1,) where those of each column begin, and (U, K) where in
-    the table each entry of `rows`, from 0 to `bound` - 1, is.
+    Returns the entries (R,) column by column, the offset of each column in them (K + 1,), and the
+    inverse (U, K): the index among them of each entry of `rows`.
 
-    Raises IndexError for an entry out of these bounds.
+    Raises IndexError for an entry out of bounds.
     """
     U, K = rows.shape
     at = np.full(bound, -1, dtype=np.int32)
     entries = np.empty(U * K, dtype=np.int32)
-    begins = np.zeros(K + 1, dtype=np.int32)
-    places = np.empty((U, K), dtype=np.int32)
+    offsets = np.zeros(K + 1, dtype=np.int32)
+    inverse = np.empty((U, K), dtype=np.int32)
     R = 0
     for k in range(K):
         for u in range(U):
@@ -108,51 +110,52 @@ def in_table(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
                 at[entry] = R
                 entries[R] = entry
                 R += 1
-            places[u, k] = at[entry]
-        begins[k + 1] = R
-        for r in range(begins[k], R):
+            inverse[u, k] = at[entry]
+        offsets[k + 1] = R
+        for r in range(offsets[k], R):
             at[entries[r]] = -1
-    return entries[:R], begins, places
+    return entries[:R], offsets, inverse
 
 
 @compiled
 def tanh(x: Floats) -> None:
-    """Replace numbers (n,) by their tanh."""
+    """Compute tanh of x (n,) in place."""
     for i in range(len(x)):
         x[i] = _tanh(x[i])
 
 
 @compiled
 def tanh_backward(grad: Floats, y: Floats) -> Floats:
-    """The gradient of numbers (n,) from that of their tanh y (n,)."""
-    before = np.empty_like(y)
+    """Return the gradient of x (n,), given that of y = tanh x (n,)."""
+    grad_x = np.empty_like(y)
     for i in range(len(y)):
-        before[i] = grad[i] * (ONE - y[i] * y[i])
-    return before
+        grad_x[i] = grad[i] * (ONE - y[i] * y[i])
+    return grad_x
 
 
 @compiled
-def rows_added(rows: Floats, places: Integers, count: int) -> Floats:
-    """Sums (count, C) of rows (U, C), each added where `places` (U,) says."""
+def scatter_add(rows: Floats, index: Integers, count: int) -> Floats:
+    """Return sums (count, C) of rows (U, C): sums[index[u]] += rows[u], for index (U,)."""
     U, C = rows.shape
     sums = np.zeros((count, C), dtype=np.float32)
     for u in range(U):
-        row, its = sums[places[u]], rows[u]
+        total, row = sums[index[u]], rows[u]
         for c in range(C):
-            row[c] += its[c]
+            total[c] += row[c]
     return sums
 
 
 @compiled
-def joined(
-    x: Floats, weight: Floats, bias: Floats, entries: Integers, begins: Integers, places: Integers
+def concat_linear(
+    x: Floats, weight: Floats, bias: Floats, entries: Integers, offsets: Integers, inverse: Integers
 ) -> tuple[Floats, Floats, Floats]:
-    """W x + b for rows of x (X, C) that stand side by side, as sums over rows of a table.
+    """Compute a linear layer on concatenations of K rows of x (X, C), as sums of table rows.
 
-    With W (H, K * C), b (H,) and what `in_table` returns. Returns y (U, H), and for the backward
-    pass (R, C) the rows of x that make the table, and (K, H, C) the weights of each place.
+    The table has the products of each distinct row with the weights of its position. Takes W
+    (H, K * C), b (H,) and the results of `unique_per_column`. Returns y (U, H), and for the
+    backward pass the rows of x in the table (R, C) and the weights by position (K, H, C).
     """
-    (U, K), (R, C), H = places.shape, (len(entries), x.shape[1]), len(weight)
+    (U, K), (R, C), H = inverse.shape, (len(entries), x.shape[1]), len(weight)
     rows, table = np.empty((R, C), dtype=np.float32), np.empty((R, H), dtype=np.float32)
     for r in range(R):
         for c in range(C):
@@ -163,7 +166,7 @@ def joined(
             for c in range(C):
                 parts[k, h, c] = weight[h, k * C + c]
     for k in range(K):
-        here = slice(begins[k], begins[k + 1])
+        here = slice(offsets[k], offsets[k + 1])
         np.dot(rows[here], parts[k].T, table[here])
     y = np.empty((U, H), dtype=np.float32)
     fours = K // 4 * 4
@@ -171,44 +174,44 @@ def joined(
         row = y[u]
         for h in range(H):
             row[h] = bias[h]
-        for k in range(0, fours, 4):  # at a time: what is summed goes to and from memory less
-            first, second = table[places[u, k]], table[places[u, k + 1]]
-            third, fourth = table[places[u, k + 2]], table[places[u, k + 3]]
+        for k in range(0, fours, 4):  # four at a time, to load and store the sum less often
+            first, second = table[inverse[u, k]], table[inverse[u, k + 1]]
+            third, fourth = table[inverse[u, k + 2]], table[inverse[u, k + 3]]
             for h in range(H):
                 row[h] += (first[h] + second[h]) + (third[h] + fourth[h])
         for k in range(fours, K):
-            first = table[places[u, k]]
+            first = table[inverse[u, k]]
             for h in range(H):
                 row[h] += first[h]
     return y, rows, parts
 
 
 @compiled
-def joined_backward(
+def concat_linear_backward(
     grad: Floats,
     rows: Floats,
     parts: Floats,
     entries: Integers,
-    begins: Integers,
-    places: Integers,
+    offsets: Integers,
+    inverse: Integers,
     count: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """The gradients of x (count, C), W (H, K * C) and b (H,), from that of y (U, H)."""
-    (U, K), (R, C), H = places.shape, rows.shape, grad.shape[1]
-    table = np.zeros((R, H), dtype=np.float32)  # gradients, as all that follows
+    """Return the gradients of x (count, C), W (H, K * C) and b (H,), given that of y (U, H)."""
+    (U, K), (R, C), H = inverse.shape, rows.shape, grad.shape[1]
+    table = np.zeros((R, H), dtype=np.float32)  # the gradient of the table
     bias = np.zeros(H, dtype=np.float32)
     for u in range(U):
-        its = grad[u]
+        grad_y = grad[u]
         for h in range(H):
-            bias[h] += its[h]
+            bias[h] += grad_y[h]
         for k in range(K):
-            row = table[places[u, k]]
+            row = table[inverse[u, k]]
             for h in range(H):
-                row[h] += its[h]
+                row[h] += grad_y[h]
     grad_rows = np.empty((R, C), dtype=np.float32)
     grad_parts = np.empty((K, H, C), dtype=np.float32)
     for k in range(K):
-        here = slice(begins[k], begins[k + 1])
+        here = slice(offsets[k], offsets[k + 1])
         np.dot(table[here], parts[k], grad_rows[here])
         np.dot(table[here].T, rows[here], grad_parts[k])
     weight = np.empty((H, K * C), dtype=np.float32)
@@ -216,25 +219,25 @@ def joined_backward(
         for k in range(K):
             for c in range(C):
                 weight[h, k * C + c] = grad_parts[k, h, c]
-    return rows_added(grad_rows, entries, count), weight, bias
+    return scatter_add(grad_rows, entries, count), weight, bias
 
 
-# exp x = 2^n exp r, with n the integer next to x / log 2; exp r and the two parts of log 2 are
-# those of Cephes (expf.c).
+# exp x = 2^n exp r, with n the integer nearest to x / log 2. The polynomial for exp r and the two
+# parts of log 2 are those of Cephes (expf.c).
 E0, E1, E2, E3, E4, E5 = _float32(
     5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2,
     8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4,
 )  # fmt: skip
 LOG2_E, LOG_2, LOG_2_REST = _float32(1.44269504088896341, 0.693359375, -2.12194440e-4)
-ROUNDING = np.float32(1.5 * 2**23)  # added and taken away again, it leaves an integer
-LOWEST = np.float32(-87)  # exp of less is no normal number
+ROUNDING = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to an integer
+LOWEST = np.float32(-87)  # below it, exp is subnormal
 EXPONENT_OF_1, MANTISSA_BITS = np.int32(127), np.int32(23)  # of a float32
 LANES = 8
 
 
 @inlined
 def _sum(row: Any, lanes: Any) -> Any:
-    """The sum of a row, as many at a time as there are `lanes`."""
+    """Return the sum of a row, accumulated in parallel in `lanes`."""
     whole = len(row) // LANES * LANES
     lanes[:] = 0
     for i in range(0, whole, LANES):
@@ -250,14 +253,14 @@ def _sum(row: Any, lanes: Any) -> Any:
 
 @compiled
 def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
-    """The exponentials of x (U, V) less the largest of each row: a softmax before its division.
+    """Compute exp(x - max) for each row of x (U, V): the numerators of its softmax.
 
-    Returns (U, V) the exponentials, (U,) their sums and (U,) what was largest.
+    Returns the exponentials (U, V), their sums (U,) and the maxima (U,).
     """
     U, V = x.shape
     exps = np.empty((U, V), dtype=np.float32)
     sums, largest = np.empty(U, dtype=np.float32), np.empty(U, dtype=np.float32)
-    lanes = np.empty(LANES, dtype=np.float32)  # so many maxima, and sums, at a time
+    lanes = np.empty(LANES, dtype=np.float32)  # accumulators of maxima, and of sums
     bits = np.empty(V, dtype=np.int32)
     power = bits.view(np.float32)  # 2^n
     whole = V // LANES * LANES
@@ -287,38 +290,40 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 @compiled
-def summed_losses(logits: Floats, log_sums: Floats, place: Integers, targets: Any) -> float:
-    """Cross-entropy of the targets (N,) given the rows `place` (N,) of logits (U, V), in sum.
+def cross_entropy_sum(logits: Floats, log_sums: Floats, index: Integers, targets: Any) -> float:
+    """Return the summed cross-entropy of targets (N,) given the rows logits[index], in nats.
 
-    Raises IndexError for a place or a target that there is not, and ValueError where there are
-    not as many of the one as of the other.
+    Takes logits (U, V), the logs (U,) of the sums of their exponentials, and index (N,).
+
+    Raises IndexError for an index or a target out of bounds, and ValueError if their numbers
+    differ.
     """
     (U, V), total = logits.shape, 0.0
-    if len(place) != len(targets):
+    if len(index) != len(targets):
         raise ValueError("there are not as many targets as contexts")
-    for i in range(len(place)):
-        if place[i] < 0 or place[i] >= U or targets[i] < 0 or targets[i] >= V:
+    for i in range(len(index)):
+        if index[i] < 0 or index[i] >= U or targets[i] < 0 or targets[i] >= V:
             raise IndexError("a target is not in the vocabulary")
-        total += log_sums[place[i]] - logits[place[i], targets[i]]
+        total += log_sums[index[i]] - logits[index[i], targets[i]]
     return total
 
 
 @compiled
-def summed_losses_backward(
-    exps: Floats, sums: Floats, place: Integers, targets: Any, grad: np.float32
+def cross_entropy_sum_backward(
+    exps: Floats, sums: Floats, index: Integers, targets: Any, grad: np.float32
 ) -> Floats:
-    """The gradient of the logits (U, V), from that of the losses in sum."""
+    """Return the gradient of the logits (U, V), given that of the sum."""
     U, V = exps.shape
-    weights = np.zeros(U, dtype=np.float32)  # how many of the N have each row
-    for i in range(len(place)):
-        weights[place[i]] += grad
+    weights = np.zeros(U, dtype=np.float32)  # the gradient times the count of each row
+    for i in range(len(index)):
+        weights[index[i]] += grad
     grad_logits = np.empty((U, V), dtype=np.float32)
     for u in range(U):
         weight = weights[u] / sums[u]
         for v in range(V):
             grad_logits[u, v] = exps[u, v] * weight
-    for i in range(len(place)):
-        grad_logits[place[i], targets[i]] -= grad
+    for i in range(len(index)):
+        grad_logits[index[i], targets[i]] -= grad
     return grad_logits
 
 
@@ -349,11 +354,21 @@ def adamw(
     scale: np.float32,
     epsilon: np.float32,
 ) -> None:
-    """A step of AdamW for the numbers (n,) of a parameter, in place.
+    """Take a step of AdamW on a parameter (n,), in place.
 
-    With the moving averages (n,) of the gradient and of its square, their decay rates and the
-    rests of these to 1; the share of the parameter that weight decay leaves, the learning rate
-    over the first average's bias, the root of the second's, and what is added to a root.
+    Args:
+        parameter: (n,) to be updated.
+        gradient: (n,) its gradient.
+        mean: (n,) the moving average of the gradient, updated in place.
+        square: (n,) the moving average of the squared gradient, updated in place.
+        beta1: decay rate of `mean`.
+        beta2: decay rate of `square`.
+        rest1: 1 - beta1.
+        rest2: 1 - beta2.
+        kept: 1 - lr * weight_decay.
+        rate: lr over the bias correction of `mean`.
+        scale: square root of the bias correction of `square`.
+        epsilon: added to the denominator.
     """
     for i in range(len(parameter)):
         mean[i] = beta1 * mean[i] + rest1 * gradient[i]
@@ -363,20 +378,21 @@ def adamw(
 
 
 @compiled
-def move(average: Floats, values: Floats, share: np.float32) -> None:
-    """Move the numbers (n,) of an average by `share` of their way to the values (n,), in place."""
+def lerp(average: Floats, values: Floats, weight: np.float32) -> None:
+    """Interpolate an average (n,) linearly toward values (n,), in place."""
     for i in range(len(average)):
-        average[i] += share * (values[i] - average[i])
+        average[i] += weight * (values[i] - average[i])
 
 
 @compiled
-def dropped_out(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float32]) -> Floats:
-    """The numbers (n,) times a scale, those zero whose hash with a key is below a threshold.
+def dropout(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float32]) -> Floats:
+    """Return x (n,) times a scale, with entries zeroed whose keyed hash is below a threshold.
 
-    The hash is lowbias32 of Wellons (2018), once for each half of the key.
+    The hash of an index is lowbias32 of Wellons (2018), applied once for each half of the key.
 
     Args:
-        mask: the lower and the upper half of the key, the threshold, and the scale.
+        x: (n,) the input.
+        mask: the lower and upper half of the key, the threshold, and the scale.
     """
     low, high, threshold, scale = mask
     y = np.empty_like(x)
@@ -388,9 +404,10 @@ def dropped_out(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float
 
 @compiled
 def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Floats]:
-    """Divide rows (U, C) by the roots of their mean squares plus epsilon, times weight (C,).
+    """Divide rows (U, C) by their root mean squares, then multiply by weight (C,).
 
-    Returns the result and the factors (U,) of the rows.
+    `epsilon` is added to the mean squares. Returns the result (U, C), and the factors (U,) of the
+    rows for the backward pass.
     """
     U, C = x.shape
     y, scales = np.empty((U, C), dtype=np.float32), np.empty(U, dtype=np.float32)
@@ -409,18 +426,18 @@ def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Fl
 def rms_norm_backward(
     grad: Floats, x: Floats, weight: Floats, scales: Floats
 ) -> tuple[Floats, Floats]:
-    """The gradients of the rows (U, C) and of the weight (C,)."""
+    """Return the gradients of x (U, C) and weight (C,), given that of the result (U, C)."""
     U, C = x.shape
     grad_x, grad_weight = np.empty((U, C), dtype=np.float32), np.zeros(C, dtype=np.float32)
     lanes, products = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
-    before = np.empty(C, dtype=np.float32)
+    grad_normalized = np.empty(C, dtype=np.float32)
     for u in range(U):
         scale = scales[u]
         for c in range(C):
-            before[c] = grad[u, c] * weight[c]
-            products[c] = before[c] * x[u, c]
+            grad_normalized[c] = grad[u, c] * weight[c]
+            products[c] = grad_normalized[c] * x[u, c]
             grad_weight[c] += grad[u, c] * x[u, c] * scale
         along = _sum(products, lanes) * scale * scale / np.float32(C)
         for c in range(C):
-            grad_x[u, c] = (before[c] - x[u, c] * along) * scale
+            grad_x[u, c] = (grad_normalized[c] - x[u, c] * along) * scale
     return grad_x, grad_weight

@@ -1,9 +1,9 @@
 """Matrix products that give the same bytes on every x86-64 processor, for plain PyTorch.
 
-The products of MKL, which torch uses, round otherwise on Intel than on AMD (MKL_CBWR=AVX2 is heeded
-on Intel alone) and with two threads than with one; the setting that is alike everywhere,
-COMPATIBLE, takes four times as long. OpenBLAS, which NumPy brings, has the same kernels for both
-makers and takes them by name (OPENBLAS_CORETYPE), at a tenth more than MKL's time.
+Rounding in MKL, which torch uses, differs between Intel and AMD (only Intel honors MKL_CBWR=AVX2)
+and between one thread and two; the one portable setting, COMPATIBLE, takes four times as long.
+OpenBLAS, which comes with NumPy, has the same kernels for both vendors, chosen by name
+(OPENBLAS_CORETYPE), and takes a tenth longer than MKL.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,10 @@ aten = torch.ops.aten
 
 
 class PortableProducts(TorchDispatchMode):
-    """Computes the matrix products of float32 tensors on the CPU by NumPy.
+    """A mode that computes matrix products of float32 tensors on the CPU with NumPy.
 
-    Below autograd, so that it has the products of every layer (linear, attention, recurrent ones)
-    in the forward and the backward pass alike. Fused kernels, which multiply by themselves, are
-    switched off meanwhile.
+    It works below autograd, and so on the products of every layer (linear, attention, recurrent)
+    in the forward and the backward pass. Fused kernels, which bypass it, are switched off.
     """
 
     def __enter__(self) -> "PortableProducts":
@@ -40,7 +39,7 @@ class PortableProducts(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # or torch would take a second to import its compiler
+        return False  # else torch takes a second to import its compiler
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -48,7 +47,7 @@ class PortableProducts(TorchDispatchMode):
         product = PRODUCTS.get(func)
         if product is not None and all(map(_suits, args)):
             return product(*args, **(kwargs or {}))
-        if _is_composite(func):  # arrives whole if no gradient is wanted: linear, matmul, gru
+        if _is_composite(func):  # arrives undecomposed without gradients: linear, matmul, gru
             with self:
                 return func.decompose(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -60,9 +59,9 @@ def _is_composite(func: Any) -> bool:
 
 
 def _use_fused(attention: bool, encoder: bool, recurrent: bool) -> tuple[bool, bool, bool]:
-    """Whether torch may use fused kernels of these from now on; returns whether it might before."""
+    """Switch torch's fused kernels on or off; return the previous settings."""
     before = (
-        torch._C._get_flash_sdp_enabled(),  # of the CPU too
+        torch._C._get_flash_sdp_enabled(),  # also on the CPU
         torch.backends.mha.get_fastpath_enabled(),
         torch._C._get_mkldnn_enabled(),
     )

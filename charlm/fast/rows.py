@@ -1,17 +1,16 @@
-"""A stand-in for a tensor of which many rows are equal, so that each distinct row is computed once.
+"""A stand-in for a tensor with many equal rows, so that each distinct row is computed once.
 
-Contexts overlap, and half of those of names are mostly padding: of the 256 in a batch of the
-default names about 196 are distinct, and of their 1,024 pairs of neighbors about 200. So a model is
-run on `Contexts`, not on a tensor: its embedding gives `Rows`, which hold the distinct rows and
-where in the tensor each of them is, and every function of torch that is called with them is looked
-up in `charlm.fast.rules` (by `__torch_function__`, as PyTorch's "Extending torch" describes). A
-rule computes the distinct rows alone, by NumPy and compiled loops, and records its backward pass
-on a `Tape`. The mathematics is that of the model as it is written, which `charlm.fast.running`
-checks.
+Contexts overlap, and half of them are mostly padding: of the 256 contexts in a batch of the default
+names about 196 are distinct, and of their 1,024 pairs of neighbors about 200. So a model is run on
+`Contexts` instead of a tensor. Its embedding returns `Rows`: the distinct rows, and the index of
+the row at each position. Each torch function called on them is looked up in the rules of
+`charlm.fast.rules` (by `__torch_function__`; see "Extending PyTorch" in its documentation). A rule
+computes the distinct rows only, with NumPy and compiled loops, and records its backward pass on a
+`Tape`. `charlm.fast.running` checks that the result is that of the model in plain PyTorch.
 
-What has no rule raises `NoRuleError`, and the model is run as plain PyTorch.
+A function without a rule raises `NoRuleError`, and the model is run as plain PyTorch.
 
-L the leading dimensions of a tensor, X distinct rows of B numbers, K of them side by side.
+L leading dimensions of a tensor, X distinct rows of B channels, K of them concatenated.
 """
 
 import math
@@ -29,15 +28,15 @@ from charlm.core.compiled import Floats, Integers
 from charlm.fast import kernels
 
 RULES: dict[Any, Callable[..., Any]] = {}
-"""What to call instead of each function of torch, filled by `charlm.fast.rules`."""
+"""The rule of each torch function, filled by `charlm.fast.rules`."""
 
 
 class NoRuleError(AttributeError, NotImplementedError):
-    """A model calls something that has no rule; the message names it."""
+    """A model calls a function without a rule; the message names it."""
 
 
 class Node:
-    """Distinct rows (X, B), and the gradient of the loss with respect to them once it is known."""
+    """Distinct rows (X, B), and the gradient of the loss with respect to them once known."""
 
     __slots__ = ("grad", "x")
 
@@ -46,19 +45,16 @@ class Node:
         self.grad: Floats | None = None
 
     def take(self) -> Floats:
-        """The rows in an array that may be written over."""
+        """Return the rows in an array that may be overwritten."""
         return self.x.copy()
 
     def add(self, grad: Floats) -> None:
-        """Add to the gradient, which other uses of the rows add to as well."""
+        """Accumulate a gradient."""
         self.grad = grad if self.grad is None else self.grad + grad
 
 
 class Overwritable(Node):
-    """Rows that need not be kept: a rule may write its result over them.
-
-    Should they be used once more, they are computed again.
-    """
+    """Rows that a rule may overwrite with its result; recomputed if they are needed again."""
 
     __slots__ = ("_compute", "_x")
 
@@ -79,7 +75,7 @@ class Overwritable(Node):
 
 
 class Leaf(Node):
-    """A tensor that is no stand-in: a weight, or what torch computed from weights."""
+    """An ordinary tensor: a weight, or a result of torch from weights."""
 
     __slots__ = ("address", "tensor")
 
@@ -91,11 +87,11 @@ class Leaf(Node):
         self.address = tensor.data_ptr() if tensor.is_contiguous() else None
 
     def is_of(self, tensor: Tensor) -> bool:
-        """Whether this is the leaf of a tensor, whose numbers may have changed in place."""
+        """Return whether this is the leaf of a tensor (which may have changed in place)."""
         return self.tensor is tensor and self.address == tensor.data_ptr()
 
-    def give(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
-        """Add the gradient to that of the tensor, or list both if torch computed the tensor."""
+    def accumulate(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
+        """Add to the tensor's gradient; for a result of torch, append both to `computed`."""
         tensor = self.tensor
         if self.grad is None or not tensor.requires_grad:
             return
@@ -111,19 +107,19 @@ class Leaf(Node):
 
 
 Leaves = dict[int, Leaf]
-"""Leaves by the `id` of their tensor, kept from one pass to the next: making them takes time."""
+"""Leaves by the `id` of their tensor, reused from pass to pass to save time."""
 
 
 class Tape:
-    """What a forward pass leaves for the backward pass: a function for each step, in order.
+    """The backward functions of a forward pass, in order.
 
     Args:
-        key: 63 bits that choose which numbers dropout zeroes; None for none of them.
-        leaves: of earlier passes through the same model.
+        key: 63-bit seed of the dropout masks; None for no dropout.
+        leaves: those of earlier passes through the same model.
 
     Attributes:
-        recording: whether there will be a backward pass.
-        drops: how many times dropout was used.
+        recording: whether gradients are enabled.
+        drops: number of uses of dropout.
     """
 
     def __init__(self, key: int | None = None, leaves: Leaves | None = None) -> None:
@@ -135,48 +131,48 @@ class Tape:
         self._steps: list[tuple[Node, Callable[[Floats], None]]] = []
 
     def leaf(self, tensor: Tensor) -> Leaf:
-        """The node of a tensor that is no stand-in, one for all its uses."""
-        place = id(tensor)
-        leaf = self._used.get(place)
+        """Return the leaf of an ordinary tensor, the same for all its uses."""
+        key = id(tensor)
+        leaf = self._used.get(key)
         if leaf is None:
-            leaf = self._known.get(place)
+            leaf = self._known.get(key)
             if leaf is None or not leaf.is_of(tensor):
                 leaf = Leaf(tensor)
                 if tensor.is_leaf:
-                    self._known[place] = leaf
+                    self._known[key] = leaf
             leaf.grad = None
-            self._used[place] = leaf
+            self._used[key] = leaf
         return leaf
 
     def record(self, node: Node, backward: Callable[[Floats], None]) -> None:
-        """Let `backward` be called with the gradient of `node`, if it gets one."""
+        """Register `backward`, to be called with the gradient of `node` if it has one."""
         if self.recording:
             self._steps.append((node, backward))
 
     def next_key(self) -> int | None:
-        """The key of one use of dropout, each of which has another."""
+        """Return the key of the next use of dropout, different for each."""
         self.drops += 1
         return None if self._key is None else self._key ^ self.drops - 1 << 32
 
     def backward(self) -> None:
-        """Go through the steps from the last to the first; gradients go to `Tensor.grad`."""
+        """Run the backward functions in reverse order; gradients accumulate in `Tensor.grad`."""
         steps = self._steps
-        while steps:  # popped, or a cycle of tape and functions would keep the arrays in memory
+        while steps:  # popped, to break the reference cycle of tape and functions
             node, backward = steps.pop()
             if node.grad is not None:
                 backward(node.grad)
         computed: list[tuple[Tensor, Tensor]] = []
         for leaf in self._used.values():
-            leaf.give(computed)
+            leaf.accumulate(computed)
             leaf.grad = None
         self._used.clear()
-        if computed:  # from weights, by torch, which knows the rest of the way
+        if computed:  # autograd does the rest
             tensors, grads = zip(*computed, strict=True)
             torch.autograd.backward(tensors, grads)
 
 
 class StandIn:
-    """What `Contexts` and `Rows` have in common: a shape, and functions of torch by their rules."""
+    """The base of `Contexts` and `Rows`: a shape, and torch functions dispatched to rules."""
 
     __slots__ = ("index", "tape")
 
@@ -194,7 +190,7 @@ class StandIn:
         return rule(*args, **(kwargs or {}))
 
     def __getattr__(self, name: str) -> Any:
-        """Find a method of tensors by the rule of the function of that name: x.tanh()."""
+        """Return a tensor method through the rule of the function of that name: x.tanh()."""
         rule = RULES.get(getattr(torch, name, None))
         if rule is None:
             raise NoRuleError(f"torch.Tensor.{name}")
@@ -216,7 +212,7 @@ class StandIn:
         return self.shape[0]
 
     def _refuse(self, *_: Any) -> Any:
-        raise NoRuleError("a comparison, or a decision by numbers")
+        raise NoRuleError("a comparison, or a branch on values")
 
     __bool__ = __float__ = __int__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
@@ -229,7 +225,7 @@ class StandIn:
 
 
 class Contexts(StandIn):
-    """A batch of contexts (N, T) for a model to be run on.
+    """A batch of contexts (N, T), as the input of a model.
 
     Args:
         tokens: integers (N, T).
@@ -253,12 +249,14 @@ class Contexts(StandIn):
 
 
 class Rows(StandIn):
-    """A stand-in for a float32 tensor (*L, C), of which many rows (C) are equal.
+    """A stand-in for a float32 tensor (*L, C) with many equal rows (C,).
 
     Args:
         node: the distinct rows (X, B).
-        index: (*L, K): a row of the tensor is those K of them side by side, so C = K B.
-        transposed: whether the last two dimensions are swapped, as BatchNorm1d wants them.
+        index: (*L, K), int32: a row of the tensor is the concatenation of these K distinct rows,
+            so C = K B.
+        tape: the tape of the forward pass.
+        transposed: whether the last two dimensions are swapped, as for BatchNorm1d.
     """
 
     __slots__ = ("node", "transposed")
@@ -280,29 +278,29 @@ class Rows(StandIn):
         return torch.Size((*leading, channels))
 
     def with_index(self, index: Integers) -> "Rows":
-        """The same distinct rows in other places."""
+        """Return the same distinct rows with another index."""
         if self.transposed:
             raise NoRuleError("another shape of a transposed tensor")
         return Rows(self.node, index, self.tape)
 
-    def made_of(self, x: Floats) -> "Rows":
-        """Other distinct rows in the same places, one at each."""
+    def with_rows(self, x: Floats) -> "Rows":
+        """Return other distinct rows with the same index."""
         return Rows(Node(x), self.index, self.tape, self.transposed)
 
     def single(self) -> "Rows":
-        """The same tensor with K = 1."""
+        """Return the same tensor with K = 1."""
         K = self.index.shape[-1]
         if K == 1:
             return self
-        distinct, number = kernels.number(np.ascontiguousarray(self.index.reshape(-1, K)))
+        distinct, inverse = kernels.unique_rows(np.ascontiguousarray(self.index.reshape(-1, K)))
         node, (X, B) = self.node, self.node.x.shape
         joined = Node(node.x[distinct].reshape(len(distinct), K * B))
 
         def backward(grad: Floats) -> None:
-            node.add(kernels.rows_added(grad.reshape(-1, B), distinct.reshape(-1), X))
+            node.add(kernels.scatter_add(grad.reshape(-1, B), distinct.reshape(-1), X))
 
         self.tape.record(joined, backward)
-        return Rows(joined, number.reshape(*self.index.shape[:-1], 1), self.tape, self.transposed)
+        return Rows(joined, inverse.reshape(*self.index.shape[:-1], 1), self.tape, self.transposed)
 
     # Shapes.
 
@@ -367,27 +365,27 @@ class Rows(StandIn):
         return self.with_index(indexed(self.index, key))
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple["Rows", ...]:
-        self.want_channels(dim)
+        self.require_last_dim(dim)
         whole = self.single()
         node, C = whole.node, whole.node.x.shape[1]
         width = -(-C // chunks)
         starts = range(0, C, width)
-        parts = tuple(whole.made_of(node.x[:, start : start + width]) for start in starts)
+        parts = tuple(whole.with_rows(node.x[:, start : start + width]) for start in starts)
         nodes = [part.node for part in parts]
 
         def backward(_: Floats) -> None:
             node.add(np.concatenate([gradient_of(part) for part in nodes], axis=1))
             for part in nodes:
-                part.grad = None  # given to all of them together, and once
+                part.grad = None  # so that the other parts do not add it again
 
-        for part in nodes:  # after the uses of all: whichever has a gradient calls it
+        for part in nodes:  # called for the last part that has a gradient, after all uses
             self.tape.record(part, backward)
         return parts
 
-    def want_channels(self, dim: int) -> None:
-        """Raise NoRuleError unless `dim` is the dimension of a row's numbers."""
+    def require_last_dim(self, dim: int) -> None:
+        """Raise NoRuleError unless `dim` is the channel dimension."""
         if dim % self.dim() != self.dim() - 1 or self.transposed:
-            raise NoRuleError("a function along another dimension than the last")
+            raise NoRuleError("a function along a dimension other than the last")
 
     # Arithmetic, by the rules of the functions.
 
@@ -421,12 +419,12 @@ class Rows(StandIn):
     def __pow__(self, exponent: Any) -> Any:
         return RULES[torch.pow](self, exponent)
 
-    # The tensor itself.
+    # Conversion.
 
     def dense(self) -> Tensor:
-        """The tensor (*L, C) that this stands for; its gradient goes back to the tape."""
+        """Return the tensor (*L, C) that this stands for; its backward pass runs the tape."""
         if self.transposed:
-            raise NoRuleError("the numbers of a transposed tensor")
+            raise NoRuleError("the values of a transposed tensor")
         if not self.tape.recording:
             return torch.from_numpy(self.node.x[self.index].reshape(self.shape))
         dense: Tensor = _Dense.apply(torch.empty(0, requires_grad=True), self)  # type: ignore[no-untyped-call]
@@ -434,7 +432,7 @@ class Rows(StandIn):
 
 
 class _Dense(torch.autograd.Function):
-    """From a stand-in to what autograd knows, and back by the tape."""
+    """The dense tensor of a stand-in, whose backward pass runs the tape."""
 
     @staticmethod
     def forward(ctx: Any, _: Tensor, rows: Rows) -> Tensor:
@@ -445,20 +443,20 @@ class _Dense(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
         rows: Rows = ctx.rows
         X, B = rows.node.x.shape
-        each = np.ascontiguousarray(grad.contiguous().numpy().reshape(-1, B))
+        grads = np.ascontiguousarray(grad.contiguous().numpy().reshape(-1, B))
         index = np.ascontiguousarray(rows.index.reshape(-1))
-        rows.node.add(kernels.rows_added(each, index, X))
+        rows.node.add(kernels.scatter_add(grads, index, X))
         rows.tape.backward()
         return None, None
 
 
 def gradient_of(node: Node) -> Floats:
-    """The gradient of a node, zero if nothing that the loss depends on used it."""
+    """Return the gradient of a node, zero if the loss does not depend on it."""
     return np.zeros_like(node.x) if node.grad is None else node.grad
 
 
 def indexed(index: Integers, key: Any) -> Integers:
-    """`index[key]` for a key of whole numbers, slices, None and Ellipsis."""
+    """Return `index[key]` for a key of integers, slices, None and Ellipsis."""
     for each in key if isinstance(key, tuple) else (key,):
         if not (each is None or each is Ellipsis or isinstance(each, int | slice)):
             raise NoRuleError("torch.Tensor.__getitem__ with a tensor or a list")
@@ -466,8 +464,8 @@ def indexed(index: Integers, key: Any) -> Integers:
     return part
 
 
-def same_places(one: Integers, other: Integers) -> bool:
-    """Whether two indices are the same memory, and so the same numbers."""
+def same_memory(one: Integers, other: Integers) -> bool:
+    """Return whether two arrays are views of the same memory with the same layout."""
     return one is other or (
         one.shape == other.shape
         and one.strides == other.strides
@@ -476,45 +474,46 @@ def same_places(one: Integers, other: Integers) -> bool:
 
 
 def aligned(operands: Sequence[Rows]) -> list[Rows]:
-    """The operands of an elementwise function, each with K = 1, over one index.
+    """Return the operands of an elementwise function with K = 1 and a common index.
 
-    Where their rows are in other places, the distinct combinations of rows are numbered, and the
-    rows of each operand are repeated in that order.
+    If their indices differ, the common index is over the distinct combinations of rows, and the
+    rows of each operand are repeated accordingly.
     """
     operands = [rows.single() for rows in operands]
     first = operands[0]
     if len({rows.transposed for rows in operands}) > 1:
-        raise NoRuleError("a transposed tensor together with another")
+        raise NoRuleError("a transposed tensor combined with another")
     if len({rows.node.x.shape[1] for rows in operands}) > 1:
-        raise NoRuleError("tensors of different numbers of channels in one function")
-    if all(same_places(first.index, rows.index) for rows in operands):
+        raise NoRuleError("tensors with different numbers of channels in one function")
+    if all(same_memory(first.index, rows.index) for rows in operands):
         return list(operands)
     indices = np.broadcast_arrays(*(rows.index for rows in operands))
     tuples = np.stack([index.reshape(-1) for index in indices], axis=1)
-    combinations, number = kernels.number(tuples)
-    number = number.reshape(indices[0].shape)
+    combinations, inverse = kernels.unique_rows(tuples)
+    inverse = inverse.reshape(indices[0].shape)
     return [
-        _repeated(rows, np.ascontiguousarray(combinations[:, place]), number)
-        for place, rows in enumerate(operands)
+        _repeated(rows, np.ascontiguousarray(combinations[:, i]), inverse)
+        for i, rows in enumerate(operands)
     ]
 
 
 def _repeated(rows: Rows, which: Integers, index: NDArray[np.int32]) -> Rows:
-    """The rows `which` (U,), in the places `index`."""
+    """Return the rows `node.x[which]`, for `which` (U,), with another index."""
     node, X = rows.node, len(rows.node.x)
     repeated = Node(node.x[which])
 
     def backward(grad: Floats) -> None:
-        node.add(kernels.rows_added(grad, which, X))
+        node.add(kernels.scatter_add(grad, which, X))
 
     rows.tape.record(repeated, backward)
     return Rows(repeated, index, rows.tape, rows.transposed)
 
 
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the distinct rows (U, K) of `rows` (N, K), integers, and (N,) which of them each is.
+    """Find the distinct rows of `rows` (N, K), integers, in order of first occurrence.
 
-    So `distinct_rows[which]` is `rows` again. In the order in which they first occur; int32.
+    Returns the distinct rows (U, K) and the inverse (N,), both int32: `found[inverse]` equals
+    `rows`.
     """
-    found, which = kernels.number(rows.int().contiguous().numpy())
-    return torch.from_numpy(found), torch.from_numpy(which)
+    found, inverse = kernels.unique_rows(rows.int().contiguous().numpy())
+    return torch.from_numpy(found), torch.from_numpy(inverse)

@@ -1,18 +1,18 @@
-"""What functions of torch compute on `Rows`: the distinct rows alone.
+"""The rules: how torch functions are computed on `Rows`, for the distinct rows only.
 
-A linear layer over rows that stand side by side needs no product for each of them:
+A linear layer on concatenated rows needs fewer products than rows:
 
     W [left, right] = W_left left + W_right right,
 
-so each distinct row is multiplied once for each place that it is found in, which makes a table,
-and the result is sums of rows of the table. Gradients likewise: equal results are sums of equal
-rows, and the gradient of a row is the sum over the results that it went into.
+so each distinct row is multiplied once for each position at which it occurs, which gives a table,
+and the outputs are sums of rows of the table. The gradient of a row is the sum over the outputs
+in which it occurs.
 
 Matrix products are those of NumPy's OpenBLAS, whose kernels are the same for processors of all
-makers (`charlm.fast.products` says why). A function that computes each number, or each row, from
-itself alone is torch's own, on the distinct rows (`by_torch`).
+vendors (see `charlm.fast.products`). Elementwise and row-wise functions are torch's own, applied
+to the distinct rows (`by_torch`).
 
-X distinct rows of B numbers, K of them side by side, H outputs, M rows in all.
+X distinct rows of B channels, K of them concatenated, H outputs, M rows in total.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from charlm.fast.rows import RULES, Contexts, Node, NoRuleError, Overwritable, R
 
 
 def rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make the function below the rule of these functions of torch."""
+    """Return a decorator that registers a function as the rule of these torch functions."""
 
     def register(computes: Callable[..., Any]) -> Callable[..., Any]:
         RULES.update(dict.fromkeys(functions, computes))
@@ -44,7 +44,7 @@ for _name in ("reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permut
 
 
 def constant(value: float, length: int) -> Node:
-    """A row (length,) in the place of weights that are not there."""
+    """Return a constant row (length,), in place of absent weights."""
     return Node(np.full(length, value, dtype=np.float32))
 
 
@@ -74,7 +74,7 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
     b = constant(0.0, len(W.x)) if bias is None else tape.leaf(bias)
     x, K = node.x, input.index.shape[-1]
     if K * x.shape[1] != W.x.shape[1]:
-        raise NoRuleError("torch.nn.functional.linear of another number of channels")
+        raise NoRuleError("torch.nn.functional.linear with a mismatched number of channels")
     if K == 1:
         y = Node(np.dot(x, W.x.T))
         y.x += b.x
@@ -86,19 +86,19 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
 
         tape.record(y, backward)
         return Rows(y, input.index, tape)
-    distinct, number = kernels.number(np.ascontiguousarray(input.index.reshape(-1, K)))
-    places = kernels.in_table(distinct, len(x))
+    distinct, inverse = kernels.unique_rows(np.ascontiguousarray(input.index.reshape(-1, K)))
+    columns = kernels.unique_per_column(distinct, len(x))
     x = np.ascontiguousarray(x)
-    result, *kept = kernels.joined(x, W.x, b.x, *places)
-    y = Overwritable(result, lambda: kernels.joined(x, W.x, b.x, *places)[0])
+    result, *kept = kernels.concat_linear(x, W.x, b.x, *columns)
+    y = Overwritable(result, lambda: kernels.concat_linear(x, W.x, b.x, *columns)[0])
 
-    def backward_joined(grad: Floats) -> None:
-        grads = kernels.joined_backward(grad, *kept, *places, len(x))
-        for its, its_grad in zip((node, W, b), grads, strict=True):
-            its.add(its_grad)
+    def backward_concat(grad: Floats) -> None:
+        grads = kernels.concat_linear_backward(grad, *kept, *columns, len(x))
+        for operand, operand_grad in zip((node, W, b), grads, strict=True):
+            operand.add(operand_grad)
 
-    tape.record(y, backward_joined)
-    return Rows(y, number.reshape(*input.index.shape[:-1], 1), tape)
+    tape.record(y, backward_concat)
+    return Rows(y, inverse.reshape(*input.index.shape[:-1], 1), tape)
 
 
 @rule(torch.tanh)
@@ -106,7 +106,7 @@ def tanh(input: Rows) -> Rows:
     rows = input.single()
     node, y = rows.node, rows.node.take()
     kernels.tanh(y.reshape(-1))
-    result = rows.made_of(y)
+    result = rows.with_rows(y)
 
     def backward(grad: Floats) -> None:
         node.add(kernels.tanh_backward(grad.reshape(-1), y.reshape(-1)).reshape(y.shape))
@@ -121,7 +121,7 @@ def mul(input: Any, other: Any) -> Rows:
         return by_torch(torch.mul)(input, other)
     one, two = aligned([input, other])
     a, b = one.node, two.node
-    result = one.made_of(a.x * b.x)
+    result = one.with_rows(a.x * b.x)
 
     def backward(grad: Floats) -> None:
         a.add(grad * b.x)
@@ -137,7 +137,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Rows:
         return by_torch(torch.add)(input, other, alpha=alpha)
     one, two = aligned([input, other])
     a, b = one.node, two.node
-    result = one.made_of(a.x + b.x)
+    result = one.with_rows(a.x + b.x)
 
     def backward(grad: Floats) -> None:
         a.add(grad)
@@ -153,7 +153,7 @@ def rms_norm(
 ) -> Rows:
     """Zhang and Sennrich (2019), equation 4."""
     rows = input.single()
-    rows.want_channels(-1)
+    rows.require_last_dim(-1)
     node, x = rows.node, rows.node.x
     if list(normalized_shape) != [x.shape[1]]:
         raise NoRuleError("torch.nn.functional.rms_norm over several dimensions")
@@ -161,7 +161,7 @@ def rms_norm(
     x = np.ascontiguousarray(x)
     epsilon = np.float32(np.finfo(np.float32).eps if eps is None else eps)
     y, scales = kernels.rms_norm(x, w.x, epsilon)
-    result = rows.made_of(y)
+    result = rows.with_rows(y)
 
     def backward(grad: Floats) -> None:
         grad_x, grad_w = kernels.rms_norm_backward(grad, x, w.x, scales)
@@ -174,7 +174,7 @@ def rms_norm(
 
 @rule(F.dropout)
 def dropout(input: Rows, p: float = 0.5, training: bool = True, inplace: bool = False) -> Rows:
-    """Srivastava et al. (2014); equal rows of a batch share a mask."""
+    """Srivastava et al. (2014), with the same mask for equal rows of a batch."""
     if inplace:
         raise NoRuleError("torch.nn.functional.dropout in place")
     if not 0 <= p <= 1:
@@ -189,10 +189,10 @@ def dropout(input: Rows, p: float = 0.5, training: bool = True, inplace: bool = 
     scale = np.float32(1 / (1 - p)) if p < 1 else np.float32(0)
     mask = low, high, np.uint32(min(round(p * 2**32), 2**32 - 1)), scale
     node, shape = rows.node, rows.node.x.shape
-    result = rows.made_of(kernels.dropped_out(_flat(node.x), mask).reshape(shape))
+    result = rows.with_rows(kernels.dropout(_flat(node.x), mask).reshape(shape))
 
     def backward(grad: Floats) -> None:
-        node.add(kernels.dropped_out(_flat(grad), mask).reshape(shape))
+        node.add(kernels.dropout(_flat(grad), mask).reshape(shape))
 
     rows.tape.record(result.node, backward)
     return result
@@ -209,10 +209,10 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Rows:
-    """Ioffe and Szegedy (2015), algorithm 1: statistics over all M rows, not the distinct ones."""
+    """Ioffe and Szegedy (2015), algorithm 1, with statistics over all M rows as in torch."""
     rows = input.single()
     if not (rows.transposed or rows.dim() == 2):  # torch normalizes dimension 1
-        raise NoRuleError("torch.nn.functional.batch_norm of positions")
+        raise NoRuleError("torch.nn.functional.batch_norm over positions")
     tape, node, x = rows.tape, rows.node, rows.node.x
     channels = x.shape[1]
     gamma = constant(1.0, channels) if weight is None else tape.leaf(weight)
@@ -224,7 +224,7 @@ def batch_norm(
         variance = (counts * (x - mean) ** 2).sum(0) / np.float32(M)
         if running_mean is not None and running_var is not None:
             if M == 1:
-                raise ValueError("batch_norm wants more than one row to train on")
+                raise ValueError("batch_norm needs more than one row in training")
             with torch.no_grad():
                 running_mean.lerp_(torch.from_numpy(mean), momentum)
                 unbiased = torch.from_numpy(variance * np.float32(M / (M - 1)))
@@ -235,15 +235,15 @@ def batch_norm(
         mean, variance = running_mean.numpy(), running_var.numpy()
     inverse = 1 / np.sqrt(variance + np.float32(eps))
     normalized = (x - mean) * inverse
-    result = rows.made_of(normalized * gamma.x + beta.x)
+    result = rows.with_rows(normalized * gamma.x + beta.x)
 
     def backward(grad: Floats) -> None:
-        before = grad * gamma.x
-        if training:  # the statistics depend on every row, as often as it stands there
-            mean_grad = before.sum(0) / np.float32(M)
-            along = (before * normalized).sum(0) / np.float32(M)
-            before -= counts * (mean_grad + normalized * along)
-        node.add(before * inverse)
+        grad_normalized = grad * gamma.x
+        if training:  # the statistics depend on each row in proportion to its count
+            mean_grad = grad_normalized.sum(0) / np.float32(M)
+            along = (grad_normalized * normalized).sum(0) / np.float32(M)
+            grad_normalized -= counts * (mean_grad + normalized * along)
+        node.add(grad_normalized * inverse)
         gamma.add((grad * normalized).sum(0))
         beta.add(grad.sum(0))
 
@@ -253,12 +253,12 @@ def batch_norm(
 
 @rule(torch.cat)
 def cat(tensors: Any, dim: int = 0) -> Rows:
-    """Rows side by side, as `view` puts them: the distinct combinations are counted later."""
+    """Concatenate rows of one node, as `view` does; combinations are found only when needed."""
     if not all(isinstance(rows, Rows) for rows in tensors):
         raise NoRuleError("torch.cat of a tensor that does not depend on the contexts")
     first = tensors[0]
     for rows in tensors:
-        rows.want_channels(dim)
+        rows.require_last_dim(dim)
         if rows.node is not first.node or rows.shape[:-1] != first.shape[:-1]:
             raise NoRuleError("torch.cat of the results of different functions")
     joined: Rows = first.with_index(np.concatenate([rows.index for rows in tensors], axis=-1))
@@ -266,11 +266,10 @@ def cat(tensors: Any, dim: int = 0) -> Rows:
 
 
 def by_torch(function: Callable[..., Tensor]) -> Callable[..., Rows]:
-    """Make a rule that calls torch's function itself on the distinct rows, gradients included.
+    """Return a rule that applies torch's own function to the distinct rows, with gradients.
 
-    For a function that computes each number from the same number of each operand, or each row
-    from itself alone. Operands that are no `Rows` may be Python's numbers, or tensors of one
-    number or one row, such as weights.
+    For elementwise and row-wise functions. Operands other than `Rows` may be Python numbers, or
+    tensors with one element or one row, such as weights.
     """
 
     def computes(*args: Any, **kwargs: Any) -> Rows:
@@ -297,14 +296,14 @@ def by_torch(function: Callable[..., Tensor]) -> Callable[..., Rows]:
         result = function(*map(operand, args), **{name: operand(kwargs[name]) for name in kwargs})
         if result.dtype != torch.float32 or result.dim() != 2 or len(result) != len(rows.node.x):
             raise NoRuleError(f"{_name_of(function)} of these shapes")
-        made = rows.made_of(np.ascontiguousarray(result.detach().numpy()))
+        made = rows.with_rows(np.ascontiguousarray(result.detach().numpy()))
 
         def backward(grad: Floats) -> None:
             tensors = [tensor for _, tensor in inputs]
             grads = torch.autograd.grad(result, tensors, torch.from_numpy(grad), allow_unused=True)
-            for (node, _), its in zip(inputs, grads, strict=True):
-                if its is not None:
-                    node.add(np.ascontiguousarray(its.numpy()))
+            for (node, _), input_grad in zip(inputs, grads, strict=True):
+                if input_grad is not None:
+                    node.add(np.ascontiguousarray(input_grad.numpy()))
 
         rows.tape.record(made.node, backward)
         return made
@@ -324,11 +323,11 @@ for _name in ("add", "sub", "mul", "div"):  # what `tensor + rows` calls
 
 
 def along_channels(function: Callable[..., Tensor]) -> Callable[..., Rows]:
-    """`by_torch` for a function along one dimension, which must be that of a row's numbers."""
+    """Return `by_torch` of a function along one dimension, which must be the channels."""
     computes = by_torch(function)
 
     def checked(input: Rows, dim: int = -1, **options: Any) -> Rows:
-        input.want_channels(dim)
+        input.require_last_dim(dim)
         return computes(input, dim=-1, **options)
 
     return checked
@@ -347,20 +346,20 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Rows:
     """Ba et al. (2016), equation 4."""
-    input.want_channels(-1)
+    input.require_last_dim(-1)
     if list(normalized_shape) != [input.shape[-1]]:
         raise NoRuleError("torch.nn.functional.layer_norm over several dimensions")
     return by_torch(F.layer_norm)(input, list(normalized_shape), weight, bias, eps)
 
 
 class Loss:
-    """A loss in float64: what `loss.backward()`, `loss.item()` and arithmetic with numbers need.
+    """A loss in float64, with `backward`, `item` and multiplication and division by numbers.
 
     Args:
-        value: in nats.
-        tape: of the forward pass.
-        start: gives the logits their gradient, that of the loss times a number.
-        factor: what the loss has been multiplied by since.
+        value: the loss in nats.
+        tape: the tape of the forward pass.
+        start: sets the gradient of the logits, for the loss times a factor.
+        factor: what the loss has been multiplied by.
     """
 
     def __init__(
@@ -401,24 +400,24 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """-log softmax(logits) of the targets, in a sixth of the time of torch's operations.
+    """Compute -log softmax(input)[target] for (N, V) and (N,), six times as fast as torch.
 
-    With logits (N, V) and targets (N,). Raises IndexError for a target that is not in the
-    vocabulary, ValueError unless there are as many targets as rows.
+    Raises IndexError for a target outside the vocabulary, ValueError unless there are as many
+    targets as rows.
     """
     plain = weight is None and ignore_index == -100 and label_smoothing == 0
     if not plain or reduction not in ("mean", "sum") or input.index.ndim != 2:
         raise NoRuleError("an option of torch.nn.functional.cross_entropy")
     rows = input.single()
-    node, place = rows.node, rows.index.reshape(-1)
+    node, index = rows.node, rows.index.reshape(-1)
     targets, logits = target.contiguous().numpy(), np.ascontiguousarray(node.x)
     exps, sums, largest = kernels.exponentials(logits)
-    total = kernels.summed_losses(logits, np.log(sums) + largest, place, targets)
+    total = kernels.cross_entropy_sum(logits, np.log(sums) + largest, index, targets)
     count = len(targets) if reduction == "mean" else 1
 
     def start(factor: float) -> None:
-        each = np.float32(factor / count)
-        node.add(kernels.summed_losses_backward(exps, sums, place, targets, each))
+        grad = np.float32(factor / count)
+        node.add(kernels.cross_entropy_sum_backward(exps, sums, index, targets, grad))
 
     return Loss(float(total) / count, rows.tape, start)
 

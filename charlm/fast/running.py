@@ -1,4 +1,4 @@
-"""Running a model on batches: over distinct rows if that computes the same, else as it is.
+"""Running a model on batches: on distinct rows if the result is the same, else as plain PyTorch.
 
 N batch, T context length, V vocabulary, W windows.
 """
@@ -21,34 +21,34 @@ from charlm.fast.products import PortableProducts
 from charlm.fast.rows import Contexts, Leaves, NoRuleError, Rows
 
 CHUNK = 4096
-"""Windows to a forward pass if no gradient is wanted: fills the cache, not the memory."""
+"""Windows per forward pass without gradients: limits memory."""
 
 CHECKED = 256
-"""Contexts that both ways are compared on."""
+"""Contexts on which the fast and the plain path are compared."""
 
 SLOWER = "2 to 5"
-"""How many times as long a step takes as plain PyTorch, as `benchmarks.steps` measures it."""
+"""Slowdown of a step as plain PyTorch, as measured by `benchmarks.steps`."""
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-3
-"""How far apart rounding can leave both ways: of the loss, and of a gradient's length."""
+"""Differences that rounding may cause: in the loss, and relative to a gradient's norm."""
 
 
 class Runner:
-    """Runs a model on batches of contexts, in the fastest way that computes what it says.
+    """Runs a model on batches of contexts, on the fast path if it gives the right result.
 
-    On a CPU that is the model itself, run on `Contexts` instead of a tensor, so that each distinct
-    row is computed once. On the first batch that is compared with plain PyTorch; if they differ by
-    more than rounding, or the model calls a function that has no rule, it is run as plain PyTorch
-    from then on. Matrix products give the same bytes on every x86-64 processor both ways.
+    On a CPU the fast path is the model itself, run on `Contexts` instead of a tensor, so that each
+    distinct row is computed once. The first batch is compared with plain PyTorch: if they differ
+    by more than rounding, or the model calls a function without a rule, it runs as plain PyTorch
+    from then on. On both paths matrix products give the same bytes on every x86-64 processor.
 
     Args:
         model: any module from contexts (N, T) to logits (N, V).
         fast: False to run it as plain PyTorch.
-        log: gets the line that says why a model is run as plain PyTorch on a CPU.
+        log: called with a line if a model has to run as plain PyTorch on a CPU.
 
     Attributes:
-        fast: whether distinct rows are computed; None before the first batch.
+        fast: whether the fast path is used; None before the first batch.
     """
 
     def __init__(
@@ -65,21 +65,22 @@ class Runner:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     def __call__(self, contexts: Tensor, key: int | None = None) -> Any:
-        """Logits (N, V) of contexts (N, T): a tensor, or `Rows` that stand for one.
+        """Return logits (N, V) of contexts (N, T): a tensor, or `Rows` that stand for one.
 
         Args:
-            key: 63 bits for what is random in the model; None for no dropout.
+            contexts: (N, T) tokens.
+            key: 63-bit seed for dropout on the fast path; None for no dropout there.
         """
         if self.fast is None:
             self.check(contexts)
         if self.fast:
             try:
                 return self.model(Contexts(contexts, key, self._leaves))
-            except NoRuleError as error:  # in a branch that the first batch did not take
+            except NoRuleError as error:  # in a branch not taken on the first batch
                 self._give_up(f"there is no fast rule for {error}")
         return self.model(contexts.long())
 
@@ -91,22 +92,22 @@ class Runner:
         )
 
     def logits(self, contexts: Tensor) -> Tensor:
-        """Logits (N, V) of contexts (N, T) as a tensor, without gradients."""
+        """Return logits (N, V) of contexts (N, T) as a tensor, without gradients."""
         with torch.inference_mode(), self.products():
             logits = self(contexts)
             return logits.dense() if isinstance(logits, Rows) else logits
 
     def products(self) -> AbstractContextManager[Any]:
-        """The context for a forward and a backward pass, with portable matrix products."""
+        """Return the context manager for a forward and backward pass: portable matrix products."""
         if self.fast and torch.get_num_threads() == 1:
-            return np.errstate(all="ignore")  # what is infinite is found in the loss
+            return np.errstate(all="ignore")  # infinities show up in the loss
         return _on_cpu(bool(self.fast)) if self.device.type == "cpu" else nullcontext()
 
     def check(self, contexts: Tensor, targets: Tensor | None = None) -> None:
-        """Decide which way to run the model, by comparing both on contexts (N, T).
+        """Choose the fast or the plain path, by comparing both on contexts (N, T).
 
-        With targets (N,) losses and gradients are compared, else logits. Random numbers are the
-        same both ways, dropout is off, and buffers are left as they were.
+        With targets (N,), losses and gradients are compared, else logits. Random numbers are the
+        same on both paths, dropout is off, and buffers are restored.
         """
         if self.fast is not None:
             return
@@ -118,7 +119,7 @@ class Runner:
         except NoRuleError as error:
             self._give_up(f"there is no fast rule for {error}")
             return
-        except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
+        except Exception as error:  # a bug in the model is raised by plain PyTorch too
             self._give_up(f"the fast path fails ({type(error).__name__}: {error})")
             return
         with _unchanged(self.model), PortableProducts(), _NoDropout():
@@ -128,11 +129,11 @@ class Runner:
         if different:
             self._give_up(f"the fast path computes {different}")
 
-    def repeats(self, contexts: Tensor) -> bool:
-        """Whether each pass through the model in training is the same operations on new numbers.
+    def is_capturable(self, contexts: Tensor) -> bool:
+        """Return whether a training step always runs the same operations, so can be captured.
 
-        Found out by running a copy on the CPU: if all that depends on the contexts has a rule, no
-        dropout is on and no random number is drawn, there is nothing that could differ.
+        A copy is run on the CPU: nothing can differ if every function that depends on the contexts
+        has a rule, dropout is off and no random number is drawn.
         """
         copied = copy.deepcopy(self.model).cpu().train()
         stand_in = Contexts(contexts[:CHECKED].cpu())
@@ -145,11 +146,11 @@ class Runner:
             return False
 
     def _outcome(self, contexts: Any, targets: Tensor | None) -> dict[str, Tensor]:
-        """What one way comes to, by name: logits, or loss, gradients and buffers."""
+        """Return the results of one path by name: logits, or loss, gradients and buffers."""
         if targets is None:
             with torch.no_grad():
                 logits = self.model(contexts)
-            return {"other logits": logits.dense() if isinstance(logits, Rows) else logits}
+            return {"different logits": logits.dense() if isinstance(logits, Rows) else logits}
         named = dict(self.model.named_parameters())
         before = {name: parameter.grad for name, parameter in named.items()}
         for parameter in named.values():
@@ -157,14 +158,14 @@ class Runner:
         try:
             loss = F.cross_entropy(self.model(contexts), targets)
             loss.backward()  # type: ignore[no-untyped-call]
-            outcome = {"another loss": loss.detach().double()}
+            outcome = {"a different loss": loss.detach().double()}
             for name, parameter in named.items():
                 grad = parameter.grad
-                outcome[f"another gradient of {name}"] = (
+                outcome[f"a different gradient of {name}"] = (
                     torch.zeros_like(parameter) if grad is None else grad
                 )
             for name, buffer in self.model.named_buffers():
-                outcome[f"another buffer {name}"] = buffer.detach().clone()
+                outcome[f"a different buffer {name}"] = buffer.detach().clone()
             return outcome
         finally:
             for name, parameter in named.items():
@@ -172,18 +173,18 @@ class Runner:
 
 
 def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:
-    """The name of the first tensor that is further from the other than rounding explains."""
+    """Return the name of the first tensor that differs by more than rounding, or None."""
     theirs = {name: tensor.double() for name, tensor in theirs.items()}
-    lengths = {name: tensor.norm().item() for name, tensor in theirs.items()}
-    largest = max((lengths[name] for name in lengths if name != "another loss"), default=0.0)
+    norms = {name: tensor.norm().item() for name, tensor in theirs.items()}
+    largest = max((norms[name] for name in norms if name != "a different loss"), default=0.0)
     for name, tensor in theirs.items():
         if ours[name].shape != tensor.shape:
             return name
-        if name == "another loss":
+        if name == "a different loss":
             allowed = LOSS_TOLERANCE * max(1.0, abs(tensor.item()))
         else:
-            # The gradient of what has no effect is nothing but rounding.
-            allowed = GRADIENT_TOLERANCE * (lengths[name] + GRADIENT_TOLERANCE * largest)
+            # The gradient of a parameter without effect is pure rounding error.
+            allowed = GRADIENT_TOLERANCE * (norms[name] + GRADIENT_TOLERANCE * largest)
         if not (ours[name] - tensor).norm().item() <= allowed:
             return name
     return None
@@ -191,7 +192,7 @@ def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str
 
 @contextmanager
 def _on_cpu(fast: bool) -> Iterator[None]:
-    """Compute in one thread: sums that threads share out may round otherwise."""
+    """Compute in one thread, since rounding of sums may depend on the threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -203,7 +204,7 @@ def _on_cpu(fast: bool) -> Iterator[None]:
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Give buffers and torch's generator back the state that they have now."""
+    """Restore buffers and the state of torch's generator after the block."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -215,7 +216,7 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 class _NoDropout(TorchFunctionMode):
-    """Leaves dropout out, whether a model is training or not."""
+    """Disables dropout, also in training mode."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -229,7 +230,7 @@ def title_of(model: nn.Module) -> str:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and back in the one that it was in."""
+    """Put a model in evaluation mode, and restore its mode after the block."""
     was_training = model.training
     model.eval()
     try:
@@ -239,7 +240,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 Model = nn.Module | Runner
-"""What the functions below take: a model, or a runner that has been made for it."""
+"""A model, or the runner of one."""
 
 
 def as_runner(model: Model) -> Runner:
@@ -247,7 +248,7 @@ def as_runner(model: Model) -> Runner:
 
 
 def batched_logits(model: Model, windows: Windows) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (N, V) and targets (N,) of all windows in order, in chunks, in evaluation mode."""
+    """Yield logits (N, V) and targets (N,) of all windows in order, in evaluation mode."""
     runner = as_runner(model)
     with evaluating(runner.model):
         for start in range(0, len(windows), CHUNK):
@@ -256,17 +257,17 @@ def batched_logits(model: Model, windows: Windows) -> Iterator[tuple[Tensor, Ten
 
 
 def losses(model: Model, windows: Windows) -> Tensor:
-    """(W,) cross-entropy of each window, in nats; on the CPU."""
-    each = [
+    """Return the cross-entropy (W,) of each window in nats, on the CPU."""
+    parts = [
         F.cross_entropy(logits, targets, reduction="none").cpu()
         for logits, targets in batched_logits(model, windows)
     ]
-    return torch.cat(each) if each else torch.empty(0)
+    return torch.cat(parts) if parts else torch.empty(0)
 
 
 @torch.inference_mode()
 def summed_loss(model: Model, windows: Windows) -> Tensor:
-    """Cross-entropy over all windows in sum, in nats, on their device."""
+    """Return the summed cross-entropy of all windows in nats, on their device."""
     runner = as_runner(model)
     device = windows.starts.device
     total = torch.zeros((), dtype=widest(device), device=device)
@@ -280,5 +281,5 @@ def summed_loss(model: Model, windows: Windows) -> Tensor:
 
 
 def mean_loss(model: Model, windows: Windows) -> float:
-    """Mean cross-entropy over all windows, each counted once, in nats per character."""
+    """Return the mean cross-entropy over all windows, in nats per character."""
     return summed_loss(model, windows).item() / len(windows)

@@ -1,1 +1,1 @@
-"""The models, a module each: contexts (N, T) of tokens in, logits (N, V) out."""
+"""The models, one per module: contexts (N, T) of tokens in, logits (N, V) out."""

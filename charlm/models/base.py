@@ -1,4 +1,4 @@
-"""What every model has in common."""
+"""The base class of all models, and how they are found and built."""
 
 import importlib
 import inspect
@@ -8,19 +8,19 @@ from torch import nn
 
 
 class LanguageModel(nn.Module):
-    """Contexts (N, T) of tokens in, logits (N, V) of the next token out.
+    """A language model: contexts (N, T) of tokens in, logits (N, V) of the next token out.
 
-    A model is an ordinary module: `__init__` takes `vocab_size`, `block_size` and whatever else it
-    needs, `forward` computes the logits as PyTorch's users write it, and that is what is trained,
-    evaluated and sampled. A model keeps the arguments that it was built with, so that a checkpoint
-    can build it again.
+    A model is an ordinary module: `__init__` takes `vocab_size`, `block_size` and any other
+    arguments, and `forward` computes the logits in plain PyTorch. That is what is trained,
+    evaluated and sampled. The constructor's arguments are recorded, so that a checkpoint can
+    rebuild the model.
 
     Attributes:
-        hyperparameters: the arguments, by name, defaults included.
+        hyperparameters: the constructor's arguments by name, including defaults.
     """
 
     title: ClassVar[str] = ""
-    """What figures and tables call the model; the name of its class if empty."""
+    """The model's name in figures and tables; by default the name of its class."""
 
     hyperparameters: dict[str, Any]
 
@@ -34,19 +34,19 @@ class LanguageModel(nn.Module):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
-            return model  # __init__ raises it again; or a copy is made, which gets them later
+            return model  # __init__ raises the error; or this is a copy, which gets them later
         bound.apply_defaults()
         for parameter in signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:  # by the names that they were given by
+            if parameter.kind is parameter.VAR_KEYWORD:  # by their own names
                 bound.arguments |= bound.arguments.pop(parameter.name)
         model.__dict__["hyperparameters"] = bound.arguments
         return model
 
 
 def architecture_of(module: str) -> type[LanguageModel]:
-    """The one model that the module of that name in `charlm.models` defines.
+    """Return the model class defined by a module of `charlm.models`.
 
-    Raises ImportError if there is no such module, ValueError if it defines no model or several.
+    Raises ImportError if there is no such module, ValueError unless it defines exactly one model.
     """
     if not module.isidentifier():
         raise ValueError(f"no architecture {module!r}")
@@ -65,7 +65,7 @@ def architecture_of(module: str) -> type[LanguageModel]:
 
 
 def build(module: str, hyperparameters: dict[str, Any]) -> LanguageModel:
-    """Build the model that the module of that name in `charlm.models` defines.
+    """Build the model defined by a module of `charlm.models`.
 
     Raises what `architecture_of` and the model's constructor raise.
     """
@@ -73,9 +73,9 @@ def build(module: str, hyperparameters: dict[str, Any]) -> LanguageModel:
 
 
 def binary_levels(block_size: int) -> int:
-    """How many levels of pairs join a context of `block_size` tokens: its logarithm to base 2.
+    """Return log2(block_size), the depth of a binary tree over a context.
 
-    Raises ValueError if it is not a power of two.
+    Raises ValueError if `block_size` is not a power of two.
     """
     if block_size < 1 or block_size & (block_size - 1):
         raise ValueError(f"block_size {block_size} is not a power of two")
@@ -83,5 +83,5 @@ def binary_levels(block_size: int) -> int:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers training may change."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

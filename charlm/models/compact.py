@@ -1,4 +1,4 @@
-"""The compact WaveNet: the tree again, with few parameters and all of them used often.
+"""The compact WaveNet: the same tree with few parameters, shared by all levels.
 
 N batch, T context length, C channels, V vocabulary.
 """
@@ -11,13 +11,13 @@ from charlm.models.base import LanguageModel, binary_levels
 
 
 class CompactWaveNet(LanguageModel):
-    """Join neighbors two by two until one position is left, by the same layer at each level.
+    """Joins neighbors in pairs until one position is left, with the same layer at each level.
 
     The tree of dilated convolutions of van den Oord et al. (2016), figure 3, with gated units
-    and residual connections (section 2.3, equation 2, with gate and filter linear), each level
-    normalized (Zhang and Sennrich 2019), one layer for all levels, and the embedding as the output
-    layer too (Press and Wolf 2017). With V C + 4 C^2 + 2 C + (L + 1) C + V parameters,
-    L = log2(block_size).
+    and residual connections (section 2.3, equation 2, with linear gate and filter), RMSNorm at
+    each level (Zhang and Sennrich 2019), one layer shared by all levels, and the embedding tied
+    to the output layer (Press and Wolf 2017). It has V C + 4 C^2 + 2 C + (L + 1) C + V
+    parameters, with L = log2(block_size).
 
     Raises ValueError if `block_size` is not a power of two.
     """
@@ -41,8 +41,8 @@ class CompactWaveNet(LanguageModel):
         x = self.embedding(contexts)  # (N, T, C)
         for norm in norms:
             N, T, C = x.shape
-            pairs = norm(x).view(N, T // 2, 2 * C)  # neighbors side by side
-            value, gate = self.join(pairs).chunk(2, dim=-1)  # twice (N, T/2, C)
-            x = x[:, 1::2] + self.dropout(value * gate)  # the right neighbor, changed
+            pairs = norm(x).view(N, T // 2, 2 * C)  # concatenated neighbors
+            value, gate = self.join(pairs).chunk(2, dim=-1)  # (N, T/2, C) each
+            x = x[:, 1::2] + self.dropout(value * gate)  # residual on the right neighbor
         x = last_norm(x).squeeze(1)  # (N, C)
         return F.linear(x, self.embedding.weight, self.bias)  # (N, V)

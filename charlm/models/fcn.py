@@ -10,7 +10,7 @@ from charlm.models.base import LanguageModel
 
 
 class FCN(LanguageModel):
-    """Embed each token, join the whole context, one tanh layer, output.
+    """Concatenated embeddings of the context, one tanh layer, and an output layer.
 
     The neural probabilistic language model of Bengio et al. (2003), equation 1,
     without its direct connections from the embedding to the output.

@@ -1,4 +1,4 @@
-"""The WaveNet: a tree that joins neighbors two by two.
+"""The WaveNet: a tree that joins neighbors in pairs.
 
 N batch, T context length, C channels, H hidden units, V vocabulary.
 """
@@ -10,12 +10,11 @@ from charlm.models.base import LanguageModel, binary_levels
 
 
 class WaveNet(LanguageModel):
-    """Embed each token, then join pairs, mix and squash until one position is left.
+    """Joins neighbors in pairs, by a tanh layer at each level, until one position is left.
 
-    The tree of dilated convolutions of van den Oord et al. (2016), figure 3,
-    evaluated for the last position alone, without gates, residual or skip
-    connections: the receptive field is `block_size`, the depth its logarithm to
-    base 2.
+    The tree of dilated convolutions of van den Oord et al. (2016), figure 3, evaluated at the
+    last position only, without gates, residual or skip connections. The receptive field is
+    `block_size` and the depth log2(block_size).
 
     Raises ValueError if `block_size` is not a power of two.
     """
@@ -33,7 +32,10 @@ class WaveNet(LanguageModel):
     ) -> None:
         super().__init__()
         levels = binary_levels(block_size)
-        channels = [embed_dim, *[hidden_dim] * levels]  # before each level, and after the last
+        channels = [
+            embed_dim,
+            *[hidden_dim] * levels,
+        ]  # inputs of the levels and the output
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.tree = nn.ModuleList(nn.Linear(2 * c, hidden_dim) for c in channels[:-1])
         self.norms = nn.ModuleList(
@@ -46,7 +48,7 @@ class WaveNet(LanguageModel):
         x = self.embedding(contexts)  # (N, T, C)
         for linear, norm in zip(self.tree, self.norms, strict=True):
             N, T, C = x.shape
-            x = x.view(N, T // 2, 2 * C)  # neighbors side by side
+            x = x.view(N, T // 2, 2 * C)  # concatenated neighbors
             x = torch.tanh(norm(linear(x)))  # (N, T/2, H)
             x = self.dropout(x)
         return self.output(x.squeeze(1))  # (N, V)

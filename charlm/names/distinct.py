@@ -1,4 +1,4 @@
-"""Telling which of millions of names have been seen before, without keeping them as objects."""
+"""Dropping repeated names among millions, without keeping them in memory."""
 
 import mmap
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ END = ord("\n")
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 POWERS = np.cumprod(np.full(1 << 16, FACTOR))
 GROWTH = 4
-"""A run is merged into the one before it unless that is so many times as long."""
+"""A run is merged into the previous one unless that is at least this many times as long."""
 
 
 class Distinct:
-    """Writes each name once to a file, in the order in which they first come.
+    """A writer of each distinct name once to a file, in order of first occurrence.
 
-    In memory there are 16 bytes for each distinct name: its hash and its place in the file.
-    A hash that is known makes a name suspect only; it is left out if it is what stands in the
-    file there. So no two names are ever taken for one, whatever their hashes.
+    It keeps 16 bytes of memory for each distinct name: its hash and its position in the file. If a
+    hash is known, the name is compared with the file's, so that names with equal hashes are not
+    confused.
 
     Attributes:
-        count: how many names were written.
+        count: the number of names written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -35,13 +35,13 @@ class Distinct:
         self.file = file
         self.size = 0
         self.count = 0
-        # Ascending hashes with the places of their names, the longest run first.
+        # Ascending hashes with the positions of their names, the longest run first.
         self._runs: list[tuple[Hashes, Integers]] = []
-        # Names whose hash another has: as good as none, but there is no telling.
+        # Names whose hash is that of another name: practically none, but possible.
         self._clashing: set[bytes] = set()
 
     def add(self, names: Iterable[str]) -> list[str]:
-        """Write and return those of `names` (none empty, none with a line end) that are new."""
+        """Write and return the new ones among `names`, which must be non-empty single lines."""
         different = list(dict.fromkeys(names))
         if not different:
             return []
@@ -50,14 +50,16 @@ class Distinct:
         stops = np.flatnonzero(text == END) + 1
         starts = np.concatenate(([0], stops[:-1]))
         hashes = hash_lines(text, starts)
-        places = self._find(hashes)
-        repeated = places >= 0
+        positions = self._find(hashes)
+        repeated = positions >= 0
         suspects = np.flatnonzero(repeated)
-        repeated[suspects] = self._same(text, starts[suspects], stops[suspects], places[suspects])
-        # The first of those that share a new hash takes it; the names here are all different.
+        repeated[suspects] = self._same(
+            text, starts[suspects], stops[suspects], positions[suspects]
+        )
+        # A new hash belongs to the first name that has it; the names here are all different.
         firsts = np.unique(hashes, return_index=True)[1]
         takes_hash = np.zeros(len(hashes), dtype=bool)
-        takes_hash[firsts] = places[firsts] < 0
+        takes_hash[firsts] = positions[firsts] < 0
         for clashing in np.flatnonzero(~takes_hash & ~repeated):
             name = lines[starts[clashing] : stops[clashing]]
             repeated[clashing] = name in self._clashing
@@ -72,20 +74,20 @@ class Distinct:
         return added
 
     def _find(self, hashes: Hashes) -> Integers:
-        """(n,) where in the file the name with each hash is, or -1."""
-        places = np.full(len(hashes), -1)
+        """Return (n,) positions in the file of the names with the given hashes, or -1."""
+        positions = np.full(len(hashes), -1)
         order = np.argsort(hashes)  # searching in order finds most of the run in the cache
         wanted = hashes[order]
-        for run, run_places in self._runs:
+        for run, run_positions in self._runs:
             at = np.searchsorted(run, wanted).clip(max=len(run) - 1)
             found = run[at] == wanted
-            places[order[found]] = run_places[at[found]]
-        return places
+            positions[order[found]] = run_positions[at[found]]
+        return positions
 
     def _same(
-        self, text: Bytes, starts: Integers, stops: Integers, places: Integers
+        self, text: Bytes, starts: Integers, stops: Integers, positions: Integers
     ) -> NDArray[np.bool_]:
-        """(n,) whether the lines of `text` from `starts` to `stops` are in the file at `places`."""
+        """Return (n,) whether each line `text[start:stop]` is in the file at its position."""
         if len(starts) == 0:
             return np.zeros(0, dtype=bool)
         self.file.flush()
@@ -94,28 +96,28 @@ class Distinct:
             lengths = stops - starts
             offsets = np.cumsum(lengths) - lengths
             within = np.arange(lengths.sum()) - np.repeat(offsets, lengths)
-            there = written.take(np.repeat(places, lengths) + within, mode="clip")
-            equal = there == text[np.repeat(starts, lengths) + within]
-            del written  # a map in use cannot be closed
-        # With its line end, a line that is the beginning of another differs from it.
+            stored = written.take(np.repeat(positions, lengths) + within, mode="clip")
+            equal = stored == text[np.repeat(starts, lengths) + within]
+            del written  # a map cannot be closed while in use
+        # Lines include their line ending, so a prefix of another line differs from it.
         return np.logical_and.reduceat(equal, offsets)
 
-    def _insert(self, hashes: Hashes, places: Integers) -> None:
-        """Add ascending hashes, none of them known, and the places of their names."""
+    def _insert(self, hashes: Hashes, positions: Integers) -> None:
+        """Add new hashes in ascending order, and the positions of their names."""
         if len(hashes) == 0:
             return
-        self._runs.append((hashes, places))
+        self._runs.append((hashes, positions))
         while len(self._runs) > 1 and len(self._runs[-2][0]) < GROWTH * len(self._runs[-1][0]):
-            late_hashes, late_places = self._runs.pop()
-            hashes, places = self._runs.pop()
-            at = np.searchsorted(hashes, late_hashes)
-            hashes = np.insert(hashes, at, late_hashes)
-            places = np.insert(places, at, late_places)
-            self._runs.append((hashes, places))
+            later_hashes, later_positions = self._runs.pop()
+            hashes, positions = self._runs.pop()
+            at = np.searchsorted(hashes, later_hashes)
+            hashes = np.insert(hashes, at, later_hashes)
+            positions = np.insert(positions, at, later_positions)
+            self._runs.append((hashes, positions))
 
 
 def hash_lines(text: Bytes, starts: Integers) -> Hashes:
-    """(n,) 64 bits of each line of `text`: the sum of its bytes times powers of an odd number."""
+    """Return (n,) 64-bit hashes of the lines of `text`, as polynomials in their bytes."""
     lengths = np.diff(starts, append=len(text))
     within = np.arange(len(text)) - np.repeat(starts, lengths)
     within %= len(POWERS)

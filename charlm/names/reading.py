@@ -1,4 +1,4 @@
-"""Reading a list of names: plain text, CSV or TSV, as it is or compressed."""
+"""Reading a list of names: plain text, CSV or TSV, optionally compressed."""
 
 import codecs
 import collections
@@ -21,29 +21,29 @@ from charlm.core.errors import InputError
 from charlm.names.distinct import Distinct
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-"""Of a table's cells. In a .csv it is a semicolon where the header has that and no comma: so do
-spreadsheets write it where the comma is the decimal point."""
-NO_LISTS = {".json", ".jsonl", ".xml", ".html", ".parquet"}
-"""What would be read as text, and has names in it but is no list of them."""
-MIN_NAMES = 3  # one each to train on, to validate on and to test on
+"""Separators of cells by suffix. A .csv whose header has semicolons and no comma is split at
+semicolons: spreadsheets write it so in locales with a decimal comma."""
+UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".parquet"}
+"""Formats that would otherwise be read as plain text, but are not lists of names."""
+MIN_NAMES = 3  # one each for training, validation and test
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-"""What no name has, and what upsets a terminal or a table. A tab may stand in a name."""
+"""Characters that no name contains and that break terminals or tables. Tabs are allowed."""
 BLOCK = 1 << 20
-"""Bytes to read at once."""
+"""Bytes per read."""
 ROWS = 1 << 16
-"""Rows of a table to read at once."""
+"""Rows of a table per read."""
 
 
 @dataclass(frozen=True)
 class NamesFound:
-    """What is in a list of names.
+    """Statistics of a list of names.
 
     Attributes:
-        count: how many distinct names.
-        duplicates: how many repetitions were dropped.
+        count: number of distinct names.
+        duplicates: number of repetitions dropped.
         characters: the distinct characters of all names, in code point order.
-        total_length: of all distinct names together, in characters.
-        longest: the length of the longest, in characters.
+        total_length: sum of the lengths of the distinct names, in characters.
+        longest: length of the longest name, in characters.
     """
 
     count: int
@@ -54,24 +54,24 @@ class NamesFound:
 
 
 def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound:
-    """Write the distinct names of a list to a file, in UTF-8, one a line, in order.
+    """Write the distinct names of a list to a file, one per line in UTF-8, in order.
 
-    They come one to a line or in one column of a table. A name is normalised to Unicode
-    NFC, so that an accent is always the same character, and stripped of the blanks around
-    it; empty lines and repeated names are dropped. A byte order mark and any line ends are
-    accepted. The list is read block by block: 16 bytes a name stay in memory.
+    Names are normalized to Unicode NFC, so that an accented letter is always the same character,
+    and stripped of surrounding whitespace; empty lines and repeated names are dropped. A byte
+    order mark and any line endings are accepted. The list is read in blocks, and 16 bytes per
+    name are kept in memory.
 
     Args:
-        path: text with a name a line, or `.csv`/`.tsv` with a header line (the cells of a `.csv`
-            may be separated by semicolons), in UTF-8; with `.gz` appended, or as the only file
+        path: a text file with one name per line, or a `.csv` or `.tsv` table with a header (a
+            `.csv` may use semicolons), in UTF-8; may be compressed as `.gz`, or be the only file
             in a `.zip`.
-        column: the column that holds the names; for tables, and only for them.
+        column: the column with the names; required for tables, None for text.
         target: an empty file, open for reading and writing.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, lacks the column, has a
-            control character in a name, or holds fewer than three distinct names.
-            Of several faults it is the one named first here, wherever they are.
+            control character in a name, or has fewer than three distinct names. If several
+            apply, the first in this order is raised, wherever they occur in the file.
     """
     distinct = Distinct(target)
     characters: set[str] = set()
@@ -89,7 +89,7 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
         )
         raise InputError(
             f"{path} holds {held}; give a list of at least {MIN_NAMES} different names "
-            "(thousands, for a model worth having)"
+            "(a useful model needs thousands)"
         )
     return NamesFound(
         distinct.count,
@@ -101,7 +101,7 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
 
 
 def read_names(path: str | os.PathLike[str], column: str | None = None) -> list[str]:
-    """Read the distinct names of a list that fits into memory, in order, as `gather_names` does."""
+    """Return the distinct names of a list in order, read and checked as by `gather_names`."""
     with TemporaryFile() as file:
         gather_names(Path(path), column, file)
         file.seek(0)
@@ -109,11 +109,11 @@ def read_names(path: str | os.PathLike[str], column: str | None = None) -> list[
 
 
 def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
-    """The names of a list as `gather_names` reads it, repeated ones too, block by block."""
+    """Yield blocks of the names of a list, including repeated ones; see `gather_names`."""
     with _opened(path) as (source, suffix):
-        if suffix in NO_LISTS:
+        if suffix in UNSUPPORTED:
             raise InputError(
-                f"{path} is {suffix[1:].upper()}; give text with a name a line, or a .csv or .tsv"
+                f"{path} is {suffix[1:].upper()}; give text with one name per line, .csv or .tsv"
             )
         unit = "row" if suffix in SEPARATORS else "line"
         texts = _texts(source, path)
@@ -122,7 +122,7 @@ def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
         elif column is not None:
             _exhaust(texts)
             raise InputError(
-                f"{path} is read as text with a name a line, which has no column {column!r}; "
+                f"{path} is read as text with one name per line, which has no column {column!r}; "
                 "leave the column empty, or give a .csv or .tsv file"
             )
         else:
@@ -138,21 +138,21 @@ def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
 
 
 def _exhaust(blocks: Iterator[object]) -> None:
-    """Read on to the end: a fault of the whole file goes before one of what it says.
+    """Read to the end, since an error of the whole file takes precedence over one in a line.
 
-    So it is the same one that is told of, however large the blocks are.
+    So the error reported does not depend on the size of the blocks.
     """
     collections.deque(blocks, maxlen=0)
 
 
 def _first_control(lines: list[str], before: int, path: Path, unit: str) -> str:
-    """What to say of the first name with a control character, `before` lines into the file."""
+    """Return the message for the first control character in lines that follow `before` others."""
     for number, line in enumerate(lines, start=before + 1):
         if control := CONTROL.search(name := line.strip()):
             shown = name if len(name) <= 40 else f"{name[:37]}..."
             return (
-                f"{path}, {unit} {number}: {shown!a} holds a control character "
-                f"(U+{ord(control[0]):04X}); is this a list of names? Take that one out"
+                f"{path}, {unit} {number}: {shown!a} contains a control character "
+                f"(U+{ord(control[0]):04X}); is this a list of names? If so, remove the character"
             )
     raise ValueError("no control character")
 
@@ -164,7 +164,7 @@ def _lines(text: str) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
-    """The unpacked content of a file in blocks, and the suffix that says what it is."""
+    """Yield blocks of a file's uncompressed content, and the suffix that gives its format."""
     with _open(path) as file, bar("reading the names", path.stat().st_size, "B") as shown:
         with _explaining(path):
             match path.suffix.lower():
@@ -190,27 +190,29 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        # Opening a named pipe waits until somebody writes to it; a device may never end.
+        # Opening a named pipe blocks until something writes to it; a device may never end.
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"{path} is no regular file; give the path of a list of names")
+            raise InputError(f"{path} is not a regular file; give the path of a list of names")
         return path.open("rb")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a list of names") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _unreadable(path, error) from None
 
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong over reading or unpacking into an InputError."""
+    """Turn any error while reading or decompressing into an InputError."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # the unpackers raise a dozen kinds of error over damaged data
+    except Exception as error:  # the decompressors raise a dozen kinds of error for damaged data
         if path.suffix.lower() not in {".gz", ".zip"}:
             raise _unreadable(path, error) from None
-        raise InputError(f"{path} cannot be unpacked ({error}); compress the list anew") from None
+        raise InputError(
+            f"{path} cannot be decompressed ({error}); compress the list again"
+        ) from None
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -229,13 +231,13 @@ def _only_member(file: BinaryIO, path: Path) -> tuple[IO[bytes], str]:
     ]
     if len(members) != 1:
         raise InputError(
-            f"{path} holds {len(members)} files; a zip must hold just one, the list of names"
+            f"{path} contains {len(members)} files; a zip must contain just one, the list of names"
         )
     return archive.open(members[0]), PurePath(members[0].filename).suffix
 
 
 def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
-    """The blocks as text, each ending where a line does."""
+    """Yield the blocks as text, each of whole lines."""
     line, begins = 1, b""
     for number, lines in enumerate(_whole_lines(blocks)):
         begins = begins or lines[:4]
@@ -252,20 +254,20 @@ def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
 
 
 def _what_to_do(begins: bytes, path: Path) -> str:
-    """About a file that is not UTF-8, by the bytes that it begins with."""
+    """Return the advice for a file that is not UTF-8, given its first bytes."""
     if begins.startswith(b"PK\3\4"):
-        return ", but a workbook or an archive; save the table in it as CSV UTF-8, and give that"
+        return ", but a workbook or an archive; save the table as CSV UTF-8, and give that file"
     wide = begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("LATIN1", "")
     target = path.with_stem(f"{path.stem}-utf8")
-    return f"{kind}; convert it first, for instance: iconv -f {encoding} -t UTF-8 {path} > {target}"
+    return f"{kind}; convert it first, for example: iconv -f {encoding} -t UTF-8 {path} > {target}"
 
 
 def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes, each block but the last ending with a line end."""
+    """Yield the same bytes in blocks that end with a line ending, except for the last."""
     begun: list[bytes] = []
     for block in blocks:
-        # A carriage return at the very end may be the first half of a line end.
+        # A carriage return at the end may be the first half of a line ending.
         cut = max(block.rfind(b"\n"), block.rfind(b"\r", 0, len(block) - 1)) + 1
         if cut:
             yield b"".join([*begun, block[:cut]])
@@ -275,7 +277,7 @@ def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _Reader(io.TextIOBase):
-    """Blocks of text as a file, for pandas."""
+    """A file-like object over blocks of text, for pandas."""
 
     def __init__(self, texts: Iterator[str]) -> None:
         self.texts = texts
@@ -293,8 +295,8 @@ class _Reader(io.TextIOBase):
 def _cells(
     texts: Iterator[str], separator: str, path: Path, column: str | None
 ) -> Iterator[list[str]]:
-    """The cells of one column, block by block."""
-    import pandas as pd  # half a second that a plain list of names need not spend
+    """Yield blocks of the cells of one column."""
+    import pandas as pd  # takes half a second, which a plain list need not spend
 
     first = next(texts, "")
     header = first.partition("\n")[0]
@@ -308,8 +310,8 @@ def _cells(
         return name == column
 
     try:
-        # Without keep_default_na=False, the names "NA", "Nan" and "None" would be blanks;
-        # without index_col=False, a first column would be row labels where rows are too long.
+        # Without keep_default_na=False, the names "NA", "Nan" and "None" would be missing values;
+        # without index_col=False, the first column would become the index if rows are too long.
         tables = pd.read_csv(
             _Reader(texts),
             sep=separator,
@@ -324,7 +326,7 @@ def _cells(
             columns = ", ".join(map(str, known))
             if column is None:
                 raise InputError(
-                    f"{path} is a table; give the column that holds the names, one of: {columns}"
+                    f"{path} is a table; give the column with the names, one of: {columns}"
                 )
             raise InputError(f"{path}, line 1: no column {column!r}; give one of: {columns}")
         for table in tables:
@@ -334,4 +336,4 @@ def _cells(
     except (pd.errors.ParserError, ValueError) as error:
         reason = " ".join(str(error).split())
         _exhaust(texts)
-        raise InputError(f"{path} is not a well-formed table ({reason}); mend that line") from None
+        raise InputError(f"{path} is not a well-formed table ({reason}); fix that line") from None

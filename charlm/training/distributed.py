@@ -1,4 +1,4 @@
-"""Training in several processes, on one machine or several, that share out each batch."""
+"""Data-parallel training in several processes, on one machine or several."""
 
 import os
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from charlm.data.windows import Windows
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train one model together; by default this one alone.
+    """The processes that train one model together; by default a single one.
 
     Attributes:
-        rank: which of them this is, from 0.
-        size: how many there are.
+        rank: the rank of this process, from 0.
+        size: the number of processes.
     """
 
     rank: int = 0
@@ -26,37 +26,37 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and reports."""
+        """Whether this process is the one that writes files and messages."""
         return self.rank == 0
 
     def share(self, rows: Tensor) -> Tensor:
-        """What this process takes of `rows`: together they take each once."""
+        """Return the part of `rows` for this process; all processes together cover them once."""
         return rows[self.rank :: self.size] if self.size > 1 else rows
 
     def share_of(self, windows: Windows) -> Windows:
-        """The same of windows."""
+        """Return the part of `windows` for this process."""
         return Windows(windows.stream, windows.block_size, self.share(windows.starts))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace the gradients by their sums over all processes, in one exchange."""
+        """Replace the gradients by their sums over all processes, in one all-reduce."""
         if self.size == 1:
             return
-        every = [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([grad.reshape(-1) for grad in every])
+        grads = [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
         torch.distributed.all_reduce(flat)
-        parts = torch.split(flat, [grad.numel() for grad in every])
+        parts = torch.split(flat, [grad.numel() for grad in grads])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
     @torch.no_grad()
     def share_buffers(self, model: nn.Module) -> None:
-        """Give the model of every process the buffers of the first one's."""
+        """Copy the buffers of the first process's model to all processes."""
         if self.size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def sum(self, number: Tensor) -> Tensor:
-        """The sum over all processes; each of them has to ask for it."""
+        """Return the sum over all processes; all of them must call this."""
         if self.size == 1:
             return number
         total = number.clone()
@@ -64,7 +64,7 @@ class Group:
         return total
 
     def from_first(self, value: Any) -> Any:
-        """What the first process passed; each of them has to ask for it."""
+        """Return the value passed by the first process; all of them must call this."""
         if self.size == 1:
             return value
         values = [value]
@@ -73,14 +73,14 @@ class Group:
 
 
 def launched() -> bool:
-    """Whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process."""
     return torch.distributed.is_torchelastic_launched()
 
 
 def join(processes: int, device: torch.device) -> Group:
-    """The group that torchrun has put this process in, communicating by gloo or NCCL.
+    """Join the process group of torchrun, with gloo or NCCL as the backend.
 
-    Raises InputError where there are not as many processes as asked for.
+    Raises InputError unless torchrun started `processes` processes.
     """
     size = int(os.environ["WORLD_SIZE"]) if launched() else 1
     if size != processes:

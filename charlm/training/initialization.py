@@ -1,4 +1,4 @@
-"""The weights that a training starts from."""
+"""Initialization of weights."""
 
 from torch import nn
 
@@ -8,11 +8,12 @@ TANH_GAIN = nn.init.calculate_gain("tanh")  # 5 / 3
 
 
 def initialize(model: nn.Module, name: InitName) -> None:
-    """Draw the weights of all linear layers again, from torch's global generator.
+    """Reinitialize all linear layers, using torch's global generator.
 
-    torch: left as torch draws them, weights and biases uniform within 1 / sqrt(inputs).
-    xavier: uniform, by inputs and outputs (Glorot and Bengio 2010, equation 16), kaiming: normal,
-    by inputs (He et al. 2015); both times the gain of tanh, 5/3, and biases zero.
+    torch: unchanged; torch draws weights and biases uniformly within 1 / sqrt(fan_in).
+    xavier: uniform, by fan_in and fan_out (Glorot and Bengio 2010, equation 16).
+    kaiming: normal, by fan_in (He et al. 2015).
+    The last two use the gain of tanh, 5/3, and zero biases.
     """
     if name == "torch":
         return

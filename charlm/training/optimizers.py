@@ -1,8 +1,8 @@
-"""Optimizers: torch's, without what torch wraps around them.
+"""Optimizers without torch's overhead, gradient clipping, and averages of the weights.
 
-Their methods import torch's compiler, to tell it that they are not to be compiled; that takes a
-second, in a program that compiles nothing. And each step is recorded for a profiler, which takes
-longer than a step of models as small as these. Measured gain: EXPERIMENTS.md, 2026-11-24 and
+The methods of torch's optimizers import its compiler, only to mark themselves as not to be
+compiled, which takes a second. They also record each step for the profiler, which takes longer
+than the step itself for models as small as these. Measured gain: EXPERIMENTS.md, 2026-11-24 and
 2026-11-25.
 """
 
@@ -26,14 +26,14 @@ Matrix = TypeVar("Matrix", Tensor, Floats)
 
 for _name in ("add_param_group", "load_state_dict", "state_dict"):
     _method = inspect.unwrap(getattr(Optimizer, _name))
-    # Where torch looks for the method as the compiler has marked it, before it imports that.
+    # torch looks here for the marked method before it imports the compiler.
     setattr(_method, "__dynamo_disable", _method)
 
 
 def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
-    """The optimizer that a recipe names, for all parameters of a model.
+    """Return the optimizer of a recipe, for all parameters of a model.
 
-    sgd: stochastic gradient descent, w -= lr u with u = momentum u + gradient + weight_decay w.
+    sgd: w -= lr u, with u = momentum u + gradient + weight_decay w.
     adamw: Loshchilov and Hutter (2019), algorithm 2.
     muon: `Muon` for the weights of the hidden layers, AdamW for the rest.
     """
@@ -58,7 +58,7 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The matrices between two hidden layers: neither an embedding nor what makes the logits."""
+    """Return the weight matrices other than those of the embedding and the output layer."""
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     vocabulary = embeddings[0].shape[0] if embeddings else 0
     return [
@@ -71,15 +71,15 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Muon(Optimizer):
-    """AdamW; and for the groups that have a momentum, momentum whose steps are made orthogonal.
+    """Muon for parameter groups with a momentum, AdamW for the others.
 
-    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon, with Nesterov's momentum. A
-    step is as large as one of AdamW's (Liu et al. 2025, equation 4), so that one learning rate and
-    one weight decay do for both. As torch's Muon with `match_rms_adamw`, which multiplies in
-    bfloat16.
+    Muon orthogonalizes the update of SGD with Nesterov momentum (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon). Its update is scaled to the RMS of AdamW's (Liu et
+    al. 2025, equation 4), so that both share a learning rate and weight decay. It equals torch's
+    Muon with `match_rms_adamw`, except that torch multiplies in bfloat16.
 
-    On a CPU a step of AdamW is one loop, which takes a tenth of the time of torch's dozen
-    operations, and rounds the same for any number of threads.
+    On a CPU a step of AdamW is one compiled loop, ten times as fast as torch's dozen operations,
+    with the same rounding for any number of threads.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Muon(Optimizer):
 
 
 def _adamw(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    """Loshchilov and Hutter (2019), algorithm 2, for one parameter."""
+    """Update one parameter by AdamW: Loshchilov and Hutter (2019), algorithm 2."""
     gradient = parameter.grad
     assert gradient is not None
     if not state:
@@ -131,12 +131,12 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
     if not state:
         state["momentum_buffer"] = torch.zeros_like(parameter)
     mean, momentum, lr = state["momentum_buffer"], group["momentum"], group["lr"]
-    _move(mean, gradient, 1 - momentum)
+    _lerp(mean, gradient, 1 - momentum)
     ahead = gradient.clone(memory_format=torch.contiguous_format)
-    _move(ahead, mean, momentum)
+    _lerp(ahead, mean, momentum)
     direction = orthogonal(ahead)
     kept, rate = 1 - lr * group["weight_decay"], lr * 0.2 * max(ahead.shape) ** 0.5
-    if for_numpy(parameter):  # in passes that threads do not share, as theirs may round otherwise
+    if for_numpy(parameter):  # single-threaded, so that rounding does not depend on the threads
         numbers = parameter.numpy()
         numbers *= np.float32(kept)
         numbers -= np.float32(rate) * direction.numpy()
@@ -145,91 +145,91 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix (A, B) with the same singular vectors and singular values near one, 0.7 to 1.2.
+    """Return a matrix (A, B) with the same singular vectors and singular values of 0.7 to 1.2.
 
-    By five steps of the quintic Newton-Schulz iteration of Jordan et al. (2024).
+    Five steps of the quintic Newton-Schulz iteration of Jordan et al. (2024).
     """
-    if for_numpy(matrix):  # whose products are the same on every processor
+    if for_numpy(matrix):  # matrix products with the same bytes on every processor
         return torch.from_numpy(_newton_schulz(matrix.detach().numpy()))
     return _newton_schulz(matrix)
 
 
 def _newton_schulz(matrix: Matrix) -> Matrix:
-    """Of NumPy's arrays or of torch's tensors."""
+    """Orthogonalize a NumPy array or a torch tensor."""
     x: Any = matrix / ((matrix * matrix).sum() ** 0.5 + 1e-7)
     if x.shape[0] > x.shape[1]:
         return _newton_schulz(matrix.T).T
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram.T)) @ x
-    orthogonalised: Matrix = x
-    return orthogonalised
+    orthogonalized: Matrix = x
+    return orthogonalized
 
 
-def _move(tensor: Tensor, target: Tensor, share: float) -> None:
-    """Move a tensor's numbers in place by a share of their way to the target's."""
+def _lerp(tensor: Tensor, target: Tensor, weight: float) -> None:
+    """Interpolate a tensor linearly toward a target, in place."""
     if for_numpy(tensor):
-        kernels.move(*_flat(tensor, target), np.float32(share))
+        kernels.lerp(*_flat(tensor, target), np.float32(weight))
     else:
-        tensor.lerp_(target, share)
+        tensor.lerp_(target, weight)
 
 
 def _flat(*tensors: Tensor) -> list[Floats]:
-    """The numbers of each, where they are, in one row."""
+    """Return each tensor as a flat NumPy array that shares its memory."""
     return [tensor.detach().numpy().reshape(-1) for tensor in tensors]
 
 
-def clip(parameters: Sequence[nn.Parameter], longest: float | None) -> None:
-    """Shorten the gradient, of all parameters together, to a length of `longest` at most.
+def clip(parameters: Sequence[nn.Parameter], max_norm: float | None) -> None:
+    """Clip the norm of the gradient of all parameters together to `max_norm`; None for no clipping.
 
-    Pascanu et al. (2013), algorithm 1. None leaves it as it is.
+    Pascanu et al. (2013), algorithm 1.
     """
-    if longest is None:
+    if max_norm is None:
         return
-    every = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not all(map(for_numpy, every)):
-        torch.nn.utils.clip_grad_norm_(parameters, longest)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not all(map(for_numpy, grads)):
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         return
-    gradients = _flat(*every)
-    length = math.sqrt(sum(float(np.dot(gradient, gradient)) for gradient in gradients))
-    if length > longest:
+    gradients = _flat(*grads)
+    norm = math.sqrt(sum(float(np.dot(gradient, gradient)) for gradient in gradients))
+    if norm > max_norm:
         for gradient in gradients:
-            np.multiply(gradient, np.float32(longest / length), out=gradient)
+            np.multiply(gradient, np.float32(max_norm / norm), out=gradient)
 
 
 class MovingAverage:
-    """A model whose weights are the moving average of another's (Polyak and Juditsky 1992).
+    """An exponential moving average of a model's weights (Polyak and Juditsky 1992).
 
-    After t steps the average moves by 1 - min(decay, (1 + t) / (10 + t)) of its way to the
-    weights, so that it forgets the first ones.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon
+    forgotten.
 
     Attributes:
-        model: the one with the averages.
+        model: a copy of the model with the averaged weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model)
         self._decay = decay
-        self._pairs = list(zip(_numbers(self.model), _numbers(model), strict=True))
+        self._pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Take in the weights after so many steps."""
-        share = 1 - min(self._decay, (1 + steps) / (10 + steps))
+        """Update the average with the weights after `steps` steps."""
+        weight = 1 - min(self._decay, (1 + steps) / (10 + steps))
         for average, current in self._pairs:
             if average.is_floating_point():
-                _move(average, current, share)
+                _lerp(average, current, weight)
             else:  # a counter
                 average.copy_(current)
 
 
-def _numbers(model: nn.Module) -> list[Tensor]:
-    """The parameters and the buffers of a model."""
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers of a model."""
     return [*model.parameters(), *model.buffers()]
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[], None]:
-    """A function that does what `optimizer.step()` does, and calls no hooks."""
+    """Return a function that does what `optimizer.step()` does, without hooks or profiling."""
     step = inspect.unwrap(type(optimizer).step)
 
     @torch.no_grad()

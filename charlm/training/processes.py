@@ -1,4 +1,4 @@
-"""Run a training as several processes, by what torchrun starts them with."""
+"""Running training in several processes, with the launcher of torchrun."""
 
 import logging
 import signal
@@ -12,13 +12,13 @@ from charlm.core.errors import ANOTHER_ENDED, InputError
 
 
 def run_in_processes(module: str, processes: int) -> None:
-    """Run `module` in so many processes of this machine, and wait for them.
+    """Run `module` in several processes on this machine, and wait for them.
 
     Raises:
-        InputError: one of them ended early; the others are ended too.
-        KeyboardInterrupt: they were asked to end.
+        InputError: a process failed; the others are terminated.
+        KeyboardInterrupt: the processes were interrupted or terminated.
     """
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it is said in a line
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # reported below
     launch = elastic_launch(
         LaunchConfig(
             min_nodes=1,
@@ -42,15 +42,15 @@ def run_in_processes(module: str, processes: int) -> None:
 
 
 def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
-    """Why the first of them ended: the others end because it did."""
+    """Return why the first process ended, which made the others end."""
 
     def follows(failure: ProcessFailure) -> bool:
         return ANOTHER_ENDED in failure.message or failure.exitcode == -signal.SIGTERM
 
     rank = min(failures, key=lambda rank: (follows(failures[rank]), failures[rank].timestamp))
     failure = failures[rank]
-    if "timestamp" in failure.error_file_data:  # it told
+    if "timestamp" in failure.error_file_data:  # it left a message
         return failure.message.removeprefix("error: ")
     code = failure.exitcode
     how = f"was ended by {failure.signal_name()}" if code < 0 else f"ended with code {code}"
-    return f"process {rank} of 0 to {processes - 1} {how}; the same command takes it up again"
+    return f"process {rank} of 0 to {processes - 1} {how}; the same command resumes it"

@@ -1,4 +1,4 @@
-"""How training is coming along: a bar on a terminal, a few lines in a log."""
+"""Progress of training: a bar on a terminal, a few lines in a log."""
 
 import shutil
 import sys
@@ -10,11 +10,11 @@ from tqdm import tqdm
 from charlm.training.trainer import Epoch, Trainer
 
 LINES = 10
-"""How many lines a whole training writes to a log, about."""
+"""Approximate number of lines per training in a log."""
 
 
 class Progress:
-    """Epochs, losses and seconds left, on standard error."""
+    """A display of epochs, losses and remaining time on standard error."""
 
     def __init__(self, title: str, trainer: Trainer) -> None:
         epochs, batches_per_epoch = trainer.recipe.epochs, trainer.batches_per_epoch
@@ -23,7 +23,7 @@ class Progress:
         epochs_done = len(trainer.history)
         self.first = epochs_done + 1
         self.began = time.monotonic()
-        size = shutil.get_terminal_size()  # 80 by 24 if the terminal does not tell
+        size = shutil.get_terminal_size()  # 80 by 24 if unknown
         self.bar = tqdm(
             total=epochs * batches_per_epoch,
             initial=epochs_done * batches_per_epoch + trainer.batches_done,
@@ -46,7 +46,7 @@ class Progress:
         self.bar.close()
 
     def batches(self, count: int) -> None:
-        """Move the bar on by `count` batches."""
+        """Advance the bar by `count` batches."""
         self.bar.update(count)
 
     def epoch(self, epoch: Epoch) -> None:
@@ -68,7 +68,7 @@ class Progress:
             )
 
     def ended(self, trainer: Trainer) -> None:
-        """Say so if training stopped before the last epoch."""
+        """Print a line if training stopped before the last epoch."""
         if len(trainer.history) < self.epochs:
             print(
                 f"{self.title}: stopped after epoch {len(trainer.history)}, "

@@ -1,4 +1,4 @@
-"""The state of an unfinished training, kept so that it need not start anew."""
+"""The saved state of an unfinished training, from which it resumes."""
 
 import hashlib
 import io
@@ -16,12 +16,11 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class ResumeFile:
-    """A training's state on disk, under a name that only the same training computes.
+    """The file of a training's state, with a name that only the same training finds.
 
-    The name is a hash of the parameters, the data, the code of the project that is
-    loaded, and torch's version: a state is never taken up by another run. The file is
-    the SHA-256 of what follows, then what `torch.save` wrote: torch itself does not
-    notice a changed weight.
+    The name has a hash of the parameters, the data, the imported code of the project and torch's
+    version, so that no other run can resume from it. The file is a SHA-256 checksum followed by
+    the output of `torch.save`, since torch does not detect a changed weight.
     """
 
     def __init__(
@@ -34,22 +33,22 @@ class ResumeFile:
         self.path = folder / f"{name}-{digest.hexdigest()[:16]}.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """The state, or None where there is none or it is damaged (said in a line)."""
+        """Return the state, or None if there is none or it is damaged, with a line to say so."""
         if not self.path.exists():
             return None
         try:
             content = self.path.read_bytes()
             digest, saved = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
             if hashlib.sha256(saved).digest() != digest:
-                raise ValueError("other bytes than were written")
+                raise ValueError("wrong checksum")
             state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
         except Exception:  # whatever unpickling damaged bytes may raise
-            print(f"{self.path} is damaged; training starts anew", file=sys.stderr)
+            print(f"{self.path} is damaged; training starts from scratch", file=sys.stderr)
             return None
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Put `state` in the place of the one before."""
+        """Save `state`, replacing the previous one."""
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         saved = buffer.getvalue()
@@ -57,12 +56,12 @@ class ResumeFile:
             partial.write_bytes(hashlib.sha256(saved).digest() + saved)
 
     def remove(self) -> None:
-        """Forget the state: training has finished."""
+        """Delete the state once training has finished."""
         self.path.unlink(missing_ok=True)
 
 
 def _loaded_code() -> list[Path]:
-    """The source files of this project that the running program has imported, itself included."""
+    """Return the source files of this project that have been imported, and the main program."""
     project = Path(__file__).parent.parent.parent
     packages = (project / "charlm", project / "stages")
     loaded = (getattr(module, "__file__", None) for module in [*sys.modules.values()])

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate: torch's, by the names that a recipe gives them."""
+"""Learning rate schedules: those of torch, by their names in a recipe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,28 +30,31 @@ BUILDERS: dict[str, Callable[[Optimizer, Recipe, int], Any]] = {
 
 
 class Schedule:
-    """The learning rate of an optimizer as training goes on.
+    """The schedule of an optimizer's learning rate.
 
-    lambda: times `lr_factor` from halfway on. step: times `lr_factor` every `lr_every` epochs.
-    linear: evenly down to `lr_factor` of it. plateau: times `lr_factor` after more than
-    `lr_every` epochs without a better validation loss. onecycle: batch by batch up to it in the
-    share `warmup` of training, and by a cosine down to nearly nothing (Smith and Topin 2018).
+    lambda: multiply by `lr_factor` once, after half of the epochs.
+    step: multiply by `lr_factor` every `lr_every` epochs.
+    linear: decrease linearly to `lr_factor` times the initial rate.
+    plateau: multiply by `lr_factor` after more than `lr_every` epochs without a lower validation
+    loss.
+    onecycle: per batch, increase to `lr` during the fraction `warmup` of training, then anneal
+    to nearly zero, both by a cosine (Smith and Topin 2018).
     """
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, batches_per_epoch: int) -> None:
         build = BUILDERS.get(recipe.scheduler)
-        # Its warning that the optimizer makes no steps knows of its method `step` alone.
+        # Else torch warns that `optimizer.step` is not called: `bare_step` does not go through it.
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._scheduler: Any = build(optimizer, recipe, batches_per_epoch) if build else None
         self.by_batch = recipe.scheduler == "onecycle"
         self._by_loss = recipe.scheduler == "plateau"
 
     def batch_done(self) -> None:
-        """The rate for the next batch, to be asked for where `by_batch` is."""
+        """Set the learning rate for the next batch; only if `by_batch`."""
         self._scheduler.step()
 
     def epoch_done(self, val_loss: float) -> None:
-        """The rate for the next epoch."""
+        """Set the learning rate for the next epoch."""
         if self._by_loss:
             self._scheduler.step(val_loss)
         elif self._scheduler and not self.by_batch:

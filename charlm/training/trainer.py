@@ -1,4 +1,4 @@
-"""Training, an epoch at a time."""
+"""The training loop."""
 
 import copy
 import gc
@@ -24,28 +24,28 @@ from charlm.training.optimizers import MovingAverage, bare_step, clip, optimizer
 from charlm.training.schedulers import Schedule
 
 REPORT_EVERY = 100
-"""Batches between two reports to `on_batches`, and two looks at whether the loss is finite."""
+"""Batches between calls of `on_batches`, and between checks that the loss is finite."""
 
-AT_ONCE = 64
-"""Batches cut out of the stream at a time, which costs little more than one."""
+BATCHES_AT_ONCE = 64
+"""Batches cut out of the stream at once, which costs little more than one."""
 
-AT_ONCE_ON_GPU = 1 << 22
-"""Windows cut out at a time there, of about 80 bytes each."""
+WINDOWS_AT_ONCE = 1 << 22
+"""Windows cut out at once on a GPU, about 80 bytes each."""
 
 ALONE = Group()
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training windows came to.
+    """The results of one pass over the training windows.
 
     Attributes:
-        epoch: its number, from 1.
-        train_loss: mean cross-entropy over its batches, each taken before its own
-            update, in nats per character.
-        val_loss: mean cross-entropy over the validation windows after its last
-            update, in nats per character.
-        lr: learning rate of its last update.
+        epoch: number of the epoch, from 1.
+        train_loss: mean cross-entropy over the training windows, each before the update of its
+            batch, in nats per character.
+        val_loss: mean cross-entropy over the validation windows at the end, in nats per
+            character.
+        lr: learning rate of the last update.
     """
 
     epoch: int
@@ -57,21 +57,25 @@ class Epoch:
 class Trainer:
     """Trains one model; can be stopped after any batch and resumed.
 
-    The order of the batches, and what is random in the model, come from `seed`, the number of the
-    epoch and that of the batch alone, so there is no generator whose state would have to be kept;
-    torch's global generator is seeded anew before each batch.
+    The order of the batches, and randomness in the model, depend only on `seed`, the epoch and the
+    batch: torch's global generator is seeded before each batch, so no generator state is saved.
 
-    Several processes may train it together, each with a Trainer of its own: of each batch
-    they take a share, and then make the same step. All of them have to do the same calls.
+    Several processes may train a model together, each with its own Trainer: each process takes a
+    part of each batch, and all take the same step. All must make the same calls.
 
     Args:
         model: any module from contexts (N, T) to logits (N, V).
+        train: the training windows.
+        val: the validation windows.
+        recipe: how to train.
+        seed: determines the order of the batches and the randomness in the model.
+        group: the processes that train together.
         fast: False to run the model as plain PyTorch (see `charlm.fast.running.Runner`).
-        log: gets a line if the model cannot be run in the fast way.
+        log: called with a line if the model cannot run on the fast path.
 
     Attributes:
         history: the finished epochs.
-        batches_done: how many batches of the unfinished epoch are done.
+        batches_done: number of finished batches of the current epoch.
     """
 
     def __init__(
@@ -103,8 +107,7 @@ class Trainer:
         self.runner = Runner(model, fast, log if group.first else lambda line: None)
         self._validated = Runner(self._average.model, fast) if self._average else self.runner
         self._update: Step = self._take_step
-        # Of this process's share their losses in sum, read now and then only: reading waits
-        # for the device.
+        # The summed loss of this process's part of the epoch. Reading it waits for the device.
         device = train.starts.device
         self._total = torch.zeros((), dtype=widest(device), device=device)
 
@@ -120,32 +123,31 @@ class Trainer:
 
     @property
     def best_epoch(self) -> int:
-        """The number of the epoch with the lowest validation loss, the first one of equals."""
+        """The first epoch with the lowest validation loss."""
         return min(self.history, key=lambda epoch: epoch.val_loss).epoch
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the validation loss has not become better for so long that training stops."""
+        """Whether the validation loss has not improved for `patience` epochs."""
         patience = self.recipe.patience
         return bool(patience and self.history and len(self.history) - self.best_epoch >= patience)
 
     def run(
         self, epochs: int, on_batches: Callable[[int], None] = lambda count: None
     ) -> Iterator[Epoch]:
-        """Go on until `epochs` are done in all, or patience is over, yielding each as it ends.
+        """Train until `epochs` are done in total, or patience runs out; yield each epoch.
 
         Args:
-            epochs: the number of epochs at which to stop, at most the recipe's.
-            on_batches: called now and then with the number of batches done since;
-                `state_dict` may be called then, in the midst of an epoch.
+            epochs: the total number of epochs, at most the recipe's.
+            on_batches: called every `REPORT_EVERY` batches with the number of batches since the
+                last call; it may call `state_dict`.
 
         Raises:
-            InputError: the loss is no longer a finite number. On a CPU found at the
-                latest `REPORT_EVERY` batches later, and before `on_batches` is called
-                again; on a GPU at the end of the epoch.
+            InputError: the loss is not finite. Detected on a CPU within `REPORT_EVERY` batches,
+                before `on_batches` is called; on a GPU at the end of the epoch.
         """
-        gc.freeze()  # or Python looks through all that torch has defined every few hundred steps
-        self.choose_way()
+        gc.freeze()  # else each garbage collection scans all objects of torch
+        self.choose_path()
         for number in range(len(self.history) + 1, epochs + 1):
             if self.out_of_patience:
                 break
@@ -165,7 +167,7 @@ class Trainer:
             yield epoch
 
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
-        """What is left of one pass over the training windows in random order."""
+        """Train on the remaining batches of an epoch, in random order."""
         self.model.train()
         for contexts, targets, count in self._batches(self._order(number)):
             done = self.batches_done
@@ -177,12 +179,12 @@ class Trainer:
             if self._average:
                 self._average.update((number - 1) * self.batches_per_epoch + done)
             if done % REPORT_EVERY == 0 or done == self.batches_per_epoch:
-                if self._total.device.type == "cpu":  # a GPU would be waited for
+                if self._total.device.type == "cpu":  # on a GPU this would wait for the device
                     self._refuse_unless_finite(number, self._total_of_all().item())
                 on_batches((done - 1) % REPORT_EVERY + 1)
 
     def _take_step(self, contexts: Tensor, targets: Tensor, count: int) -> None:
-        """Make a step on this process's share of a batch of `count` windows."""
+        """Take a step on this process's part of a batch of `count` windows."""
         for parameter in self._parameters:
             parameter.grad = None
         with self.runner.products():
@@ -195,23 +197,23 @@ class Trainer:
         self._total += loss.detach()
 
     def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
-        """Compute the loss of a batch in sum, from logits (N, V) of contexts (N, T).
+        """Return the summed loss of a batch, given logits (N, V) of contexts (N, T), targets (N,).
 
-        A subclass may lower another loss than that of the targets (N,); the logits are a tensor,
-        or `charlm.fast.rows.Rows`, whose `dense()` is one.
+        A subclass may override this to minimize another loss. The logits are a tensor or
+        `charlm.fast.rows.Rows`, which `dense()` turns into a tensor.
         """
         return F.cross_entropy(logits, targets, reduction="sum")
 
     def _seed_batch(self, epoch: int, batch: int) -> None:
-        """Let what is random in the model depend on the seed, the epoch and the batch alone."""
+        """Make randomness in the model depend only on the seed, the epoch and the batch."""
         self._key = derive_seed(self.seed, f"dropout/{epoch}/{batch}/{self.group.rank}")
         if self._total.device.type == "cpu":
             torch.default_generator.manual_seed(self._key)
         else:
             torch.manual_seed(self._key)
 
-    def choose_way(self) -> None:
-        """Decide how the model is run, on the first batch, unless a resumed state has decided."""
+    def choose_path(self) -> None:
+        """Choose the fast or the plain path on the first batch, unless a resumed state has one."""
         if self.runner.fast is None:
             contexts, targets, _ = next(self._batches(self._order(1)))
             self.model.train()
@@ -222,28 +224,28 @@ class Trainer:
             self._update = Captured(self._take_step)
 
     def _same_every_step(self) -> bool:
-        """Whether a step can be recorded and repeated: nothing changes but the batch."""
+        """Return whether a step can be captured: only the batch differs between steps."""
         recipe = self.recipe
         alike = recipe == Recipe(lr=recipe.lr, batch_size=recipe.batch_size, epochs=recipe.epochs)
         contexts, _, _ = next(self._batches(self._order(1)))
-        return alike and self.group.size == 1 and self.runner.repeats(contexts)
+        return alike and self.group.size == 1 and self.runner.is_capturable(contexts)
 
     def _order(self, epoch: int) -> Permutation:
         return Permutation(len(self.train), derive_seed(self.seed, f"shuffle/{epoch}"))
 
     def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """The batches of an epoch that are still to do.
+        """Yield the remaining batches of an epoch.
 
-        Yields this process's share of the contexts (n, T) and of the targets (n,), and how many
-        targets all processes together have.
+        A batch is this process's part of the contexts (n, T) and targets (n,), and the number of
+        targets of all processes together.
         """
         size, device = self.recipe.batch_size, self._total.device
-        # A GPU works out as much of the order as its memory has room for: it is waited for then.
-        at_once = size * (AT_ONCE if device.type == "cpu" else max(1, AT_ONCE_ON_GPU // size))
-        for start in range(self.batches_done * size, len(self.train), at_once):
-            end = min(start + at_once, len(self.train))
+        # Computing the order waits for a GPU, so it is done for as many batches as memory allows.
+        batches = BATCHES_AT_ONCE if device.type == "cpu" else max(1, WINDOWS_AT_ONCE // size)
+        for start in range(self.batches_done * size, len(self.train), batches * size):
+            end = min(start + batches * size, len(self.train))
             numbers = torch.arange(start, end, device=device)
-            if device.type == "cpu":  # by NumPy, in half the time
+            if device.type == "cpu":  # NumPy takes half the time
                 places = torch.from_numpy(order(numbers.numpy()))
             else:
                 places = order(numbers)
@@ -264,16 +266,18 @@ class Trainer:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """What training leaves, as the model's `state_dict`: the last ones or the best, averages
-        where there are any."""
+        """Return the result of training as a `state_dict` of the model.
+
+        These are the last or the best weights, averaged if the recipe says so.
+        """
         if self._best:
             return self._best
         return (self._average.model if self._average else self.model).state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a new Trainer, built from the same arguments, needs to go on.
+        """Return the state from which a new Trainer with the same arguments can resume.
 
-        Raises InputError where the loss is no longer finite: nobody could go on from there.
+        Raises InputError if the loss is not finite: resuming would be pointless.
         """
         total = self._total_of_all()
         self._refuse_unless_finite(len(self.history) + 1, total.item())
@@ -290,7 +294,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the state that `state_dict` returned."""
+        """Resume from a state returned by `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])

@@ -54,7 +54,7 @@ def test_the_same_batches_give_the_same_losses_and_weights(
     monkeypatch.setattr(Windows, "batch", recorded)
     settings = {"lr": notebook_loop.LR, "batch_size": notebook_loop.BATCH_SIZE}
     trainer = Trainer(model, train, val, Recipe(**settings, epochs=1), seed=1)
-    trainer.choose_way()  # which looks at the first batches
+    trainer.choose_path()  # which looks at the first batches
     batches.clear()
     epoch = next(trainer.run(1))
     assert len(batches) == STEPS

@@ -308,8 +308,8 @@ def make_pipe(path: Path) -> None:
 
 SPECIAL: dict[str, tuple[Callable[[Path], object], str]] = {
     "directory": (Path.mkdir, "cannot be read"),
-    "named pipe": (make_pipe, "no regular file"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "named pipe": (make_pipe, "not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "dangling link": (lambda path: path.symlink_to("nowhere"), "does not exist"),
     "link to itself": (lambda path: path.symlink_to(path), "cannot be read"),
 }

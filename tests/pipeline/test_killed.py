@@ -182,6 +182,6 @@ def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
     content[len(content) // 2] ^= 1  # a bit of a weight: torch itself would not notice
     state.write_bytes(content)
     ran = project.stage("train_wavenet")
-    assert f".resume/{state.name} is damaged; training starts anew\n" in ran.text
+    assert f".resume/{state.name} is damaged; training starts from scratch\n" in ran.text
     assert f"WaveNet, epoch 1/{LONG['epochs']}" in ran.text
     assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]

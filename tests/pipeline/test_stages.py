@@ -282,9 +282,7 @@ def test_another_python_than_that_of_the_environment_is_told_in_a_line(
     module: str, missing: str, checkout: Project
 ) -> None:
     ran = checkout.run(sys.executable, "-S", "-m", module, code=1)
-    assert ran.text.startswith(
-        f"error: this Python has no {missing}; install it, or use that of .venv: "
-    )
+    assert ran.text.startswith(f"error: this Python has no {missing}; install it, or run: ")
     assert ran.text.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""Bars for what takes long: on a terminal, and silence elsewhere."""
+"""Progress bars: shown on a terminal for slow work only."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 
 
 def shown(file: io.StringIO, seconds: float, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a bar prints to `file` that has taken so many seconds."""
+    """Return what a bar prints to `file` after so many seconds."""
     monkeypatch.setattr(sys, "stderr", file)
     clock = time.time()
     monkeypatch.setattr("tqdm.std.time", lambda: clock)
@@ -25,13 +25,13 @@ def shown(file: io.StringIO, seconds: float, monkeypatch: pytest.MonkeyPatch) ->
     return file.getvalue()
 
 
-def test_a_terminal_shows_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "counting:  50%" in shown(Terminal(), 3, monkeypatch)
 
 
-def test_what_is_quick_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(Terminal(), 1, monkeypatch).strip() == ""
 
 
-def test_a_log_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(io.StringIO(), 3, monkeypatch) == ""

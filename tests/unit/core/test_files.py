@@ -38,7 +38,7 @@ save_tensors(Path(sys.argv[1]), tensors, {key: {key: 1} for key in sorted(set("a
 """
 
 
-def test_replacing_puts_the_new_file_in_the_place_of_the_old(tmp_path: Path) -> None:
+def test_replacing_replaces_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with replacing(path) as partial:
@@ -159,7 +159,7 @@ def fail_after_writing(path: Path, error: type[BaseException]) -> None:
         raise error
 
 
-def test_what_is_restored_is_what_was_there_before(tmp_path: Path) -> None:
+def test_restoring_restores_the_contents(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(KeyboardInterrupt):
         fail_after_writing(path, KeyboardInterrupt)
@@ -173,7 +173,7 @@ def test_what_is_restored_is_what_was_there_before(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+def test_text_is_utf8_with_unix_line_endings(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "ZOÉ\nB\n")
     assert (tmp_path / "file").read_bytes() == b"ZO\xc3\x89\nB\n"
 
@@ -246,7 +246,7 @@ def test_an_array_that_is_changed_leaves_its_file_as_it_was(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.float8_e4m3fn], ids=str)
-def test_what_no_array_holds_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_types_unknown_to_numpy_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     save_tensors(tmp_path / "file", {"x": torch.zeros(3, dtype=dtype)}, {})
     with refused(tmp_path / "file"):
         load_arrays(tmp_path / "file")
@@ -284,7 +284,7 @@ def test_safetensors_of_another_project_are_refused(
         load(path)
 
 
-def test_metadata_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
+def test_metadata_nested_too_deeply_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     safetensors.torch.save_file({"x": torch.arange(3)}, path, {"charlm": "[" * 100_000})
     with refused(path):
@@ -304,7 +304,7 @@ READERS = pytest.mark.parametrize(
 
 
 @READERS
-def test_a_file_that_cannot_be_read_is_to_be_made_anew(read: Callable, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_raises_file_error(read: Callable, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"none does not exist$"):
         read(tmp_path / "none")
     for content in (b"", b"\xff\x00\n\x01"):
@@ -338,7 +338,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
 )
-def test_a_table_that_somebody_changed_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_table_that_was_edited_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with refused(tmp_path / "file"):
         read_table(tmp_path / "file", {"a": str, "b": float})
@@ -355,7 +355,7 @@ def test_a_table_without_a_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
 )
-def test_numbers_that_somebody_changed_are_refused(tmp_path: Path, text: str) -> None:
+def test_numbers_that_was_edited_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with refused(tmp_path / "file"):
         read_numbers(tmp_path / "file", ["a", "b"])

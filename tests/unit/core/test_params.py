@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from charlm.core import params as params_module
 from charlm.core.errors import InputError
 from charlm.core.params import (
-    AT_THE_TOP,
+    TOP_LEVEL,
     Params,
     Recipe,
     blame,
@@ -39,7 +39,7 @@ def put(folder: Path, text: str) -> Path:
 
 
 def line_of(parameter: str) -> int:
-    """The line of `params.yaml` that a parameter stands in, from 1."""
+    """Return the line number of a parameter in `params.yaml`, from 1."""
     section, _, key = parameter.rpartition(".")
     inside = ""
     for number, line in enumerate(TEXT.splitlines(), start=1):
@@ -52,7 +52,7 @@ def line_of(parameter: str) -> int:
 
 
 def with_value(parameter: str, value: str) -> str:
-    """`params.yaml` with another value, as YAML, for one parameter."""
+    """Write `params.yaml` with a new value, as YAML, for one parameter."""
     lines = TEXT.splitlines(keepends=True)
     number = line_of(parameter) - 1
     key, comment = re.fullmatch(r"( *\w+:)[^#]*(#.*)?\n", lines[number]).groups()
@@ -94,7 +94,7 @@ OF_ALL = [
     for name, field in SCHEMA.model_fields.items()
     for leaf in getattr(field.annotation, "model_fields", [""])
 ]
-"""The parameters that hold for all models; each has to be there."""
+"""The parameters that apply to all models, which are all required."""
 
 
 def test_the_file_holds_every_parameter_and_no_other() -> None:
@@ -102,7 +102,7 @@ def test_the_file_holds_every_parameter_and_no_other() -> None:
 
 
 def test_the_keys_at_the_top_are_those_of_the_card() -> None:
-    top = ["seed", "block_size", *AT_THE_TOP, "device", "fast"]
+    top = ["seed", "block_size", *TOP_LEVEL, "device", "fast"]
     assert list(DEFAULTS)[:7] == top == [*top[:2], "lr", "batch_size", "epochs", "device", "fast"]
     assert [key for key in DEFAULTS if not isinstance(DEFAULTS[key], dict)] == top
 
@@ -115,7 +115,7 @@ def test_every_parameter_has_a_comment_that_says_what_it_is(parameter: str) -> N
     assert len(comment.split()) >= 2
 
 
-def test_what_a_model_leaves_open_is_shared(tmp_path: Path) -> None:
+def test_settings_missing_from_a_section_are_shared(tmp_path: Path) -> None:
     text = with_value("training.keep", "best").replace("\nepochs: 50", "\nepochs: 7")
     text = text.replace("\nlr: 0.2", "\nlr: 0.5")
     params = load_params(put(tmp_path, text))
@@ -160,7 +160,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("setting", Recipe.model_fields)
 def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str) -> None:
     default = load_params(ROOT / "params.yaml")
-    value, full = OTHERWISE[setting], setting if setting in AT_THE_TOP else f"training.{setting}"
+    value, full = OTHERWISE[setting], setting if setting in TOP_LEVEL else f"training.{setting}"
     shared = load_with(tmp_path, full, str(value))
     for model in MODELS:
         is_shared = DEFAULTS[model].get(setting) is None
@@ -257,7 +257,7 @@ SHARED_IF_EMPTY = [
 @pytest.mark.parametrize("parameter", MAY_BE_EMPTY)
 @pytest.mark.parametrize("value", ["", "null", "''"])
 def test_empty_is_empty_however_dvc_writes_it(tmp_path: Path, parameter: str, value: str) -> None:
-    """`-S fcn.lr=` writes an empty text."""
+    """`-S fcn.lr=` writes an empty string."""
     assert load_with(tmp_path, parameter, value) == load_params(ROOT / "params.yaml")
 
 
@@ -410,13 +410,13 @@ def test_a_section_that_is_no_mapping_is_refused(tmp_path: Path, section: str, v
         assert params.arguments(section) == {}
         return
     keys = SCHEMA.model_fields[section].annotation.model_fields if section not in MODELS else ()
-    expected = f"a section with the keys {', '.join(keys)}" if keys else "settings of its own"
+    expected = f"a section with the keys {', '.join(keys)}" if keys else "overridden settings"
     with refused(path, f"{section} is ", expected):
         load_params(path)
 
 
 def in_one_line(values: dict[str, Any]) -> str:
-    """The parameters as YAML, each section in a line."""
+    """Return the parameters as YAML, with one section per line."""
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
 
 
@@ -480,7 +480,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     [TEXT.replace("\n", "\r\n"), "\ufeff" + TEXT, in_one_line(DEFAULTS)],
     ids=["CRLF", "byte order mark", "sections in a line"],
 )
-def test_the_same_values_written_otherwise_are_read_alike(tmp_path: Path, text: str) -> None:
+def test_equivalent_yaml_gives_the_same_values(tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(text.encode())
     assert load_params(path) == load_params(ROOT / "params.yaml")
@@ -493,7 +493,7 @@ def test_parameters_cannot_be_changed_once_they_are_read() -> None:
 
 
 @pytest.mark.parametrize("value", ["2001-99-99", "2001-12-14t99:59:43.10-05:00"])
-def test_a_date_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
+def test_an_invalid_date_is_refused(tmp_path: Path, value: str) -> None:
     with refused(tmp_path / "params.yaml"):
         load_with(tmp_path, "names.column", value)
 
@@ -510,17 +510,17 @@ def test_a_tag_that_does_not_fit_its_value_is_refused(tmp_path: Path, value: str
         load_with(tmp_path, "seed", value)
 
 
-def test_lists_nested_beyond_measure_are_refused(tmp_path: Path) -> None:
+def test_lists_nested_too_deeply_are_refused(tmp_path: Path) -> None:
     with refused(tmp_path / "params.yaml"):
         load_with(tmp_path, "seed", "[" * 900 + "]" * 900)
 
 
-def test_an_unknown_parameter_with_a_line_end_leaves_the_error_in_one_line(tmp_path: Path) -> None:
+def test_an_unknown_parameter_with_a_line_end_leaves_the_error_on_one_line(tmp_path: Path) -> None:
     with refused(tmp_path / "params.yaml", "unknown parameter"):
         load_params(put(tmp_path, TEXT + '"a\\nb": 1\n'))
 
 
-def test_a_repeated_parameter_with_line_ends_leaves_the_error_in_one_line(tmp_path: Path) -> None:
+def test_a_repeated_parameter_with_line_ends_leaves_the_error_on_one_line(tmp_path: Path) -> None:
     with refused(tmp_path / "params.yaml", "seed"):
         load_params(put(tmp_path, TEXT + 'seed: "a\\nb"\n'))
 
@@ -532,7 +532,7 @@ VALUES = st.recursive(
     max_leaves=5,
 ).map(json.dumps)
 PLANE_0 = st.characters(max_codepoint=0xD7FF)
-"""What JSON writes as one escape."""
+"""Characters that JSON writes as one escape."""
 PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12)
 
 
@@ -547,7 +547,7 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_siz
 @example("names.path", '"\\ud800"')
 @example("seed", "!!binary aGk=")
 @example("seed", "!!set {a, b}")
-def test_any_value_is_taken_or_refused_in_one_line(
+def test_any_value_is_taken_or_refused_on_one_line(
     tmp_path_factory: pytest.TempPathFactory, parameter: str, value: str
 ) -> None:
     name, _, leaf = parameter.partition(".")
@@ -573,7 +573,7 @@ def test_a_parameter_is_blamed_with_its_file_and_line() -> None:
         assert message.endswith(f": {parameter}: there is none; take another")
 
 
-def test_nobody_is_blamed_where_nothing_is_wrong(tmp_path: Path) -> None:
+def test_no_error_is_raised_if_nothing_is_wrong(tmp_path: Path) -> None:
     with blame("device", tmp_path / "never read"):
         pass
     with pytest.raises(ZeroDivisionError), blame("device", tmp_path / "never read"):
@@ -582,7 +582,7 @@ def test_nobody_is_blamed_where_nothing_is_wrong(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _one_model_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if `charlm.models` had a module `more`."""
+    """Pretend that `charlm.models` has a module `more`."""
     monkeypatch.setattr(params_module, "model_modules", lambda: [*MODELS, "more"])
 
 
@@ -630,10 +630,10 @@ def test_an_argument_may_be_any_number_text_or_truth(tmp_path: Path, value: str)
             "there is no model gru; write charlm/models/gru.py, or remove the section",
         ),
         (MORE[len(TEXT) :], "", "no section for charlm/models/more.py; add one"),
-        (MORE[len(TEXT) :], "more: 3\n", "more is 3; it must be a section with what the model's"),
+        (MORE[len(TEXT) :], "more: 3\n", "more is 3; it must be a section with arguments of the "),
     ],
 )  # fmt: skip
-def test_a_mistake_in_such_a_section_is_told(
+def test_a_mistake_in_such_a_section_is_reported(
     tmp_path: Path, written: str, instead: str, expected: str
 ) -> None:
     assert MORE.count(written) >= 1
@@ -642,11 +642,11 @@ def test_a_mistake_in_such_a_section_is_told(
         load_params(put(tmp_path, text))
 
 
-def test_a_model_cannot_be_called_like_a_parameter(
+def test_a_model_cannot_have_the_name_of_a_parameter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(params_module, "model_modules", lambda: [*MODELS, "sample"])
-    with refused("charlm/models/sample.py is called like a parameter", "rename it"):
+    with refused("charlm/models/sample.py has the name of a parameter", "rename it"):
         load_params(put(tmp_path, TEXT))
 
 
@@ -657,19 +657,19 @@ def test_every_model_is_a_module_and_has_its_section() -> None:
 
 
 def model(*, vocab_size: int, block_size: int, embed_dim: int, heads: int = 2) -> None:
-    """A constructor, as a model has it."""
+    """A constructor like a model's."""
 
 
 def model_of_anything(*, embed_dim: int, **others: int) -> None:
-    """One that does not tell."""
+    """A constructor with **kwargs."""
 
 
 def model_of_a_setting(*, vocab_size: int, block_size: int, momentum: float) -> None:
-    """One that takes what the trainer does."""
+    """A constructor with the name of a training setting."""
 
 
 def model_of_the_seed(*, vocab_size: int, block_size: int, seed: int = 1) -> None:
-    """One that takes what holds for all models."""
+    """A constructor with the name of a parameter for all models."""
 
 
 @pytest.mark.parametrize(
@@ -684,7 +684,7 @@ def model_of_the_seed(*, vocab_size: int, block_size: int, seed: int = 1) -> Non
         (model_of_the_seed, "rank: 1", "line 11: m: model_of_the_seed has an argument seed, which"),
     ],
 )  # fmt: skip
-def test_a_section_that_does_not_fit_the_constructor_is_told(
+def test_a_section_that_does_not_fit_the_constructor_is_reported(
     tmp_path: Path, constructor: Any, written: str, expected: str
 ) -> None:
     path = put(tmp_path, "\n" * 10 + f"m:\n  {written}\n")
@@ -711,7 +711,7 @@ def test_a_section_that_fits_the_constructor_is_taken(tmp_path: Path, given: lis
         st.text(PLANE_0, max_size=8), st.integers() | st.text(PLANE_0), max_size=3
     )
 )
-def test_any_such_section_is_taken_or_refused_in_one_line(
+def test_any_such_section_is_taken_or_refused_on_one_line(
     tmp_path: Path, section: dict[str, int | str]
 ) -> None:
     text = f"{TEXT}\nmore: {json.dumps({'lr': 1.0, 'epochs': 2, **section})}\n"
@@ -720,12 +720,12 @@ def test_any_such_section_is_taken_or_refused_in_one_line(
         assert params.arguments("more") == section
 
 
-def test_what_a_merge_has_left_is_told_as_that(tmp_path: Path) -> None:
+def test_a_merge_conflict_is_reported(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     ours, theirs = "lr: 0.2", "lr: 0.1"
     conflict = f"<<<<<<< HEAD\n{ours}\n=======\n{theirs}\n>>>>>>> other\n"
     file = tmp_path / "params.yaml"
     file.write_text(text.replace("lr: 0.2", f"{conflict}# ", 1), encoding="utf-8")
     line = text[: text.index("lr: 0.2")].count("\n") + 1
-    with refused(f"{file}, line {line}: a merge by git", "keep one", "<<<<<<<"):
+    with refused(f"{file}, line {line}: unresolved merge conflict", "keep one", "<<<<<<<"):
         load_params(file)

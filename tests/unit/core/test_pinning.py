@@ -1,4 +1,4 @@
-"""Which kernels NumPy, torch and Numba take: their own choice, or the pinned ones."""
+"""The kernels of NumPy, torch and Numba: by default, and pinned."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ ON_X86_64 = pytest.mark.skipif(
     platform.machine().lower() not in {"x86_64", "amd64"}, reason="pinned on x86-64 alone"
 )
 UNPINNED = dict.fromkeys([*KERNELS, *ORDER], "")
-"""What leaves the choice to each library, though these tests run with pinned kernels."""
+"""Variables to unset for the libraries' defaults, since these tests run with pinned kernels."""
 PIN = "from charlm.core.pinning import pin_kernels; pin_kernels(); "
 
 
@@ -51,7 +51,7 @@ print(settings() == before)
 
 
 def test_the_tests_run_with_pinned_kernels() -> None:
-    """So nothing is left to change, and the call is allowed though torch is imported."""
+    """So the call changes nothing, and is allowed although torch has been imported."""
     assert {"numpy", "torch"} & {*sys.modules}
     before = dict(os.environ)
     pin_kernels()
@@ -114,7 +114,7 @@ print(hashlib.md5((a @ a.T[:, ::-1]).tobytes()).hexdigest())
 
 @ON_X86_64
 def test_the_environment_can_choose_other_kernels_and_pinning_overrules_it() -> None:
-    """That the first two differ shows that the comparison of bytes can fail."""
+    """The first two differ, so the comparison of bytes can fail."""
     old, new = (run_python(PRODUCT, OPENBLAS_CORETYPE=core) for core in ("Prescott", "Haswell"))
     assert old != new
     for core in ("Prescott", "SkylakeX", ""):
@@ -134,9 +134,9 @@ def test_the_program_pins_kernels_whatever_the_environment_says() -> None:
     assert run_python(code, **UNPINNED) == "1\n"
 
 
-def test_a_stage_that_cannot_pin_its_kernels_ends_in_a_line() -> None:
+def test_a_stage_that_cannot_pin_its_kernels_ends_on_one_line() -> None:
     ran = Project(ROOT).run(sys.executable, "-c", "import numpy, stages", code=1, **UNPINNED)
-    assert ran.text.startswith("error: kernels cannot be pinned after the import of numpy; ")
+    assert ran.text.startswith("error: kernels cannot be pinned after importing numpy; ")
     assert ran.text.count("\n") == 1
 
 

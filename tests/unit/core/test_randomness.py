@@ -1,4 +1,4 @@
-"""One stream of random numbers per use."""
+"""A separate stream of random numbers for each use."""
 
 import hashlib
 
@@ -29,7 +29,7 @@ def test_every_seed_and_use_has_a_stream_of_its_own() -> None:
     assert len(set(derived)) == len(derived)
 
 
-def test_a_generator_is_made_anew_for_every_use() -> None:
+def test_a_generator_is_new_for_every_use() -> None:
     first = torch.rand(5, generator=generator(1, "split"))
     assert torch.equal(first, torch.rand(5, generator=generator(1, "split")))
     assert not torch.equal(first, torch.rand(5, generator=generator(2, "split")))

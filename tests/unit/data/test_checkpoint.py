@@ -1,4 +1,4 @@
-"""Trained models as files."""
+"""Checkpoints of trained models."""
 
 import json
 import sys
@@ -234,7 +234,7 @@ def test_the_weights_are_loaded_without_their_model(
 
 
 @DAMAGED
-def test_the_weights_of_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
+def test_the_weights_of_a_damaged_checkpoint_are_refused(tmp_path: Path, damage) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     (tmp_path / "model").write_bytes(damage((tmp_path / "model").read_bytes()))
     with refused(tmp_path / "model"):
@@ -251,7 +251,7 @@ def test_an_embedding_of_other_tokens_is_refused(tmp_path: Path, changes: dict) 
 
 
 @pytest.mark.parametrize("key", ["title", "characters", "architecture", "hyperparameters"])
-def test_an_embedding_of_which_nothing_is_said_is_refused(tmp_path: Path, key: str) -> None:
+def test_an_embedding_without_metadata_is_refused(tmp_path: Path, key: str) -> None:
     metadata = {name: value for name, value in METADATA.items() if name != key}
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
     with refused(tmp_path / "model", key):
@@ -288,7 +288,7 @@ def test_embeddings_of_other_vocabularies_do_not_go_together(tmp_path: Path) -> 
     other = Corpus.from_names([*NAMES, "ß"], CORPUS.block_size)
     checkpoint.save(tmp_path / "one", MODEL, CORPUS.vocabulary)
     checkpoint.save(tmp_path / "two", small_model(other), other.vocabulary)
-    with refused(tmp_path / "two", f"another vocabulary than {tmp_path / 'one'}"):
+    with refused(tmp_path / "two", f"a different vocabulary from {tmp_path / 'one'}"):
         checkpoint.load_weights({"one": tmp_path / "one", "two": tmp_path / "two"})
 
 
@@ -307,11 +307,11 @@ def test_a_vocabulary_of_any_script_is_kept(tmp_path: Path) -> None:
     )
 
 
-# What could not be saved is refused before it is trained.
+# Models that cannot be saved are refused before training.
 
 
 def in_a_module(monkeypatch: pytest.MonkeyPatch, *kinds: type[LanguageModel]) -> None:
-    """Let `charlm.models.own` define these models."""
+    """Make `charlm.models.own` define these models."""
     module = types.ModuleType("charlm.models.own")
     for kind in kinds:
         kind.__module__ = module.__name__
@@ -320,7 +320,7 @@ def in_a_module(monkeypatch: pytest.MonkeyPatch, *kinds: type[LanguageModel]) ->
 
 
 class Own(LanguageModel):
-    """A bigram table, for an argument of any kind."""
+    """A bigram table with an argument of any kind."""
 
     def __init__(self, vocab_size: int, block_size: int, option: Any = None) -> None:
         super().__init__()
@@ -332,7 +332,7 @@ class Own(LanguageModel):
 
 
 class Sparse(Own):
-    """Its state is none that safetensors can hold."""
+    """A model whose state safetensors cannot store."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -340,7 +340,7 @@ class Sparse(Own):
 
 
 class Extra(Own):
-    """Nor is this."""
+    """Another one."""
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": 3}
@@ -350,7 +350,7 @@ class Extra(Own):
 
 
 class Growing(Own):
-    """Its state is not that of a new one with the same arguments."""
+    """A model whose state does not fit a new one with the same arguments."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -362,8 +362,9 @@ def refuse(model: LanguageModel) -> None:
 
 
 ADVICE = (
-    "could not be saved and built again",
-    "; give it arguments that are numbers, texts or lists of them, and define it in charlm/models",
+    "cannot be saved and rebuilt",
+    "; its arguments must be numbers, strings or lists of them, and its class must be in "
+    "charlm/models",
 )
 
 
@@ -397,7 +398,7 @@ def test_an_argument_that_json_cannot_hold_is_refused_before_training(
 
 
 @pytest.mark.parametrize("kind", [Sparse, Extra, Growing])
-def test_a_state_that_could_not_be_brought_back_is_refused(
+def test_a_state_that_cannot_be_restored_is_refused(
     monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel]
 ) -> None:
     in_a_module(monkeypatch, kind)

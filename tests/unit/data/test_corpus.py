@@ -36,7 +36,7 @@ BLOCK_SIZES = st.integers(1, 16)
 
 
 def save_corpus(path: Path, corpus: Corpus) -> None:
-    """Write a corpus whole."""
+    """Write a corpus at once."""
     metadata = {"characters": corpus.vocabulary.characters, "block_size": corpus.block_size}
     save_tensors(path, {"stream": torch.from_numpy(corpus.stream)}, metadata)
 
@@ -117,7 +117,7 @@ def test_the_vocabulary_is_in_code_point_order_and_counts_the_end() -> None:
     assert vocabulary.symbols() == [".", "B", "a", "b", "É"]
 
 
-def test_encode_and_decode_are_each_others_inverse() -> None:
+def test_decode_is_the_inverse_of_encode() -> None:
     vocabulary = Vocabulary("ABC")
     assert vocabulary.encode("CAB") == [3, 1, 2]
     assert vocabulary.decode([3, 1, 2]) == "CAB"

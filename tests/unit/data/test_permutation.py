@@ -1,4 +1,4 @@
-"""A random order that is computed and not stored."""
+"""Pseudorandom permutations."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 
 def deviation(observed: torch.Tensor, expected: float, degrees: int) -> float:
-    """Chi-squared of counts, in standard deviations from its mean."""
+    """Return the chi-squared statistic of counts, in standard deviations from its mean."""
     chi_squared = ((observed.double() - expected) ** 2 / expected).sum().item()
     return (chi_squared - degrees) / math.sqrt(2 * degrees)
 
@@ -94,8 +94,8 @@ def test_every_place_is_as_likely_for_each(n: int, each: int) -> None:
 
 
 @pytest.mark.parametrize("n", [40_000, 65_537, 240_829, 75_000_000, LARGEST])
-def test_neighbours_are_strangers(n: int) -> None:
-    """Pairs of places, of things a little apart, fill a grid of 32 by 32 evenly."""
+def test_neighbors_are_independent(n: int) -> None:
+    """Pairs of results for nearby indices fill a grid of 32 by 32 evenly."""
     count, cells = min(n, 300_000), 32
     column = Permutation(n, 1)(torch.arange(count)) * cells // n
     for apart in (1, 2, 3, 16, 256, 4096):

@@ -1,4 +1,4 @@
-"""Dealing windows out to training, validation and test."""
+"""Splitting windows into training, validation and test sets."""
 
 import hashlib
 from dataclasses import asdict
@@ -23,7 +23,7 @@ BY = pytest.mark.parametrize("by", ["window", "name"])
 def split(
     corpus: Corpus, by: str = "window", train: float = 0.6, val: float = 0.2, seed: int = 1
 ) -> Parts:
-    """(W,) uint8: the part of each window."""
+    """Return (W,) uint8, the part of each window."""
     return parts_of(split_windows(corpus, by, train, val, seed), corpus)
 
 
@@ -36,7 +36,7 @@ def sizes(parts: Parts) -> list[int]:
 
 
 def parts_by_name(corpus: Corpus, parts: Parts) -> list[set[int]]:
-    """For each name, the parts that its windows are in."""
+    """Return the parts of the windows of each name."""
     found: list[set[int]] = [set() for _ in corpus.names()]
     for name, part in zip(corpus.name_of_window().tolist(), parts.tolist(), strict=True):
         found[name].add(part)
@@ -58,12 +58,12 @@ def test_by_window_the_sizes_are_the_fractions() -> None:
     assert sizes(split(corpus, train=0.5, val=0.25)) == [500, 250, 250]
 
 
-def test_by_window_a_name_lies_on_several_sides() -> None:
+def test_by_window_a_name_is_in_several_parts() -> None:
     corpus = small_corpus()
     assert any(len(parts) > 1 for parts in parts_by_name(corpus, split(corpus)))
 
 
-def test_by_name_all_windows_of_a_name_are_on_one_side() -> None:
+def test_by_name_all_windows_of_a_name_are_in_one_part() -> None:
     corpus = small_corpus()
     found = parts_by_name(corpus, split(corpus, "name"))
     assert all(len(parts) == 1 for parts in found)
@@ -113,7 +113,7 @@ def test_the_split_of_seed_1_is_the_same_everywhere(by: str, pinned: str) -> Non
     assert hashlib.sha256(bytes(parts.tolist())).hexdigest()[:16] == pinned
 
 
-def test_windows_are_dealt_out_at_random_and_not_in_order() -> None:
+def test_windows_are_split_at_random_and_not_in_order() -> None:
     parts = split(small_corpus())
     first_half, second_half = parts[: len(parts) // 2], parts[len(parts) // 2 :]
     for half in (first_half, second_half):
@@ -134,19 +134,19 @@ def test_an_empty_part_is_refused(by: str, train: float, val: float, empty: str)
 @BY
 def test_each_part_has_its_windows_in_the_order_of_the_corpus(by: str) -> None:
     corpus = small_corpus()
-    dealt = split_windows(corpus, by, 0.6, 0.2, seed=1)
-    parts, windows = parts_of(dealt, corpus), windows_by_part(corpus, dealt)
+    result = split_windows(corpus, by, 0.6, 0.2, seed=1)
+    parts, windows = parts_of(result, corpus), windows_by_part(corpus, result)
     for part in Part:
         assert torch.equal(
             windows[part].starts, every_window(corpus).starts[torch.from_numpy(parts == part)]
         )
-        assert dealt.sizes(corpus)[part] == len(windows[part])
+        assert result.sizes(corpus)[part] == len(windows[part])
         assert windows[part].stream.data_ptr() == corpus.stream.ctypes.data
 
 
 @BY
 @pytest.mark.parametrize("chunk", [1, 3, 17])
-def test_the_parts_do_not_depend_on_how_many_are_dealt_at_once(
+def test_the_parts_do_not_depend_on_the_size_of_the_chunks(
     by: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = split(small_corpus(), by)
@@ -157,9 +157,9 @@ def test_the_parts_do_not_depend_on_how_many_are_dealt_at_once(
 @BY
 def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path, by: str) -> None:
     corpus = small_corpus()
-    dealt = split_windows(corpus, by, 0.6, 0.2, seed=2**63 - 1)
-    save_split(tmp_path / "split.safetensors", dealt)
-    assert load_split(tmp_path / "split.safetensors", corpus) == dealt
+    result = split_windows(corpus, by, 0.6, 0.2, seed=2**63 - 1)
+    save_split(tmp_path / "split.safetensors", result)
+    assert load_split(tmp_path / "split.safetensors", corpus) == result
 
 
 def test_a_split_is_a_few_bytes_whatever_it_splits(tmp_path: Path) -> None:

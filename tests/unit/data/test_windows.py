@@ -1,4 +1,4 @@
-"""Windows: contexts and the tokens after them."""
+"""Windows: contexts and targets."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.unit.data.test_corpus import BLOCK_SIZES
 
 
 def course_windows(names: list[str], block_size: int) -> tuple[list[list[int]], list[int]]:
-    """The windows as the course's notebook makes them, one after the other."""
+    """Return the windows one by one, as in the course's notebook."""
     characters = sorted(set("".join(names)))
     token_of = {character: token for token, character in enumerate(characters, start=1)}
     X, Y = [], []

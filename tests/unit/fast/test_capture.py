@@ -1,4 +1,4 @@
-"""A captured step: what a CUDA graph would do, with a stand-in that replays on the CPU."""
+"""Captured steps, with a stand-in for CUDA graphs that replays on the CPU."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ RECIPE = Recipe(lr=0.2, batch_size=16, epochs=4)
 
 
 class Graph:
-    """Records a function as `torch.cuda.graph` does: without running it, and once."""
+    """Captures a function like `torch.cuda.graph`: once, and without running it."""
 
     def __init__(self) -> None:
         self.recorded = 0
@@ -66,7 +66,7 @@ def test_the_recording_reads_its_batch_where_it_was_recorded() -> None:
 
 
 def trained(captured: bool, seed: int = 1) -> tuple[Trainer, Graph]:
-    """A small model trained as on a GPU: nothing shared, gradients by autograd."""
+    """A small model trained as on a GPU: all rows, with autograd."""
     corpus = small_corpus()
     windows = small_split(corpus)
     model = small_model(corpus, seed=seed).double()  # which NumPy does not multiply
@@ -90,8 +90,8 @@ def test_a_training_comes_to_the_same_numbers() -> None:
     assert graph.replayed == 3 * full - WARM_UP
 
 
-def test_a_state_taken_up_is_what_the_recording_goes_on_from() -> None:
-    """What it changes stays where it is: the weights, and the loss in sum."""
+def test_a_recording_goes_on_from_a_resumed_state() -> None:
+    """The weights and the summed loss keep their addresses."""
     trainer, _ = trained(captured=True)
     other, _ = trained(captured=True, seed=2)
     before = [p.data_ptr() for p in other.model.parameters()] + [other._total.data_ptr()]

@@ -1,4 +1,4 @@
-"""Where to compute, with how many threads, and with which kernels."""
+"""The device, the number of threads, and determinism."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from tests.helpers import refused, run_python
 
 @pytest.fixture
 def settings() -> Iterator[None]:
-    """Puts back what `set_up` changes."""
+    """Restore what `set_up` changes."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -63,21 +63,21 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "told"), [("cpu", 1, False), ("cpu", 3, True), ("cuda", 1, True)]
+    ("device", "threads", "deterministic"), [("cpu", 1, False), ("cpu", 3, True), ("cuda", 1, True)]
 )
 @pytest.mark.usefixtures("settings")
 def test_the_threads_are_those_asked_for_and_algorithms_repeatable(
-    device: str, threads: int, told: bool, monkeypatch: pytest.MonkeyPatch
+    device: str, threads: int, deterministic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charlm.fast.devices, "available_devices", lambda: ["cuda", "cpu"])
     assert set_up(device, threads) == torch.device(device)
     assert torch.get_num_threads() == threads
-    assert torch.are_deterministic_algorithms_enabled() == told
-    assert torch.utils.deterministic.fill_uninitialized_memory != told
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    assert torch.utils.deterministic.fill_uninitialized_memory != deterministic
 
 
 def test_on_one_thread_of_a_cpu_torch_imports_nothing_more() -> None:
-    """Told to be repeatable, it imports 800 modules: longer than a stage takes that trains none."""
+    """Deterministic algorithms make torch import 800 modules, longer than a cheap stage takes."""
     code = (
         "import sys; from charlm.fast.devices import set_up; before = len(sys.modules); "
         "set_up('cpu', 1); print(len(sys.modules) - before)"

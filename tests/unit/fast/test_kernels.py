@@ -26,7 +26,7 @@ from tests.helpers import few, run_python
 
 SEEDS = st.integers(0, 2**32 - 1)
 WIDTHS = [1, 3, 7, 8, 9, 16, 46]
-"""Of rows: less than the eight numbers that are done at a time, just so many, and more."""
+"""Widths of rows: less than eight, the number processed at a time, equal, and more."""
 
 ON_X86_64 = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="kernels are pinned on x86-64 alone"
@@ -50,7 +50,7 @@ def test_tanh_is_within_4e_7_and_odd() -> None:
 
 
 def test_tanh_of_what_is_infinite_is_1_and_of_what_is_no_number_none() -> None:
-    """At every place of those that are done at a time, and after them."""
+    """In every lane of a vector, and after the last full vector."""
     for place in range(19):
         x = np.zeros(19, dtype=np.float32)
         for value, expected in ((np.inf, 1), (-np.inf, -1), (3e38, 1), (-3e38, -1)):
@@ -72,15 +72,15 @@ def test_the_gradient_of_tanh_is_torchs_in_float64() -> None:
 
 
 @pytest.mark.parametrize("K", range(1, 10))
-def test_a_joined_layer_and_its_gradients_are_torchs_in_float64(K: int) -> None:  # noqa: N803
+def test_concat_linear_and_its_gradients_match_torch_in_float64(K: int) -> None:  # noqa: N803
     rng = np.random.default_rng(K)
     for C, H in ((1, 1), (3, 5), (10, 33)):
         rows = rng.integers(6, size=(37, K), dtype=np.int32)  # of 7: the last is not used
         x, weight = rng.standard_normal((7, C), "f4"), rng.standard_normal((H, K * C), "f4")
         bias, grad = rng.standard_normal(H, "f4"), rng.standard_normal((37, H), "f4")
-        where = kernels.in_table(rows, 7)
-        y, *between = kernels.joined(x, weight, bias, *where)
-        grads = kernels.joined_backward(grad, *between, *where, 7)
+        where = kernels.unique_per_column(rows, 7)
+        y, *between = kernels.concat_linear(x, weight, bias, *where)
+        grads = kernels.concat_linear_backward(grad, *between, *where, 7)
 
         inputs = as_doubles(x, weight, bias)
         joined = F.embedding(torch.from_numpy(rows), inputs[0]).flatten(start_dim=1)
@@ -92,12 +92,12 @@ def test_a_joined_layer_and_its_gradients_are_torchs_in_float64(K: int) -> None:
         assert not grads[0][6].any()
 
 
-def test_of_no_rows_nothing_is_joined_and_every_gradient_is_0() -> None:
+def test_concat_linear_of_no_rows_has_zero_gradients() -> None:
     x, weight, bias = np.ones((7, 3), "f4"), np.ones((5, 6), "f4"), np.ones(5, "f4")
-    where = kernels.in_table(np.empty((0, 2), dtype=np.int32), 7)
-    y, *between = kernels.joined(x, weight, bias, *where)
+    where = kernels.unique_per_column(np.empty((0, 2), dtype=np.int32), 7)
+    y, *between = kernels.concat_linear(x, weight, bias, *where)
     assert y.shape == (0, 5)
-    grads = kernels.joined_backward(y, *between, *where, 7)
+    grads = kernels.concat_linear_backward(y, *between, *where, 7)
     for grad, of in zip(grads, (x, weight, bias), strict=True):
         assert grad.shape == of.shape
         assert not grad.any()
@@ -105,13 +105,13 @@ def test_of_no_rows_nothing_is_joined_and_every_gradient_is_0() -> None:
 
 @few
 @given(st.integers(0, 9), st.integers(1, 5), st.sampled_from(WIDTHS), SEEDS)
-def test_rows_are_added_where_they_belong(count: int, sums: int, width: int, seed: int) -> None:
+def test_scatter_add_adds_rows_by_index(count: int, sums: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((count, width), "f4")
     places = rng.integers(sums, size=count, dtype=np.int32)
     expected = np.zeros((sums, width))
     np.add.at(expected, places, rows)
-    np.testing.assert_allclose(kernels.rows_added(rows, places, sums), expected, atol=1e-5)
+    np.testing.assert_allclose(kernels.scatter_add(rows, places, sums), expected, atol=1e-5)
 
 
 @few
@@ -148,7 +148,7 @@ def mask_of(key: int, p: float) -> tuple[np.uint32, np.uint32, np.uint32, np.flo
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_numbers_next_to_each_other_are_dropped_independently(p: float) -> None:
-    y = kernels.dropped_out(np.ones(200_000, "f4"), mask_of(2**62 + 12345, p)).reshape(400, 500)
+    y = kernels.dropout(np.ones(200_000, "f4"), mask_of(2**62 + 12345, p)).reshape(400, 500)
     assert set(np.unique(y).tolist()) == {0.0, float(np.float32(1 / (1 - p)))}
     zero = y == 0
     assert zero.mean() == pytest.approx(p, abs=5 * (p * (1 - p) / y.size) ** 0.5)
@@ -159,7 +159,7 @@ def test_numbers_next_to_each_other_are_dropped_independently(p: float) -> None:
 
 def test_each_key_drops_other_numbers() -> None:
     keys = (1, 2, 3, 2**32, 2**32 + 1, 2**40, 2**62)
-    kept = [kernels.dropped_out(np.ones(10_000, "f4"), mask_of(key, 0.5)) != 0 for key in keys]
+    kept = [kernels.dropout(np.ones(10_000, "f4"), mask_of(key, 0.5)) != 0 for key in keys]
     for i, one in enumerate(kept):
         for other in kept[:i]:
             assert (one == other).mean() == pytest.approx(0.5, abs=0.03)
@@ -169,7 +169,7 @@ def test_each_key_drops_other_numbers() -> None:
 @given(
     st.integers(0, 5), st.sampled_from(WIDTHS), st.sampled_from([0.1, 1, 10, 100, 1e4, 1e30]), SEEDS
 )
-def test_exponentials_are_a_softmax_before_its_division(
+def test_exponentials_are_the_numerators_of_softmax(
     count: int, width: int, scale: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -194,12 +194,12 @@ def test_very_negative_logits_have_next_to_no_probability(width: int, low: float
 
 def loss(x: Floats, place: Integers, targets: np.ndarray) -> float:
     _, sums, largest = kernels.exponentials(x)
-    return kernels.summed_losses(x, np.log(sums) + largest, place, targets)
+    return kernels.cross_entropy_sum(x, np.log(sums) + largest, place, targets)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_logit_that_is_not_finite_makes_the_loss_so(width: int) -> None:
-    """Whatever the target: training must see that it has diverged."""
+    """For any target: training must notice that it has diverged."""
     place = np.array([0, 1], dtype=np.int32)
     for v in range(width):
         for target in {0, v, width - 1}:
@@ -223,7 +223,7 @@ def test_losses_and_gradients_are_those_of_torch(
     targets = rng.integers(width, size=count)
     exps, sums, _ = kernels.exponentials(x)
     total = loss(x, place, targets)
-    grad = kernels.summed_losses_backward(exps, sums, place, targets, np.float32(0.25))
+    grad = kernels.cross_entropy_sum_backward(exps, sums, place, targets, np.float32(0.25))
 
     (exact,) = as_doubles(x)
     shown = exact[torch.from_numpy(place)]
@@ -238,7 +238,7 @@ def places_and_targets() -> tuple[Integers, np.ndarray]:
 
 
 @pytest.mark.parametrize("bad", [-1, 2**31 - 1, -(2**31)])
-def test_a_place_that_there_is_not_is_refused(bad: int) -> None:
+def test_an_index_out_of_range_is_refused(bad: int) -> None:
     x = np.zeros((3, 5), dtype=np.float32)
     for number in (bad, 3):
         place, targets = places_and_targets()
@@ -248,14 +248,14 @@ def test_a_place_that_there_is_not_is_refused(bad: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 5, 2**40, -(2**63)])
-def test_a_target_that_there_is_not_is_refused(bad: int) -> None:
+def test_a_target_out_of_range_is_refused(bad: int) -> None:
     place, targets = places_and_targets()
     targets[1] = bad
     with pytest.raises(IndexError, match="a target is not in the vocabulary"):
         loss(np.zeros((3, 5), dtype=np.float32), place, targets)
 
 
-def test_other_than_a_target_for_each_context_is_refused() -> None:
+def test_a_different_number_of_targets_is_refused() -> None:
     x = np.zeros((3, 5), dtype=np.float32)
     place, targets = places_and_targets()
     for few_places, few_targets in (
@@ -268,12 +268,12 @@ def test_other_than_a_target_for_each_context_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 6, 2**31 - 1, -(2**31)])
-def test_a_token_that_there_is_not_is_refused(bad: int) -> None:
+def test_a_token_out_of_range_is_refused(bad: int) -> None:
     for u, k in ((0, 0), (3, 1), (4, 2)):
         rows = np.zeros((5, 3), dtype=np.int32)
         rows[u, k] = bad
         with pytest.raises(IndexError, match="a token is not in the vocabulary"):
-            kernels.in_table(rows, 6)
+            kernels.unique_per_column(rows, 6)
 
 
 @pytest.mark.parametrize("starts", [np.int32, np.int64])
@@ -309,8 +309,8 @@ TABLES = st.integers(1, 9).flatmap(
 
 @few
 @given(TABLES)
-def test_distinct_rows_are_numbered_in_order_of_first_appearance(rows: Integers) -> None:
-    different, numbers = kernels.number(rows)
+def test_unique_rows_are_in_order_of_first_occurrence(rows: Integers) -> None:
+    different, numbers = kernels.unique_rows(rows)
     assert different.dtype == numbers.dtype == np.int32
     expected = list(dict.fromkeys(map(tuple, rows.tolist())))
     assert list(map(tuple, different.tolist())) == expected
@@ -318,22 +318,22 @@ def test_distinct_rows_are_numbered_in_order_of_first_appearance(rows: Integers)
 
 
 @pytest.mark.parametrize("step", [0, 1, 256, 2**16])
-def test_many_rows_are_told_apart(step: int) -> None:
-    """Some of them by the last bits alone, some by none of these."""
+def test_many_rows_are_distinguished(step: int) -> None:
+    """Some differ in the last bits only, some in none of them."""
     column = np.arange(20_000, dtype=np.int64) % 10_000 * step % 2**31
     rows = np.stack((np.zeros_like(column), column), axis=1).astype(np.int32)
-    different, numbers = kernels.number(rows)
+    different, numbers = kernels.unique_rows(rows)
     assert len(different) == len(np.unique(column))
     assert np.array_equal(different[numbers], rows)
 
 
 @few
 @given(TABLES)
-def test_a_table_has_each_columns_different_entries_in_order_of_first_appearance(
+def test_unique_per_column_is_in_order_of_first_occurrence(
     rows: Integers,
 ) -> None:
     rows = np.minimum(rows, 50)
-    entries, begins, places = kernels.in_table(rows, 51)
+    entries, begins, places = kernels.unique_per_column(rows, 51)
     assert begins[0] == 0
     assert begins[-1] == len(entries)
     assert np.array_equal(entries[places], rows)
@@ -343,7 +343,7 @@ def test_a_table_has_each_columns_different_entries_in_order_of_first_appearance
 
 
 def digest() -> str:
-    """Of losses and gradients that every kernel has its part in."""
+    """Return a digest of losses and gradients that depend on every kernel."""
     digest = hashlib.md5()
     rng = np.random.default_rng(1)
     contexts = torch.from_numpy(rng.integers(46, size=(100, 8), dtype=np.int32))
@@ -377,10 +377,10 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     import numba
 
     def code(function: object, **options: object) -> str:
-        """As it is compiled for these arguments; of what is taken from the cache there is none."""
-        anew = numba.jit(**options)(function)
-        anew.compile(signature)
-        return anew.inspect_asm(signature)
+        """Return the assembly for these arguments; cached functions have none."""
+        recompiled = numba.jit(**options)(function)
+        recompiled.compile(signature)
+        return recompiled.inspect_asm(signature)
 
     signature = (numba.float32,) * 3
     assert FUSED.search(code(lambda a, b, c: a * b + c, nopython=True, fastmath={"contract"}))
@@ -394,7 +394,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
 
 
 @ON_X86_64
-def test_what_the_environment_tells_numba_changes_no_byte(tmp_path: Path) -> None:
+def test_numbas_environment_variables_change_no_byte(tmp_path: Path) -> None:
     printed = run_python(
         "import stages; from tests.unit.fast.test_kernels import digest; print(digest())",
         NUMBA_CACHE_DIR=str(tmp_path),
@@ -405,7 +405,7 @@ def test_what_the_environment_tells_numba_changes_no_byte(tmp_path: Path) -> Non
         NUMBA_LOOP_VECTORIZE="0",
         NUMBA_DISABLE_JIT="1",
     )
-    assert list(tmp_path.rglob("kernels.number-*.nbc")), "compiled anew"
+    assert list(tmp_path.rglob("kernels.unique_rows-*.nbc")), "not recompiled"
     assert printed == digest() + "\n"
 
 
@@ -421,8 +421,8 @@ from charlm.fast import (
     kernels,
     rules,  # noqa: F401  of the functions that models call
 )
-rows, numbers = kernels.number(np.array([[3, 1], [3, 1], [0, 2]], dtype=np.int32))
-print(rows.tolist(), numbers.tolist(), kernels.number.stats.cache_hits)
+rows, numbers = kernels.unique_rows(np.array([[3, 1], [3, 1], [0, 2]], dtype=np.int32))
+print(rows.tolist(), numbers.tolist(), kernels.unique_rows.stats.cache_hits)
 """
     )
     assert printed == "[[3, 1], [0, 2]] [0, 0, 1] Counter()\n"

@@ -1,4 +1,4 @@
-"""The matrix products of plain PyTorch: NumPy's, of the same bytes on every processor."""
+"""Matrix products of plain PyTorch with the same bytes on every processor."""
 
 import platform
 import warnings
@@ -23,7 +23,7 @@ FUSED = ("attention", "gru", "lstm", "rnn", "encoder")
 
 
 class Reaching(TorchDispatchMode):
-    """Notes the products of torch's own that are called below it, with their types."""
+    """Records calls of torch's own matrix products, with their types."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ EVERY_CALL = pytest.mark.parametrize("name", CALLS)
 def outcome(
     call: Callable[..., Tensor], tensors: Sequence[Tensor], kind: torch.dtype
 ) -> list[Tensor]:
-    """The result and the gradients of its sum with weights."""
+    """Return the result, and the gradients of a weighted sum of it."""
     inputs = [tensor.to(kind).requires_grad_() for tensor in tensors]
     y = call(*inputs)
     (y * torch.arange(y.numel(), dtype=kind).reshape(y.shape).cos()).sum().backward()
@@ -143,7 +143,7 @@ def test_without_gradients_too(name: str, mode: Callable[[], Any]) -> None:
 
 
 def test_the_products_of_numpy_are_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And so the tests above can fail."""
+    """So the tests above can fail."""
     a, b = drawn(5, 4), drawn(4, 3)
     with PortableProducts():
         assert np.array_equal(torch.mm(a, b).numpy(), a.numpy() @ b.numpy())
@@ -207,7 +207,7 @@ def test_what_is_fused_is_allowed_again_afterwards() -> None:
 
 
 def test_what_is_too_large_is_infinite_without_a_warning() -> None:
-    """Training finds it in the loss, and says so in one line."""
+    """Training detects it in the loss and reports it on one line."""
     with warnings.catch_warnings(), PortableProducts():
         warnings.simplefilter("error")
         assert torch.mm(torch.full((2, 2), 3e38), torch.full((2, 2), 9.0)).isinf().all()
@@ -226,7 +226,7 @@ print(hashlib.md5((a @ a.T[:, ::-1]).tobytes()).hexdigest())
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels are pinned on x86-64 alone")
 def test_the_environment_can_choose_other_kernels_and_the_package_overrules_it() -> None:
-    """That the first two differ shows that the comparison of bytes can fail."""
+    """The first two differ, so the comparison of bytes can fail."""
     old, new = (run_python(PRODUCT, OPENBLAS_CORETYPE=core) for core in ("Prescott", "Haswell"))
     assert old != new
     for core in ("Prescott", "SkylakeX", ""):

@@ -1,4 +1,4 @@
-"""What is equal in a batch is found and computed once, from whatever tensor it is in."""
+"""Distinct rows are found and computed once, for any tensor of contexts."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_contexts_of_any_type_and_stride_are_taken(
     runner = Runner(new_model(architecture, V, T))
     for given_contexts in (
         contexts,
-        torch.stack([contexts, contexts + 1], dim=1).flatten(0, 1)[::2],  # one process's share
+        torch.stack([contexts, contexts + 1], dim=1).flatten(0, 1)[::2],  # one process's part
         torch.cat([contexts, contexts[:, :1]], dim=1)[:, :-1],  # without their target
         contexts.t().contiguous().t(),
         contexts[:1].expand(9, T),
@@ -69,7 +69,7 @@ def test_contexts_of_any_type_and_stride_are_taken(
 @ARCHITECTURES
 @pytest.mark.parametrize("block_size", [1, 8])
 def test_no_contexts_have_no_logits(architecture: type[LanguageModel], block_size: int) -> None:
-    """As for a process that has no share of the last batch."""
+    """As for a process without a part of the last batch."""
     model = new_model(architecture, V, block_size)
     contexts = torch.zeros(0, block_size, dtype=torch.int32)
     assert model(Contexts(contexts)).dense().shape == (0, V)

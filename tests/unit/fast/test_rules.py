@@ -1,4 +1,4 @@
-"""Every rule computes what torch computes in float64: results, gradients, statistics."""
+"""Every rule matches torch in float64: results, gradients, statistics."""
 
 import copy
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def pairs(x: Any) -> Any:
 
 
 def several_uses(m: Any, x: Any) -> Any:
-    """What is used more than once gets all of its gradients."""
+    """A value used more than once gets all of its gradients."""
     h = m.join(pairs(x))
     return torch.tanh(h) * h + h
 
@@ -225,8 +225,8 @@ def test_a_batch_without_windows_gives_no_gradient() -> None:
     assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
-def test_rows_that_stand_more_often_weigh_more_in_batch_norm() -> None:
-    """Otherwise the tests above would hold for statistics over the distinct rows as well."""
+def test_batch_norm_weights_rows_by_their_counts() -> None:
+    """Otherwise the tests above would also pass with statistics over distinct rows."""
     model = model_of("batch_norm of channels")
     contexts, targets = contexts_and_targets()
     contexts[1:] = contexts[0]
@@ -236,7 +236,7 @@ def test_rows_that_stand_more_often_weigh_more_in_batch_norm() -> None:
     torch.testing.assert_close(model.norm.running_mean, 0.3 * x.mean(0).detach())
 
 
-def test_gradients_are_added_to_those_that_are_there() -> None:
+def test_gradients_accumulate() -> None:
     model = model_of("two levels of pairs")
     contexts, targets = contexts_and_targets()
     once = {n: g.clone() for n, g in results(model, Contexts(contexts), targets).items()}
@@ -256,7 +256,7 @@ def test_a_frozen_weight_gets_no_gradient() -> None:
     assert model.join.bias.grad is not None
 
 
-def test_a_weight_that_is_replaced_is_looked_at_again() -> None:
+def test_a_replaced_weight_is_used() -> None:
     model = model_of("two levels of pairs")
     leaves: dict[int, Any] = {}
     contexts, _ = contexts_and_targets()
@@ -268,8 +268,8 @@ def test_a_weight_that_is_replaced_is_looked_at_again() -> None:
         torch.testing.assert_close(logits, model(contexts))
 
 
-def test_what_is_dense_gives_its_gradient_back() -> None:
-    """For a loss that has no rule."""
+def test_a_dense_tensor_passes_its_gradient_back() -> None:
+    """For a loss without a rule."""
     model = model_of("two levels of pairs")
     contexts, targets = contexts_and_targets()
     exact = results(copy.deepcopy(model), contexts, targets)
@@ -318,7 +318,7 @@ def dropped(p: float, key: int | None, count: int = 24) -> tuple[Rows, Any]:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_dropout_zeroes_its_share_and_scales_the_rest(p: float) -> None:
+def test_dropout_zeroes_a_fraction_and_scales_the_rest(p: float) -> None:
     rows, model = dropped(p, key=5)
     y = rows.dense()
     kept = (y != 0).float().mean().item()
@@ -352,22 +352,22 @@ def test_without_a_key_in_evaluation_or_with_p_of_0_nothing_is_dropped_and_with_
     assert layer(x) is x
 
 
-# What has no rule.
+# Functions without a rule.
 
 NO_RULE: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a function": (lambda m, x: torch.cumsum(x, 1), "torch.cumsum"),
     "a method": (lambda m, x: x.cumsum(1), "torch.Tensor.cumsum"),
     "a product": (lambda m, x: x @ m.output.weight.T, "matmul"),
     "conv1d": (lambda m, x: F.conv1d(x, torch.ones(1, T, 1)), "torch.nn.functional.conv1d"),
-    "along positions": (lambda m, x: F.softmax(x, dim=1), "another dimension"),
+    "along positions": (lambda m, x: F.softmax(x, dim=1), "dimension other than"),
     "channels": (lambda m, x: x[..., 0], "of channels"),
     "a mask": (lambda m, x: x[:, torch.tensor([0, 1])], "with a tensor"),
     "a split of channels": (lambda m, x: x.view(-1, T, 2, C // 2), "torch.Tensor.view"),
-    "a decision": (lambda m, x: x if x else -x, "a decision"),
+    "a branch": (lambda m, x: x if x else -x, "a branch"),
     "a comparison": (lambda m, x: x * (x > 0), "a comparison"),
     "positions": (lambda m, x: x + torch.randn(T, C), "torch.add with a tensor (4, 6)"),
     "in place": (lambda m, x: F.relu(x, inplace=True), "in place"),
-    "other channels": (lambda m, x: x + x[:, :2].flatten(1), "of different numbers of channels"),
+    "other channels": (lambda m, x: x + x[:, :2].flatten(1), "with different numbers of channels"),
     "float64": (lambda m, x: x * torch.ones(C).double(), "torch.float64"),
     "batch_norm of positions": (
         lambda m, x: F.batch_norm(x, None, None, training=True),
@@ -378,11 +378,11 @@ NO_RULE: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
 
 @pytest.mark.parametrize("name", NO_RULE)
 def test_what_has_no_rule_is_named(name: str) -> None:
-    function, told = NO_RULE[name]
+    function, name_in_error = NO_RULE[name]
     model = Around(function, T * C)
     with pytest.raises(NoRuleError) as caught:
         model(Contexts(contexts_and_targets()[0]))
-    assert told in str(caught.value)
+    assert name_in_error in str(caught.value)
 
 
 def test_an_embedding_with_options_has_no_rule() -> None:
@@ -392,7 +392,7 @@ def test_an_embedding_with_options_has_no_rule() -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    """Each is called by a test above: run all of them and look which rules were."""
+    """Each rule is called by a test above: run all of them and record which are called."""
     called: set[int] = set()
     originals = dict(RULES)
 

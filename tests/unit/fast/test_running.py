@@ -1,4 +1,4 @@
-"""A model is run over distinct rows only if that computes what plain PyTorch computes."""
+"""A model runs on the fast path only if that gives the results of plain PyTorch."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ CONTEXTS, TARGETS = WINDOWS[Part.TRAIN].batch(slice(64))
 
 
 class Changed(WaveNet):
-    """A WaveNet with something done to each level."""
+    """A WaveNet with a change to each level."""
 
     change: Callable[[Any], Any] = staticmethod(lambda x: x)
 
@@ -54,7 +54,7 @@ def step(runner: Runner, key: int = 1) -> dict[str, Tensor]:
 
 
 @ARCHITECTURES
-def test_every_model_comes_to_the_same_both_ways(architecture: type[LanguageModel]) -> None:
+def test_every_model_gives_the_same_on_both_paths(architecture: type[LanguageModel]) -> None:
     model = new_model(architecture, V, T)
     fast, lines = runner_of(model)
     fast.check(CONTEXTS, TARGETS)
@@ -72,7 +72,7 @@ def test_every_model_comes_to_the_same_both_ways(architecture: type[LanguageMode
 
 
 def test_the_fast_path_runs_the_model_and_nothing_else() -> None:
-    """What is written into `forward` is what is computed, GELU after each level included."""
+    """All of `forward` is computed, including a GELU added after each level."""
     torch.manual_seed(1)
     model = new_model(type("WithGELU", (Changed,), {"change": staticmethod(F.gelu)}), V, T)
     runner, lines = runner_of(model)
@@ -80,7 +80,7 @@ def test_the_fast_path_runs_the_model_and_nothing_else() -> None:
     assert runner.fast
     assert not lines
     plain = copy.deepcopy(model)
-    type(plain).change = staticmethod(lambda x: x)  # a model without it has another loss
+    type(plain).change = staticmethod(lambda x: x)  # a model without it has a different loss
     torch.testing.assert_close(runner.logits(CONTEXTS), runner.logits(CONTEXTS))
     assert step(Runner(plain))["loss"] == step(runner)["loss"]  # as the class is the same
     with_gelu = new_model(type("With", (Changed,), {"change": staticmethod(F.gelu)}), V, T)
@@ -101,7 +101,7 @@ def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
     step(runner)
 
 
-def test_a_rule_that_is_wrong_is_found_out_and_the_model_runs_as_written(
+def test_a_wrong_rule_is_detected_and_the_model_runs_as_plain_pytorch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = new_model(WaveNet, V, T)
@@ -111,30 +111,30 @@ def test_a_rule_that_is_wrong_is_found_out_and_the_model_runs_as_written(
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
     assert runner.fast is False
-    assert "since the fast path computes another loss; expect" in lines[0]
+    assert "since the fast path computes a different loss; expect" in lines[0]
     assert torch.equal(step(runner)["loss"], right["loss"])
 
 
-def test_a_gradient_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the loss is right."""
+def test_a_wrong_gradient_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the loss is right."""
 
     def frozen(x: Rows) -> Rows:  # as if written without its backward pass
-        return x.made_of(torch.tanh(torch.from_numpy(x.node.x)).numpy())
+        return x.with_rows(torch.tanh(torch.from_numpy(x.node.x)).numpy())
 
     monkeypatch.setitem(RULES, torch.tanh, frozen)
     runner, lines = runner_of(new_model(WaveNet, V, T))
     runner.check(CONTEXTS, TARGETS)
     assert runner.fast is False
-    assert "computes another gradient of " in lines[0]
+    assert "computes a different gradient of " in lines[0]
 
 
-def test_logits_are_compared_where_no_targets_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_compared_without_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     model = new_model(WaveNet, V, T)
     expected = Runner(model, fast=False).logits(CONTEXTS)
     monkeypatch.setitem(RULES, torch.tanh, lambda x: x)
     runner, lines = runner_of(model)
     torch.testing.assert_close(runner.logits(CONTEXTS), expected)
-    assert "since the fast path computes other logits; expect" in lines[0]
+    assert "since the fast path computes different logits; expect" in lines[0]
 
 
 def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
@@ -207,7 +207,7 @@ def test_a_transformer_of_torch_runs_as_plain_pytorch() -> None:
     torch.testing.assert_close(runner.logits(CONTEXTS), model(CONTEXTS.long()))
 
 
-def test_what_is_not_float32_on_a_cpu_is_left_to_torch_without_a_word() -> None:
+def test_what_is_not_float32_on_a_cpu_is_left_to_torch_silently() -> None:
     model = new_model(WaveNet, V, T).double()
     runner, lines = runner_of(model)
     assert runner.logits(CONTEXTS).dtype == torch.float64
@@ -221,13 +221,13 @@ def test_which_models_can_be_recorded_for_a_gpu() -> None:
         (CausalTransformer, {}, False),
     ):
         model = new_model(architecture, V, T, **options)
-        assert Runner(model).repeats(CONTEXTS) is repeats
+        assert Runner(model).is_capturable(CONTEXTS) is repeats
 
     class Noise(WaveNet):
         def forward(self, contexts: Tensor) -> Tensor:
             return super().forward(contexts) * torch.rand(1).item()
 
-    assert not Runner(new_model(Noise, V, T)).repeats(CONTEXTS)
+    assert not Runner(new_model(Noise, V, T)).is_capturable(CONTEXTS)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10**6])

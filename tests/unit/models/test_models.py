@@ -1,4 +1,4 @@
-"""The models, compared with their equations; and what every model must do, with its defaults."""
+"""The models against their equations, and requirements for all models with their defaults."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ BLOCK_SIZES = pytest.mark.parametrize("block_size", [1, 2, 4, 8, 16])
 def evaluated(
     architecture: type[LanguageModel], block_size: int = 8, **options: Any
 ) -> LanguageModel:
-    """A new model in evaluation mode, in float64, where rounding hides no difference."""
+    """Return a new model in evaluation mode, in float64, so that rounding hides no difference."""
     return new_model(architecture, V, block_size, **options).double().eval()
 
 
@@ -79,7 +79,7 @@ def test_a_row_of_a_batch_does_not_depend_on_the_others(
 
 @ANY_MODEL
 def test_every_parameter_gets_a_gradient(architecture: type[LanguageModel]) -> None:
-    """What is reported as a parameter is trained."""
+    """All parameters reported are trained."""
     model = evaluated(architecture)
     model(contexts_of(count=20)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -128,11 +128,11 @@ def test_what_is_no_module_of_one_model_is_refused(module: str) -> None:
         architecture_of(module)
 
 
-# The base class asks nothing of a model, and keeps its arguments.
+# The base class requires nothing of a model, and records its arguments.
 
 
 class Own(LanguageModel):
-    """With the names that a user would choose."""
+    """A model with attribute names that a user would choose."""
 
     def __init__(
         self, vocab_size: int, block_size: int, size: int = 3, *, deep: bool = False

@@ -1,4 +1,4 @@
-"""Names told apart by the hash, and where that fails by what stands in the file."""
+"""Distinct names: by their hashes, or if those are equal by comparison."""
 
 import tempfile
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def test_many_blocks_are_kept_in_few_runs() -> None:
         assert all((np.diff(hashes) > 0).all() for hashes, _ in seen._runs)
 
 
-def test_a_beginning_of_a_name_is_another_name() -> None:
+def test_a_prefix_of_a_name_is_a_different_name() -> None:
     assert written([["ANNA"], ["ANN", "ANNAA", "ANNA"]]) == ["ANNA", "ANN", "ANNAA"]
 
 

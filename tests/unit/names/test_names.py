@@ -37,7 +37,7 @@ def read_text(folder: Path, text: str | bytes) -> NameList:
     return read_names(put(folder, "names.txt", text))
 
 
-def test_text_has_a_name_a_line_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_text_has_one_name_per_line_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert read_text(tmp_path, "CLARA\nANNA\nBERTA\n") == NameList(["CLARA", "ANNA", "BERTA"], 0)
 
 
@@ -52,7 +52,7 @@ def test_text_has_a_name_a_line_in_the_order_of_the_file(tmp_path: Path) -> None
     ],
     ids=["no last line end", "CRLF", "byte order mark", "blank lines", "outer blanks"],
 )
-def test_text_of_other_makes_is_read_alike(tmp_path: Path, content: str | bytes) -> None:
+def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path: Path, content: str | bytes) -> None:
     assert read_text(tmp_path, content) == NameList(THREE, 0)
 
 
@@ -64,7 +64,7 @@ def test_text_is_no_table(tmp_path: Path) -> None:
     assert read_text(tmp_path, 'A,B\n"C"\nD\tE\n').names == ["A,B", '"C"', "D\tE"]
 
 
-def test_accents_are_normalised_so_that_both_spellings_are_one_name(tmp_path: Path) -> None:
+def test_accents_are_normalized_so_that_both_spellings_are_one_name(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "ZOÉ")
     assert len(decomposed) == 4
     assert read_text(tmp_path, f"{decomposed}\nANNA\nZOÉ\nBERTA\n") == NameList(
@@ -151,7 +151,7 @@ def test_a_row_that_ends_before_the_column_holds_no_name(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ending", [",", ",9", ",,"])
 def test_rows_longer_than_the_header_keep_their_columns(tmp_path: Path, ending: str) -> None:
-    """pandas would take the first column for row labels and read the counts as names."""
+    """pandas would use the first column as the index and read the counts as names."""
     rows = [f"{name},{count}{ending}\n" for count, name in enumerate(THREE)]
     table = "".join(["name,count\n", *rows])
     path = put(tmp_path, "n.csv", table)
@@ -251,7 +251,7 @@ def test_text_takes_no_column(tmp_path: Path) -> None:
         read_names(path, "name")
 
 
-def test_column_names_with_line_ends_leave_the_error_in_one_line(tmp_path: Path) -> None:
+def test_column_names_with_line_ends_leave_the_error_on_one_line(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", '"first\nname",count\nANNA,1\n')
     with refused(path, "count"):
         read_names(path, "name")
@@ -356,10 +356,10 @@ def test_no_damage_to_a_packed_file_gives_another_error(
     ).map(b"".join),
     suffix=st.sampled_from([".txt", ".csv", ".txt.gz", ".txt.gz broken", ".zip"]),
 )
-def test_blocks_of_any_size_give_the_same_names_or_the_same_fault(
+def test_blocks_of_any_size_give_the_same_names_or_the_same_error(
     tmp_path_factory: pytest.TempPathFactory, block: int, content: bytes, suffix: str
 ) -> None:
-    """In the list a file is read in at once, or with a few bytes and rows at a time."""
+    """Read a file at once, or a few bytes and rows at a time."""
     suffix, _, broken = suffix.partition(" ")
     if suffix.endswith(".gz"):
         content = gzip.compress(content, mtime=0)[: -1 if broken else None]
@@ -387,10 +387,10 @@ def test_blocks_of_any_size_give_the_same_names_or_the_same_fault(
     [
         (b"A\x00B\nA\nB\xff\nC\n", "line 3: not UTF-8"),
         (b"A\nA\n" * 100 + b"\xff", "line 201: not UTF-8"),
-        (b"A\r\nB\rC\n" * 100 + b"A\x07B\n", "line 301: 'A\\x07B' holds a control"),
+        (b"A\r\nB\rC\n" * 100 + b"A\x07B\n", "line 301: 'A\\x07B' contains a control"),
     ],
 )
-def test_a_fault_is_told_with_its_line_however_far_into_the_file(
+def test_an_error_is_reported_with_its_line_anywhere_in_the_file(
     tmp_path: Path, content: bytes, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(names_module, "BLOCK", 8)
@@ -416,22 +416,22 @@ def test_a_semicolon_in_a_table_with_commas_is_a_part_of_its_cell(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["names.xlsx", "names.csv", "names.txt"])
-def test_a_workbook_is_told_as_one(tmp_path: Path, name: str) -> None:
+def test_a_workbook_is_reported_as_one(tmp_path: Path, name: str) -> None:
     path = put(tmp_path, name, zipped(("xl/sheet1.xml", "<x>" * 999)) + b"\xff")
     column = "name" if name.endswith(".csv") else None
-    with refused(path, "not UTF-8", "workbook", "save the table in it as CSV UTF-8"):
+    with refused(path, "not UTF-8", "workbook", "save the table as CSV UTF-8"):
         read_names(path, column)
 
 
-def test_a_list_in_utf_16_is_told_as_that(tmp_path: Path) -> None:
+def test_a_list_in_utf_16_is_reported_as_that(tmp_path: Path) -> None:
     path = put(tmp_path, "names.txt", TEXT.encode("utf-16"))
     with refused(path, "UTF-16", f"iconv -f UTF-16 -t UTF-8 {path} > {tmp_path}/names-utf8.txt"):
         read_names(path)
 
 
 @pytest.mark.parametrize("name", ["names.json", "names.JSONL", "names.json.gz", "names.xml"])
-def test_what_is_no_list_of_names_is_not_read_as_one(tmp_path: Path, name: str) -> None:
+def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
     content = b'[\n"ANNA",\n"BERTA",\n"CLARA"\n]\n'
     path = put(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
-    with refused(path, "JSON" if "json" in name.lower() else "XML", "a name a line"):
+    with refused(path, "JSON" if "json" in name.lower() else "XML", "one name per line"):
         read_names(path)

@@ -1,4 +1,4 @@
-"""Training of models of plain PyTorch: the same promises as for those of the course."""
+"""Training of models of plain PyTorch: the same guarantees as for the course's models."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ BATCH_SIZE = 30
 
 
 class Noisy(WaveNet):
-    """Random without dropout, in training alone."""
+    """A model that is random without dropout, in training only."""
 
     def forward(self, contexts: Tensor) -> Tensor:
         x: Any = super().forward(contexts)
@@ -86,7 +86,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """A state as it comes back from a file."""
+    """Return a state as loaded from a file."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -154,7 +154,7 @@ def test_averages_are_of_buffers_too_and_counters_are_copied(kind: str) -> None:
 
 @WITH_BATCH_NORM
 def test_validation_with_averages_is_as_good_as_without(kind: str) -> None:
-    """With the statistics of the first weights it would be far off."""
+    """With the statistics of the initial weights the loss would be far off."""
     plain, averaged = trained(kind, epochs=6), trained(kind, epochs=6, average=0.9)
     assert averaged.history[-1].val_loss < plain.history[0].val_loss
     assert averaged.history[-1].val_loss == pytest.approx(plain.history[-1].val_loss, abs=0.1)
@@ -208,7 +208,7 @@ def test_every_way_to_train_is_for_any_model(
     assert_same(second, whole)
 
 
-# What is written into a model is what is trained.
+# Changes to a model are trained.
 
 
 class WithGELU(WaveNet):
@@ -278,11 +278,11 @@ LARGE = {
     "batch norm of rows": {"hidden_dim": 128},
     "layer norm": {"hidden_dim": 128, "norm": "layer"},
 }
-"""Large enough for torch to share their work out among threads."""
+"""Large enough for torch to split the work among threads."""
 
 
 def digests(threads: int, fast: bool) -> str:
-    """Of weights after training."""
+    """Return a digest of the weights after training."""
     torch.set_num_threads(threads)
     sums = {}
     for kind, sizes in LARGE.items():

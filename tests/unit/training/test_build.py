@@ -1,4 +1,4 @@
-"""The model of a section of params.yaml, built before it is trained, or refused in a line."""
+"""Building the model of a section of params.yaml, or refusing it on one line."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Own(LanguageModel):
-    """Takes what the section of the fully connected net holds, and more of its kind."""
+    """A model with the arguments of the fully connected net's section, and more."""
 
     def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ def test_a_model_has_the_arguments_of_its_section_and_weights_of_the_seed() -> N
 
 
 @pytest.mark.parametrize("kind", [AssertionError, KeyError, ValueError, TypeError, RuntimeError])
-def test_what_a_constructor_refuses_is_told_in_a_line(kind: type[Exception]) -> None:
-    """Of torch's own too: nn.MultiheadAttention asserts that its heads divide its channels."""
+def test_what_a_constructor_refuses_is_reported_on_one_line(kind: type[Exception]) -> None:
+    """Also torch's own: nn.MultiheadAttention asserts that heads divide channels."""
 
     class Picky(Own):
         def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
@@ -54,15 +54,15 @@ def test_what_a_constructor_refuses_is_told_in_a_line(kind: type[Exception]) -> 
         build_model("fcn", Picky, load_params(), CORPUS)
 
 
-def test_what_could_not_be_saved_is_refused_before_it_is_trained() -> None:
-    with refused("params.yaml", "Own could not be saved and built again"):  # not in charlm.models
+def test_a_model_that_cannot_be_saved_is_refused_before_training() -> None:
+    with refused("params.yaml", "Own cannot be saved and rebuilt"):  # not in charlm.models
         build_model("fcn", Own, load_params(), CORPUS)
 
 
 def test_a_constructor_that_needs_real_numbers_is_left_its_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As it is first counted without memory, on a device that has none."""
+    """Parameters are first counted on the meta device, without memory."""
 
     class Deciding(FCN):
         def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""torch's optimizers without what is wrapped around them."""
+"""Optimizers without torch's overhead."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def one_layer() -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_adamw_is_torchs(kind: torch.dtype) -> None:
-    """By the compiled loop, and where torch computes."""
+    """Both the compiled loop and torch's operations."""
     mine, plain = (one_layer().to(kind) for _ in range(2))
     recipe = Recipe(lr=0.02, batch_size=1, epochs=1, optimizer="adamw", weight_decay=0.3)
     ours = optimizer_of(recipe, mine)
@@ -160,7 +160,7 @@ def test_every_parameter_is_moved_once(architecture: type[LanguageModel], optimi
 
 
 def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
-    """Of a layer that is large enough for torch to share it out."""
+    """For a layer large enough for torch to use several threads."""
 
     def after_a_step(threads: int) -> torch.Tensor:
         torch.manual_seed(4)
@@ -179,7 +179,7 @@ def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
     assert torch.equal(after_a_step(1), after_a_step(3))
 
 
-def test_a_gradient_that_is_too_long_is_shortened_and_no_other() -> None:
+def test_only_a_gradient_above_the_norm_is_clipped() -> None:
     parameters = [torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.zeros(4))]
     for longest, expected in ((1.0, 1.0), (100.0, 5.0)):
         for parameter, value in zip(parameters, (3 / 6**0.5, 2.0), strict=True):
@@ -190,7 +190,7 @@ def test_a_gradient_that_is_too_long_is_shortened_and_no_other() -> None:
         assert parameters[0].grad[0, 0] / parameters[1].grad[0] == pytest.approx(3 / 6**0.5 / 2)
 
 
-def test_initialisations_have_their_spread_and_leave_the_embedding() -> None:
+def test_initializations_have_their_spread_and_leave_the_embedding() -> None:
     def built(name: str) -> FCN:
         torch.manual_seed(1)
         model = FCN(vocab_size=46, block_size=8)

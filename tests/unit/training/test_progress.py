@@ -1,4 +1,4 @@
-"""How training is coming along."""
+"""Progress of training."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from charlm.training.trainer import Epoch, Trainer
 
 
 class Terminal(io.StringIO):
-    """A text stream that says it is a terminal."""
+    """A text stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 def progress_of(
     title: str, epochs: int, batches: int, done: int = 0, batches_done: int = 0
 ) -> Progress:
-    """The progress of a training that has done so many epochs, and batches of the next."""
+    """Return the progress of a training after some epochs, and some batches of the next."""
     trainer = SimpleNamespace(
         recipe=Recipe(lr=0.2, batch_size=32, epochs=epochs),
         batches_per_epoch=batches,
@@ -34,7 +34,7 @@ def progress_of(
 
 
 def report(epochs: int, done: int = 0, batches: int = 7) -> None:
-    """Go through a whole training, or the rest of one."""
+    """Report a whole training, or the rest of one."""
     with progress_of("Net A", epochs, batches, done) as progress:
         for number in range(done + 1, epochs + 1):
             progress.batches(batches - 2)
@@ -63,7 +63,7 @@ def test_a_log_has_about_ten_lines(capsys: pytest.CaptureFixture[str], epochs: i
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 9])
-def test_a_short_training_has_a_line_an_epoch(
+def test_a_short_training_has_a_line_per_epoch(
     capsys: pytest.CaptureFixture[str], epochs: int
 ) -> None:
     assert shown_epochs(lines(capsys, epochs)) == list(range(1, epochs + 1))
@@ -74,7 +74,7 @@ def test_a_line_tells_model_epoch_losses_and_time_left(capsys: pytest.CaptureFix
     assert re.fullmatch(r"Net A, epoch 50/50: train 2\.5000, val 3\.0000, 0 s left", last)
 
 
-def test_a_training_taken_up_again_shows_its_first_and_last_epoch(
+def test_a_training_resumed_shows_its_first_and_last_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown = shown_epochs(lines(capsys, 50, done=23))
@@ -83,7 +83,7 @@ def test_a_training_taken_up_again_shows_its_first_and_last_epoch(
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Let a terminal take the place of standard error for the rest of a test."""
+    """Replace standard error by a terminal for the rest of a test."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("COLUMNS", "80")
@@ -109,7 +109,7 @@ def test_a_terminal_shows_a_bar_with_epoch_losses_and_time_left(
 
 
 def filled(bar: str) -> float:
-    """The share of a bar that is filled."""
+    """Return the fraction of a bar that is filled."""
     drawn = bar.split("|")[1]
     return sum(character not in " ." for character in drawn) / len(drawn)
 
@@ -125,7 +125,7 @@ def test_the_bar_fills_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch) -> N
     assert filled(after_the_first) == pytest.approx(1 / 4, abs=0.1)
 
 
-def test_the_bar_of_a_training_taken_up_again_starts_where_it_was(
+def test_the_bar_of_a_training_resumed_starts_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -147,13 +147,13 @@ def test_the_bar_fits_an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert drawn[-1].rstrip().endswith("left")
 
 
-def test_a_finished_training_can_be_taken_up_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_can_be_resumed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     report(epochs=3, done=3)
     assert "epoch 3/3 |" in terminal.getvalue()
 
 
-def test_a_finished_training_taken_up_has_nothing_to_log(
+def test_a_finished_training_resumed_has_nothing_to_log(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert lines(capsys, epochs=3, done=3) == []
@@ -167,7 +167,7 @@ def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) 
     assert terminal.getvalue().endswith("\n")
 
 
-def test_a_bar_taken_up_in_the_midst_of_an_epoch_starts_there(
+def test_a_bar_resumed_in_the_middle_of_an_epoch_starts_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())

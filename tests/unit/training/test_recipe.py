@@ -1,4 +1,4 @@
-"""Every way to train, held against torch's own and taken up again in its midst."""
+"""Every training option, compared with torch's, and resumed in the middle."""
 
 import copy
 import json
@@ -66,7 +66,7 @@ def recipe(**options: Any) -> Recipe:
 def trainer(
     way: dict[str, Any], architecture: type[LanguageModel] = WaveNet, **options: Any
 ) -> Trainer:
-    """A Trainer of a new model, always with the same first weights."""
+    """A Trainer of a new model, always with the same initial weights."""
     model = small_model(CORPUS, architecture, **options)
     return Trainer(model, TRAIN, VAL, recipe(**way), seed=1)
 
@@ -138,7 +138,7 @@ def test_every_way_learns_and_none_is_another(way: dict[str, Any]) -> None:
 def plain_loop(
     model: LanguageModel, optimizer: torch.optim.Optimizer, scheduler: Any, kind: str, clip: float
 ) -> tuple[list[float], list[float]]:
-    """Validation losses and last learning rates of the epochs, by torch alone."""
+    """Return validation losses and final learning rates of the epochs, using torch only."""
     contexts, targets = TRAIN.batch(slice(None))
     val_contexts, val_targets = VAL.batch(slice(None))
     losses, rates = [], []
@@ -230,7 +230,7 @@ def test_the_last_weights_are_kept_otherwise() -> None:
     assert all(torch.equal(done.weights()[k], v) for k, v in done.model.state_dict().items())
 
 
-def test_patience_ends_a_training_that_gets_no_better() -> None:
+def test_patience_ends_a_training_that_does_not_improve() -> None:
     done = trainer({"patience": 2, "lr": 1.5, "epochs": 40}, FCN)
     history = list(done.run(40))
     losses = [epoch.val_loss for epoch in history]
@@ -276,7 +276,7 @@ def test_dropout_changes_training_and_not_evaluation(architecture: type[Language
 
 
 @pytest.mark.parametrize("architecture", [FCN, WaveNet])
-def test_layer_normalisation_stands_before_the_tanh(architecture: type[LanguageModel]) -> None:
+def test_layer_normalization_stands_before_the_tanh(architecture: type[LanguageModel]) -> None:
     model = small_model(CORPUS, architecture, norm="layer")
     contexts = TRAIN.batch(slice(0, 20))[0].long()
     norms = [model.norm] if architecture is FCN else model.norms
@@ -293,7 +293,7 @@ def test_layer_normalisation_stands_before_the_tanh(architecture: type[LanguageM
     assert history[-1].val_loss < history[0].val_loss
 
 
-def test_divergence_is_told_with_the_learning_rate_of_that_moment() -> None:
+def test_divergence_is_reported_with_the_learning_rate_of_that_moment() -> None:
     training = trainer({"lr": 1e37, "scheduler": "linear"}, FCN)
     with refused("diverged in epoch 1", "1e+37"):
         list(training.run(EPOCHS))

@@ -1,4 +1,4 @@
-"""The state of an unfinished training on disk."""
+"""The saved state of an unfinished training."""
 
 import copy
 import hashlib
@@ -32,7 +32,7 @@ def resume_file(
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the module takes for the project, of which two files are loaded."""
+    """A folder that the module takes for the project, with two imported files."""
     for package in ("charlm", "stages", "tests"):
         (tmp_path / package).mkdir()
         for module in ("loaded", "other"):
@@ -149,11 +149,11 @@ def assert_starts_anew(file: ResumeFile, capsys: pytest.CaptureFixture[str]) -> 
     assert file.load() is None
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"{file.path} is damaged; training starts anew\n"
+    assert err == f"{file.path} is damaged; training starts from scratch\n"
 
 
 @DAMAGED
-def test_a_damaged_state_counts_for_none_and_is_told_in_a_line(
+def test_a_damaged_state_is_ignored_with_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage
 ) -> None:
     file = resume_file(tmp_path)
@@ -181,10 +181,10 @@ def test_a_single_changed_bit_is_noticed(
     [b"M", b"\x85", b"\x80\x02h\x09."],
     ids=["struct.error", "IndexError", "KeyError"],
 )
-def test_a_state_damaged_into_another_pickle_counts_for_none(
+def test_a_state_damaged_into_another_pickle_is_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    """Even where what guards against it, the digest, was made to fit."""
+    """Even if the checksum was forged to match."""
     file = resume_file(tmp_path)
     file.save(STATE)
     file.path.write_bytes(hashlib.sha256(content).digest() + content)
@@ -205,7 +205,7 @@ def test_no_bytes_whatsoever_give_an_exception(any_resume_file: ResumeFile, cont
     assert any_resume_file.load() is None
 
 
-def test_an_evil_pickle_counts_for_none_and_is_not_run(
+def test_an_evil_pickle_is_ignored_and_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = resume_file(tmp_path)

@@ -1,4 +1,4 @@
-"""Training, against a plain loop and against itself."""
+"""Training, compared with a plain loop and with itself."""
 
 import copy
 import warnings
@@ -37,7 +37,7 @@ def trainer(
     seed: int = 1,
     **options: Any,
 ) -> Trainer:
-    """A Trainer of a new model, always with the same first weights."""
+    """A Trainer of a new model, always with the same initial weights."""
     model = small_model(CORPUS, architecture)
     recipe = Recipe(lr=lr, batch_size=batch_size, **{"epochs": 5, **options})
     return Trainer(model, TRAIN, VAL, recipe, seed=seed)
@@ -65,7 +65,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 def test_the_losses_of_a_small_training_are_pinned(
     architecture: type[LanguageModel], train_loss: float, val_loss: float
 ) -> None:
-    """A change that should not change the numbers is held to it here."""
+    """Any change that should not affect results must keep these values."""
     last = trained(architecture, epochs=3).history[-1]
     assert last.train_loss == pytest.approx(train_loss, abs=1e-5)
     assert last.val_loss == pytest.approx(val_loss, abs=1e-5)
@@ -104,8 +104,8 @@ def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> 
 
 
 @ARCHITECTURES
-def test_any_loss_can_be_lowered(architecture: type[LanguageModel]) -> None:
-    """Half the cross-entropy at twice the learning rate makes the same steps."""
+def test_any_loss_can_be_minimized(architecture: type[LanguageModel]) -> None:
+    """Half the cross-entropy at twice the learning rate gives the same steps."""
 
     class Halved(Trainer):
         def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
@@ -121,8 +121,8 @@ def test_any_loss_can_be_lowered(architecture: type[LanguageModel]) -> None:
 
 
 @ARCHITECTURES
-def test_a_loss_of_torchs_functions_can_be_lowered(architecture: type[LanguageModel]) -> None:
-    """Of the tensor that rows stand for, here the same loss: gradients come to the same."""
+def test_a_loss_of_torchs_functions_can_be_minimized(architecture: type[LanguageModel]) -> None:
+    """Computed on `dense()`, here the same loss: gradients must agree."""
 
     class Dense(Trainer):
         def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
@@ -142,7 +142,7 @@ def test_a_loss_of_torchs_functions_can_be_lowered(architecture: type[LanguageMo
 
 
 def test_losses_are_added_up_in_double_precision() -> None:
-    """Beside a million windows' losses a batch's would lose half of its digits in single."""
+    """Added to the losses of a million windows, a batch's loses half of its digits in float32."""
     training = trainer()
     training._total += 2**25
     with_it = [training._total.add_(1).item() for _ in range(3)]
@@ -194,7 +194,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(
     assert_same(second, whole)
 
 
-def test_a_training_can_be_stopped_in_the_midst_of_run() -> None:
+def test_a_training_can_be_stopped_in_the_middle_of_run() -> None:
     stopped = trainer()
     for epoch in stopped.run(5):
         if epoch.epoch == 2:
@@ -230,7 +230,7 @@ def test_the_seed_alone_orders_the_batches() -> None:
 
 def test_every_epoch_has_an_order_of_its_own_that_covers_all_windows() -> None:
     training = trainer()
-    training.choose_way()  # which looks at the first batch
+    training.choose_path()  # which looks at the first batch
     seen: list[torch.Tensor] = []
     batch = TRAIN.batch
 
@@ -268,8 +268,10 @@ def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
 
 
 @ARCHITECTURES
-def test_divergence_is_told_without_warnings_of_numpy(architecture: type[LanguageModel]) -> None:
-    """With so high a rate that a product overflows before the loss does."""
+def test_divergence_is_reported_without_numpy_warnings(
+    architecture: type[LanguageModel],
+) -> None:
+    """With a learning rate so high that a product overflows before the loss."""
     training = trainer(architecture, lr=1e38, batch_size=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -277,7 +279,7 @@ def test_divergence_is_told_without_warnings_of_numpy(architecture: type[Languag
             list(training.run(1))
 
 
-def test_divergence_in_a_later_epoch_is_told_as_such() -> None:
+def test_divergence_in_a_later_epoch_is_reported_as_such() -> None:
     training = trained(epochs=2)
     with torch.no_grad():
         training.model.output.bias[0] = torch.nan
@@ -288,10 +290,10 @@ def test_divergence_in_a_later_epoch_is_told_as_such() -> None:
 
 @ARCHITECTURES
 @pytest.mark.parametrize("stopped_after", [1, 2, 3, 5])
-def test_interrupted_in_the_midst_of_an_epoch_it_ends_in_the_same_bits(
+def test_interrupted_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(
     architecture: type[LanguageModel], stopped_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An epoch has 7 batches here, told of after 2, 4, 6 and 7."""
+    """An epoch has 7 batches here, reported after 2, 4, 6 and 7."""
     monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 2)
     size = -(-len(TRAIN) // 7)
     whole = trained(architecture, epochs=3, batch_size=size)
@@ -312,12 +314,12 @@ def test_interrupted_in_the_midst_of_an_epoch_it_ends_in_the_same_bits(
     assert_same(second, whole)
 
 
-def test_a_state_in_the_midst_of_an_epoch_is_never_one_of_a_diverged_training(
+def test_a_state_in_the_middle_of_an_epoch_is_never_one_of_a_diverged_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 1)
     training = trainer(lr=1e30, batch_size=8)
-    told: list[int] = []
+    reported: list[int] = []
     with refused("diverged in epoch 1"):
-        list(training.run(3, told.append))
-    assert len(told) < training.batches_per_epoch
+        list(training.run(3, reported.append))
+    assert len(reported) < training.batches_per_epoch
