@@ -199,19 +199,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-    from charlm.report.figures import MODEL_COLOURS, STYLE, save
+    from charlm.report.figures import MODEL_COLORS, STYLE, save
 
     with style.context([*STYLE, {"font.size": 11}]):
         figure = Figure(figsize=(9, 4.4))
         seconds, memory = figure.subplots(1, 2)
         for axes, unit in ((seconds, "seconds"), (memory, "mb")):
             low, high = math.inf, 0.0
-            for (step, label), colour in zip(STEPS.items(), MODEL_COLOURS, strict=False):
+            for (step, label), color in zip(STEPS.items(), MODEL_COLORS, strict=False):
                 measured = [row for row in rows if f"{step}_{unit}" in row]
                 sizes = [row["names"] for row in measured]
                 values = [row[f"{step}_{unit}"] for row in measured]
                 if values:
-                    axes.loglog(sizes, values, marker="o", label=label, color=colour)
+                    axes.loglog(sizes, values, marker="o", label=label, color=color)
                     low, high = min(low, *values), max(high, *values)
             # Whole powers of ten: a range that follows the values makes a steep line of noise.
             decades = math.floor(math.log10(low)), math.ceil(math.log10(1.01 * high))

@@ -22,7 +22,7 @@ LR = 0.2
 
 
 class FlattenConsecutive(nn.Module):
-    """Join neighbours two by two: (N, T, C) -> (N, T // 2, 2 * C), and (N, 2 * C) for T = 2."""
+    """Join neighbors two by two: (N, T, C) -> (N, T // 2, 2 * C), and (N, 2 * C) for T = 2."""
 
     def forward(self, x: Tensor) -> Tensor:
         N, T, C = x.shape

@@ -34,7 +34,7 @@ from charlm.data.windows import Windows
 from charlm.evaluation.metrics import score
 from charlm.fast.rows import distinct
 from charlm.models.base import LanguageModel
-from charlm.report.figures import LOSS, MODEL_COLOURS, STYLE, save
+from charlm.report.figures import LOSS, MODEL_COLORS, STYLE, save
 
 FOLDER = Path(__file__).parent
 TABLE, PICTURE = FOLDER / "DRIFT.md", FOLDER / "drift.png"
@@ -150,11 +150,11 @@ def draw(runs: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(11, 4.8))
         axes = figure.subplots(1, len(MODELS), sharey=True)
         for panel, (model, title) in zip(axes, MODELS.items(), strict=True):
-            for colour, group in zip(MODEL_COLOURS, GROUPS, strict=False):
+            for color, group in zip(MODEL_COLORS, GROUPS, strict=False):
                 for part, line in zip(PARTS.values(), (":", "-"), strict=True):
                     its = means[model, group, part]
                     label = f"{group}, {part}"
-                    panel.plot(its.index, its, line, color=colour, label=label)
+                    panel.plot(its.index, its, line, color=color, label=label)
             panel.set(title=title, xlabel="epoch", ylabel=LOSS)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(

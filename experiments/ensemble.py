@@ -1,6 +1,6 @@
 """How low the loss goes whatever the size: ensembles of compact WaveNets, and one taught by them.
 
-For each seed of the split: wide compact WaveNets are trained on it, each from an initialisation
+For each seed of the split: wide compact WaveNets are trained on it, each from an initialization
 and in an order of its own; their probabilities are averaged; and a compact WaveNet as small as the
 default one is trained on these averages instead of the characters that follow (Hinton et al. 2015,
 with temperature 1). On any list of names, split as `params.yaml` says:

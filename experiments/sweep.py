@@ -29,7 +29,7 @@ from benchmarks.run import tell
 from benchmarks.trainer import COURSE_MODELS as MODELS
 from benchmarks.turns import markdown
 from charlm.core.files import write_csv
-from charlm.report.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, save
+from charlm.report.figures import LOSS, MODEL_COLORS, MUTED, STYLE, save
 from experiments import queue
 
 FOLDER = Path(__file__).parent
@@ -136,7 +136,7 @@ def gather(revisions: Mapping[tuple[str, int], str]) -> pd.DataFrame:
     return pd.DataFrame(runs)
 
 
-def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the seeds, by row and model.
 
     Columns: `mean` and `std` below `train_loss`, `val_loss`, `test_loss`, `gap` and `change`,
@@ -194,16 +194,16 @@ def draw(summary: pd.DataFrame) -> Figure:
     with style.context(STYLE):
         figure = Figure(figsize=(11, 0.27 * len(rows) + 1.4))
         axes = figure.subplots(1, len(MODELS), sharey=True)
-        for panel, colour, (model, title) in zip(axes, MODEL_COLOURS, MODELS.items(), strict=False):
+        for panel, color, (model, title) in zip(axes, MODEL_COLORS, MODELS.items(), strict=False):
             its = summary.xs(model, level="model").loc[rows]
             train, val = its["train_loss"], its["val_loss"]
-            panel.hlines(places, train["mean"], val["mean"], color=colour, alpha=0.35, linewidth=3)
+            panel.hlines(places, train["mean"], val["mean"], color=color, alpha=0.35, linewidth=3)
             panel.errorbar(
-                train["mean"], places, xerr=train["std"], fmt="o", mfc="white", color=colour,
+                train["mean"], places, xerr=train["std"], fmt="o", mfc="white", color=color,
                 label="training",
             )  # fmt: skip
             panel.errorbar(
-                val["mean"], places, xerr=val["std"], fmt="o", color=colour, label="validation"
+                val["mean"], places, xerr=val["std"], fmt="o", color=color, label="validation"
             )
             panel.axvline(
                 val["mean"][COURSE], color=MUTED, linestyle="--", label="validation of the course's"
@@ -242,7 +242,7 @@ def main() -> None:
         count = f"{len(missing)} of {len(names)}"
         sys.exit(f"error: {missing[0]} has not been run, {count} in all; run: make sweep")
     runs = gather({key: there[name] for key, name in names.items()})
-    summary = summarise(runs)
+    summary = summarize(runs)
     write_csv(RUNS, runs)
     save(PICTURE, draw(summary))
     tell(TABLE, TEXT, __doc__, table=table(summary))

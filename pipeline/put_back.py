@@ -138,7 +138,7 @@ def _in_cache(repo: Repo, md5: str) -> Path:
     return Path(repo.cache.local.oid_to_path(md5))
 
 
-def have_git_look_again() -> None:
+def refresh_git_index() -> None:
     """Give the small files that git tracks a new time, so that git compares their contents.
 
     An experiment begun in a changed workspace may leave a changed file that is as long

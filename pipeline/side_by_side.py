@@ -58,7 +58,7 @@ def main() -> None:
     options = parse_options()
     if options.only:
         sys.exit(dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False))
-    signal.signal(signal.SIGTERM, end_what_runs)
+    signal.signal(signal.SIGTERM, terminate_stages)
     training = check_input().training
     at_once = options.at_once or max(1, cores() // (training.threads * training.processes))
     plan = None
@@ -179,7 +179,7 @@ def train_one(stage: str, width: int) -> int:
     return process.returncode
 
 
-def end_what_runs(number: int, frame: FrameType | None) -> None:
+def terminate_stages(number: int, frame: FrameType | None) -> None:
     """Pass a request to end (SIGTERM) on to the stages that run; they take it as Ctrl-C.
 
     DVC passes on nothing: it would end at once, and leave its stage behind.

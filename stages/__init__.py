@@ -110,10 +110,10 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
         sys.__excepthook__(kind, error, traceback)
         code = 1
     if DVC_STAGE and not ERROR_FILE:
-        from pipeline.put_back import have_git_look_again, put_back_outputs
+        from pipeline.put_back import refresh_git_index, put_back_outputs
 
         put_back_outputs(DVC_STAGE)
-        have_git_look_again()
+        refresh_git_index()
     sys.exit(code)
 
 

@@ -32,7 +32,7 @@ def runs_of(**val_losses: list[float]) -> pd.DataFrame:
 
 
 def test_a_change_is_that_of_the_runs_with_the_same_seed() -> None:
-    summary = sweep.summarise(runs_of(course=[2.0, 2.5, 3.0], step=[1.9, 2.4, 2.9]))
+    summary = sweep.summarize(runs_of(course=[2.0, 2.5, 3.0], step=[1.9, 2.4, 2.9]))
     for model in sweep.MODELS:
         its = summary.loc[("step", model), "change"]
         assert its["mean"] == pytest.approx(-0.1)
@@ -44,7 +44,7 @@ def test_a_change_is_that_of_the_runs_with_the_same_seed() -> None:
 
 
 def test_its_standard_error_is_that_of_a_mean() -> None:
-    summary = sweep.summarise(runs_of(course=[2.0, 2.0, 2.0], step=[2.1, 2.2, 2.3]))
+    summary = sweep.summarize(runs_of(course=[2.0, 2.0, 2.0], step=[2.1, 2.2, 2.3]))
     assert summary.loc[("step", "fcn"), ("change", "stderr")] == pytest.approx(0.1 / 3**0.5)
 
 
@@ -64,7 +64,7 @@ def test_below_twice_its_standard_error_a_change_is_a_tie(
 
 
 def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
-    summary = sweep.summarise(
+    summary = sweep.summarize(
         runs_of(**{"course": [2.0, 2.1, 2.2], "dropout-0.1": [2.1, 2.2, 2.3]})
     )
     header, _, course, dropout = sweep.table(summary).splitlines()
@@ -79,7 +79,7 @@ def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
 
 
 def test_the_picture_has_every_row_at_its_losses() -> None:
-    figure = sweep.draw(sweep.summarise(runs_of(course=[2.0, 2.2, 2.4], step=[1.9, 2.1, 2.3])))
+    figure = sweep.draw(sweep.summarize(runs_of(course=[2.0, 2.2, 2.4], step=[1.9, 2.1, 2.3])))
     net, tree = figure.axes
     assert [label.get_text() for label in net.get_yticklabels()] == [
         "the course's settings",
@@ -110,7 +110,7 @@ def test_the_committed_table_is_that_of_the_committed_runs() -> None:
     runs = pd.read_csv(sweep.RUNS)
     assert list(dict.fromkeys(runs["row"])) == list(sweep.ROWS)
     assert (runs.groupby("row").size() == len(sweep.SEEDS) * len(sweep.MODELS)).all()
-    assert sweep.table(sweep.summarise(runs)) in sweep.TABLE.read_text(encoding="utf-8")
+    assert sweep.table(sweep.summarize(runs)) in sweep.TABLE.read_text(encoding="utf-8")
 
 
 def test_the_log_quotes_it() -> None:

@@ -1,4 +1,4 @@
-"""What is typed is read in the characters that a model knows, and nothing is guessed."""
+"""Input is converted to the characters of a model, without guessing."""
 
 from unicodedata import normalize
 
@@ -116,7 +116,7 @@ def test_marks_that_make_another_sound_and_lone_accents_are_not_dropped(
 
 
 def test_of_a_long_text_the_error_quotes_the_beginning() -> None:
-    with pytest.raises(InputError, match=r"a\.\.\.' holds '1'") as caught:
+    with pytest.raises(InputError, match=r"a\.\.\.' has '1'") as caught:
         fold("a" * 10_000 + "1", CAPITALS)
     assert len(str(caught.value)) < 300
 

@@ -196,10 +196,10 @@ def test_principal_components_are_the_eigenvectors_of_the_covariance(
 ) -> None:
     points = embedding(channels, tokens)
     places, shares = figures.principal_components(points)
-    centred = points.astype(float) - points.astype(float).mean(0)
-    variances, axes = np.linalg.eigh(centred.T @ centred)
+    centered = points.astype(float) - points.astype(float).mean(0)
+    variances, axes = np.linalg.eigh(centered.T @ centered)
     order = np.argsort(variances)[::-1][:2]
-    expected = centred @ axes[:, order]
+    expected = centered @ axes[:, order]
     assert places.shape == (tokens, 2)
     np.testing.assert_allclose(np.abs(places), np.abs(expected), atol=1e-5)
     np.testing.assert_allclose(shares, variances[order] / variances.sum(), atol=1e-6)
@@ -249,8 +249,8 @@ def test_of_letters_without_room_the_first_is_drawn() -> None:
     assert (dots.get_sizes() > 0).sum() == 1000 - len(axes.texts)
 
 
-def test_more_models_than_colours_are_all_drawn() -> None:
-    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
+def test_more_models_than_colors_are_all_drawn() -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS) + 2)]
     nets = {title: metrics(2.0, 1000) for title in titles}
     overview, close_up = figures.loss_against_parameters(nets, nets).axes
     assert len(close_up.containers) == len(titles)
