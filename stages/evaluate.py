@@ -1,4 +1,4 @@
-"""Measure every model, and the n-gram models beside them, on the whole split."""
+"""Evaluate every model and the n-gram baselines on all three sets."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from charlm.models.base import build, count_parameters
 
 COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "parameters")
 BASELINE = "kneser_ney"
-"""What is compared between runs, of each model and of the best n-gram model; the table has more."""
+"""Metrics of each model, and the baseline, that are compared between runs; the table has more."""
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ def changed_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         (clone / "dvc.lock").write_text(lock, encoding="utf-8")
 
     monkeypatch.chdir(project.path)
-    monkeypatch.setattr(pipeline.verify, "run_from_nothing", run_with_changes)
+    monkeypatch.setattr(pipeline.verify, "run_from_scratch", run_with_changes)
     return project
 
 
@@ -209,7 +209,7 @@ def test_the_promise_is_for_what_may_decide_a_byte(monkeypatch: pytest.MonkeyPat
         return environment.without_promise(REQUIREMENTS, device)
 
     assert reasons() == []
-    assert reasons(torch.device("cuda")) == ["it is computed on cuda, not on a CPU"]
+    assert reasons(torch.device("cuda")) == ["the device is cuda, not cpu"]
     for version, told in (((3, 10, 0), 1), ((3, 11, 0), 0), ((3, 14, 9), 0), ((3, 15, 0), 1)):
         with monkeypatch.context() as patch:
             patch.setattr("sys.version_info", version)
@@ -266,6 +266,6 @@ def test_metrics_lie_apart_by_their_difference(tmp_path: Path) -> None:
     for loss in (2.0, 2.125):
         write_json(tmp_path / "m.json", {"net": {"loss": loss, "parameters": 3}})
         contents.append(content_of(tmp_path / "m.json"))
-    assert list(apart("m.json", *contents)) == [
+    assert list(metric_changes("m.json", *contents)) == [
         "  m.json net.loss: 2.125000; committed: 2.000000 (+0.125000)"
     ]

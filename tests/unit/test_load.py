@@ -3,6 +3,7 @@
 import csv
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest

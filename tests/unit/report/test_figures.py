@@ -261,5 +261,5 @@ def test_a_model_without_an_embedding_is_left_out_of_the_maps(tmp_path: Path) ->
     figure = figures.embedding_maps({"A": None, "B": embedding(), "C": None}, SYMBOLS)
     assert [axes.get_title() for axes in figure.axes] == ["B"]
     figure = figures.embedding_maps({"A": None}, SYMBOLS)
-    assert figure.get_suptitle() == "No model has an embedding of the characters"
+    assert figure.get_suptitle() == "No model has a character embedding"
     save_without_warning(tmp_path / "f.png", figure)

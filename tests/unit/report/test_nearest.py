@@ -1,4 +1,4 @@
-"""The nearest real name, held against the definition of the distance."""
+"""The nearest real name, compared with the definition of the distance."""
 
 from functools import cache
 

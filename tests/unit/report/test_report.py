@@ -1,4 +1,4 @@
-"""The report as a text: what is in it, and that it needs nothing else."""
+"""The report as text: its content, and that it is self-contained."""
 
 import dataclasses
 import itertools
@@ -100,13 +100,13 @@ def test_everything_that_was_promised_is_there(page: str) -> None:
         "Side by side",
         "Invent a name",
         "Invented names",
-        "What was trained on what",
-        "Loss while training, and the learning rate",
+        "Data and training",
+        "Loss and learning rate by epoch",
         "By position in the name",
         "By length of the name",
-        "Which character is taken for which",
-        "Calibration: as sure as it is right?",
-        "The embedding, as a map",
+        "Confused characters",
+        "Expected calibration error",
+        "Character embeddings",
         "The tree of the WaveNets",
     ):
         assert heading in text
@@ -158,7 +158,7 @@ def test_samples_are_marked_and_have_a_neighbor(page: str) -> None:
     assert len(samples) == 12 * len(MODELS)
     for mark, _, rest in samples:
         assert ("new" in mark) == ("new</span>, like" in rest)
-        assert ("it is one itself" in rest) == ("new" not in mark)
+        assert ("in the training set" in rest) == ("new" not in mark)
         if "new" in mark:
             neighbor = re.search(r'class="name">([^<]+)</span> \((\d+)\)', rest)
             assert neighbor[1].replace("&#39;", "'") in NAMES
