@@ -134,7 +134,9 @@ def run() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 after an error message, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # names may have characters that a terminal cannot show
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # names may have characters that a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         parsed = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -312,8 +314,7 @@ def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterab
         raise InputError(f"{error}, and --novel needs it; {instead}") from None
     if corpus.vocabulary != model.vocabulary:
         raise InputError(
-            f"{path} has other names than {arguments.checkpoint} was trained on; "
-            f"{instead}"
+            f"{path} has other names than {arguments.checkpoint} was trained on; {instead}"
         )
     return chain.from_iterable(corpus.name_chunks())
 

@@ -69,7 +69,7 @@ def script(name: str, architecture: type[LanguageModel]) -> str:
 
 
 def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
-    """Return dvc.yaml with a copy of the template's stage under the new name, after the last one."""
+    """Return dvc.yaml with a copy of the template's stage under the new name."""
     if f"\n  train_{name}:" in text:
         raise InputError(f"dvc.yaml has a stage train_{name} already; remove it first")
     stages = re.findall(r"^  train_\w+:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
@@ -94,8 +94,8 @@ def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str
         raise InputError(f"params.yaml has a section {name} already; remove it first")
     lines = [
         f"{name}:".ljust(28) + f"# {architecture.title}",
-        "  lr:".ljust(28) + "# empty: the shared one",
-        "  epochs:".ljust(28) + "# empty: the shared number",
+        "  lr:".ljust(28) + "# empty: the shared value",
+        "  epochs:".ljust(28) + "# empty: the shared value",
     ]
     for parameter in inspect.signature(architecture).parameters.values():
         if parameter.name in OWN:

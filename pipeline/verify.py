@@ -69,7 +69,9 @@ def verify() -> None:
     print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
     print("\nDifferences in metrics:\n")
     metrics = [path for path in differing if path.endswith(".json")]
-    lines = [line for path in metrics for line in metric_changes(path, before[path], after.get(path))]
+    lines = [
+        line for path in metrics for line in metric_changes(path, before[path], after.get(path))
+    ]
     print("\n".join(lines) or "  none")
     if reasons := without_promise(REQUIREMENTS, device):
         print("\nThe same bytes are not promised here:\n")

@@ -78,7 +78,9 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage; SIGTERM counts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # names may have characters that a terminal cannot show
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # names may have characters that a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
@@ -110,7 +112,7 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
         sys.__excepthook__(kind, error, traceback)
         code = 1
     if DVC_STAGE and not ERROR_FILE:
-        from pipeline.put_back import refresh_git_index, put_back_outputs
+        from pipeline.put_back import put_back_outputs, refresh_git_index
 
         put_back_outputs(DVC_STAGE)
         refresh_git_index()
@@ -144,7 +146,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=int(number), filename=str(path)):
             todo = REMEDIES.get(number, "fix it")
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
-        case OSError(errno=int(number)) if number in REMEDIES:  # from a library, without a file name
+        case OSError(errno=int(number)) if (
+            number in REMEDIES
+        ):  # from a library, without a file name
             return f"error: {error.strerror}; {REMEDIES[number]} and run the same command again", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1

@@ -129,7 +129,7 @@ class KneserNey:
 
 
 def count_kneser_ney(train: Windows, vocab_size: int, order: int = ORDER) -> KneserNey:
-    """Fit the model to the training windows, with contexts of up to min(`order`, block_size) tokens."""
+    """Fit the model to the training windows; contexts have up to min(`order`, T) tokens."""
     rows, windows = _counted(train, min(order, train.block_size))
     known = list(_index_levels(rows, vocab_size))
     shorter = Level(  # the empty context backs off to the uniform distribution
@@ -200,7 +200,7 @@ def _discounts(counts: Integers) -> Reals:
 
 
 def _distinct(windows: Windows, order: int) -> Iterator[tuple[Integers, Integers]]:
-    """Yield the distinct rows (U, order + 1) of each chunk of windows, and each window's row index."""
+    """Yield the distinct rows (U, order + 1) of each chunk, and the row index of each window."""
     for start in range(0, len(windows), CHUNK):
         contexts, targets = windows.batch(slice(start, start + CHUNK))
         nearest = contexts[:, contexts.shape[1] - order :]

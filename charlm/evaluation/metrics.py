@@ -16,7 +16,7 @@ from charlm.fast.running import Model, batched_logits
 
 @torch.inference_mode()
 def score(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Return the losses (W,) in nats and whether the most likely token was right (W,), on the CPU."""
+    """Return losses (W,) in nats and whether the most likely token is right (W,), on the CPU."""
     losses, correct = [], []
     for logits, targets in batched_logits(model, windows):
         losses.append(F.cross_entropy(logits, targets, reduction="none"))

@@ -104,7 +104,7 @@ def side_by_side(metrics: Mapping[str, Mapping[str, float]], nets: Sequence[str]
 
 @style.context(STYLE)
 def losses_and_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
-    """Draw validation (solid) and training loss (dotted) of every model, and learning rates below."""
+    """Draw validation (solid) and training losses (dotted), and learning rates below."""
     figure, (losses, rates) = _axes(5.0, rows=(2.6, 1))
     width = 2.0 * len(histories)  # wider first, so that lines that coincide stay visible
     for number, (title, history) in enumerate(histories.items()):
@@ -116,7 +116,9 @@ def losses_and_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
         width -= 2 if width > 2 else 0
     every = [history[["train_loss", "val_loss"]].to_numpy() for history in histories.values()]
     lowest = min(values.min() for values in every)
-    highest = max(values[min(1, len(values) - 1) :].max() for values in every)  # the first may be far higher
+    highest = max(
+        values[min(1, len(values) - 1) :].max() for values in every
+    )  # the first may be far higher
     room = max(0.05 * (highest - lowest), 0.01)
     losses.set_ylim(lowest - room, highest + room)
     losses.set_ylabel(LOSS)

@@ -53,7 +53,7 @@ def calibration_error(table: "pd.DataFrame") -> float:
 
 
 def worst_mistakes(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the most frequent mistakes: rows of `analysis.mistakes`, with their share of `actual`."""
+    """Return the most frequent rows of `analysis.mistakes`, with their share of `actual`."""
     table = table.assign(share=table["windows"] / _how_often(table))
     wrong = table[table["actual"] != table["predicted"]]
     worst = wrong.sort_values("windows", ascending=False, kind="stable").head(MOST)
@@ -123,7 +123,7 @@ class Tree:
 
     @classmethod
     def over(cls, block_size: int, name: str) -> "Tree":
-        """Build the tree that predicts the last character of `name`; `block_size` is a power of two."""
+        """Build the tree for the last character of `name`; `block_size` is a power of two."""
         context = ["."] * block_size + list(name[:-1])
         levels = [[float(i) for i in range(block_size)]]
         while len(levels[-1]) > 1:

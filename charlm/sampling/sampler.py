@@ -127,7 +127,7 @@ def name_log_likelihoods(
 def character_log_likelihoods(
     model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> list[tuple[float, ...]]:
-    """Return the log-likelihoods (len(name) + 1,) of each name's characters and of its end, in nats.
+    """Return each name's log-likelihoods (len(name) + 1,) by character and for its end, in nats.
 
     Each is conditional on the characters before it; they sum to the log-likelihood of the name.
     """

@@ -130,8 +130,7 @@ def test_a_read_only_folder_costs_no_training(project: Project) -> None:
         folder.chmod(0o755)
     assert code == 1
     assert lines[-1] == (
-        f"error: {FCN}: Permission denied; "
-        "change its permissions and run the same command again"
+        f"error: {FCN}: Permission denied; change its permissions and run the same command again"
     )
     assert project.outputs() == before
     ran = project.stage("train_fcn")
@@ -426,7 +425,7 @@ def test_a_damaged_copy_of_a_file_in_a_folder_is_mended_or_dropped(
     copy.chmod(0o444)
     file.unlink()
     assert (
-        f"DVC's copy of {path} was damaged and is dropped"
+        f"DVC's copy of {path} was damaged; removed it"
         in project.run("python", "-m", "pipeline.check").text
     )
     stage = {"data/samples": "sample", "plots/figures": "plot"}[path]

@@ -82,7 +82,7 @@ def test_where_one_reading_fits_it_is_taken(text: str, characters: str, reading:
 def test_where_two_readings_fit_the_error_names_both(
     text: str, characters: str, readings: list[str]
 ) -> None:
-    with refused(*readings, "may be", "write the one that is meant"):
+    with refused(*readings, "may be", "type the one you mean"):
         fold(text, frozenset(characters))
 
 
