@@ -198,7 +198,7 @@ def test_on_another_architecture_the_differences_are_told_instead(
     said = capsys.readouterr().out
     assert "machine aarch64" in said
     assert "The same bytes are not promised here:\n\n  the processor is aarch64" in said
-    assert "Differences of the metrics" in said
+    assert "Differences in metrics" in said
     assert "fcn.test_loss" in said
 
 

@@ -87,7 +87,7 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 130, text
         for stage in BOTH:
-            said = rf"^{stage} +\| interrupted; the same command"
+            said = rf"^{stage} +\| interrupted; run the same command"
             assert re.search(said, text, re.MULTILINE), text
         assert text.endswith("\ninterrupted; run the same command again to resume\n")
         assert "Traceback" not in text
