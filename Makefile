@@ -1,24 +1,24 @@
-# The commands of the README. Each sets up .venv first where that has not been done.
+# The commands of the README. Each sets up .venv first if needed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-# DVC starts the stages with the `python` that it finds first.
+# DVC runs the stages with the first `python` on PATH.
 export PATH := $(BIN):$(PATH)
 
 .PHONY: help repro verify test test-slow smoke report hooks seeds sweep bench grow
 help:
-	@echo "make repro      set up, then run the pipeline (dvc repro, trainings side by side)"
-	@echo "make verify     run it from nothing in a temporary clone and compare every byte"
+	@echo "make repro      set up, then run the pipeline (dvc repro with parallel trainings)"
+	@echo "make verify     run it from scratch in a temporary clone and compare every byte"
 	@echo "make test       set up, then run the tests"
-	@echo "make test-slow  the tests that take minutes: the README, command by command"
-	@echo "make smoke      the whole pipeline once at small size, in a temporary copy"
-	@echo "make report     what HEAD does to the results of BASE (main): into report/, with pictures"
-	@echo "make hooks      let git run ruff and DVC as you commit, check out and push"
-	@echo "make seeds      the figures of the README: mean and deviation over three seeds"
-	@echo "make sweep      what each setting does to the losses, into EXPERIMENTS.md (81 runs: an hour on two cores)"
-	@echo "make bench      how fast it is, held against a plain notebook loop, into the README (half an hour)"
-	@echo "make grow       seconds and memory for lists of up to 30 million names (a quarter of an hour or more)"
+	@echo "make test-slow  run the slow tests, such as all commands of the README"
+	@echo "make smoke      run a small version of the whole pipeline in a temporary copy"
+	@echo "make report     compare the results of HEAD with BASE (main); writes report/"
+	@echo "make hooks      install git hooks that run ruff and DVC"
+	@echo "make seeds      metrics of the README: mean and standard deviation over three seeds"
+	@echo "make sweep      effect of each setting on the losses, for EXPERIMENTS.md (81 runs: an hour on two cores)"
+	@echo "make bench      speed compared with a plain notebook loop, for the README (half an hour)"
+	@echo "make grow       time and memory for lists of up to 30 million names (15 minutes or more)"
 
 repro: $(VENV)/.installed .dvc/vega.js
 	@"$(BIN)/python" -m pipeline.side_by_side
@@ -32,7 +32,7 @@ test: $(VENV)/.chromium
 test-slow: $(VENV)/.chromium
 	"$(BIN)/python" -m pytest -m slow
 
-# What makes a run small.
+# Settings of a small run.
 SMALL := -S epochs=1 -S compact.epochs=1 -S sample.count=100
 BASE ?= main
 
@@ -64,12 +64,12 @@ grow: $(VENV)/.installed
 	"$(BIN)/python" -m pipeline.readme
 
 $(VENV)/.installed: requirements.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --requirement requirements.txt
 	@touch $@
 
-# With it the pages of `dvc plots` draw without a network.
+# So that the pages of `dvc plots` work offline.
 .dvc/vega.js: $(VENV)/.installed requirements-plots.txt pipeline/vega.py
 	"$(BIN)/python" -m pip install --requirement requirements-plots.txt
 	"$(BIN)/python" -m pipeline.vega

@@ -1,7 +1,7 @@
-"""Measurements behind the figures of the README and of EXPERIMENTS.md."""
+"""Benchmarks, the source of the timings in README.md and EXPERIMENTS.md."""
 
 import os
 
 ENVIRONMENT = dict(os.environ)
-"""As it was before `pin_kernels` was called, which holds for the processes started afterwards too:
-the notebook's kernels are to be torch's own choice."""
+"""The environment before `pin_kernels`, which would otherwise also apply to child processes: the
+notebook should run with torch's own choice of kernels."""

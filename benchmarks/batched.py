@@ -1,14 +1,14 @@
-"""Several seeds at once: as one batched model by `torch.func`, or a process each.
+"""Several seeds at once: as one batched model by `torch.func`, or in one process each.
 
-One turn trains the notebook's models of all seeds as one, their weights stacked and a step of all
-of them mapped over the seeds (`torch.func.vmap`), each on batches of its own, by as many threads as
-torch takes. The other trains as many of the pipeline's models as there are cores, each in a process
-of its own, as DVC's queue does for `make seeds`. An epoch each, validation included, after one to
-warm up.
+One run trains the notebook's models of all seeds as one: their weights are stacked and the step is
+mapped over the seeds with `torch.func.vmap`, each on its own batches, with torch's default number
+of threads. The other trains one of the pipeline's models per core, each in its own process, as
+DVC's queue does for `make seeds`. Each trains for an epoch, including validation, after a warm-up
+epoch.
 
     python -m benchmarks.batched --pairs 3
 
-prints milliseconds a step and a model.
+prints milliseconds per step and model.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Weights = dict[str, Tensor]
 
 
 def loss_of(model: nn.Module, weights: Weights, contexts: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of a model with other weights than its own."""
+    """Compute the mean cross-entropy of a model with the given weights."""
     return F.cross_entropy(functional_call(model, weights, (contexts,)), targets)
 
 
@@ -41,7 +41,7 @@ class Batched:
     """The notebook's models of several seeds, trained as one.
 
     Attributes:
-        weights: each parameter of all models, (S, ...).
+        weights: the parameters of all S models, stacked, (S, ...).
     """
 
     def __init__(self, models: list[nn.Module], lr: float) -> None:
@@ -52,19 +52,19 @@ class Batched:
         self._losses = vmap(of_model, (0, None, None))
 
     def step(self, contexts: Tensor, targets: Tensor) -> None:
-        """SGD, each model on its batch: contexts (S, N, T) and targets (S, N)."""
-        for name, slope in self._gradients(self.weights, contexts, targets).items():
-            self.weights[name].data.sub_(slope, alpha=self._lr)
+        """Take an SGD step of each model on its batch: contexts (S, N, T) and targets (S, N)."""
+        for name, gradient in self._gradients(self.weights, contexts, targets).items():
+            self.weights[name].data.sub_(gradient, alpha=self._lr)
 
     @torch.no_grad()
     def losses(self, contexts: Tensor, targets: Tensor) -> list[float]:
-        """The mean cross-entropy of each model on one batch: contexts (N, T) and targets (N,)."""
+        """Compute each model's mean cross-entropy on a batch: contexts (N, T) and targets (N,)."""
         losses: list[float] = self._losses(self.weights, contexts, targets).tolist()
         return losses
 
 
 def batched(model_name: str, seeds: int) -> Figures:
-    """Milliseconds a step and a model of all seeds' models trained as one."""
+    """Measure milliseconds per step and model, with the models of all seeds trained as one."""
     contexts, targets, characters = notebook_loop.read_windows(NAMES)
     W = len(targets)
     train, val, _ = torch.randperm(W).split(notebook_loop.sizes(W))
@@ -74,10 +74,10 @@ def batched(model_name: str, seeds: int) -> Figures:
     def epoch() -> int:
         orders = torch.stack([train[torch.randperm(len(train))] for _ in range(seeds)])
         batches = orders.split(notebook_loop.BATCH_SIZE, dim=1)
-        for its in batches:  # cut by index, which costs less than a DataLoader
-            models.step(contexts[its], targets[its])
-        for its in val.split(notebook_loop.BATCH_SIZE):
-            models.losses(contexts[its], targets[its])
+        for batch in batches:  # indexing is faster than a DataLoader
+            models.step(contexts[batch], targets[batch])
+        for batch in val.split(notebook_loop.BATCH_SIZE):
+            models.losses(contexts[batch], targets[batch])
         return len(batches)
 
     epoch()
@@ -87,7 +87,7 @@ def batched(model_name: str, seeds: int) -> Figures:
 
 
 def one_each(model_name: str, processes: int) -> Figures:
-    """The same of the pipeline's models, each trained in one of so many processes at once."""
+    """Measure the same for the pipeline's models, each trained in its own parallel process."""
     turn = partial(in_a_process, "benchmarks.steps", "--turn", "pipeline", model_name)
     with ThreadPoolExecutor(processes) as pool:
         taken = list(pool.map(lambda _: turn(), range(processes)))
@@ -95,7 +95,7 @@ def one_each(model_name: str, processes: int) -> Figures:
 
 
 def table(count: int, seeds: int) -> str:
-    """A row a model."""
+    """Return a table with a row per model."""
     cores = len(os.sched_getaffinity(0))
     rows = []
     for model in MODELS:
@@ -103,8 +103,8 @@ def table(count: int, seeds: int) -> str:
         taken = pairs(count, one, partial(one_each, model, cores))
         row = [f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1)]
         rows.append([model, *row, f"{median_ratio(taken, 'step'):.2f}"])
-    header = ["ms a step and model", f"{seeds} seeds by torch.func", f"{cores} processes"]
-    return markdown([*header, "times as fast"], rows)
+    header = ["ms per step and model", f"{seeds} seeds by torch.func", f"{cores} processes"]
+    return markdown([*header, "speedup"], rows)
 
 
 def main() -> None:

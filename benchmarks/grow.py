@@ -1,17 +1,16 @@
 """Seconds and peak memory of build_dataset, split and an epoch as the list of names grows.
 
-The names are invented by the trained net (at temperature 1.2, so that they differ), repeated
-ones left out. Each stage runs in a process of its own, with the default parameters. An epoch, of
-the fully connected net and with its validation left out, is measured by a few of its batches,
-times their number; what goes before its hundredth batch is in the seconds to start. Peak memory
-is the largest resident set, in which a file that is mapped into memory counts as far as it was
-looked at, though the system may take those pages back.
+The names are distinct samples from the trained net, at temperature 1.2. Each stage runs in its own
+process, with the default parameters. The time of an epoch of the fully connected net, without
+validation, is extrapolated from some of its batches; everything before its hundredth batch counts
+as startup. Peak memory is the largest resident set. It includes the pages of memory-mapped files
+that were read, although the system can reclaim them.
 
     python -m benchmarks.grow
     python -m benchmarks.grow --sizes 30000 300000 --batches 200
 
-Works in a temporary folder, and writes benchmarks/GROWTH.md and benchmarks/growth.png, once all
-sizes are measured; `python -m pipeline.readme` puts the table into the README.
+Works in a temporary folder, and writes benchmarks/GROWTH.md and benchmarks/growth.png when all
+sizes are measured; `python -m pipeline.readme` copies the table into the README.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from typing import Any
 from benchmarks.turns import markdown, say
 from charlm.core.pinning import pin_kernels
 
-# What takes memory is imported where it is used: a process starts with its parent's peak.
+# Large modules are imported where they are used: a child process starts with its parent's peak.
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = {
@@ -41,13 +40,13 @@ COLUMNS = {
     "names": "names",
     "windows": "windows",
     "build_dataset_seconds": "`build_dataset`, s",
-    "build_dataset_mb": "its memory, MB",
+    "build_dataset_mb": "peak memory, MB",
     "split_seconds": "`split`, s",
-    "split_mb": "its memory, MB",
-    "epoch_seconds": "an epoch, s",
-    "epoch_mb": "its memory, MB",
-    "start_seconds": "to start it, s",
-    "batch_ms": "a batch, ms",
+    "split_mb": "peak memory, MB",
+    "epoch_seconds": "epoch, s",
+    "epoch_mb": "peak memory, MB",
+    "start_seconds": "startup, s",
+    "batch_ms": "batch, ms",
 }
 AT_ONCE = 500_000
 TEMPERATURE = 1.2
@@ -55,7 +54,7 @@ TEMPERATURE = 1.2
 GROWTH = """\
 # Lists that grow
 
-Written by `make grow`, in one run on one machine.
+Written by `make grow`, in a single run on one machine.
 
 {machine}
 
@@ -68,7 +67,7 @@ Written by `make grow`, in one run on one machine.
 
 
 def write_list(path: Path, size: int, checkpoint: Path) -> None:
-    """Write `size` distinct names that a trained model invents."""
+    """Write `size` distinct names sampled from a trained model."""
     pin_kernels()
     from charlm.core.randomness import generator
     from charlm.data.checkpoint import load
@@ -99,7 +98,7 @@ class EnoughError(Exception):
 
 
 def first_batches(limit: int) -> None:
-    """Train the fully connected net for some batches in this folder; print what they took."""
+    """Train the fully connected net for some batches in this folder; print their time."""
     pin_kernels()
     from benchmarks.trainer import trainer_of
     from charlm.core.params import load_params
@@ -124,9 +123,9 @@ def first_batches(limit: int) -> None:
     if len(reports) < 2:
         sys.exit(
             f"error: an epoch of this list has only {trainer.batches_per_epoch} batches; "
-            "measure a longer list, or no epoch: --batches 0"
+            "use a longer list, or skip the epoch with: --batches 0"
         )
-    # Before the first report, the order of the epoch is made and memory is allocated.
+    # The time before the first report is left out: shuffling and memory allocation.
     (began, first), (ended, last) = reports[0], reports[-1]
     took = {
         "seconds": ended - began,
@@ -138,7 +137,7 @@ def first_batches(limit: int) -> None:
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float, str]:
-    """Run a command; its seconds, its peak memory in MB, and what it printed."""
+    """Run a command; return its seconds, its peak memory in MB, and its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
@@ -147,14 +146,14 @@ def measured(command: list[str], folder: Path) -> tuple[float, float, str]:
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began
         if process.returncode:
-            sys.exit(process.returncode)  # it has said what is wrong
+            sys.exit(process.returncode)  # it has printed the error
         output.seek(0)
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
         return seconds, usage.ru_maxrss * unit / 1e6, output.read()
 
 
 def measure(size: int, batches: int, checkpoint: Path, scratch: Path) -> dict[str, Any]:
-    """Seconds and MB of each step for one list, in a temporary folder."""
+    """Measure seconds and MB of each step for one list, in a temporary folder."""
     python = [sys.executable, "-m"]
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
@@ -183,7 +182,7 @@ def measure(size: int, batches: int, checkpoint: Path, scratch: Path) -> dict[st
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A row a list."""
+    """Return a table with a row per list."""
     columns = [c for c in COLUMNS if all(c in row for row in rows)]
     cells = [[_number(row[c]) for c in columns] for row in rows]
     return markdown([COLUMNS[c] for c in columns], cells)
@@ -194,26 +193,26 @@ def _number(value: float) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Seconds and peak memory over the number of names, on logarithmic axes."""
+    """Plot seconds and peak memory against the number of names, on logarithmic axes."""
     from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-    from charlm.report.figures import MODEL_COLOURS, STYLE, save
+    from charlm.report.figures import MODEL_COLORS, STYLE, save
 
     with style.context([*STYLE, {"font.size": 11}]):
         figure = Figure(figsize=(9, 4.4))
         seconds, memory = figure.subplots(1, 2)
         for axes, unit in ((seconds, "seconds"), (memory, "mb")):
             low, high = math.inf, 0.0
-            for (step, label), colour in zip(STEPS.items(), MODEL_COLOURS, strict=False):
+            for (step, label), color in zip(STEPS.items(), MODEL_COLORS, strict=False):
                 measured = [row for row in rows if f"{step}_{unit}" in row]
                 sizes = [row["names"] for row in measured]
                 values = [row[f"{step}_{unit}"] for row in measured]
                 if values:
-                    axes.loglog(sizes, values, marker="o", label=label, color=colour)
+                    axes.loglog(sizes, values, marker="o", label=label, color=color)
                     low, high = min(low, *values), max(high, *values)
-            # Whole powers of ten: a range that follows the values makes a steep line of noise.
+            # Whole powers of ten: a tight range would turn noise into a steep line.
             decades = math.floor(math.log10(low)), math.ceil(math.log10(1.01 * high))
             axes.set(ylim=[10.0**n for n in decades], xlabel="names in the list")
             axes.set_xticks([row["names"] for row in rows])
@@ -231,7 +230,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def write(rows: list[dict[str, Any]], folder: Path) -> None:
-    """The table and the picture; what describes the machine is imported after all was measured."""
+    """Write the table and the plot; large modules are imported after all measurements."""
     from benchmarks.run import explained, machine
     from charlm.core.files import write_text
 
@@ -245,14 +244,21 @@ def main() -> None:
     sizes = [30_000, 300_000, 3_000_000, 10_000_000, 30_000_000]
     parser.add_argument("--sizes", type=int, nargs="+", default=sizes, metavar="NAMES")
     parser.add_argument(
-        "--batches", type=int, default=300, help="of an epoch, at least 200; 0 for none"
+        "--batches",
+        type=int,
+        default=300,
+        help="batches of an epoch to time, at least 200; 0 skips it",
     )
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "data/checkpoints/fcn.safetensors"
     )
-    parser.add_argument("--scratch", type=Path, help="where there is room for the largest list")
+    parser.add_argument("--scratch", type=Path, help="a folder with room for the largest list")
     parser.add_argument(
-        "--into", type=Path, default=ROOT / "benchmarks", metavar="FOLDER", help="for the results"
+        "--into",
+        type=Path,
+        default=ROOT / "benchmarks",
+        metavar="FOLDER",
+        help="folder for the results",
     )
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
@@ -264,7 +270,7 @@ def main() -> None:
         first_batches(arguments.train)
         return
     if not arguments.checkpoint.is_file():
-        sys.exit(f"error: {arguments.checkpoint} does not exist; make it with: dvc repro")
+        sys.exit(f"error: {arguments.checkpoint} does not exist; create it with: dvc repro")
     if 0 < arguments.batches < 200:
         parser.error("--batches must be 0 or at least 200")
     rows = []

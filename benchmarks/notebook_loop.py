@@ -1,8 +1,8 @@
 """The plain notebook loop that the pipeline is measured against.
 
-What a course's notebook does, with torch's default threads and kernels and nothing of
-`charlm`: all windows as one int64 tensor, `TensorDataset`, `random_split`, a `DataLoader` that
-shuffles, an eager step of SGD; names are sampled one after the other. By itself it does all of it:
+It does what a course's notebook does, with torch's default threads and kernels and without
+`charlm`: all windows in one int64 tensor, `TensorDataset`, `random_split`, a shuffling
+`DataLoader`, eager SGD steps; names are sampled one at a time. To run all of it:
 
     python -m benchmarks.notebook_loop data/prenoms.txt --epochs 50
 """
@@ -22,7 +22,7 @@ LR = 0.2
 
 
 class FlattenConsecutive(nn.Module):
-    """Join neighbours two by two: (N, T, C) -> (N, T // 2, 2 * C), and (N, 2 * C) for T = 2."""
+    """Concatenate pairs of neighbors: (N, T, C) -> (N, T // 2, 2 * C), or (N, 2 * C) for T = 2."""
 
     def forward(self, x: Tensor) -> Tensor:
         N, T, C = x.shape
@@ -54,7 +54,7 @@ MODELS = {"fcn": fully_connected_net, "wavenet": wavenet}
 
 
 def read_windows(path: Path) -> tuple[Tensor, Tensor, list[str]]:
-    """Contexts (W, 8), targets (W,) and the characters; token 0 ends a name."""
+    """Return contexts (W, 8), targets (W,) and the characters; token 0 ends a name."""
     names = list(dict.fromkeys(path.read_text(encoding="utf-8").split()))
     characters = sorted(set("".join(names)))
     token_of = {character: token for token, character in enumerate(characters, start=1)}
@@ -69,7 +69,7 @@ def read_windows(path: Path) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def sizes(count: int) -> list[int]:
-    """How many of so many windows are to train, to validate and to test on: 80/10/10."""
+    """Return the sizes of training, validation and test sets: 80/10/10."""
     first, second = round(0.8 * count), round(0.9 * count)
     return [first, second - first, count - second]
 
@@ -77,7 +77,7 @@ def sizes(count: int) -> list[int]:
 def loaders(
     contexts: Tensor, targets: Tensor, batch_size: int = BATCH_SIZE
 ) -> list[DataLoader[tuple[Tensor, ...]]]:
-    """Training, validation and test windows, dealt out 80/10/10 at random."""
+    """Return loaders of training, validation and test windows, split 80/10/10 at random."""
     dataset = TensorDataset(contexts, targets)
     train, val, test = random_split(dataset, sizes(len(dataset)))
     return [
@@ -90,7 +90,7 @@ def loaders(
 def train_epoch(
     model: nn.Module, batches: Iterable[list[Tensor]], optimizer: torch.optim.Optimizer
 ) -> list[float]:
-    """One pass over the batches; the loss of each."""
+    """Make a pass over the batches and return the loss of each."""
     losses = []
     model.train()
     for contexts, targets in batches:
@@ -111,7 +111,7 @@ def mean_loss(model: nn.Module, batches: Iterable[list[Tensor]]) -> float:
 
 @torch.no_grad()
 def sample(model: nn.Module, characters: list[str]) -> str:
-    """One name, a character after the other."""
+    """Sample a name, one character at a time."""
     model.eval()
     context, name = [0] * BLOCK_SIZE, ""
     while True:

@@ -1,9 +1,9 @@
-"""All benchmarks, one after the other, into `benchmarks/RESULTS.md`.
+"""Run all benchmarks and write `benchmarks/RESULTS.md`.
 
     python -m benchmarks.run
 
-The file is written whole at the end, or not at all; what is being measured is told meanwhile.
-`python -m pipeline.readme` puts the tables into the README.
+The file is written at the end; progress is printed meanwhile. `python -m pipeline.readme` copies
+the tables into the README.
 """
 
 import argparse
@@ -24,9 +24,9 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 INTRODUCTION = """\
 # Results
 
-Written by `make bench`, in one run on one machine: medians of {pairs} turns each, taken in turn
-with what they are held against; a ratio is the median of the ratios pair by pair. Absolute
-times drift from one run to the next, ratios much less.
+Written by `make bench`, in a single run on one machine: medians of {pairs} runs, alternating with
+the code they are compared with; a ratio is the median of the ratios of the pairs. Absolute times
+vary from run to run, ratios much less.
 
 {machine}
 """
@@ -38,12 +38,12 @@ PART = """\
 
 {table}
 
-This table alone: `{command}`
+Only this table: `{command}`
 """
 
 
 def machine() -> str:
-    """A line, with no name and no date in it."""
+    """Return a line that describes the machine, without host name or date."""
     facts = describe(Path("requirements.txt"))
     return (
         f"Measured on: {facts['processor']}, {cores()} cores, "
@@ -54,24 +54,29 @@ def machine() -> str:
 
 
 def explained(description: str) -> str:
-    """What a module says of itself above the command that runs it."""
+    """Return a module's docstring up to the command that runs it."""
     return description.split("\n\n    python")[0].strip()
 
 
-def tell(path: Path, template: str, description: str | None, **parts: object) -> None:
-    """Write a text with what a module says of itself and its other parts, and print it."""
+def write_result(path: Path, template: str, description: str | None, **parts: object) -> None:
+    """Fill a template with a module's docstring and other parts; write and print it."""
     text = template.format(explained=explained(description or ""), **parts)
     write_text(path, text)
     print(text)
 
 
 def measure(pairs: int, epochs: int) -> str:
-    """The text of the results."""
+    """Run the benchmarks and return the text of the results."""
     sizes = f"--pairs {pairs}"
     parts = (
-        ("Training at equal mathematics", steps, sizes, partial(steps.table, pairs)),
+        ("Training steps", steps, sizes, partial(steps.table, pairs)),
         ("Sampling", sampling, sizes, partial(sampling.table, pairs)),
-        ("The whole", whole, f"{sizes} --epochs {epochs}", partial(whole.table, pairs, epochs)),
+        (
+            "The whole pipeline",
+            whole,
+            f"{sizes} --epochs {epochs}",
+            partial(whole.table, pairs, epochs),
+        ),
     )
     texts = [INTRODUCTION.format(pairs=pairs, machine=machine())]
     for number, (title, module, options, table) in enumerate(parts, start=1):
@@ -90,16 +95,18 @@ def measure(pairs: int, epochs: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=50, help="of the whole pipeline's turns")
+    parser.add_argument(
+        "--epochs", type=int, default=50, help="epochs of the runs of the whole pipeline"
+    )
     arguments = parser.parse_args()
-    for model in sampling.MODELS:  # before half an hour is spent on what comes first
+    for model in sampling.MODELS:  # fail early, not after half an hour
         path = sampling.CHECKPOINTS / f"{model}.safetensors"
         if not path.is_file():
-            sys.exit(f"error: {path} does not exist; make it with: make repro")
+            sys.exit(f"error: {path} does not exist; create it with: make repro")
     try:
         write_text(RESULTS, measure(arguments.pairs, arguments.epochs))
     except KeyboardInterrupt:
-        sys.exit(f"interrupted; {RESULTS.name} stays as it was")
+        sys.exit(f"interrupted; {RESULTS.name} is unchanged")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Names drawn per second against the notebook, which draws one after the other.
+"""Names sampled per second, compared with the notebook, which samples one at a time.
 
-Both draw from the weights in `data/checkpoints`, which the pipeline has trained.
+Both use the weights in `data/checkpoints`, trained by the pipeline.
 
     python -m benchmarks.sampling --pairs 5
 """
@@ -19,11 +19,11 @@ MODELS = ("fcn", "wavenet")
 CHECKPOINTS = Path("data/checkpoints")
 WARM_UP = 100
 ONE_BY_ONE = 1000
-"""Names that the notebook draws in a turn: its pace does not depend on how many they are."""
+"""Names that the notebook samples in a run; its speed does not depend on their number."""
 
 
 def notebook(model: str) -> Figures:
-    """Names per second, one after the other."""
+    """Measure names per second of the notebook."""
     from safetensors.torch import load_file
 
     from benchmarks import notebook_loop
@@ -31,7 +31,7 @@ def notebook(model: str) -> Figures:
     weights = load_file(CHECKPOINTS / f"{model}.safetensors")
     vocab_size = len(weights["embedding.weight"])
     net = notebook_loop.MODELS[model](vocab_size)
-    # In both, the layers stand from the embedding to the output; in the file, by name.
+    # Parameters are in order from embedding to output, the tensors of the file by name.
     for parameter, name in zip(net.parameters(), sorted(weights, key=_layer), strict=True):
         parameter.data.copy_(weights[name])
     characters = [chr(33 + token) for token in range(vocab_size - 1)]
@@ -42,7 +42,7 @@ def notebook(model: str) -> Figures:
 
 
 def _layer(name: str) -> tuple[int, str, bool]:
-    """What sorts the tensors of a checkpoint as `parameters()` has them."""
+    """Return a key that sorts the tensors of a checkpoint in the order of `parameters()`."""
     layer, _, kind = name.rpartition(".")
     return (
         ["embedding", "hidden", "tree", "output"].index(layer.split(".")[0]),
@@ -52,7 +52,7 @@ def _layer(name: str) -> tuple[int, str, bool]:
 
 
 def pipeline(model: str, count: int) -> Figures:
-    """Names per second, the seconds in all, and the most memory that the process took."""
+    """Measure names per second, total seconds, and peak memory of the process."""
     pin_kernels()
     from charlm.core.randomness import generator
     from charlm.data import checkpoint
@@ -79,14 +79,14 @@ def pipeline(model: str, count: int) -> Figures:
 
 
 def table(count: int, many: int = 100_000, most: int = 1_000_000) -> str:
-    """A row a model."""
+    """Return a table with a row per model."""
     header = [
         "",
         "notebook, names/s",
         f"pipeline at {many:,} names, names/s",
-        "times as fast",
+        "speedup",
         f"{most:,} names, s",
-        "memory then, MB",
+        "peak memory, MB",
     ]
     turn = partial(in_a_process, "benchmarks.sampling", "--turn")
     rows = []

@@ -1,13 +1,12 @@
-"""Steps of training per second against the plain notebook loop, at equal mathematics.
+"""Training steps compared with the plain notebook loop, for the same models and updates.
 
-Each turn is a process that trains one model for an epoch, validation included, as the notebook
-does it or as the pipeline does, after a few batches to warm up; the two take turns. Beside
-them, in the same processes as the pipeline's, the floor: the matrix products of a step of 256
-different contexts alone, by the same library in as many threads. (The pipeline multiplies fewer,
-see `charlm/fast/rows.py`, so that its share of a step may be over 100%.) If there is a GPU,
-`--device cuda --batch-size 4096` moves both there, and `--profile fcn` shows where the time goes.
-`--plain` compares the pipeline with itself without the fast path instead: the same models as plain
-PyTorch, with the same portable matrix products.
+Each run is a process that trains one model for an epoch, including validation, as the notebook or
+as the pipeline does, after a few warm-up batches; the two alternate. For reference, the pipeline's
+processes also time the matrix products alone of a step with 256 distinct contexts, with the same
+library and number of threads. (The pipeline computes fewer, see `charlm/fast/rows.py`, so their
+fraction of a step can exceed 100%.) On a GPU, use `--device cuda --batch-size 4096`; `--profile
+fcn` profiles a model. `--plain` instead compares the pipeline with plain PyTorch: the same models
+without the fast path, with the same portable matrix products.
 
     python -m benchmarks.steps --pairs 5
 """
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
-"""Those that the notebook has too."""
+"""Models that the notebook also has."""
 EVERY_MODEL = (*MODELS, "compact")
 WARM_UP = 50
 REPETITIONS = 200
@@ -43,7 +42,7 @@ REPETITIONS = 200
 
 @dataclass(frozen=True)
 class Setting:
-    """Where it is measured, and how large a batch is."""
+    """The device and the batch size."""
 
     device: str = "cpu"
     batch_size: int = 256
@@ -53,10 +52,10 @@ DEFAULT = Setting()
 
 
 def notebook(model_name: str, setting: Setting = DEFAULT, compiled: bool = False) -> Figures:
-    """Milliseconds a step of the notebook loop, with validation and without.
+    """Measure milliseconds per step of the notebook loop, with and without validation.
 
     Args:
-        compiled: by `torch.compile`, whose seconds are told apart.
+        compiled: use `torch.compile`; compilation is counted as warm-up.
     """
     import torch
 
@@ -68,21 +67,21 @@ def notebook(model_name: str, setting: Setting = DEFAULT, compiled: bool = False
     model: nn.Module = notebook_loop.MODELS[model_name](len(characters) + 1).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=notebook_loop.LR)
 
-    def there(batches: "Iterable[list[Tensor]]") -> "Iterator[list[Tensor]]":
+    def on_device(batches: "Iterable[list[Tensor]]") -> "Iterator[list[Tensor]]":
         return ([tensor.to(device) for tensor in batch] for batch in batches)
 
     began = time.perf_counter()
     if compiled:
         model = cast("nn.Module", torch.compile(model))
-        notebook_loop.train_epoch(model, there(train), optimizer)  # two sizes of batches
-        notebook_loop.mean_loss(model, there(val))
+        notebook_loop.train_epoch(model, on_device(train), optimizer)  # both batch sizes
+        notebook_loop.mean_loss(model, on_device(val))
     else:
-        notebook_loop.train_epoch(model, there(islice(train, WARM_UP)), optimizer)
+        notebook_loop.train_epoch(model, on_device(islice(train, WARM_UP)), optimizer)
     warm = time.perf_counter() - began
     began = time.perf_counter()
-    notebook_loop.train_epoch(model, there(train), optimizer)  # it waits for the device itself
+    notebook_loop.train_epoch(model, on_device(train), optimizer)  # item() waits for the device
     trained = time.perf_counter()
-    notebook_loop.mean_loss(model, there(val))
+    notebook_loop.mean_loss(model, on_device(val))
     ended = time.perf_counter()
     return {
         "step": 1e3 * (trained - began) / len(train),
@@ -92,7 +91,7 @@ def notebook(model_name: str, setting: Setting = DEFAULT, compiled: bool = False
 
 
 def pipeline(model_name: str, setting: Setting = DEFAULT, fast: bool = True) -> Figures:
-    """The same of the pipeline's Trainer with the default parameters.
+    """Measure the same for the pipeline's Trainer with the default parameters.
 
     Args:
         fast: False for plain PyTorch.
@@ -137,14 +136,14 @@ def new_trainer(model_name: str, setting: Setting, fast: bool = True) -> "Traine
     return trainer_of(model_name, params, *windows_of(params), setting.device, fast=fast)
 
 
-def cuda_is_there() -> bool:
+def cuda_is_available() -> bool:
     import torch
 
     return torch.cuda.is_available()
 
 
 def wait_for(device: str) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     import torch
 
     if device == "cuda":
@@ -152,9 +151,9 @@ def wait_for(device: str) -> None:
 
 
 def profile(model_name: str, setting: Setting) -> str:
-    """Where the time of an epoch goes, by torch's profiler: the operations that take most."""
+    """Profile an epoch with torch's profiler; return the most expensive operations."""
     trainer = new_trainer(model_name, setting)
-    import torch  # now that its kernels are pinned
+    import torch  # after its kernels are pinned
 
     next(trainer.run(1))
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -170,17 +169,17 @@ def profile(model_name: str, setting: Setting) -> str:
 
 
 def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
-    """Seconds for the matrix products of one step alone, by NumPy, as the pipeline multiplies.
+    """Measure seconds for only the matrix products of a step, with NumPy as in the pipeline.
 
-    Three for each linear layer, of a whole batch: forward, and the gradients of its
-    weights and of its input.
+    Three for each linear layer and a whole batch: forward, and the gradients of its weights and
+    its input.
     """
     import numpy as np
     from torch import nn
 
     random = np.random.default_rng(0)
     layers = []
-    width = block_size * model.embedding.embedding_dim  # of all the tokens of a context
+    width = block_size * model.embedding.embedding_dim  # all tokens of a context
     for layer in (module for module in model.modules() if isinstance(module, nn.Linear)):
         rows = batch_size * max(1, width // layer.in_features)
         width = rows // batch_size * layer.out_features
@@ -197,11 +196,11 @@ def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
 
 
 def table(count: int, setting: Setting = DEFAULT) -> str:
-    """A row a model."""
-    header = ["", "notebook, ms a step", "pipeline, ms a step", "times as fast"]
-    header += ["validation included"]
+    """Return a table with a row per model."""
+    header = ["", "notebook, ms per step", "pipeline, ms per step", "speedup"]
+    header += ["speedup with validation"]
     if setting.device == "cpu":
-        header += ["products alone, ms", "their share of a step"]
+        header += ["matrix products, ms", "fraction of a step"]
     rows = []
     for model in MODELS:
         taken = turns(count, setting, model, "notebook")
@@ -220,18 +219,18 @@ def table(count: int, setting: Setting = DEFAULT) -> str:
 
 
 def gains(count: int, setting: Setting = DEFAULT) -> str:
-    """What the fast path gains: a row a model."""
+    """Return a table of the speedup by the fast path, with a row per model."""
     rows = []
     for model in EVERY_MODEL:
         taken = turns(count, setting, model, "plain")
         times = (f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1))
         rows.append([model, *times, f"{median_ratio(taken, 'step'):.1f}"])
-    header = ["", "plain PyTorch, ms a step", "pipeline, ms a step", "times as fast"]
+    header = ["", "plain PyTorch, ms per step", "pipeline, ms per step", "speedup"]
     return markdown(header, rows)
 
 
 def turns(count: int, setting: Setting, model: str, other: str) -> list[tuple[Figures, Figures]]:
-    """Turns of another loop and of the pipeline."""
+    """Run another loop and the pipeline in turn."""
     where = ("--device", setting.device, "--batch-size", str(setting.batch_size))
     turn = partial(in_a_process, "benchmarks.steps", *where, "--turn")
     return pairs(count, partial(turn, other, model), partial(turn, "pipeline", model))
@@ -242,12 +241,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
     parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
-    parser.add_argument("--plain", action="store_true", help="show what the fast path gains")
-    parser.add_argument("--profile", choices=EVERY_MODEL, help="show where the time goes instead")
+    parser.add_argument("--plain", action="store_true", help="measure the speedup by the fast path")
+    parser.add_argument("--profile", choices=EVERY_MODEL, help="profile a model instead")
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     setting = Setting(arguments.device, arguments.batch_size)
-    if setting.device == "cuda" and not cuda_is_there():
+    if setting.device == "cuda" and not cuda_is_available():
         sys.exit("error: torch finds no CUDA device on this machine; leave out --device cuda")
     if arguments.turn:
         who, model = arguments.turn

@@ -1,10 +1,10 @@
-"""Seconds from the first batch to the test loss that the course's WaveNet ends with, 2.0132.
+"""Seconds of training to reach 2.0132, the final test loss of the course's WaveNet.
 
-The notebook loop trains its WaveNet for the course's 40 epochs, in turn with the pipeline's
-Trainer, which trains a compact WaveNet for two epochs (`FAST`, the rest as in `params.yaml`; chosen
-by validation loss on the splits 101, 102 and 103). Each on one split of the default names into
-80/10/10. What looking at the test loss takes, after each epoch, is not counted. As the notebook's
-loss may be below the course's before its last epoch, the seconds until then are told as well.
+The notebook loop trains its WaveNet for the course's 40 epochs, alternating with the pipeline's
+Trainer, which trains a compact WaveNet for two epochs (`FAST`, otherwise as in `params.yaml`;
+chosen by validation loss on the splits 101, 102 and 103). Each uses an 80/10/10 split of the
+default names. The time to compute the test loss after each epoch is not counted. As the notebook
+may reach the course's loss before its last epoch, the seconds to that point are listed, too.
 
     python -m benchmarks.time_to_loss --pairs 3
 
@@ -45,7 +45,7 @@ TEXT = """\
 
 {explained}
 
-Medians of {pairs} turns each; a ratio is the median of the ratios pair by pair.
+Medians of {pairs} runs each; a ratio is the median of the ratios of the pairs.
 
 {machine}
 
@@ -54,7 +54,7 @@ Medians of {pairs} turns each; a ratio is the median of the ratios pair by pair.
 
 
 def notebook(epochs: int) -> Figures:
-    """Seconds for all epochs of the notebook's WaveNet, and to the first at the goal."""
+    """Measure seconds for all epochs of the notebook's WaveNet, and to the target loss."""
     import torch
 
     from benchmarks import notebook_loop
@@ -76,7 +76,7 @@ def notebook(epochs: int) -> Figures:
 
 
 def pipeline(epochs: int) -> Figures:
-    """The same of the pipeline's compact WaveNet."""
+    """Measure the same for the pipeline's compact WaveNet."""
     pin_kernels()
     from benchmarks.trainer import trained, trainer_of, windows_of
     from charlm.core.params import load_params
@@ -91,7 +91,7 @@ def pipeline(epochs: int) -> Figures:
     def trainer() -> "Trainer":
         return trainer_of("compact", params, corpus, windows)
 
-    next(trainer().run(1))  # loads what is compiled, as importing torch does for the notebook
+    next(trainer().run(1))  # warm-up: loads the compiled kernels
     training = trainer()
     began = time.perf_counter()
     model = trained(training)
@@ -107,7 +107,7 @@ TURNS: dict[str, tuple[Callable[[int], Figures], int]] = {
 
 
 def table(count: int) -> str:
-    """A row each, and the ratios."""
+    """Return a table with a row for each, and the ratios."""
     turn = partial(in_a_process, "benchmarks.time_to_loss", "--turn")
     taken = pairs(count, partial(turn, "notebook"), partial(turn, "pipeline"))
     rows = []
@@ -124,8 +124,8 @@ def table(count: int) -> str:
         )
     firsts = [theirs["first"] / ours["first"] for theirs, ours in taken if ours["first"] < NEVER]
     ratio = f"{median(firsts):.0f}" if firsts else ""
-    rows.append(["times as fast", "", "", f"{median_ratio(taken, 'seconds'):.0f}", ratio])
-    header = ["", "epochs", "test loss then", "seconds", f"seconds to the first at {GOAL}"]
+    rows.append(["speedup", "", "", f"{median_ratio(taken, 'seconds'):.0f}", ratio])
+    header = ["", "epochs", "final test loss", "seconds", f"seconds to {GOAL}"]
     return markdown(header, rows)
 
 
@@ -139,9 +139,11 @@ def main() -> None:
         print(json.dumps(measure(epochs)))
     else:
         measured = table(arguments.pairs)
-        from benchmarks.run import machine, tell
+        from benchmarks.run import machine, write_result
 
-        tell(RESULT, TEXT, __doc__, machine=machine(), table=measured, pairs=arguments.pairs)
+        write_result(
+            RESULT, TEXT, __doc__, machine=machine(), table=measured, pairs=arguments.pairs
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pipeline's training of one model, outside of its stage, for it to be timed."""
+"""Build and run the pipeline's trainings outside of their stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
 
 
 def windows_of(params: Params, names: Path = NAMES) -> tuple[Corpus, dict[Part, Windows]]:
-    """A list of names, a line each, and its windows, dealt out as the pipeline does."""
+    """Read a list of names, one per line, and split its windows as the pipeline does."""
     corpus = Corpus.from_names(names.read_text(encoding="utf-8").split(), params.block_size)
     split = params.split
     seed = derive_seed(params.seed, "split")
@@ -40,7 +40,7 @@ def trainer_of(
     kind: type[Trainer] = Trainer,
     fast: bool = True,
 ) -> Trainer:
-    """A Trainer of a new model with the parameters of its section."""
+    """Build a model and its Trainer with the parameters of its section."""
     recipe = params.recipe(name)
     chosen = set_up(device, params.training.threads)
     with seeded(params.seed, "init"):
@@ -61,7 +61,7 @@ def trainer_of(
 
 
 def trained(trainer: Trainer) -> LanguageModel:
-    """The model once all epochs are done, with the weights that its recipe keeps."""
+    """Run all epochs and return the model with the weights that its recipe keeps."""
     for _ in trainer.run(trainer.recipe.epochs):
         pass
     trainer.model.load_state_dict(trainer.weights())

@@ -1,7 +1,7 @@
-"""Two commands timed in turn, A B A B ..., each in a process of its own.
+"""Time two commands in turn, A B A B ..., each in its own process.
 
-The speed of a machine drifts by half from one minute to the next; the ratio of two turns that
-follow each other drifts much less.
+The speed of a machine can change by half within minutes; the ratio of consecutive runs varies much
+less.
 """
 
 import json
@@ -19,17 +19,17 @@ BEGAN = time.monotonic()
 
 
 def say(what: str) -> None:
-    """Tell what is being measured, and since when, apart from the tables."""
+    """Print progress to stderr, with the minutes since the start."""
     print(f"{(time.monotonic() - BEGAN) / 60:5.1f} min  {what}", file=sys.stderr, flush=True)
 
 
 def in_a_process(module: str, *arguments: str) -> Figures:
-    """What `python -m module arguments` prints as JSON in its last line."""
+    """Run `python -m module arguments` and parse the JSON in its last line."""
     say(" ".join([module, *arguments]))
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(done.returncode)  # it has said what is wrong
+        sys.exit(done.returncode)  # it has printed the error
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -37,7 +37,7 @@ def in_a_process(module: str, *arguments: str) -> Figures:
 def pairs(
     count: int, a: Callable[[], Figures], b: Callable[[], Figures]
 ) -> list[tuple[Figures, Figures]]:
-    """The figures of `count` turns of each."""
+    """Run each `count` times, in turn, and return the figures."""
     taken = []
     for number in range(1, count + 1):
         say(f"pair {number} of {count}")
@@ -50,7 +50,7 @@ def median_of(taken: Sequence[tuple[Figures, Figures]], side: int, figure: str) 
 
 
 def median_ratio(taken: Sequence[tuple[Figures, Figures]], figure: str) -> float:
-    """The median of A / B, pair by pair."""
+    """Return the median of A / B over the pairs."""
     return median(a[figure] / b[figure] for a, b in taken)
 
 

@@ -1,12 +1,11 @@
-"""The whole pipeline against the notebook's trainings, evaluation and sampling.
+"""The whole pipeline compared with the notebook's training, evaluation and sampling.
 
-A turn of the pipeline is a fresh clone, of what is committed, in which nothing has been made:
-all stages, by `dvc repro`, or with the trainings side by side as `make repro` has it. A
-turn of the notebook is `benchmarks/notebook_loop.py`, which imports one time and not eight, and
-trains the course's two models; so each way is timed with a single epoch of the compact WaveNet as
-well. (With fewer epochs than the default 50 what does not depend on them weighs more.) Then the
-same command once more, when there is nothing left to do; how much of that is DVC's own shows a
-pipeline of a single stage, which copies a file.
+A run of the pipeline is all stages in a fresh clone without results, by `dvc repro`, or with
+parallel trainings by `make repro`. A run of the notebook is `benchmarks/notebook_loop.py`, which
+imports torch once, not eight times, and trains only the course's two models; so each command is
+also timed with a single epoch of the compact WaveNet. (With fewer epochs than the default 50 the
+fixed costs weigh more.) Then the same command is run again when everything is up to date; a
+pipeline of a single stage that copies a file shows DVC's own part of that.
 
     python -m benchmarks.whole --pairs 5 --epochs 50
 """
@@ -53,19 +52,19 @@ def pipeline(command: list[str], epochs: int, compact_epochs: int | None = None)
         subprocess.run(clone, check=True)
         params = Path(folder) / "params.yaml"
         text = re.sub(r"(?m)^epochs: \d+", f"epochs: {epochs}", params.read_text(encoding="utf-8"))
-        if compact_epochs:  # the only section that has a number of its own
+        if compact_epochs:  # the only section with its own number of epochs
             text = re.sub(r"(?m)^  epochs: \d+", f"  epochs: {compact_epochs}", text)
         params.write_text(text, encoding="utf-8")
-        # Which would know the metrics and plots that git has brought along as up to date.
+        # With dvc.lock, the committed metrics and plots would count as up to date.
         (Path(folder) / "dvc.lock").unlink()
-        # Whatever the user's configuration says: a shared cache would know the turn before.
+        # A cache of its own: a shared one would have the results of the previous run.
         config = Path(folder) / ".dvc/config.local"
         config.write_text("[cache]\n    dir = cache\n", encoding="utf-8")
         return _twice(command, Path(folder))
 
 
 def _twice(command: list[str], folder: Path) -> Figures:
-    """Seconds the first time, and again."""
+    """Measure the seconds of the first and of a second run."""
     return {"seconds": _timed(command, folder), "again": _timed(command, folder)}
 
 
@@ -85,12 +84,12 @@ def _timed(command: list[str], folder: Path) -> float:
     )
     seconds = time.perf_counter() - began
     if done.returncode:
-        sys.exit(f"{done.stdout}error: {' '.join(command)} failed, as said above")
+        sys.exit(f"{done.stdout}error: {' '.join(command)} failed, see above")
     return seconds
 
 
 def table(count: int, epochs: int) -> str:
-    """A row a way to run the pipeline."""
+    """Return a table with a row for each way to run the pipeline."""
     ways = {f"`{way}`": partial(pipeline, command, epochs) for way, command in WAYS.items()}
     ways |= {f"{way}, {ONE_EPOCH}": partial(turn, compact_epochs=1) for way, turn in ways.items()}
     turns = {"notebook": partial(notebook, epochs), **ways, "one stage": one_stage}
@@ -108,7 +107,7 @@ def table(count: int, epochs: int) -> str:
         rows.append([way, f"{theirs:.0f}", f"{ours:.0f}", f"{share:.0f}%", again])
     again = f"{median(turn['one stage']['again'] for turn in taken):.1f}"
     rows.append(["one stage that copies a file", "", "", "", again])
-    header = ["notebook, s", "pipeline, s", "share of its time", "with nothing to do, s"]
+    header = ["notebook, s", "pipeline, s", "fraction of its time", "up to date, s"]
     return markdown([f"{epochs} epochs each", *header], rows)
 
 

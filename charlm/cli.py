@@ -1,7 +1,6 @@
-"""The command line: names drawn from a checkpoint, and the likelihood of names.
+"""The command line: sample names from a checkpoint, and score names.
 
-torch is imported once there is something to compute, and not to print a help or to refuse an
-option.
+torch is imported only when there is something to compute, not for --help or a bad option.
 """
 
 import argparse
@@ -23,17 +22,17 @@ if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
 
 DATASET = "dataset.safetensors"
-"""What the names that a checkpoint was trained on are called, in the folder above its own."""
+"""The file with the names a checkpoint was trained on, in the folder above the checkpoint's."""
 AT_ONCE = 1 << 16
-"""Lines of the standard input to score together."""
+"""Lines of standard input to score at once."""
 HEADER = "log-likelihood  nats per character  perplexity  name\n"
 DECIMALS = 6
-"""Of what is written as JSON; beyond them machines differ."""
+"""Decimals in JSON output; further ones differ between machines."""
 
 OVERVIEW = """\
-Invent names with a trained model, and tell how likely names are.
+Sample names from a trained model, and score how likely names are.
 
-A model is a checkpoint that the pipeline wrote; it needs nothing beside it.
+A model is a checkpoint written by the pipeline; no other file is needed.
 """
 
 OVERVIEW_EXAMPLES = """\
@@ -41,40 +40,39 @@ examples:
   python -m charlm sample data/checkpoints/compact.safetensors --count 5
   python -m charlm score data/checkpoints/compact.safetensors MARTINE
 
-"python -m charlm sample --help" and "python -m charlm score --help" say more.
+See also: python -m charlm sample --help, python -m charlm score --help
+
 From Python: charlm.load("data/checkpoints/compact.safetensors").sample(count=5)
 """
 
 SAMPLE = """\
-Invent names and print them, one a line.
+Sample names and print them, one per line.
 
-The model draws a name character by character, each with the probability that
-it gives it after those before, until it draws the end. The same command
-prints the same names; another --seed gives others.
+Each character is sampled given those before it, until the end of the name is
+sampled. The same command prints the same names; another --seed gives others.
 """
 
 SAMPLE_NOTES = """\
 temperature:
-  The logits are divided by it. At 1 names come as often as the model finds
-  likely. Towards 0 they become the likeliest ones, over and over; above 1
-  they become adventurous, then noise.
+  The logits are divided by it. 1 samples from the model's own distribution;
+  towards 0 the same most likely names repeat; above 1 names get more unusual,
+  then random.
 
 novel names:
-  Without --novel, names are as drawn: some are names that exist, and likely
-  ones may come more than once. With it, exactly as many names as asked for
-  are printed, all different, and none of them is in the list that the model
-  was trained on: dataset.safetensors, in the folder above the checkpoint's.
-  Where that is not there, --novel-to names a list: text with a name a line,
-  or .csv or .tsv with a --column, also .gz and .zip.
+  Without --novel, some names exist in the training data, and likely ones may
+  repeat. With --novel, all --count names are different and none is in the list
+  that the model was trained on: dataset.safetensors, in the folder above the
+  checkpoint's. If that file is missing, give the list with --novel-to: text
+  with one name per line, or .csv or .tsv with a --column, also .gz and .zip.
 
 reading a prefix:
-  Case, accents and the like are taken as the model's characters have them,
-  where that leaves no doubt: "mar" means MAR to a model of upper-case names,
-  "zoë" ZOË, or ZOE if it knows no Ë. Else an error lists what it knows.
+  Case, accents and similar variants are converted to the model's characters
+  if there is only one way: for upper-case names "mar" becomes MAR, and "zoë"
+  ZOË, or ZOE if the model has no Ë. Otherwise an error lists its characters.
 
 JSON:
   An object with checkpoint, prefix (as read), temperature, seed, max_length,
-  novel (true or false) and names (a list of texts).
+  novel (true or false) and names (a list of strings).
 
 examples:
   python -m charlm sample data/checkpoints/compact.safetensors --prefix MAR
@@ -85,24 +83,23 @@ examples:
 """
 
 SCORE = """\
-Tell how likely the model finds names, given as arguments or one a line on the
-standard input (which "-" stands for).
+Print the likelihood of names, given as arguments or one per line on standard
+input ("-").
 """
 
 SCORE_NOTES = """\
-what is printed:
-  log-likelihood      the logarithm of the probability that a name drawn at
-                      temperature 1 is this one: the sum over its characters
-                      and its end, in nats. Higher is likelier; a longer name
-                      is less likely by its length alone.
-  nats per character  the same by character, the end counted as one, as a
-                      loss, so that names of any length compare. The losses
-                      of the pipeline are means of it.
-  perplexity          its exponential: as if there had been so many equally
-                      likely characters to choose from, each time.
-  name                as the model reads it: case, accents and the like are
-                      taken as its characters have them, where that leaves
-                      no doubt.
+output:
+  log-likelihood      log-probability of sampling exactly this name at
+                      temperature 1: the sum over its characters and its end,
+                      in nats. Higher is more likely; longer names are less
+                      likely.
+  nats per character  minus the mean per character (the end counts as one):
+                      comparable between names of any length, and in the same
+                      unit as the losses of the pipeline.
+  perplexity          its exponential: the number of equally likely characters
+                      that would be as uncertain.
+  name                as the model reads it: case, accents and similar variants
+                      are converted to its characters if there is only one way.
 
   With --characters, each name is followed by the probability and the
   log-likelihood of each of its characters, given those before it, and of
@@ -126,18 +123,20 @@ examples:
 def run() -> NoReturn:
     """Run the program: `charlm`, or `python -m charlm`.
 
-    The kernels are pinned: the same command prints the same names on every machine.
+    Kernels are pinned, so the same command prints the same names on every machine.
     """
     pin_kernels()
-    if hasattr(signal, "SIGPIPE"):  # end quietly if the reader of the output stops, like `head`
+    if hasattr(signal, "SIGPIPE"):  # exit quietly when piped into `head`
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0, 1 after a line that says what is wrong, 130 for Ctrl-C."""
+    """Run a command and return its exit code: 0, 1 after an error message, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # names may hold what a terminal cannot show
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # names may have characters that a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         parsed = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -154,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> tuple[str, int] | None:
-    """The line that says what is wrong and what to do, and the exit code; None for a bug."""
+    """Return the error message and the exit code; None for a bug."""
     if is_interrupt(error):
         return "interrupted", 130
     if isinstance(error, InputError):
@@ -171,14 +170,14 @@ def _print(text: str) -> None:
         print(text, flush=True)
     except OSError as error:
         with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)  # or Python fails once more, over what is left to write
+            os.dup2(nowhere.fileno(), 1)  # or Python fails again when it flushes at exit
         raise InputError(
-            f"the output cannot be written ({error.strerror}); write it elsewhere"
+            f"the output cannot be written ({error.strerror}); redirect it elsewhere"
         ) from None
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as all of this project does."""
+    """An argument parser whose errors are a single line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -191,13 +190,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser, commands = _parsers()
-    if arguments and arguments[0] in commands:  # alone, it takes names after options too
+    if arguments and arguments[0] in commands:  # so that names may follow options
         return commands[arguments[0]].parse_intermixed_args(arguments[1:])
     return parser.parse_args(arguments)
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """That of the whole, and those of the commands."""
+    """Return the main parser and the parsers of the commands."""
     program = "charlm" if Path(sys.argv[0]).stem == "charlm" else "python -m charlm"
 
     def named(text: str) -> str:
@@ -207,51 +206,51 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     sampling = commands.add_parser(
-        "sample", help="invent names", description=SAMPLE, epilog=named(SAMPLE_NOTES)
+        "sample", help="sample names", description=SAMPLE, epilog=named(SAMPLE_NOTES)
     )
     sampling.add_argument(
         "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"
     )
     sampling.add_argument(
-        "--prefix", default="", metavar="TEXT", help="what every name starts with"
+        "--prefix", default="", metavar="TEXT", help="the beginning of every name"
     )
     sampling.add_argument(
-        "--count", type=int, default=20, metavar="N", help="how many names (default: %(default)s)"
+        "--count", type=int, default=20, metavar="N", help="number of names (default: %(default)s)"
     )
     sampling.add_argument(
         "--temperature",
         type=float,
         default=1.0,
         metavar="T",
-        help="below 1 plays safe, above 1 takes risks (default: %(default)s)",
+        help="below 1: more likely names; above 1: more unusual ones (default: %(default)s)",
     )
     sampling.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="chooses the names (default: %(default)s)"
+        "--seed", type=int, default=1, metavar="N", help="random seed (default: %(default)s)"
     )
     sampling.add_argument(
         "--max-length",
         type=int,
         default=30,
         metavar="N",
-        help="characters after which a name is cut (default: %(default)s)",
+        help="cut names at this many characters (default: %(default)s)",
     )
     sampling.add_argument(
         "--novel",
         action="store_true",
-        help="different names only, none of which the model was trained on",
+        help="only distinct names that are not in the training data",
     )
     sampling.add_argument(
         "--novel-to",
         type=Path,
         metavar="FILE",
-        help="the same with the names of this list in place of those",
+        help="only distinct names that are not in this list",
     )
-    sampling.add_argument("--column", metavar="NAME", help="of a table: which one holds the names")
+    sampling.add_argument("--column", metavar="NAME", help="for a table: the column with the names")
     sampling.add_argument("--json", action="store_true", help="print a JSON document")
     sampling.set_defaults(run=_sample)
 
     scoring = commands.add_parser(
-        "score", help="tell how likely names are", description=SCORE, epilog=named(SCORE_NOTES)
+        "score", help="print the likelihood of names", description=SCORE, epilog=named(SCORE_NOTES)
     )
     scoring.add_argument(
         "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"
@@ -260,7 +259,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         "names", nargs="*", default=[], metavar="NAME", help="names, or - for standard input"
     )
     scoring.add_argument(
-        "--characters", action="store_true", help="show every character and the end as well"
+        "--characters", action="store_true", help="show every character and the end, too"
     )
     scoring.add_argument("--json", action="store_true", help="print a JSON document")
     scoring.set_defaults(run=_score)
@@ -281,7 +280,7 @@ def _load(path: Path) -> "TrainedModel":
 
 def _sample(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.column is not None and arguments.novel_to is None:
-        raise InputError("--column is that of a table of names; name the table with --novel-to")
+        raise InputError("--column is for a table of names; give the table with --novel-to")
     model = _load(arguments.checkpoint)
     settings = {
         "prefix": _read(model, arguments.prefix, "--prefix"),
@@ -299,7 +298,7 @@ def _sample(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterable[str] | None:
-    """The names that are not wanted; None where all are."""
+    """Return the names to exclude; None without --novel and --novel-to."""
     from charlm.data.corpus import load_corpus
     from charlm.names.reading import name_blocks
 
@@ -308,15 +307,14 @@ def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterab
     if not arguments.novel:
         return None
     path = Path(os.path.normpath(arguments.checkpoint.parent / os.pardir / DATASET))
-    instead = "name a list of the known names with --novel-to FILE"
+    instead = "give a list of the known names with --novel-to FILE"
     try:
         corpus = load_corpus(path)
     except FileError as error:
-        raise InputError(f"{error}, and --novel would read it; {instead}") from None
+        raise InputError(f"{error}, and --novel needs it; {instead}") from None
     if corpus.vocabulary != model.vocabulary:
         raise InputError(
-            f"{path} is of other names than those that {arguments.checkpoint} was trained on; "
-            f"{instead}"
+            f"{path} has other names than {arguments.checkpoint} was trained on; {instead}"
         )
     return chain.from_iterable(corpus.name_chunks())
 
@@ -324,7 +322,7 @@ def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterab
 def _score(arguments: argparse.Namespace) -> Iterator[str]:
     given = _given(arguments.names)
     if (first := next(given, None)) is None:
-        raise InputError("standard input holds no names; give one a line, or as arguments")
+        raise InputError("standard input has no names; give one per line, or as arguments")
     given = chain([first], given)
     model = _load(arguments.checkpoint)
     header = "" if arguments.characters else HEADER
@@ -345,16 +343,16 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _given(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Where each name to score is, and the name."""
+    """Yield each name to score and its place, for error messages."""
     if names and names != ["-"]:
         return ((f"argument {n}", name.strip()) for n, name in enumerate(names, start=1))
     if sys.stdin is None or (not names and sys.stdin.isatty()):
-        raise InputError("no names; give them as arguments, or one a line on standard input")
+        raise InputError("no names; give them as arguments, or one per line on standard input")
     return _lines()
 
 
 def _lines() -> Iterator[tuple[str, str]]:
-    """Where each line of the standard input is that is not empty, and the line."""
+    """Yield each non-empty line of standard input and its place."""
     number = 0
     try:
         for number, line in enumerate(sys.stdin.buffer, start=1):
@@ -364,7 +362,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise InputError(
             f"standard input, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-            "convert it first, for instance: iconv -f LATIN1 -t UTF-8"
+            "convert it first, for example with: iconv -f LATIN1 -t UTF-8"
         ) from None
     except OSError as error:
         raise InputError(
@@ -373,7 +371,7 @@ def _lines() -> Iterator[tuple[str, str]]:
 
 
 def _read(model: "TrainedModel", text: str, place: str) -> str:
-    """`text` as the model reads it; where it cannot, the error says in which `place` it was."""
+    """Convert `text` to the model's characters; an error names its `place`."""
     try:
         return model.fold(text)
     except InputError as error:
@@ -422,7 +420,7 @@ def _as_object(given: str, score: "Score", characters: bool) -> dict[str, Any]:
 
 
 def _parts(score: "Score") -> Iterator[tuple[str | None, float, float]]:
-    """Each character, None for the end, its probability, and the logarithm of that."""
+    """Yield each character (None for the end), its probability and its log-probability."""
     for character, value in zip([*score.name, None], score.log_likelihoods, strict=True):
         yield character, math.exp(value), value
 

@@ -1,14 +1,14 @@
-"""Reading what somebody types in the characters that a model knows.
+"""Convert user input to the characters of a model's vocabulary.
 
-Who types "zoë" for a model of upper-case names means "ZOË", or "ZOE" where no name has an Ë.
-Each character is taken in the first of these ways for which the vocabulary has characters:
+For a model of upper-case names "zoë" becomes "ZOË", or "ZOE" if no name has an Ë. For each
+character the first of these conversions that gives known characters is used:
 
-1. as it is (in Unicode's NFC, as the names are);
-2. written otherwise: other apostrophes and dashes, full-width letters, ligatures (ﬁ);
-3. in another case;
-4. with fewer accents, or as the letters it is replaced by (Œ: OE), in any case.
+1. none (the text is in NFC, as the names are);
+2. typographic variants: other apostrophes and dashes, full-width letters, ligatures (ﬁ);
+3. another case;
+4. fewer accents, or replacement letters (Œ: OE), in any case.
 
-Where that way leads to more than one reading, none is taken: no guess is made.
+If a conversion is ambiguous, an error is raised instead of a guess.
 """
 
 from collections.abc import Iterable, Iterator, Set
@@ -18,28 +18,28 @@ from unicodedata import combining, normalize
 from charlm.core.errors import InputError
 
 ALIKE = ("'’‘ʼʻ′´`", "-‐‑‒–—―−", " \u00a0\u2009\u202f")
-"""Characters that are typed for each other."""
+"""Characters typed in place of each other."""
 
 _CAPITALS = {
     **{"Æ": "AE", "Œ": "OE", "Ø": "O", "Đ": "D", "Ð": "D", "Þ": "TH"},
     **{"Ł": "L", "Ħ": "H", "Ŧ": "T", "ẞ": "SS"},
 }
 REPLACED = _CAPITALS | {letter.lower(): other.lower() for letter, other in _CAPITALS.items()}
-"""Letters that Unicode does not decompose, by what is written where they are missing."""
+"""Letters that Unicode does not decompose, with their replacements."""
 
 OTHER_CASE = {"i": "İ", "I": "ı", "ı": "iI", "İ": "iI"}
-"""Beyond what Unicode says: in Turkish the i keeps its dot in upper case, and the I has none."""
+"""Additions to Unicode's case mapping: Turkish has dotted and dotless i in both cases."""
 
 ACCENT = 200
-"""The lowest combining class of accents; below are marks that make another sound, such as ゛."""
+"""The lowest combining class of accents; lower ones change the sound, such as ゛."""
 MANY = 4
-"""Accents on one letter, beyond which they are dropped all at once."""
+"""With more accents than this on one letter, all are dropped at once."""
 
 
 def fold(text: str, characters: Set[str]) -> str:
-    """`text` in NFC and in `characters` only; unchanged, where it is that already.
+    """Convert `text` to NFC and to `characters`; return it unchanged if it fits already.
 
-    Raises InputError where a character has no reading, and where it has more than one.
+    Raises InputError if a character has no reading, or more than one.
     """
     text = normalize("NFC", text)
     if characters >= set(text):
@@ -51,15 +51,15 @@ def fold(text: str, characters: Set[str]) -> str:
             if len(found) > 1:
                 raise InputError(
                     f"{cluster!r} in {_shown(text)} may be {' or '.join(map(repr, found))}, "
-                    "each of which is known; write the one that is meant"
+                    "each of which is known; type the one you mean"
                 )
         folded = normalize("NFC", "".join(readings[cluster][0] for cluster in _clusters(text)))
         unknown = set(folded) - characters
         if not unknown:
             return folded
     raise InputError(
-        f"{_shown(text)} holds {', '.join(map(repr, sorted(unknown)))}, which the model has never "
-        f"seen; the known characters are: {''.join(sorted(characters))}"
+        f"{_shown(text)} has {', '.join(map(repr, sorted(unknown)))}, which the model does not "
+        f"know; the known characters are: {''.join(sorted(characters))}"
     )
 
 
@@ -68,7 +68,7 @@ def _shown(text: str) -> str:
 
 
 def _clusters(text: str) -> Iterator[str]:
-    """The characters of `text`, each with the marks that follow it."""
+    """Yield the characters of `text`, each with its combining marks."""
     cluster = ""
     for character in text:
         if cluster and not combining(character):
@@ -80,7 +80,7 @@ def _clusters(text: str) -> Iterator[str]:
 
 
 def _readings(cluster: str, characters: Set[str]) -> list[str]:
-    """What `cluster` may be, by the first way that leads to anything, in code point order."""
+    """Return the readings of `cluster` by the first conversion that gives any, sorted."""
     for forms in _ways(cluster, characters):
         composed = {normalize("NFC", form) for form in forms if form}
         if found := sorted(form for form in composed if characters >= set(form)):
@@ -89,20 +89,20 @@ def _readings(cluster: str, characters: Set[str]) -> list[str]:
 
 
 def _ways(cluster: str, characters: Set[str]) -> Iterator[Iterable[str]]:
-    """The forms of `cluster` that are to be tried, those of one way after those of another."""
+    """Yield the candidate forms of `cluster`, one conversion after the other."""
     yield [cluster]
     spellings = _spellings(cluster)
     yield spellings
     yield _in_any_case(spellings, characters)
     for barer in _with_fewer_accents(spellings):
-        # There is no Œ to keep the case of: its letters may be of any, and ß's too.
+        # Replacement letters (Œ: OE, ß: SS) may have any case.
         yield _in_any_case(barer, characters) | {other for form in barer for other in _cases(form)}
 
 
 def _spellings(cluster: str) -> set[str]:
-    """`cluster`, and what looks like it or is the same in a plainer form."""
+    """Return `cluster`, its look-alikes and its compatibility form (NFKC)."""
     plain = normalize("NFKC", cluster)
-    # A lone accent would become a blank with that accent.
+    # NFKC turns a lone accent into a space with that accent.
     spellings = {cluster} if " " in plain and not cluster.isspace() else {cluster, plain}
     for form in tuple(spellings):
         for alike in ALIKE:
@@ -112,7 +112,7 @@ def _spellings(cluster: str) -> set[str]:
 
 
 def _in_any_case(forms: Iterable[str], characters: Set[str]) -> set[str]:
-    """The forms with their case changed, and nothing more: ß is not SS."""
+    """Return the forms in any case, without changing their length: ß is not SS."""
     cased = set(forms)
     for form in forms:
         length = len(normalize("NFD", form))
@@ -127,7 +127,7 @@ def _cases(form: str) -> tuple[str, str, str]:
 
 
 def _with_fewer_accents(forms: Iterable[str]) -> Iterator[set[str]]:
-    """The forms without one of their accents, without two, and so on; letters replaced at last."""
+    """Yield the forms with one accent less, two less, and so on; then with letters replaced."""
     decomposed = [normalize("NFD", form) for form in forms if not combining(form[0])]
     most = max((len(_accents(form)) for form in decomposed), default=0)
     for number in range(1 if most <= MANY else most, most + 1):
@@ -141,7 +141,7 @@ def _accents(form: str) -> list[int]:
 
 
 def _without(form: str, number: int) -> list[str]:
-    """`form` without that many of its accents, whichever they are."""
+    """Return `form` with every choice of `number` accents removed."""
     return [
         "".join(character for place, character in enumerate(form) if place not in dropped)
         for dropped in combinations(_accents(form), number)

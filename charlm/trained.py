@@ -1,4 +1,4 @@
-"""A trained model in use: what `charlm.load` gives."""
+"""A trained model that samples and scores names, as `charlm.load` returns it."""
 
 import math
 import os
@@ -22,20 +22,20 @@ from charlm.models.base import build
 from charlm.sampling.sampler import AT_ONCE, character_log_likelihoods, sample_names
 
 FIRST_ROUND = 1024
-"""Names to draw first where new ones are wanted; twice as many in each round that follows."""
+"""Names to sample in the first round for novel names; each further round doubles it."""
 PATIENCE = 500_000
-"""Draws without a single new name, after which there is taken to be none."""
+"""Samples after which to give up if no novel name was found."""
 RARE = 1000
-"""Draws that each new name found is worth: how many more are made for it."""
+"""Additional samples allowed for each novel name found."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a model finds a name.
+    """The likelihood of a name under a model.
 
     Attributes:
-        name: as the model reads it.
-        log_likelihoods: (len(name) + 1,) in nats: of each character, given those before it, and
+        name: in the model's characters.
+        log_likelihoods: (len(name) + 1,) in nats, of each character given those before it, and
             of the end.
     """
 
@@ -44,12 +44,12 @@ class Score:
 
     @property
     def log_likelihood(self) -> float:
-        """Of the whole name, its end included, in nats."""
+        """Return the log-likelihood of the whole name, including its end, in nats."""
         return math.fsum(self.log_likelihoods)
 
     @property
     def nats_per_character(self) -> float:
-        """The mean loss; the end counts as a character, as it does in every loss here."""
+        """Return the mean loss per character, counting the end as one as everywhere here."""
         return -self.log_likelihood / len(self.log_likelihoods)
 
     @property
@@ -58,21 +58,21 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """Among how many equally likely characters the model might as well have had to choose."""
+        """Return the exponential of `nats_per_character`."""
         return perplexity(self.nats_per_character)
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that invents names and tells how likely a name is.
+    """A model that samples and scores names.
 
-    Texts are read as `charlm.folding` says: "zoe" and "Zoë" mean names in the model's characters.
-    Everything is computed on the CPU by one thread, which is the fastest for models of this size,
-    and with `charlm.core.pinning.pin_kernels` the same on every machine.
+    Input is converted to the model's characters (see `charlm.folding`), such as "zoë" to "ZOE".
+    Everything runs on the CPU in one thread, the fastest choice for models of this size; after
+    `charlm.core.pinning.pin_kernels` the results are the same on every machine.
 
     Attributes:
-        model: any module from contexts (N, T) of tokens to logits (N, V) of the next token.
-        vocabulary: what the tokens stand for.
+        model: any module that maps contexts (N, T) of tokens to logits (N, V) of the next token.
+        vocabulary: the characters of the tokens.
         block_size: T.
     """
 
@@ -82,7 +82,7 @@ class TrainedModel:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TrainedModel":
-        """See `charlm.load`."""
+        """Load a checkpoint; see `charlm.load`."""
         loaded = checkpoint.load(Path(path), build)
         return cls(loaded.model, loaded.vocabulary, loaded.model.hyperparameters["block_size"])
 
@@ -96,21 +96,22 @@ class TrainedModel:
         max_length: int = 30,
         novel_to: Iterable[str] | None = None,
     ) -> list[str]:
-        """Invent `count` names, the same ones for the same arguments.
+        """Sample `count` names; the same arguments give the same names.
 
         Args:
-            prefix: what every name starts with.
-            count: how many, from 1 to 100,000,000.
-            temperature: divides the logits; below 1 plays safe, above 1 takes risks.
-            seed: chooses the names. With the seed of the pipeline, and all else as there, they
-                are those of its stage `sample`.
-            max_length: characters after which a name is cut.
-            novel_to: names that are not wanted. Where it is given, be it empty, the names drawn
-                are all different too; else they are as drawn, and likely ones come repeatedly.
+            prefix: the beginning of every name.
+            count: number of names, from 1 to 100,000,000.
+            temperature: divides the logits; below 1 gives more likely names, above 1 more unusual
+                ones.
+            seed: random seed. The seed and settings of the pipeline give the names of its stage
+                `sample`.
+            max_length: names are cut at this many characters.
+            novel_to: names to exclude. If given, even if empty, the sampled names are distinct;
+                otherwise likely names may repeat.
 
         Raises:
-            InputError: an argument is out of its range, the prefix cannot be read or is longer
-                than `max_length`, or there seem to be fewer novel names than asked for.
+            InputError: an argument is out of range, the prefix cannot be read or is longer than
+                `max_length`, or there seem to be fewer novel names than requested.
         """
         for name, value, fits, wanted in (
             ("count", count, 1 <= count <= 10**8, "a whole number from 1 to 100,000,000"),
@@ -121,7 +122,7 @@ class TrainedModel:
             if not fits:
                 raise InputError(f"{name} is {value}; give {wanted}")
         start = self.fold(prefix)
-        # As the stage does, which calls a model by the name of its module.
+        # The same stream as in the stage `sample`, which names models by their module.
         source = generator(seed, f"sample/{type(self.model).__module__.rpartition('.')[2]}")
 
         def draw(number: int) -> list[str]:
@@ -150,21 +151,21 @@ class TrainedModel:
         return list(novel)[:count]
 
     def score(self, *names: str) -> list[Score]:
-        """How likely each of `names` is.
+        """Score each of `names`.
 
-        Raises InputError for one that is empty or cannot be read in the model's characters.
+        Raises InputError if a name is empty or cannot be converted to the model's characters.
         """
         read = [self.fold(name.strip()) for name in names]
         if "" in read:
-            raise InputError("a name is empty, which no name is; leave it out")
+            raise InputError("a name is empty; leave it out")
         with _one_thread():
             every = character_log_likelihoods(self._runner, self.vocabulary, read, self.block_size)
         return [Score(name, each) for name, each in zip(read, every, strict=True)]
 
     def fold(self, text: str) -> str:
-        """`text` in the model's characters, by `charlm.folding`.
+        """Convert `text` to the model's characters, by `charlm.folding`.
 
-        Raises InputError where it has no reading in them, or several.
+        Raises InputError if it has no reading in them, or several.
         """
         return fold(text, self._characters)
 
@@ -177,7 +178,7 @@ class TrainedModel:
         return frozenset(self.vocabulary.characters)
 
     def _readable(self, names: Iterable[str], start: str) -> set[str]:
-        """Those of `names` that might be drawn, as they would be."""
+        """Return the names that start with `start`, in the model's characters."""
         readable = set()
         for name in names:
             with suppress(InputError):
@@ -187,9 +188,9 @@ class TrainedModel:
 
 
 def _too_few(found: int, drawn: int) -> str:
-    less = "lower the count to that, " if found else ""
+    less = f"lower the count to {found:,}, " if found else ""
     return (
-        f"in {drawn:,} draws there were so many different novel names: {found:,}; "
+        f"{drawn:,} samples gave only {found:,} distinct novel names; "
         f"{less}raise the temperature or shorten the prefix"
     )
 

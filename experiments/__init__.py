@@ -1,4 +1,4 @@
-"""Studies behind the figures of README.md and EXPERIMENTS.md, with the kernels of the stages."""
+"""Studies for README.md and EXPERIMENTS.md, with the kernels of the stages."""
 
 from charlm.core.pinning import pin_kernels
 

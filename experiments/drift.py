@@ -1,12 +1,12 @@
-"""Where validation parts from training: by how often a context occurs in the training windows.
+"""The generalization gap by how often a context occurs in the training windows.
 
-Trains the course's models with the course's settings on the default names, seeds 1, 2 and 3, and
-looks at the losses of the training and the validation windows after every epoch, apart for
-contexts that occur in no other training window, in few and in many. (For a training window the
-others are those besides itself; for a validation window they are all.) The gap is the loss of
-validation windows less that of training windows, in nats per character; its parts, each the loss
-of a group times its share of the windows, add up to the whole. Mean ± standard deviation over the
-seeds; the lowest validation loss is that of the whole, in whatever epoch each seed has it.
+The course's models are trained with the course's settings on the default names, with seeds 1, 2
+and 3. After every epoch the training and validation losses are computed separately for contexts
+that occur in no other training window, in few, and in many. (A training window itself does not
+count.) The gap is validation loss minus training loss, in nats per character; the part of a group
+is the difference of its losses, each times its fraction of the windows, so the parts add up to the
+gap. Mean ± standard deviation over the seeds; "lowest validation loss" is the epoch with the lowest
+overall validation loss of each seed.
 
     python -m experiments.drift
 
@@ -24,7 +24,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.run import tell
+from benchmarks.run import write_result
 from benchmarks.trainer import COURSE_MODELS as MODELS
 from benchmarks.trainer import trainer_of, windows_of
 from benchmarks.turns import markdown, say
@@ -34,16 +34,16 @@ from charlm.data.windows import Windows
 from charlm.evaluation.metrics import score
 from charlm.fast.rows import distinct
 from charlm.models.base import LanguageModel
-from charlm.report.figures import LOSS, MODEL_COLOURS, STYLE, save
+from charlm.report.figures import LOSS, MODEL_COLORS, STYLE, save
 
 FOLDER = Path(__file__).parent
 TABLE, PICTURE = FOLDER / "DRIFT.md", FOLDER / "drift.png"
 GROUPS = {"none": 0, "1 to 9": 1, "10 to 99": 10, "100 and more": 100}
-"""Groups of contexts, by the fewest other training windows with the same one."""
+"""Groups of contexts, by the minimum number of other training windows with the same context."""
 PARTS = {Part.TRAIN: "training", Part.VAL: "validation"}
 
 TEXT = """\
-# Where validation parts from training
+# The generalization gap by context frequency
 
 {explained}
 
@@ -54,7 +54,7 @@ TEXT = """\
 
 
 def groups_of(windows: Mapping[Part, Windows]) -> dict[Part, NDArray[np.intp]]:
-    """The group of each training and each validation window, by its place in `GROUPS`."""
+    """Return the group of each training and validation window, as an index into `GROUPS`."""
     contexts = [windows[part].batch(slice(None))[0] for part in PARTS]
     _, numbers = distinct(torch.cat(contexts))
     train, val = (its.numpy() for its in numbers.split([len(its) for its in contexts]))
@@ -67,9 +67,9 @@ def groups_of(windows: Mapping[Part, Windows]) -> dict[Part, NDArray[np.intp]]:
 def losses_by_group(
     model: LanguageModel, windows: Windows, groups: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Cross-entropy of the windows of each group in sum, over the number of all windows.
+    """Return each group's summed cross-entropy over the number of all windows.
 
-    Which is the mean loss of the group times its share: they add up to the mean loss.
+    This is the group's mean loss times its fraction of the windows; they add up to the mean loss.
     """
     losses, _ = score(model, windows)
     sums = np.bincount(groups, weights=losses.double().numpy(), minlength=len(GROUPS))
@@ -77,10 +77,10 @@ def losses_by_group(
 
 
 def measure(model: str, seed: int) -> pd.DataFrame:
-    """The losses of a training of the course's, a row for each epoch, part and group.
+    """Train a model with the course's settings; return a row for each epoch, part and group.
 
     Columns: `model`, `seed`, `epoch`, `part`, `group`, `loss` (nats per character, mean over the
-    group), `share` (of the part's windows that are in the group).
+    group), `share` (fraction of the part's windows that are in the group).
     """
     params = load_params().model_copy(update={"seed": seed})
     corpus, windows = windows_of(params)
@@ -98,8 +98,8 @@ def measure(model: str, seed: int) -> pd.DataFrame:
     return pd.concat(tables).assign(model=model, seed=seed)
 
 
-def wholes(runs: pd.DataFrame) -> pd.DataFrame:
-    """The same with the losses of all windows besides, as the group "all"."""
+def with_totals(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add the losses of all windows, as the group "all"."""
     keys = ["model", "seed", "epoch", "part"]
     weighted = runs.assign(loss=runs["loss"] * runs["share"])
     every = weighted.groupby(keys, sort=False)[["loss", "share"]].sum().reset_index()
@@ -107,7 +107,7 @@ def wholes(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_epochs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of the epoch with the lowest validation loss of each training, and of the last."""
+    """Select the rows of each training's epoch with the lowest validation loss, and of the last."""
     every = runs[(runs["group"] == "all") & (runs["part"] == "validation")]
     trainings = every.groupby(["model", "seed"])
     best = every.loc[trainings["loss"].idxmin(), ["model", "seed", "epoch"]]
@@ -116,9 +116,9 @@ def at_epochs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """A row for each model and group."""
+    """Return a table with a row for each model and group."""
     rows = []
-    moments = at_epochs(wholes(runs).reset_index(drop=True))
+    moments = at_epochs(with_totals(runs).reset_index(drop=True))
     for model, title in MODELS.items():
         for group in [*GROUPS, "all"]:
             cells = [title, group]
@@ -144,17 +144,17 @@ def spread(values: "pd.Series[float]") -> str:
 
 
 def draw(runs: pd.DataFrame) -> Figure:
-    """Each group's losses by epoch, mean over the seeds: validation solid, training dotted."""
+    """Plot each group's mean losses by epoch: validation solid, training dotted."""
     means = runs.groupby(["model", "group", "part", "epoch"])["loss"].mean()
     with style.context(STYLE):
         figure = Figure(figsize=(11, 4.8))
         axes = figure.subplots(1, len(MODELS), sharey=True)
         for panel, (model, title) in zip(axes, MODELS.items(), strict=True):
-            for colour, group in zip(MODEL_COLOURS, GROUPS, strict=False):
+            for color, group in zip(MODEL_COLORS, GROUPS, strict=False):
                 for part, line in zip(PARTS.values(), (":", "-"), strict=True):
                     its = means[model, group, part]
                     label = f"{group}, {part}"
-                    panel.plot(its.index, its, line, color=colour, label=label)
+                    panel.plot(its.index, its, line, color=color, label=label)
             panel.set(title=title, xlabel="epoch", ylabel=LOSS)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(
@@ -175,7 +175,7 @@ def main() -> None:
             trainings.append(measure(model, seed))
     runs = pd.concat(trainings)
     save(PICTURE, draw(runs))
-    tell(TABLE, TEXT, __doc__, table=table(runs))
+    write_result(TABLE, TEXT, __doc__, table=table(runs))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How low the loss goes whatever the size: ensembles of compact WaveNets, and one taught by them.
+"""Ensembles of wide compact WaveNets, and knowledge distillation into a small one.
 
-For each seed of the split: wide compact WaveNets are trained on it, each from an initialisation
-and in an order of its own; their probabilities are averaged; and a compact WaveNet as small as the
-default one is trained on these averages instead of the characters that follow (Hinton et al. 2015,
-with temperature 1). On any list of names, split as `params.yaml` says:
+For each split seed, wide compact WaveNets are trained, each with its own initialization and batch
+order; their probabilities are averaged; and a compact WaveNet of the default size is trained on
+these averages instead of the targets (Hinton et al. 2015, with temperature 1). For any list of
+names, split as in `params.yaml`:
 
     python -m experiments.ensemble
     python -m experiments.ensemble --names FILE
 
-prints mean ± standard deviation over the seeds of validation and test loss.
+prints mean ± standard deviation of validation and test loss over the seeds.
 """
 
 import argparse
@@ -42,10 +42,10 @@ WIDE: dict[str, Any] = {"channels": 200, "dropout": 0.2, "batch_size": 1024}
 
 
 class Teacher:
-    """The mean of several models' probabilities.
+    """An ensemble: the mean of several models' probabilities.
 
     Attributes:
-        models: which are in evaluation mode.
+        models: the models, in evaluation mode.
     """
 
     def __init__(self, models: Iterable[LanguageModel]) -> None:
@@ -54,7 +54,7 @@ class Teacher:
 
     @torch.inference_mode()
     def __call__(self, contexts: Tensor) -> Tensor:
-        """Probabilities (N, V) of the token after contexts (N, T)."""
+        """Return the probabilities (N, V) of the next token after contexts (N, T)."""
         parts = []
         for chunk in contexts.split(CHUNK):
             each = [runner.logits(chunk).softmax(1) for runner in self._runners]
@@ -62,13 +62,13 @@ class Teacher:
         return torch.cat(parts)
 
     def loss(self, windows: Windows) -> float:
-        """Mean cross-entropy over all windows, in nats per character."""
+        """Compute the mean cross-entropy over all windows, in nats per character."""
         contexts, targets = windows.batch(slice(None))
         return F.nll_loss(self(contexts).log(), targets).item()
 
 
 class Lessons:
-    """What a teacher says of the different contexts of windows, asked for once."""
+    """A teacher's probabilities for the distinct contexts of windows, computed once."""
 
     def __init__(self, teacher: Teacher, windows: Windows) -> None:
         contexts, _ = distinct(windows.batch(slice(None))[0])  # (U, T)
@@ -77,22 +77,22 @@ class Lessons:
         self._keys_in_order, self._answers = keys[order], teacher(contexts)[torch.from_numpy(order)]
 
     def __call__(self, contexts: Tensor) -> Tensor:
-        """Probabilities (N, V) after contexts (N, T) that occur in the windows."""
+        """Return the probabilities (N, V) after contexts (N, T) that occur in the windows."""
         places = np.searchsorted(self._keys_in_order, _bytes_of(contexts))
         return self._answers[torch.from_numpy(places)]
 
 
 def _bytes_of(contexts: Tensor) -> NDArray[np.bytes_]:
-    """(N,) the bytes of each context (N, T), which can be sorted and no other has."""
+    """Return the bytes (N,) of each context (N, T) as unique, sortable keys."""
     rows = contexts.int().contiguous().numpy()
     keys: NDArray[np.bytes_] = rows.view(f"S{rows.itemsize * rows.shape[1]}")[:, 0]
     return keys
 
 
 def taught_by(lessons: Callable[[Tensor], Tensor]) -> type[Trainer]:
-    """A Trainer towards the probabilities (N, V) of lessons instead of the tokens that follow.
+    """Return a Trainer with the probabilities (N, V) of `lessons` as targets.
 
-    By cross-entropy: Hinton et al. (2015), equation 2, with temperature 1.
+    The loss is the cross-entropy of Hinton et al. (2015), equation 2, with temperature 1.
     """
 
     class Taught(Trainer):
@@ -104,7 +104,7 @@ def taught_by(lessons: Callable[[Tensor], Tensor]) -> type[Trainer]:
 
 
 def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
-    """Validation and test loss of each kind of model on the split by a seed.
+    """Compute validation and test loss of each kind of model for a seed.
 
     Columns: `model`, `parameters`, `val_loss` and `test_loss` in nats per character.
     """
@@ -118,14 +118,14 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
         return trained(trainer_of("compact", own, corpus, windows))
 
     teacher = Teacher(member(number) for number in range(1, members + 1))
-    say(f"seed {seed}, the small ones")
+    say(f"seed {seed}, the small models")
     of_teacher = taught_by(Lessons(teacher, windows[Part.TRAIN]))
     pupil = trainer_of("compact", params, corpus, windows, kind=of_teacher)
     kinds = {
         "one wide compact WaveNet": Teacher(teacher.models[:1]),
         f"{members} of them": teacher,
         "the default one": Teacher([trained(trainer_of("compact", params, corpus, windows))]),
-        f"the default one, taught by the {members}": Teacher([trained(pupil)]),
+        f"the default one, distilled from the {members}": Teacher([trained(pupil)]),
     }
     return pd.DataFrame(
         {
@@ -139,7 +139,7 @@ def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """A row a kind of model."""
+    """Return a table with a row per kind of model."""
     rows = []
     for name, its in runs.groupby("model", sort=False):
         losses = [its[column] for column in ("val_loss", "test_loss")]
@@ -150,9 +150,9 @@ def table(runs: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--names", type=Path, default=NAMES, help="a list, a name a line")
+    parser.add_argument("--names", type=Path, default=NAMES, help="a list with one name per line")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--members", type=int, default=3, help="wide models to each ensemble")
+    parser.add_argument("--members", type=int, default=3, help="wide models per ensemble")
     arguments = parser.parse_args()
     if not arguments.names.is_file():
         sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")

@@ -1,8 +1,8 @@
-"""Runs of the whole pipeline, a configuration over several seeds, through DVC's queue.
+"""Run the whole pipeline with several seeds through DVC's queue.
 
-A configuration over seeds is one command, `dvc exp run --queue --name NAME -S seed=1,2,3
--S KEY=VALUE ...`, whose experiments DVC calls NAME-1, NAME-2, NAME-3. Each runs in a folder of
-its own, so the workspace stays as it is.
+A configuration is queued by `dvc exp run --queue --name NAME -S seed=1,2,3 -S KEY=VALUE ...`; DVC
+names the experiments NAME-1, NAME-2, NAME-3. Each runs in its own folder, so the workspace is not
+changed.
 """
 
 import io
@@ -22,32 +22,32 @@ WAITING = ("Queued", "Running")
 POLL_SECONDS = 2.0
 RESTART_SECONDS = 15.0
 PATIENCE_SECONDS = 60.0
-"""How long a queue may stand still, as while its workers start."""
+"""How long the queue may be idle, for example while its workers start."""
 
 
 def command(name: str, assignments: Iterable[str], seeds: Sequence[int]) -> list[str]:
-    """What queues a configuration once for each seed."""
+    """Return the command that queues a configuration for each seed."""
     values = [f"seed={','.join(map(str, seeds))}", *assignments]
     options = [word for value in values for word in ("-S", value)]
     return ["dvc", "exp", "run", "--queue", "--name", name, *options]
 
 
 def experiments(name: str, seeds: Sequence[int]) -> dict[int, str]:
-    """The names of the experiments that it queues, by seed."""
+    """Return the names of the experiments that `command` queues, by seed."""
     if len(seeds) == 1:
         return {seeds[0]: name}
     return {seed: f"{name}-{number}" for number, seed in enumerate(seeds, start=1)}
 
 
 def finished() -> dict[str, str]:
-    """The revisions of this commit's experiments by name."""
+    """Return the revisions of the finished experiments of HEAD, by name."""
     with Repo() as repo:
         listed = repo.experiments.ls().values()
     return {name: revision for experiments in listed for name, revision in experiments}
 
 
 def queued() -> dict[str, str]:
-    """Queued, Running, Success or Failed: each name that the queue knows, as it ended last."""
+    """Return the latest status of each name in the queue: Queued, Running, Success or Failed."""
     with Repo() as repo:
         tasks = repo.experiments.celery_queue.status()
     tasks.sort(key=lambda task: task["timestamp"])
@@ -55,20 +55,20 @@ def queued() -> dict[str, str]:
 
 
 def refuse_others(names: Collection[str]) -> None:
-    """End the program where the queue holds others than `names`, as it would run them too."""
+    """Exit if the queue has other experiments than `names`, since it would run them, too."""
     waiting = [name for name, state in queued().items() if state in WAITING]
     if others := sorted(set(waiting) - set(names)):
         first = f"{others[0]} and {len(others) - 1} more are" if others[1:] else f"{others[0]} is"
         sys.exit(
-            f"error: {first} in the queue, which runs all that it holds; run them first: dvc queue "
-            "start; or remove them: dvc exp remove --queue"
+            f"error: {first} in the queue, which runs everything in it; run them first with: dvc "
+            "queue start, or remove them with: dvc exp remove --queue"
         )
 
 
 def enqueue(name: str, assignments: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """Queue what this commit has not run, nor the queue holds; the names of all not run yet.
+    """Queue experiments that are neither finished nor queued; return the names of all unfinished.
 
-    Raises CalledProcessError where dvc refuses, which says why.
+    Raises CalledProcessError if dvc fails; it prints the reason.
     """
     its, there, states = experiments(name, seeds), finished(), queued()
     missing = {seed: one for seed, one in its.items() if one not in there}
@@ -82,9 +82,9 @@ def enqueue(name: str, assignments: Sequence[str], seeds: Sequence[int]) -> list
 
 
 def run(names: Collection[str], jobs: int) -> None:
-    """Run what is queued, `jobs` at a time, until all of `names` have ended.
+    """Run the queue, `jobs` at a time, until all of `names` have ended.
 
-    Ends the program where one of them failed, or where nothing in the queue runs.
+    Exits if one of them failed, or if nothing in the queue is running.
     """
     start = ["dvc", "queue", "start", "--jobs", str(jobs)]
     subprocess.run(start, check=True)
@@ -104,7 +104,7 @@ def run(names: Collection[str], jobs: int) -> None:
             moved = now
         elif waiting and now - moved > PATIENCE_SECONDS:
             sys.exit("error: nothing in the queue is running; start it with: dvc queue start")
-        # A worker that had nothing to do may have been about to end when it was counted on.
+        # An idle worker may have exited just as the queue was started.
         if now - started > RESTART_SECONDS and "Queued" in map(states.get, waiting):
             subprocess.run([*start, "--quiet"], check=True)
             started = now
@@ -113,17 +113,17 @@ def run(names: Collection[str], jobs: int) -> None:
 
 
 def forget(names: Collection[str]) -> None:
-    """Remove experiments of these names, from the queue too, whatever their state."""
+    """Remove the experiments with these names, also from the queue, whatever their state."""
     while running := [n for n, state in queued().items() if n in names and state == "Running"]:
         subprocess.run(["dvc", "queue", "kill", *running], check=False)
         time.sleep(POLL_SECONDS)
-    # Of several tasks with one name it removes one.
+    # Of several tasks with the same name, dvc removes one at a time.
     while known := sorted(set(names) & (queued().keys() | finished().keys())):
         subprocess.run(["dvc", "exp", "remove", "--quiet", *known], check=True)
 
 
 def read(revision: str, path: str) -> str:
-    """A file of an experiment: of those in git, where metrics and histories are."""
+    """Read a file of an experiment that git tracks, such as metrics and histories."""
     shown = subprocess.run(
         ["git", "show", f"{revision}:{path}"], check=True, capture_output=True, text=True
     )
@@ -131,7 +131,7 @@ def read(revision: str, path: str) -> str:
 
 
 def metrics(revision: str) -> dict[str, dict[str, Any]]:
-    """Read all that was measured of an experiment's models and n-gram models, by model."""
+    """Read all metrics of an experiment, by model."""
     table = pd.read_csv(io.StringIO(read(revision, "plots/evaluation/models.csv")))
     of_models: dict[str, dict[str, Any]] = table.set_index("model").to_dict("index")
     of_samples = json.loads(read(revision, "metrics/samples.json"))

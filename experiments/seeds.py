@@ -1,7 +1,7 @@
 """Mean and standard deviation of every metric over several seeds.
 
-Runs the whole pipeline once for each seed through DVC's queue, as many at a time as there are
-cores; the workspace stays as it is. Prints a table in Markdown:
+Runs the whole pipeline for each seed through DVC's queue, as many at a time as there are cores; the
+workspace is not changed. Prints a Markdown table:
 
     python -m experiments.seeds
     python -m experiments.seeds --seeds 1 2 3 4 5 --names ~/names.txt -S wavenet.epochs=40
@@ -30,13 +30,13 @@ METRICS += ["unique", "novel"]
 def run_seeds(
     seeds: Sequence[int], assignments: Sequence[str], jobs: int
 ) -> tuple[list[dict[str, dict[str, Any]]], int]:
-    """Run the pipeline with each seed; the metrics of each run by model, and how many names it had.
+    """Run the pipeline with each seed; return each run's metrics by model, and the number of names.
 
-    Of runs that failed, DVC's queue keeps what they printed until the next call.
+    DVC's queue keeps the output of failed runs until the next call.
     """
     names = queue.experiments(NAME, seeds)
     queue.refuse_others(names.values())
-    queue.forget(names.values())  # of a run that was broken off, with other parameters perhaps
+    queue.forget(names.values())  # left over from an interrupted run, maybe with other parameters
     try:
         queue.run(queue.enqueue(NAME, assignments, seeds), jobs)
     except KeyboardInterrupt:
@@ -50,9 +50,9 @@ def run_seeds(
 
 
 def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
-    """A row a model, mean ± standard deviation over the runs in each cell.
+    """Return a table with a row per model, mean ± standard deviation over the runs in each cell.
 
-    Where a model has no such metric, as the counts have no samples, the cell is empty.
+    A cell is empty if the model does not have the metric (n-gram models have no samples).
     """
     every = pd.concat([pd.DataFrame(run).T for run in runs])
     known = [metric for metric in METRICS if metric in every]
@@ -64,7 +64,7 @@ def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
 
 
 def _written(values: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of parameters as whole ones, all else with four decimals."""
+    """Format numbers of parameters as integers, everything else with four decimals."""
     texts = values.map("{:.4f}".format)
     if "parameters" in values:
         texts["parameters"] = values["parameters"].map("{:,.0f}".format)
@@ -74,8 +74,8 @@ def _written(values: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=cores(), help="runs at a time")
-    parser.add_argument("--names", type=Path, help="another list of names, wherever it is")
+    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
+    parser.add_argument("--names", type=Path, help="another list of names")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     if len(set(arguments.seeds)) < len(arguments.seeds):
@@ -84,12 +84,12 @@ def main() -> None:
     if arguments.names:
         if not arguments.names.expanduser().is_file():
             sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")
-        # An experiment runs in a folder of its own, where a relative path would lead elsewhere.
+        # An experiment runs in its own folder, where a relative path would be wrong.
         assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
     try:
         runs, count = run_seeds(arguments.seeds, assignments, arguments.jobs)
     except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)  # dvc has said what is wrong
+        sys.exit(error.returncode)  # dvc has printed the error
     except KeyboardInterrupt:
         sys.exit("interrupted")
     of_what = f"{assignments or 'defaults'}, {count:,} names"

@@ -1,17 +1,17 @@
-"""What each setting does to the losses of the course's two models, and to how far they part.
+"""The effect of each setting on the losses and the generalization gap of the course's two models.
 
-Each row is a `dvc exp run` over three seeds, of the default names and settings but for what it
-names (and the compact WaveNet, which has no part in this, for one epoch). A cell is the mean ±
-standard deviation over the seeds, in nats per character. The gap is the validation loss less the
-training loss, both of the weights that are kept. The change is that of the validation loss against
-the course's settings with the same seed, ± its standard error; below twice its standard error it is
-called a tie.
+Each row is a `dvc exp run` over three seeds with the default names and settings, except for those
+listed (and with one epoch of the compact WaveNet, which is not part of this study). A cell is the
+mean ± standard deviation over the seeds, in nats per character. The gap is validation loss minus
+training loss, both of the weights that are kept. The change is the difference in validation loss
+from the course's settings with the same seed, ± its standard error; below twice its standard error
+it is called a tie.
 
     python -m experiments.sweep
 
-queues the rows, runs them two at a time, and gathers the results in `experiments/sweep.csv` (a
-line a run and model), `experiments/SWEEP.md` and `experiments/sweep.png`.
-Called again, it runs what the commit has not yet.
+queues the rows, runs them two at a time, and collects the results in `experiments/sweep.csv` (a
+line per run and model), `experiments/SWEEP.md` and `experiments/sweep.png`. Run again, it runs only
+what is missing for this commit.
 """
 
 import argparse
@@ -25,11 +25,11 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from benchmarks.run import tell
+from benchmarks.run import write_result
 from benchmarks.trainer import COURSE_MODELS as MODELS
 from benchmarks.turns import markdown
 from charlm.core.files import write_csv
-from charlm.report.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, save
+from charlm.report.figures import LOSS, MODEL_COLORS, MUTED, STYLE, save
 from experiments import queue
 
 FOLDER = Path(__file__).parent
@@ -39,11 +39,11 @@ SEEDS = (1, 2, 3)
 PREFIX = "sweep-"
 COURSE, COURSES = "course", "the course's settings"
 SHORT = "compact.epochs=1"
-"""The compact WaveNet has no part in this."""
+"""The compact WaveNet is not part of this study."""
 COMMAND = f"dvc exp run --queue -S seed={','.join(map(str, SEEDS))} -S {SHORT}"
 
 TEXT = """\
-# What each setting does
+# The effect of each setting
 
 Written by `make sweep`.
 
@@ -56,20 +56,20 @@ Written by `make sweep`.
 
 ROWS = {
     COURSE: "",
-    # The five schedulers that the course names.
+    # The five schedulers mentioned in the course.
     "lambda": "training.scheduler=lambda",
     "step": "training.scheduler=step",
     "linear": "training.scheduler=linear",
     "plateau": "training.scheduler=plateau",
     "onecycle": "training.scheduler=onecycle",
-    # The learning rate, and what acts like it.
+    # The learning rate, and settings with a similar effect.
     "lr-0.05": "lr=0.05",
     "momentum-0.9": "training.momentum=0.9",
     "momentum-0.9-lr-0.02": "training.momentum=0.9 lr=0.02",
     "batch-64": "batch_size=64",
     "batch-1024": "batch_size=1024",
     "average": "training.average=0.999",
-    # What holds the weights back.
+    # Regularization and initialization.
     "keep-best": "training.keep=best",
     "decay-0.0001": "training.weight_decay=0.0001",
     "decay-0.001": "training.weight_decay=0.001",
@@ -78,26 +78,26 @@ ROWS = {
     "norm": "fcn.norm=layer wavenet.norm=layer",
     "xavier": "training.init=xavier",
     "kaiming": "training.init=kaiming",
-    # The sizes.
+    # Sizes.
     "block-4": "block_size=4",
     "block-16": "block_size=16",
     "hidden-half": "fcn.hidden_dim=150 wavenet.hidden_dim=64",
     "hidden-double": "fcn.hidden_dim=600 wavenet.hidden_dim=256",
     "embed-5": "fcn.embed_dim=5 wavenet.embed_dim=5",
     "embed-20": "fcn.embed_dim=20 wavenet.embed_dim=20",
-    # The question.
+    # The split.
     "by-name": "split.by=name",
 }
-"""The parameters of each row that are other than the course's."""
+"""The parameters of each row that differ from the course's."""
 
 
 def options(row: str) -> str:
-    """What stands after `COMMAND` to run a row."""
+    """Return the options after `COMMAND` that run a row."""
     return " ".join(f"-S {assignment}" for assignment in ROWS[row].split())
 
 
 def experiments() -> dict[tuple[str, int], str]:
-    """The names of all experiments, by row and seed."""
+    """Return the names of all experiments, by row and seed."""
     return {
         (row, seed): name
         for row in ROWS
@@ -106,14 +106,14 @@ def experiments() -> dict[tuple[str, int], str]:
 
 
 def refuse_changes() -> None:
-    """End the program where the runs would be of something else than the commit."""
+    """Exit if uncommitted changes would affect the runs."""
     decisive = ["params.yaml", "dvc.yaml", "requirements.txt", "charlm", "stages", "data"]
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *decisive], check=False).returncode:
-        sys.exit("error: there are changes that are not committed; see: git status")
+        sys.exit("error: there are uncommitted changes; commit or stash them, see: git status")
 
 
 def gather(revisions: Mapping[tuple[str, int], str]) -> pd.DataFrame:
-    """The losses of each run of the course's models, by row and seed.
+    """Collect the losses of each run of the course's models, by row and seed.
 
     Columns: `row`, `seed`, `model`, the losses of the kept weights in nats per character
     (`train_loss`, `val_loss`, `test_loss`), and the first epoch of lowest validation loss
@@ -136,11 +136,11 @@ def gather(revisions: Mapping[tuple[str, int], str]) -> pd.DataFrame:
     return pd.DataFrame(runs)
 
 
-def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds, by row and model.
+def summarize(runs: pd.DataFrame) -> pd.DataFrame:
+    """Compute mean and standard deviation over the seeds, by row and model.
 
-    Columns: `mean` and `std` below `train_loss`, `val_loss`, `test_loss`, `gap` and `change`,
-    and `stderr` below `change`, which is paired: of runs with the same seed.
+    Columns: `mean`, `std` and `stderr` below each of `train_loss`, `val_loss`, `test_loss`, `gap`
+    and `change`; `change` is paired, between runs with the same seed.
     """
     runs = runs.assign(gap=runs["val_loss"] - runs["train_loss"])
     course = runs[runs["row"] == COURSE].set_index(["model", "seed"])["val_loss"]
@@ -152,13 +152,13 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def change(mean: float, stderr: float) -> str:
-    """A difference, or that it is none."""
+    """Format a difference, or a tie."""
     figure = f"{mean:+.4f} ± {stderr:.4f}"
     return figure if abs(mean) >= 2 * stderr else f"tie ({figure})"
 
 
 def table(summary: pd.DataFrame) -> str:
-    """A row each, the columns of the models side by side."""
+    """Return a table with a row for each setting and the models side by side."""
     columns = {"gap": "gap", "val_loss": "validation", "change": "change", "test_loss": "test"}
     header = [f"`{COMMAND}` and"]
     header += [f"{title}: {name}" for title in MODELS.values() for name in columns.values()]
@@ -178,7 +178,7 @@ def table(summary: pd.DataFrame) -> str:
 
 
 def label(row: str) -> str:
-    """A row's parameters, those of both models once: `hidden_dim=150, 64`."""
+    """Return a short label of a row's parameters, such as `hidden_dim=150, 64`."""
     values: dict[str, list[str]] = {}
     for assignment in ROWS[row].split():
         key, value = assignment.split("=")
@@ -188,22 +188,22 @@ def label(row: str) -> str:
 
 
 def draw(summary: pd.DataFrame) -> Figure:
-    """Training and validation loss of each row and model, and what lies between."""
+    """Plot training and validation loss of each row and model, and the gap between them."""
     rows = list(summary.index.unique("row"))
     places = range(len(rows))
     with style.context(STYLE):
         figure = Figure(figsize=(11, 0.27 * len(rows) + 1.4))
         axes = figure.subplots(1, len(MODELS), sharey=True)
-        for panel, colour, (model, title) in zip(axes, MODEL_COLOURS, MODELS.items(), strict=False):
+        for panel, color, (model, title) in zip(axes, MODEL_COLORS, MODELS.items(), strict=False):
             its = summary.xs(model, level="model").loc[rows]
             train, val = its["train_loss"], its["val_loss"]
-            panel.hlines(places, train["mean"], val["mean"], color=colour, alpha=0.35, linewidth=3)
+            panel.hlines(places, train["mean"], val["mean"], color=color, alpha=0.35, linewidth=3)
             panel.errorbar(
-                train["mean"], places, xerr=train["std"], fmt="o", mfc="white", color=colour,
+                train["mean"], places, xerr=train["std"], fmt="o", mfc="white", color=color,
                 label="training",
             )  # fmt: skip
             panel.errorbar(
-                val["mean"], places, xerr=val["std"], fmt="o", color=colour, label="validation"
+                val["mean"], places, xerr=val["std"], fmt="o", color=color, label="validation"
             )
             panel.axvline(
                 val["mean"][COURSE], color=MUTED, linestyle="--", label="validation of the course's"
@@ -218,8 +218,10 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--gather", action="store_true", help="run nothing, gather what there is")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel runs")
+    parser.add_argument(
+        "--gather", action="store_true", help="run nothing, only collect the results"
+    )
     arguments = parser.parse_args()
     if not arguments.gather:
         try:
@@ -233,19 +235,19 @@ def main() -> None:
             if missing:
                 queue.run(missing, arguments.jobs)
         except subprocess.CalledProcessError as error:
-            sys.exit(error.returncode)  # dvc has said what is wrong
+            sys.exit(error.returncode)  # dvc has printed the error
         except KeyboardInterrupt:
-            sys.exit("interrupted; the queue goes on until: dvc queue stop --kill")
+            sys.exit("interrupted; the queue keeps running, stop it with: dvc queue stop --kill")
     there = queue.finished()
     names = experiments()
     if missing := [name for name in names.values() if name not in there]:
         count = f"{len(missing)} of {len(names)}"
-        sys.exit(f"error: {missing[0]} has not been run, {count} in all; run: make sweep")
+        sys.exit(f"error: {missing[0]} has not been run ({count} are missing); run: make sweep")
     runs = gather({key: there[name] for key, name in names.items()})
-    summary = summarise(runs)
+    summary = summarize(runs)
     write_csv(RUNS, runs)
     save(PICTURE, draw(summary))
-    tell(TABLE, TEXT, __doc__, table=table(summary))
+    write_result(TABLE, TEXT, __doc__, table=table(summary))
 
 
 if __name__ == "__main__":

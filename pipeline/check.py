@@ -1,8 +1,7 @@
-"""Check params.yaml, the list of names and DVC's copies: `make repro` does so first.
+"""Check params.yaml, the list of names and DVC's cache, as `make repro` does first.
 
-The stages check their input too, but DVC removes the outputs of `build_dataset`
-before it notices that the list of names is missing; and it takes a damaged copy in its
-cache for whole.
+The stages check their input, too, but DVC removes the outputs of `build_dataset` before it
+notices that the list of names is missing, and does not detect damaged files in its cache.
 """
 
 import tempfile
@@ -20,13 +19,13 @@ from stages import run
 
 def main() -> None:
     check_input()
-    # What hinders DVC from looking at its files it says itself, when it is run.
+    # DVC reports its own errors when it is run.
     with suppress(DvcException, OSError), Repo() as repo:
         check_copies(repo)
 
 
 def check_input() -> Params:
-    """Read what the user gives: the parameters, which are returned, and the list of names."""
+    """Check the parameters and the list of names; return the parameters."""
     params = load_params()
     with blame("names"), tempfile.TemporaryFile() as aside:
         gather_names(Path(params.names.path), params.names.column, aside)
@@ -34,9 +33,9 @@ def check_input() -> Params:
 
 
 def check_copies(repo: Repo) -> None:
-    """Drop what is damaged in DVC's cache, and say so."""
+    """Remove damaged files from DVC's cache and print a note for each."""
     for path in drop_damaged_copies(repo):
-        print(f"DVC's copy of {path} was damaged and is dropped; it will be made anew", flush=True)
+        print(f"DVC's copy of {path} was damaged; removed it, it will be recreated", flush=True)
 
 
 if __name__ == "__main__":

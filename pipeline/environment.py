@@ -1,4 +1,4 @@
-"""What this machine is, and whether the same bytes are promised on it."""
+"""Describe this machine, and whether the same bytes are promised on it."""
 
 import importlib.metadata
 import os
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 
 def describe(requirements: Path, device: "torch.device | None" = None) -> dict[str, str | int]:
-    """The versions of Python and of the packages that `requirements` pins, and the machine.
+    """Return the versions of Python and of the pinned packages, and facts about the machine.
 
-    No name of the machine or of its user, no path and no time: the same setting gives
-    the same description.
+    It contains no host or user name, path or time: the same setup gives the same description.
 
     Args:
         requirements: a requirements file with lines such as `torch==2.13.0`.
-        device: where torch computed; None where it did not.
+        device: torch's device; None if torch was not used.
     """
     libc, version = platform.libc_ver()
     return {
@@ -37,10 +36,10 @@ def describe(requirements: Path, device: "torch.device | None" = None) -> dict[s
 
 
 def without_promise(requirements: Path, device: "torch.device") -> list[str]:
-    """Tell why other bytes than the committed ones may come of a run here; empty: they may not.
+    """Return the reasons why a run here may give other bytes than committed; empty if none.
 
-    The promise is for x86-64 with AVX2, Python 3.11 to 3.14, the versions that are pinned, and
-    what is computed on a CPU.
+    The same bytes are promised for x86-64 with AVX2, Python 3.11 to 3.14, the pinned versions,
+    and computation on a CPU.
     """
     import torch
 
@@ -55,18 +54,18 @@ def without_promise(requirements: Path, device: "torch.device") -> list[str]:
         if (found := _version(name)).partition("+")[0] != version:
             reasons.append(f"{name} is {found}, not {version}")
     if device.type != "cpu":
-        reasons.append(f"it is computed on {device.type}, not on a CPU")
+        reasons.append(f"the device is {device.type}, not cpu")
     return reasons
 
 
 def _pinned(requirements: Path) -> dict[str, str]:
-    """The version of each package that a requirements file pins."""
+    """Return the version of each package pinned in a requirements file."""
     text = requirements.read_text(encoding="utf-8")
     return dict(re.findall(r"^([\w.-]+)==([^\s;#]+)", text, re.MULTILINE))
 
 
 def _torch(device: "torch.device") -> dict[str, str | int]:
-    import torch  # two seconds that those who compute without it need not spend
+    import torch  # takes two seconds, so only if needed
 
     on_gpu = device.type == "cuda"
     return {
@@ -84,7 +83,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The name of the processor's model, where the system tells it."""
+    """Return the model name of the processor, if the system provides it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux

@@ -1,16 +1,15 @@
-"""Run the commands of the README's guide, and put there what they print.
+"""Run the commands of the README's guide and update the output shown there.
 
     python -m pipeline.guide
 
-The guide is what stands in ```console blocks: a command after `$ `, going on after `> `, and
-below it what it printed. They are run from first to last in a temporary clone of what is
-committed, at full size; what this checkout has in its cache is taken from there. A command with
-`^C` below it is interrupted while it trains. Any other has to succeed, or the README stays as it
-is. A comment tells beside which metrics the README was written, so that a test can tell when it has
-become old.
+The guide consists of the ```console blocks: a command after `$ `, continued after `> `, followed
+by its output. The commands are run in order, at full size, in a temporary clone of HEAD that uses
+the cache of this checkout. A command with `^C` below it is interrupted while it trains; any other
+must succeed, or the README is left unchanged. A comment records the hash of the metrics, so that a
+test detects an outdated README.
 
-Of a block below `<!-- only: REGEX -->` the lines that match are shown, and `...` for the others.
-What is another in every run (hashes, times, the folder) is replaced by a stand-in.
+In a block below `<!-- only: REGEX -->` only matching lines are shown, and `...` for the others.
+Output that changes in every run (hashes, times, the folder) is replaced by placeholders.
 """
 
 import hashlib
@@ -48,12 +47,12 @@ METRICS = ("dataset", "evaluation", "samples")
 LEFT_OUT = "..."
 CTRL_C = "^C"
 TRAINING = re.compile(r", epoch (?!1/)\d+/")
-"""A line of a training whose first epoch is over."""
+"""A line of a training after its first epoch."""
 
 HOME = "/home/you"
 STAND_INS = [
     (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7}\b"), "1a2b3c4"),
-    # One in thirty is all digits, and is told by what stands before it.
+    # One in thirty is all digits, and is recognized by its context.
     (re.compile(r"(?m)(^ *|── |\[main |\.\.)\d{7}(?=  \w| \[|\]|\.\.)"), r"\g<1>1a2b3c4"),
     (re.compile(r"\b\d\d:\d\d [AP]M\b"), "10:00 AM"),
     (re.compile(r", \d+ (?:s|min|h) left"), f", {LEFT_OUT} left"),
@@ -63,12 +62,12 @@ POLL_SECONDS = 1.0
 
 
 class UnexpectedError(Exception):
-    """A command did something else than the README says."""
+    """A command did not do what the README says."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the guide, and the lines that the README has below it."""
+    """A command of the guide and its output in the README."""
 
     text: str
     printed: tuple[str, ...] = ()
@@ -79,7 +78,7 @@ class Command:
 
 
 def written_with(folder: Path) -> str:
-    """The comment that the README has if it was written beside the metrics in a checkout."""
+    """Return the comment with the hash of the metrics in a checkout."""
     digest = hashlib.md5(usedforsecurity=False)
     for name in METRICS:
         digest.update((folder / f"metrics/{name}.json").read_bytes())
@@ -87,7 +86,7 @@ def written_with(folder: Path) -> str:
 
 
 def commands(text: str) -> list[Command]:
-    """All commands of the guide, in order."""
+    """Return all commands of the guide, in order."""
     return [command for block in BLOCK.finditer(text) for command in _of_block(block)]
 
 
@@ -98,33 +97,34 @@ def _of_block(block: re.Match[str]) -> Iterator[Command]:
 
 
 def shown(command: Command, printed: list[str], only: str | None) -> str:
-    """A command with what it printed, as it stands in the README."""
+    """Format a command and its output for the README."""
     lines = command.text.splitlines()
-    told = ["$ " + lines[0], *("> " + line for line in lines[1:])]
+    output = ["$ " + lines[0], *("> " + line for line in lines[1:])]
     for line in filter(str.strip, printed):
         text = line.rstrip()
         for pattern, stand_in in STAND_INS:
             text = pattern.sub(stand_in, text)
         if only is None or text == CTRL_C or re.search(only, text):
-            told.append(text)
-        elif told[-1] != LEFT_OUT:
-            told.append(LEFT_OUT)
-    return "".join(f"{line}\n" for line in told)
+            output.append(text)
+        elif output[-1] != LEFT_OUT:
+            output.append(LEFT_OUT)
+    return "".join(f"{line}\n" for line in output)
 
 
 @dataclass
 class Shell:
-    """Where the commands are run, one after the other."""
+    """The folder and environment in which the commands are run."""
 
     folder: Path
     environment: Mapping[str, str]
     before: Path | None = None
 
     def run(self, command: Command) -> list[str]:
-        """The lines that it prints; `cd` leads the ones after it elsewhere.
+        """Run a command and return its output; `cd` changes the folder of later commands.
 
-        Raises UnexpectedError where it ends otherwise than the README says. Once it has started
-        DVC's queue, it is over when the queue is.
+        A command that starts DVC's queue is run until the queue is empty.
+
+        Raises UnexpectedError if it does not end as the README says.
         """
         if command.text.startswith("cd "):
             return self._cd(command.text.removeprefix("cd "))
@@ -137,8 +137,8 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # so that Ctrl-C reaches all of it, and nothing else
-            # What a shell runs in the background ignores it, and so would this.
+            start_new_session=True,  # so that Ctrl-C reaches the whole group and nothing else
+            # Background jobs of a shell ignore SIGINT, and this would inherit it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:
             try:
@@ -151,10 +151,10 @@ class Shell:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         ended_well = process.returncode == 0
-        as_told = ended_well != command.interrupted == (CTRL_C in lines)
-        if not as_told or _has_traceback(lines):
-            told = "\n".join(lines)
-            raise UnexpectedError(f"{told}\nerror: not what the README says of: {command.text}")
+        as_expected = ended_well != command.interrupted == (CTRL_C in lines)
+        if not as_expected or _has_traceback(lines):
+            output = "\n".join(lines)
+            raise UnexpectedError(f"{output}\nerror: not what the README says of: {command.text}")
         if "dvc queue start" in command.text:
             self._wait_for_queue()
         return lines
@@ -189,21 +189,21 @@ def _has_traceback(lines: list[str]) -> bool:
 
 
 def refreshed(text: str, shell: Shell, root: Path) -> str:
-    """The README with what its commands print now, run one after the other; `root` stands in."""
+    """Run all commands and return the README with their output; `root` is replaced by `HOME`."""
 
     def run_block(block: re.Match[str]) -> str:
-        told = ""
+        output = ""
         for command in _of_block(block):
             say(command.text.partition("\n")[0])
             printed = [line.replace(str(root), HOME) for line in shell.run(command)]
-            told += shown(command, printed, block["only"])
-        return f"{block['head']}{told}```"
+            output += shown(command, printed, block["only"])
+        return f"{block['head']}{output}```"
 
     return BLOCK.sub(run_block, text)
 
 
 def surroundings(root: Path) -> dict[str, str]:
-    """The environment of the commands: no setting of the user decides what is printed or run."""
+    """Return the environment of the commands, independent of the user's settings."""
     return {
         **ENVIRONMENT,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), ENVIRONMENT["PATH"]]),
@@ -216,9 +216,9 @@ def surroundings(root: Path) -> dict[str, str]:
 
 
 def clone(root: Path) -> Shell:
-    """Make a clone of what is committed that has its results, and an origin to push to.
+    """Clone HEAD with its results, and with an origin to push to.
 
-    What of the results is not in this checkout's cache is made there.
+    Results that are not in this checkout's cache are recreated in the clone.
     """
     origin, folder = root / "origin", root / "names"
     environment = surroundings(root)
@@ -247,7 +247,7 @@ def clone(root: Path) -> Shell:
             check=False,
         )
         if done.returncode and "pull" not in command:
-            raise UnexpectedError(f"{done.stdout}error: {' '.join(command)} failed, as said above")
+            raise UnexpectedError(f"{done.stdout}error: {' '.join(command)} failed, see above")
     return Shell(folder, environment)
 
 
@@ -262,7 +262,7 @@ def main() -> None:
         except UnexpectedError as error:
             sys.exit(str(error))
     if README.read_text(encoding="utf-8") != before:
-        sys.exit("error: README.md was changed meanwhile, and stays as it is; run this again")
+        sys.exit("error: README.md was changed meanwhile and is left unchanged; run this again")
     write_text(README, after)
 
 

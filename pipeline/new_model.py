@@ -2,9 +2,8 @@
 
 For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
 `train_gru` in `dvc.yaml` (and its section's name in the stage `plot`), and the section `gru` in
-`params.yaml` with the defaults of the model's constructor. Script and stage are those of the
-WaveNet under another name. `evaluate`, `sample`, `plot` and the command line find the model by
-themselves.
+`params.yaml` with the defaults of the model's constructor. Script and stage are copied from the
+WaveNet and renamed. `evaluate`, `sample`, `plot` and the command line find the model automatically.
 """
 
 import argparse
@@ -18,11 +17,11 @@ from charlm.core.files import write_text
 from charlm.models.base import LanguageModel, architecture_of
 from stages import run
 
-PATTERN, PATTERN_CLASS, PATTERN_TITLE = "wavenet", "WaveNet", "WaveNet"
+TEMPLATE, TEMPLATE_CLASS, TEMPLATE_TITLE = "wavenet", "WaveNet", "WaveNet"
 """The model whose script and stage are copied."""
 
 OWN = ("vocab_size", "block_size")
-"""Arguments that the pipeline itself passes."""
+"""Constructor arguments that the pipeline passes itself."""
 
 
 def main() -> None:
@@ -44,12 +43,12 @@ def main() -> None:
 
 
 def architecture_in(name: str) -> type[LanguageModel]:
-    """The model in `charlm/models/NAME.py`.
+    """Return the model in `charlm/models/NAME.py`.
 
     Raises InputError if there is none, or if it is in the pipeline already.
     """
     if not name.isidentifier() or name != name.lower():
-        raise InputError(f"{name!r} is no name of a module; give one such as gru")
+        raise InputError(f"{name!r} is not a module name; give one such as gru")
     if not Path(f"charlm/models/{name}.py").is_file():
         raise InputError(f"charlm/models/{name}.py does not exist; write the model there first")
     if Path(f"stages/train_{name}.py").exists():
@@ -58,26 +57,26 @@ def architecture_in(name: str) -> type[LanguageModel]:
         return architecture_of(name)
     except Exception as error:  # whatever the user's module raises when it is imported
         raise InputError(
-            f"charlm/models/{name}.py: {type(error).__name__}: {error}; correct it first"
+            f"charlm/models/{name}.py: {type(error).__name__}: {error}; fix it first"
         ) from None
 
 
 def script(name: str, architecture: type[LanguageModel]) -> str:
-    """The training script, from that of the pattern."""
-    text = Path(f"stages/train_{PATTERN}.py").read_text("utf-8")
-    text = text.replace(f"the {PATTERN_TITLE}.", f"{architecture.title}.")
-    return text.replace(PATTERN_CLASS, architecture.__name__).replace(PATTERN, name)
+    """Return the training script, adapted from the template's."""
+    text = Path(f"stages/train_{TEMPLATE}.py").read_text("utf-8")
+    text = text.replace(f"the {TEMPLATE_TITLE}.", f"{architecture.title}.")
+    return text.replace(TEMPLATE_CLASS, architecture.__name__).replace(TEMPLATE, name)
 
 
 def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
-    """dvc.yaml with the pattern's stage once more, after the last training, under another name."""
+    """Return dvc.yaml with a copy of the template's stage under the new name."""
     if f"\n  train_{name}:" in text:
         raise InputError(f"dvc.yaml has a stage train_{name} already; remove it first")
     stages = re.findall(r"^  train_\w+:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
-    pattern = next(stage for stage in stages if stage.startswith(f"  train_{PATTERN}:"))
-    stage = re.sub(rf"\b{PATTERN}\b|(?<=_){PATTERN}\b", name, pattern)
-    stage = stage.replace(f"the {PATTERN_TITLE}", architecture.title)
-    stage = stage.replace(f"title: {PATTERN_TITLE}", f"title: {architecture.title}")
+    template = next(stage for stage in stages if stage.startswith(f"  train_{TEMPLATE}:"))
+    stage = re.sub(rf"\b{TEMPLATE}\b|(?<=_){TEMPLATE}\b", name, template)
+    stage = stage.replace(f"the {TEMPLATE_TITLE}", architecture.title)
+    stage = stage.replace(f"title: {TEMPLATE_TITLE}", f"title: {architecture.title}")
     text = text.replace(stages[-1], stages[-1] + stage, 1)
     # The report shows how each model was trained.
     return re.sub(
@@ -90,13 +89,13 @@ def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
 
 
 def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str:
-    """params.yaml with a section that holds the constructor's defaults, before `sample`."""
+    """Return params.yaml with a section of the constructor's defaults, before `sample`."""
     if re.search(rf"^{name}:", text, flags=re.MULTILINE):
         raise InputError(f"params.yaml has a section {name} already; remove it first")
     lines = [
         f"{name}:".ljust(28) + f"# {architecture.title}",
-        "  lr:".ljust(28) + "# empty: the shared one",
-        "  epochs:".ljust(28) + "# empty: the shared number",
+        "  lr:".ljust(28) + "# empty: the shared value",
+        "  epochs:".ljust(28) + "# empty: the shared value",
     ]
     for parameter in inspect.signature(architecture).parameters.values():
         if parameter.name in OWN:
@@ -104,7 +103,7 @@ def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str
         if parameter.default is inspect.Parameter.empty:
             raise InputError(
                 f"{architecture.__name__}.__init__ has no default for {parameter.name}; "
-                f"give it one, which params.yaml will start with"
+                f"give it one, to be written to params.yaml"
             )
         lines.append(f"  {parameter.name}: {as_yaml(parameter.default)}")
     section = "\n".join(lines)

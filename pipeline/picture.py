@@ -1,4 +1,4 @@
-"""Take the README's picture of the report: `python -m pipeline.picture`, after `make test`."""
+"""Take the README's screenshot of the report: `python -m pipeline.picture`, after `make test`."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from tests.chromium import running
 
 REPORT, PICTURE = Path("plots/report.html"), Path("benchmarks/report.png")
 
-# The names in the picture are always the same ones.
-NO_CHANCE = "let n = 7; Math.random = () => (n = (n * 16807) % 2147483647) / 2147483647;"
+# A seeded generator, so that the names in the picture are always the same.
+SEEDED = "let n = 7; Math.random = () => (n = (n * 16807) % 2147483647) / 2147483647;"
 
 
 def main() -> None:
     with running() as browser:
         page = browser.new_page(viewport={"width": 1180, "height": 800})
-        page.add_init_script(NO_CHANCE)
+        page.add_init_script(SEEDED)
         page.goto(REPORT.resolve().as_uri())
         page.get_by_label("Beginning").fill("MAR")
         page.get_by_role("button", name="Invent ten names").click()

@@ -1,4 +1,4 @@
-"""Put back what DVC removed before it ran a stage that then refused its input."""
+"""Restore the outputs that DVC removed before it ran a stage that then failed."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ from dvc.repo import Repo
 from charlm.core.files import replacing
 
 Content = dict[str, bytes]
-"""The files of an output by their path in it; an output that is a file is its own, at "."."""
+"""The files of an output by relative path; an output that is a single file has the path "."."""
 
 FOLDER = ".dir"
-"""How DVC ends the MD5 of a folder, which is that of a list of its files."""
+"""Suffix that DVC adds to the MD5 of a folder (of its file list)."""
 
 
 def put_back_outputs(stage: str) -> None:
-    """Give the outputs of `stage` the contents that dvc.lock says they had.
+    """Restore the outputs of `stage` to the contents recorded in dvc.lock.
 
-    What is in neither the cache nor git was not there before, and is left alone.
+    Outputs in neither the cache nor git did not exist before and are left alone.
     """
     try:
-        # While no other stage is being recorded: dvc.lock would be half written.
+        # The lock ensures that dvc.lock is not being written for another stage.
         with Repo() as repo, repo.lock:
             for out in repo.stage.load_one(name=stage).outs:
                 md5, path = out.hash_info.value, Path(out.fs_path)
@@ -35,14 +35,14 @@ def put_back_outputs(stage: str) -> None:
                     with replacing(path) as partial:
                         write_content(partial, content)
     except (DvcException, OSError) as error:
-        print(f"the earlier outputs could not be put back ({error}); try: dvc checkout")
+        print(f"the previous outputs could not be restored ({error}); try: dvc checkout")
 
 
 def drop_damaged_copies(repo: Repo) -> list[str]:
-    """Remove from DVC's cache what has not the MD5 that dvc.lock says; the outputs concerned.
+    """Remove files from DVC's cache that do not match dvc.lock; return the affected outputs.
 
-    DVC takes a copy that nobody may write to for whole, and puts it back damaged however
-    often it is asked to. Where the output itself is whole, it takes the copy's place.
+    DVC trusts write-protected files in its cache without checking them. If the output in the
+    workspace is intact, it replaces the damaged copy.
     """
     dropped = []
     for out in repo.index.outs:
@@ -51,12 +51,12 @@ def drop_damaged_copies(repo: Repo) -> list[str]:
             continue
         copies = {md5: path}
         if md5.endswith(FOLDER) and (files := _cached_list(repo, md5)) is not None:
-            copies |= {its: path / name for name, its in files.items()}
-        for its, file in copies.items():
-            cached = _in_cache(repo, its)
-            if not cached.is_file() or _digest(cached.read_bytes(), its) == its:
+            copies |= {file_md5: path / name for name, file_md5 in files.items()}
+        for expected, file in copies.items():
+            cached = _in_cache(repo, expected)
+            if not cached.is_file() or _digest(cached.read_bytes(), expected) == expected:
                 continue
-            if _has(file, its):
+            if _has(file, expected):
                 with replacing(cached) as partial:
                     partial.write_bytes(_hashed(content_of(file)))
                 cached.chmod(0o444)
@@ -67,22 +67,22 @@ def drop_damaged_copies(repo: Repo) -> list[str]:
 
 
 def recorded_content(repo: Repo, path: Path, md5: str) -> Content | None:
-    """Read what an output with that MD5 held, if it is at hand.
+    """Return the content of an output with that MD5, if available.
 
-    It comes from DVC's cache (for the sake of its run cache it keeps a copy even of
-    metrics and plots that git tracks) or, in a clone that has pulled nothing, from git.
+    It comes from DVC's cache (which, for the run cache, also has metrics and plots that git
+    tracks) or, in a clone without a cache, from git.
     """
     files = _cached_list(repo, md5) if md5.endswith(FOLDER) else {".": md5}
     if files is not None:
-        copies = {name: _in_cache(repo, its) for name, its in files.items()}
-        if all(_has(copies[name], its) for name, its in files.items()):
+        copies = {name: _in_cache(repo, file_md5) for name, file_md5 in files.items()}
+        if all(_has(copies[name], file_md5) for name, file_md5 in files.items()):
             return {name: copy.read_bytes() for name, copy in copies.items()}
     committed = _committed_content(path, md5)
     return committed if committed and digest(committed) == md5 else None
 
 
 def content_of(path: Path) -> Content:
-    """Read all files of an output; none if it does not exist."""
+    """Read all files of an output; empty if it does not exist."""
     if path.is_file():
         return {".": path.read_bytes()}
     files = (file for file in path.rglob("*") if file.is_file())
@@ -90,19 +90,19 @@ def content_of(path: Path) -> Content:
 
 
 def write_content(path: Path, content: Content) -> None:
-    """Write the files of an output, which is not there yet."""
+    """Write the files of an output that does not exist yet."""
     for name, data in content.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
 
 
 def digest(content: Content) -> str:
-    """Compute the MD5 that DVC gives an output."""
+    """Compute the MD5 of an output as DVC does."""
     return _md5(_hashed(content)) + ("" if "." in content else FOLDER)
 
 
 def _hashed(content: Content) -> bytes:
-    """What the MD5 is of, and the cache has below it: a file's bytes, a folder's list of files."""
+    """Return the bytes that DVC hashes and caches: those of a file, or a folder's file list."""
     if "." in content:
         return content["."]
     files = [{"md5": _md5(data), "relpath": name} for name, data in content.items()]
@@ -110,7 +110,7 @@ def _hashed(content: Content) -> bytes:
 
 
 def _cached_list(repo: Repo, md5: str) -> dict[str, str] | None:
-    """The MD5 of each file of a folder, if DVC's cache has that list."""
+    """Return the MD5 of each file of a folder, if DVC's cache has its file list."""
     cached = _in_cache(repo, md5)
     if not cached.is_file() or _digest(cached.read_bytes(), md5) != md5:
         return None
@@ -118,7 +118,7 @@ def _cached_list(repo: Repo, md5: str) -> dict[str, str] | None:
 
 
 def _committed_content(path: Path, md5: str) -> Content | None:
-    """What git's last commit has of an output."""
+    """Return the content of an output at HEAD."""
     if not path.parent.is_dir():
         return None
 
@@ -138,13 +138,12 @@ def _in_cache(repo: Repo, md5: str) -> Path:
     return Path(repo.cache.local.oid_to_path(md5))
 
 
-def have_git_look_again() -> None:
-    """Give the small files that git tracks a new time, so that git compares their contents.
+def refresh_git_index() -> None:
+    """Touch the small tracked files so that git compares their contents.
 
-    An experiment begun in a changed workspace may leave a changed file that is as long
-    as the committed one, params.yaml or a history, unchanged in git's eyes: DVC writes
-    both within a second, and git's index holds no finer time. `git status` would not
-    show it, and `git checkout params.yaml` not bring the committed one back.
+    After an experiment in a changed workspace, git may overlook a changed file of the same size
+    (params.yaml or a history): DVC writes both versions within a second, the resolution of git's
+    index. `git status` would not show it, and `git checkout params.yaml` not restore it.
     """
     tracked = ["git", "ls-files", "-z", "params.yaml", "dvc.lock", "metrics", "plots"]
     listed = subprocess.run(tracked, capture_output=True, check=False).stdout.decode()
@@ -158,7 +157,7 @@ def _has(path: Path, md5: str) -> bool:
 
 
 def _digest(data: bytes, md5: str) -> str:
-    """The MD5 of a copy in the cache, written as `md5` is."""
+    """Compute the MD5 of a file in the cache, with the same suffix as `md5`."""
     return _md5(data) + (FOLDER if md5.endswith(FOLDER) else "")
 
 

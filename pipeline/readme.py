@@ -1,9 +1,9 @@
-"""Put what the benchmarks measured last into the README and EXPERIMENTS.md.
+"""Copy the latest benchmark results into README.md and EXPERIMENTS.md.
 
     python -m pipeline.readme
 
-Below `<!-- from benchmarks/NAME.md, ... -->` these have the tables of that file and the line
-that says on what they were measured, one for one and in the same order.
+The tables and "Measured on" lines below `<!-- from benchmarks/NAME.md, ... -->` are replaced by
+those of that file, in the same order.
 """
 
 import re
@@ -17,11 +17,11 @@ QUOTED = re.compile(r"^(?:(?:\|.*\n)+|Measured on: .*\n)", flags=re.MULTILINE)
 SOURCED = re.compile(
     r"^<!-- from (benchmarks/\w+\.md)\b.*-->\n(?:(?!<!--|## ).*\n)*", flags=re.MULTILINE
 )
-"""What stands below such a comment, up to the next one or the next section."""
+"""Such a comment and the text up to the next one or the next section."""
 
 
 def refreshed(text: str, root: Path) -> str:
-    """The text of such a file with what the files say now; where one is missing, it stays."""
+    """Return the text with updated results; if a source file is missing, they are unchanged."""
 
     def quote(part: re.Match[str]) -> str:
         source = root / part[1]

@@ -1,8 +1,8 @@
-"""`dvc repro`, with the trainings side by side: `make repro` runs this.
+"""`dvc repro` with parallel trainings: `make repro` runs this.
 
-DVC runs one stage after the other. The trainings do not depend on each other, so each gets a
-`dvc repro` of its own, as many at once as there are cores; DVC takes turns over its files
-by itself while no stage runs. The outputs and dvc.lock are those of a plain `dvc repro`.
+DVC runs one stage at a time. The trainings do not depend on each other, so each runs in its own
+`dvc repro`, as many at once as there are cores; DVC's lock is free while a stage runs. The outputs
+and dvc.lock are those of a plain `dvc repro`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from pipeline.check import check_copies, check_input
 from stages import run
 
 TRAINING = "train_"
-"""What the name of a training stage starts with."""
+"""Prefix of the names of training stages."""
 
 stopping = threading.Event()
 printing = threading.Lock()
@@ -41,12 +41,12 @@ printing = threading.Lock()
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, by the names of the stages.
+    """The stages to run.
 
     Attributes:
         outdated: all stages that changed, or that depend on one that did.
-        trainings: those of them that train and wait for no other training.
-        first: what has to be up to date before.
+        trainings: the outdated trainings that depend on no other outdated training.
+        first: the stages that the trainings depend on.
     """
 
     outdated: set[str]
@@ -58,44 +58,44 @@ def main() -> None:
     options = parse_options()
     if options.only:
         sys.exit(dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False))
-    signal.signal(signal.SIGTERM, end_what_runs)
+    signal.signal(signal.SIGTERM, terminate_stages)
     training = check_input().training
     at_once = options.at_once or max(1, cores() // (training.threads * training.processes))
     plan = None
-    # What hinders DVC from looking at its files, it says itself when it is run.
+    # DVC reports its own errors when it is run.
     with suppress(DvcException, OSError), Repo() as repo, repo.lock:
         check_copies(repo)
-        plan = look(repo)
+        plan = make_plan(repo)
     if plan and not plan.outdated:
         print("Data and pipelines are up to date.")
         return
     if plan and len(plan.trainings) > 1 and at_once > 1:
         if plan.outdated.intersection(plan.first):
-            ended(dvc("repro", *plan.first, last=False))
+            exit_on_failure(dvc("repro", *plan.first, last=False))
             print(flush=True)
         train(plan.trainings, at_once)
         print(flush=True)
-    ended(dvc("repro"))
+    exit_on_failure(dvc("repro"))
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.side_by_side", description=__doc__)
-    parser.add_argument("--at-once", type=int, metavar="N", help="how many trainings at once")
-    parser.add_argument("--only", metavar="STAGE", help="run that one stage, waiting for the lock")
+    parser.add_argument("--at-once", type=int, metavar="N", help="number of parallel trainings")
+    parser.add_argument("--only", metavar="STAGE", help="run a single stage, waiting for the lock")
     return parser.parse_args()
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def dvc(*arguments: str, last: bool = True) -> int:
-    """Run a command of DVC in this process, which has imported it; its exit code.
+    """Run a DVC command in this process and return its exit code.
 
-    The advice to track the changes with git is left to the last one.
+    Only the last command prints the advice to track the changes with git.
     """
     level = logging.INFO if last else logging.WARNING
     logging.getLogger("dvc.repo.scm_context").setLevel(level)
@@ -103,17 +103,17 @@ def dvc(*arguments: str, last: bool = True) -> int:
     return code
 
 
-def ended(code: int) -> None:
-    """End as the command of DVC did, if that was not well; it has said why."""
+def exit_on_failure(code: int) -> None:
+    """Exit with the code of a failed DVC command, which has printed the error."""
     if stopping.is_set():
         raise KeyboardInterrupt
     if code:
         sys.exit(code)
 
 
-def look(repo: Repo) -> Plan:
-    """Find out what is to be done, in the order in which DVC would do it."""
-    graph = repo.index.graph  # from each stage to those that it depends on
+def make_plan(repo: Repo) -> Plan:
+    """Determine the stages to run, in DVC's order."""
+    graph = repo.index.graph  # edges from each stage to its dependencies
     order = plan_repro(graph)
     outdated: set[Stage] = set()
     for stage in order:
@@ -134,12 +134,12 @@ def is_training(stage: str) -> bool:
 
 
 def train(stages: list[str], at_once: int) -> None:
-    """Run training stages side by side, each through DVC.
+    """Run training stages in parallel, each through DVC.
 
-    Where one fails the others go on, and are recorded. Ctrl-C, which reaches them too, is
-    left to them: each keeps its state, puts back what it was about to replace, and ends.
+    If one fails, the others continue and are recorded. Ctrl-C also reaches the stages, which
+    handle it: each saves its state, restores its previous outputs, and exits.
 
-    Raises InputError where one fails, KeyboardInterrupt where they were interrupted.
+    Raises InputError if one fails, KeyboardInterrupt if they were interrupted.
     """
     recorded = recorded_stages()
     before = signal.signal(signal.SIGINT, lambda number, frame: stopping.set())
@@ -154,24 +154,24 @@ def train(stages: list[str], at_once: int) -> None:
         raise KeyboardInterrupt
     if failed := [stage for stage, code in codes.items() if code]:
         raise InputError(
-            f"{', '.join(failed)} failed, as said above; mend it and run the same command again"
+            f"{', '.join(failed)} failed, see above; fix it and run the same command again"
         )
 
 
 def train_one(stage: str, width: int) -> int:
-    """Run a training stage and pass on what it says, each line after its name; the exit code."""
+    """Run a training stage, prefix its output lines with its name, and return its exit code."""
     if stopping.is_set():
         return 130
     command = [sys.executable, "-m", "pipeline.side_by_side", "--only", stage]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,  # which is no terminal: a training draws no bar there
+        stdout=subprocess.PIPE,  # not a terminal, so trainings draw no progress bar
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     ) as process:
-        if stopping.is_set():  # asked to end between the two
+        if stopping.is_set():  # interrupted just before it was started
             process.terminate()
         for line in process.stdout or ():
             with printing:
@@ -179,10 +179,10 @@ def train_one(stage: str, width: int) -> int:
     return process.returncode
 
 
-def end_what_runs(number: int, frame: FrameType | None) -> None:
-    """Pass a request to end (SIGTERM) on to the stages that run; they take it as Ctrl-C.
+def terminate_stages(number: int, frame: FrameType | None) -> None:
+    """Forward SIGTERM to the running stages, which treat it as Ctrl-C.
 
-    DVC passes on nothing: it would end at once, and leave its stage behind.
+    DVC does not forward it: it would exit at once and leave its stage running.
     """
     stopping.set()
     running = psutil.Process().children(recursive=True)
@@ -190,12 +190,12 @@ def end_what_runs(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     for process in running:
         with suppress(psutil.Error):
-            if not process.children():  # not DVC, which waits for it, nor a shell in between
+            if not process.children():  # the stage itself, not DVC or a shell that waits for it
                 process.terminate()
 
 
 def recorded_stages() -> list[str]:
-    """The stages in dvc.lock, in its order."""
+    """Return the stages in dvc.lock, in order."""
     try:
         return list(load_yaml("dvc.lock")["stages"])
     except FileNotFoundError:
@@ -203,7 +203,7 @@ def recorded_stages() -> list[str]:
 
 
 def put_in_order(stages: Iterable[str]) -> None:
-    """Sort dvc.lock, to whose end DVC adds a new stage when it is done: not as it happened."""
+    """Sort dvc.lock, where DVC appends new stages in the order in which they finish."""
     recorded = recorded_stages()
     wanted = [stage for stage in stages if stage in recorded]
     if recorded == wanted:

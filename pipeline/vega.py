@@ -1,6 +1,6 @@
-"""Make `.dvc/vega.js`, with which the pages of `dvc plots` draw without a network.
+"""Write `.dvc/vega.js`, so that the pages of `dvc plots` work offline.
 
-No stage: set-up runs it. `.dvc/plots.html` loads what it makes.
+Not a stage: the setup in the Makefile runs it. `.dvc/plots.html` loads the script.
 """
 
 from pathlib import Path
@@ -12,12 +12,12 @@ from stages import run
 
 SCRIPTS = Path(".dvc/vega.js")
 VEGA_LITE = "5.21"
-"""DVC writes its plots in version 5 of the language."""
+"""DVC writes its plots for Vega-Lite 5."""
 
 
 def main() -> None:
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", VEGA_LITE)
-    # Its thousands of names would else be the page's, next to those that DVC gives.
+    # The function keeps the names in the bundle out of the global scope.
     write_text(SCRIPTS, f"(() => {{\n{bundle}\n}})();\n")
 
 

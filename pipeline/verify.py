@@ -1,8 +1,7 @@
-"""Run the committed pipeline from nothing in a temporary clone, and compare every output.
+"""Run the committed pipeline from scratch in a temporary clone, and compare every output.
 
-`make verify` does so, with the trainings side by side as in `make repro`. Exit code 1 where
-an output has other bytes than the committed dvc.lock says, on a machine for which the same
-bytes are promised.
+`make verify` runs this, with parallel trainings as in `make repro`. The exit code is 1 if an
+output differs from the committed dvc.lock on a machine for which the same bytes are promised.
 """
 
 import io
@@ -34,16 +33,15 @@ from stages import run
 REQUIREMENTS = Path("requirements.txt")
 
 CLONE_CONFIG = "[cache]\n    dir = cache\n[core]\n    autostage = true\n"
-"""A clone's .dvc/config.local, which overrules all others: a cache of its own, and no advice
-to track with git what has changed there."""
+"""A clone's .dvc/config.local, which overrides other configuration: a cache of its own, and no
+advice to track changes with git."""
 
 
 def main() -> None:
     try:
         verify()
     except KeyboardInterrupt:
-        told = "interrupted; nothing is left of it, and the same command begins anew"
-        print(told, file=sys.stderr)
+        print("interrupted; run the same command again to start over", file=sys.stderr)
         sys.exit(130)
 
 
@@ -54,7 +52,7 @@ def verify() -> None:
         committed = locked(clone)
         with Repo() as repo:
             before = {p: recorded_content(repo, Path(p), md5) for p, md5 in committed.items()}
-        run_from_nothing(clone)
+        run_from_scratch(clone)
         made = locked(clone)
         differing = [path for path in committed if committed[path] != made.get(path)]
         after = {path: content_of(clone / path) for path in differing if path in made}
@@ -69,9 +67,11 @@ def verify() -> None:
     device = choose_device(load_params().device)
     machine = describe(REQUIREMENTS, device)
     print("\nThis machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
-    print("\nDifferences of the metrics:\n")
+    print("\nDifferences in metrics:\n")
     metrics = [path for path in differing if path.endswith(".json")]
-    lines = [line for path in metrics for line in apart(path, before[path], after.get(path))]
+    lines = [
+        line for path in metrics for line in metric_changes(path, before[path], after.get(path))
+    ]
     print("\n".join(lines) or "  none")
     if reasons := without_promise(REQUIREMENTS, device):
         print("\nThe same bytes are not promised here:\n")
@@ -79,12 +79,12 @@ def verify() -> None:
         return
     raise InputError(
         f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
-        "on a machine for which the same are promised; please report it with what is above"
+        "although the same bytes are promised here; please report this with the output above"
     )
 
 
 def clone_committed(clone: Path) -> None:
-    """Clone the repository that this is run in; what is not committed stays behind."""
+    """Clone the current repository, without uncommitted changes."""
     inside = subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=False)
     if inside.returncode or not (clone / "dvc.lock").exists():
         raise InputError("no dvc.lock is committed here; run this in a clone of the project")
@@ -93,18 +93,18 @@ def clone_committed(clone: Path) -> None:
     ).stdout.splitlines()
     if changed:
         names = ", ".join(line[3:] for line in changed[:3])
-        print(f"not committed, and so left out: {names}{', ...' if len(changed) > 3 else ''}")
+        print(f"not committed, left out: {names}{', ...' if len(changed) > 3 else ''}")
 
 
-def run_from_nothing(clone: Path) -> None:
-    """Run all stages in the clone, by the Python that runs this.
+def run_from_scratch(clone: Path) -> None:
+    """Run all stages in the clone, with the current Python.
 
-    DVC can take nothing for done: it finds no dvc.lock there, and an empty cache.
+    Without dvc.lock and with an empty cache, DVC cannot skip any stage.
     """
     (clone / "dvc.lock").unlink()
     (clone / ".dvc/config.local").write_text(CLONE_CONFIG, encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    notes = clone / ".dvc/tmp/notes"  # which DVC keeps of every repository in /var/tmp otherwise
+    notes = clone / ".dvc/tmp/notes"  # DVC would keep them in /var/tmp
     environment = {**os.environ, "PATH": path, "DVC_SITE_CACHE_DIR": str(notes)}
     for name in ("DVC_ROOT", "DVC_STAGE"):
         environment.pop(name, None)
@@ -126,17 +126,17 @@ def run_from_nothing(clone: Path) -> None:
             end_with_children(process.pid)
             raise
     if process.returncode:
-        raise InputError("the pipeline does not run through in a clone, as said above")
+        raise InputError("the pipeline fails in a clone, see above")
 
 
 def end_with_children(pid: int) -> None:
-    """End a process and all that it has started, at once: nothing of it is to be kept."""
+    """Kill a process and all its descendants."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # asked once is enough
+        signal.signal(number, signal.SIG_IGN)  # ignore further requests
     found = [psutil.Process(pid)]
-    for process in found:  # which grows meanwhile
+    for process in found:  # grows during the loop
         with suppress(psutil.Error):
-            process.suspend()  # and so it starts no more of them
+            process.suspend()  # so that it starts no further processes
             found += process.children()
     for process in found:
         with suppress(psutil.Error):
@@ -145,18 +145,18 @@ def end_with_children(pid: int) -> None:
 
 
 def locked(clone: Path) -> dict[str, str]:
-    """The MD5 of every output in dvc.lock."""
+    """Return the MD5 of every output in dvc.lock."""
     lock = YAML(typ="safe", pure=True).load(clone / "dvc.lock")
     outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
     return {out["path"]: out["md5"] for out in outs}
 
 
 def first_difference(path: str, old: Content | None, new: Content | None) -> str:
-    """Tell where two contents of an output differ, and what each has there."""
+    """Describe the first difference between two contents of an output."""
     if new is None:
-        return "no stage of dvc.yaml makes it"
+        return "no stage of dvc.yaml writes it"
     if old is None:
-        return "what was committed is not at hand; dvc pull brings it, if there is a remote"
+        return "the committed content is not available; run dvc pull, if there is a remote"
     name = min(n for n in old.keys() | new.keys() if old.get(n) != new.get(n))
     where = "" if name == "." else f"{name}: "
     if name not in old or name not in new:
@@ -187,7 +187,7 @@ def _first_tensor(old: bytes, new: bytes) -> str:
         a, b = before.get(name), after.get(name)
         if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
             return f"tensor {name}: {_kind(b)}; committed: {_kind(a)}"
-        bits = f"u{a.itemsize}"  # 0 and -0 are equal numbers of other bytes
+        bits = f"u{a.itemsize}"  # 0 and -0 are equal but have different bytes
         places = np.argwhere(a.view(bits) != b.view(bits))
         if len(places):
             first = tuple(int(i) for i in places[0])
@@ -208,13 +208,13 @@ def _first_pixel(old: bytes, new: bytes) -> str:
         return f"{after.shape[1]} x {after.shape[0]} pixels; committed: {before.shape[1::-1]}"
     other = np.argwhere((before != after).any(axis=-1))
     if len(other) == 0:
-        return "the same pixels, otherwise compressed"
+        return "the same pixels, compressed differently"
     y, x = (int(i) for i in other[0])
     return f"pixel ({x}, {y}), and {len(other) - 1:,} more of {before.shape[0] * before.shape[1]:,}"
 
 
-def apart(path: str, old: Content | None, new: Content | None) -> Iterator[str]:
-    """Tell which numbers of a metrics file differ, and by how much."""
+def metric_changes(path: str, old: Content | None, new: Content | None) -> Iterator[str]:
+    """Yield the numbers of a metrics file that differ, with their difference."""
     if old is None or new is None:
         return
     before, after = (dict(_numbers(json.loads(content["."]))) for content in (old, new))

@@ -1,6 +1,6 @@
-"""The stages of the pipeline: a script each, run as `python -m stages.NAME`.
+"""The stages of the pipeline, each a script run as `python -m stages.NAME`.
 
-What they share: where the files are, and how a stage ends that cannot go on.
+This module has what they share: paths, and error handling.
 """
 
 import errno
@@ -36,16 +36,16 @@ FIGURES = Path("plots/figures")
 REPORT = Path("plots/report.html")
 
 DVC_STAGE = os.environ.get("DVC_STAGE")
-"""The name of the stage, where DVC runs it."""
+"""The name of the stage, if DVC runs it."""
 
 ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
-"""Where a process tells why it ended, if it is one of several that train together."""
+"""The file for the error of this process, if several train together."""
 
 OWN = ("charlm", "stages")
 
-WAY_OUT = {
+REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself the right to it"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
 }
 
 
@@ -54,15 +54,15 @@ def checkpoint_path(model: str) -> Path:
 
 
 def checkpoints(models: Iterable[str]) -> dict[str, Path]:
-    """List the checkpoint of each model.
+    """Return the checkpoint of each model.
 
-    Raises InputError if there is one of no model: the stages depend on the folder, so dvc.lock
-    would be another than without it.
+    Raises InputError if another checkpoint is in the folder: stages depend on the whole folder,
+    so it would change dvc.lock.
     """
     paths = {name: checkpoint_path(name) for name in models}
     for path in sorted(checkpoint_path("").parent.glob("*.safetensors")):
         if path not in paths.values():
-            raise InputError(f"{path} is of no model that is trained here; delete it")
+            raise InputError(f"{path} belongs to no model in params.yaml; delete it")
     return paths
 
 
@@ -75,33 +75,35 @@ def loss_by_path(place: str) -> Path:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; a request to end it (SIGTERM) counts as Ctrl-C."""
+    """Run a stage; SIGTERM counts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # names may hold what a terminal cannot show
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # names may have characters that a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     main()
-    ignore_interrupts()  # there is nothing left to interrupt, but Python may take a while to end
+    ignore_interrupts()  # all is done, but Python may take a while to exit
 
 
 def ignore_interrupts() -> None:
-    """From now on, a request to end changes nothing: what goes on is short, and has to be whole."""
+    """Ignore Ctrl-C and SIGTERM from now on: what follows is short and must complete."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """End a program that cannot go on: with one line and code 1 if its user can mend it.
+    """Exit after an exception: with one line and code 1 if the user can fix it.
 
-    DVC removes a stage's outputs before it runs the stage; they are put back.
+    DVC removes a stage's outputs before it runs the stage; they are restored.
     """
-    ignore_interrupts()  # Ctrl-C once more, or from another process of this training, which ended
+    ignore_interrupts()  # another Ctrl-C, or a signal from another process of this training
     explained = explain(error)
     if explained:
         message, code = explained
         if isinstance(error, FileError):
             message += _dropped()
-        if ERROR_FILE:  # who started this process says it, once for all of them
+        if ERROR_FILE:  # the parent process prints one error for all
             reason = {"message": message, "timestamp": int(time.time())}
             Path(ERROR_FILE).write_text(json.dumps(reason), encoding="utf-8")
         else:
@@ -110,15 +112,15 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
         sys.__excepthook__(kind, error, traceback)
         code = 1
     if DVC_STAGE and not ERROR_FILE:
-        from pipeline.put_back import have_git_look_again, put_back_outputs
+        from pipeline.put_back import put_back_outputs, refresh_git_index
 
         put_back_outputs(DVC_STAGE)
-        have_git_look_again()
+        refresh_git_index()
     sys.exit(code)
 
 
 def _dropped() -> str:
-    """What to add where the copies in DVC's cache are damaged too, and were dropped."""
+    """Drop damaged copies from DVC's cache; return a note about them for the error message."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -127,31 +129,33 @@ def _dropped() -> str:
     dropped: list[str] = []
     with suppress(DvcException, OSError), Repo() as repo:
         dropped = drop_damaged_copies(repo)
-    return f" (DVC's copy of {', '.join(dropped)} was damaged and is dropped)" if dropped else ""
+    return f" (DVC's copy of {', '.join(dropped)} was damaged too; removed it)" if dropped else ""
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """The line that says what is wrong and what to do, and the exit code; None for a bug."""
+    """Return the error message and the exit code; None for a bug."""
     if is_interrupt(error):
-        return "interrupted; the same command takes it up again", 130
+        return "interrupted; run the same command again to resume", 130
     match error:
         case ModuleNotFoundError(name=str(module)) if module.split(".")[0] not in OWN:
             return f"error: {no_module(module)}", 1
         case FileError():
-            return f"error: {error}; make it anew with: dvc repro", 1
+            return f"error: {error}; recreate it with: dvc repro", 1
         case InputError():
             return f"error: {error}", 1
         case OSError(errno=int(number), filename=str(path)):
-            todo = WAY_OUT.get(number, "mend that")
+            todo = REMEDIES.get(number, "fix it")
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
-        case OSError(errno=int(number)) if number in WAY_OUT:  # a library's, which names no file
-            return f"error: {error.strerror}; {WAY_OUT[number]} and run the same command again", 1
+        case OSError(errno=int(number)) if (
+            number in REMEDIES
+        ):  # from a library, without a file name
+            return f"error: {error.strerror}; {REMEDIES[number]} and run the same command again", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
-        return f"error: {ANOTHER_ENDED}; the same command takes it up again", 1
+        return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1
     if is_out_of_memory(error):
         return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1
     return None
 
 
-sys.excepthook = end  # from the first import on: Ctrl-C may come while torch is being loaded
+sys.excepthook = end  # set before the imports: Ctrl-C may come while torch is loaded
 pin_kernels()  # before a stage imports NumPy or torch

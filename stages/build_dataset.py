@@ -1,4 +1,4 @@
-"""From a list of names to a vocabulary and a stream of tokens."""
+"""Encode a list of names as a vocabulary and a token stream."""
 
 from pathlib import Path
 from tempfile import TemporaryFile

@@ -1,4 +1,4 @@
-"""Measure every model, and the n-gram models beside them, on the whole split."""
+"""Evaluate every model and the n-gram baselines on all three sets."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
-from charlm.evaluation.metrics import score, summarise
+from charlm.evaluation.metrics import score, summarize
 from charlm.fast.devices import set_up
 from charlm.fast.running import Runner
 from charlm.models.base import build, count_parameters
 
 COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "parameters")
 BASELINE = "kneser_ney"
-"""What is compared between runs, of each model and of the best n-gram model; the table has more."""
+"""Metrics of each model, and the baseline, that are compared between runs; the table has more."""
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     for name, path in stages.checkpoints(params.models).items():
         model = Runner(load_for(path, corpus, build).to(device), params.fast)
         scores = {part: score(model, windows[part].to(device)) for part in Part}
-        measured[name] = summarise(scores, count_parameters(model.model))
+        measured[name] = summarize(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]
         predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))
         calibration.append(analysis.calibration(confidence, correct).assign(model=name))
@@ -41,7 +41,7 @@ def main() -> None:
         mistakes.append(wrong.assign(model=name))
     for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
         scores = {part: counts.score(windows[part]) for part in Part}
-        measured[name] = summarise(scores, counts.parameters)
+        measured[name] = summarize(scores, counts.parameters)
         if name == BASELINE:
             losses[name], _ = scores[Part.TEST]
     for place, its in analysis.places(windows[Part.TEST]).items():

@@ -1,4 +1,4 @@
-"""Draw the figures, and put all results on one page."""
+"""Draw the figures and write the report."""
 
 import stages
 from charlm.core.files import replacing, write_text
@@ -51,7 +51,7 @@ def main() -> None:
         for name, picture in pictures.items():
             figures.save(folder / f"{name}.png", picture)
     write_text(stages.REPORT, page.render(source, models, counts, loss_by))
-    print(f"all of it on one page: {stages.REPORT}")
+    print(f"report: {stages.REPORT}")
 
 
 if __name__ == "__main__":

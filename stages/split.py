@@ -1,4 +1,4 @@
-"""Deal the windows out to training, validation and test."""
+"""Split the windows into training, validation and test sets."""
 
 from charlm.core.params import blame, load_params
 from charlm.core.randomness import derive_seed

@@ -1,7 +1,6 @@
-"""What the training stages have in common: all but the model.
+"""The shared part of the training stages: everything but the model.
 
-`train` builds the model and its Trainer, resumes what an earlier run left, and goes through the
-epochs.
+`train` builds the model and its Trainer, resumes an interrupted run, and runs the epochs.
 """
 
 import os
@@ -31,17 +30,17 @@ from charlm.training.resume import ResumeFile
 from charlm.training.trainer import Epoch, Trainer
 from stages import DATASET, SPLIT, checkpoint_path, history_path, ignore_interrupts
 
-# DVC_ROOT stays that of the user's own checkout if an experiment runs in a temporary copy.
+# In an experiment's temporary copy, DVC_ROOT is still the user's own checkout.
 RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
 SAVE_EVERY = 1000
-"""Batches after which the state of a training is saved, if its epochs are longer."""
+"""Batches between saves of the training state within an epoch."""
 
 
 def train(name: str, architecture: type[LanguageModel]) -> None:
     """Train the model that `params.yaml` describes under `name`.
 
-    Writes its history after each epoch, to be looked at meanwhile, and its checkpoint at
-    the end; if it fails or is interrupted, the earlier history and checkpoint stay.
+    Writes the history after each epoch, so that it can be watched, and the checkpoint at the
+    end; if training fails or is interrupted, the previous ones are kept.
     """
     params = load_params()
     processes = params.training.processes
@@ -83,18 +82,17 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
             )
             model.load_state_dict(trainer.weights())
             checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
-    ignore_interrupts()  # or a training that is done would be neither recorded nor resumed
+    ignore_interrupts()  # or a finished training would be neither recorded nor resumed
     resume.remove()
 
 
 def build_model(
     name: str, architecture: type[LanguageModel], params: Params, corpus: Corpus
 ) -> LanguageModel:
-    """Build the model of a section of `params.yaml`, with its first weights.
+    """Build and initialize the model of a section of `params.yaml`.
 
-    Raises InputError, with the line of `params.yaml`, for arguments that its constructor does not
-    take or refuses, for one that is too large for this machine, and for one that could not be
-    saved.
+    Raises InputError, with the line of `params.yaml`, if the constructor does not take or rejects
+    the arguments, or if the model is too large for this machine or could not be saved.
     """
     given = params.arguments(name)
     check_arguments(name, architecture, given)
@@ -105,7 +103,7 @@ def build_model(
             **given,
         }
         parameters = 0
-        with suppress(Exception), without_memory():  # a constructor may need real numbers
+        with suppress(Exception), without_memory():  # a constructor may need real tensors
             parameters = count_parameters(architecture(**arguments))
         refuse_if_too_large(parameters)
         try:
@@ -114,14 +112,14 @@ def build_model(
                 initialize(model, params.recipe(name).init)
         except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
             raise InputError(
-                f"the constructor of {architecture.__name__} refuses it: {error}; correct it"
+                f"the constructor of {architecture.__name__} raises an error: {error}; fix it"
             ) from None
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
     return model
 
 
 def resume_file(name: str, params: Params, device: str) -> ResumeFile:
-    """Where the state of this training is kept, and of no other."""
+    """Return the resume file of this training, identified by its parameters, data and code."""
     decisive = {
         "recipe": params.recipe(name).model_dump(),
         "arguments": params.arguments(name),
@@ -140,7 +138,7 @@ def run_epochs(
     progress: Progress | None = None,
     write: Callable[[list[Epoch]], None] = lambda history: None,
 ) -> None:
-    """Go through the epochs that are left, saving the state now and then."""
+    """Run the remaining epochs, saving the state regularly."""
 
     def on_batches(count: int) -> None:
         if progress:
@@ -162,7 +160,7 @@ def run_epochs(
 
 def write_history(name: str, history: list[Epoch]) -> None:
     table = pd.DataFrame(map(asdict, history))
-    table["lr"] = table["lr"].map("{:.6g}".format)  # which may be as low as 1e-9
+    table["lr"] = table["lr"].map("{:.6g}".format)  # may be as low as 1e-9
     write_csv(history_path(name), table)
 
 

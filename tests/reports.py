@@ -14,7 +14,7 @@ from charlm.data.splits import Part
 from charlm.data.windows import every_window
 from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
-from charlm.evaluation.metrics import score, summarise
+from charlm.evaluation.metrics import score, summarize
 from charlm.models.base import LanguageModel, count_parameters
 from charlm.report import page as report
 from charlm.report import results
@@ -48,7 +48,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         trained[name] = report.Trained(
             weights=weights_of(model, corpus),
             recipe=Recipe(lr=0.2, batch_size=32, epochs=3, average=0.5 if name == "c" else 0.0),
-            metrics=summarise(
+            metrics=summarize(
                 dict.fromkeys(Part, (losses[name], correct)), count_parameters(model)
             ),
             history=pd.DataFrame(
@@ -69,7 +69,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
     counts = {}
     for name, model in count_models(windows, len(corpus.vocabulary)).items():
         losses[name], correct = model.score(windows)
-        counts[name] = summarise(dict.fromkeys(Part, (losses[name], correct)), model.parameters)
+        counts[name] = summarize(dict.fromkeys(Part, (losses[name], correct)), model.parameters)
     count, _ = corpus.count()
     source = report.Source(
         path="names.txt",

@@ -1,6 +1,6 @@
-"""Where a model is right and where it is wrong: by place in the name, by character, by confidence.
+"""Break a model's errors down by position in the name, by character, and by confidence.
 
-W windows, V vocabulary, K characters told apart, B bins.
+W windows, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ from charlm.data.corpus import END, Vocabulary
 from charlm.data.windows import Windows
 from charlm.fast.running import Model, batched_logits
 
-TOLD_APART = 27
-"""Characters that a table of mistakes tells apart; what is rarer is one more, `REST`."""
+MOST_FREQUENT = 27
+"""Characters listed separately in a table of mistakes; all rarer ones are grouped as `REST`."""
 
 ENDING, REST = "(end)", "(rest)"
-"""What such a table calls the end of a name and the rarer characters: longer than any character."""
+"""Labels for the end of a name and the rarer characters; no single character can equal them."""
 
 BINS = 10
 
 
 @torch.inference_mode()
 def predictions(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
-    """(W,) the token that the model finds likeliest, and (W,) its probability; on the CPU."""
+    """Return the most likely token (W,) and its probability (W,), on the CPU."""
     confidences, predicted = [], []
     for logits, _ in batched_logits(model, windows):
         highest = logits.softmax(1).max(1)
@@ -36,9 +36,9 @@ def predictions(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
 
 
 def places(windows: Windows) -> dict[str, NDArray[np.int64]]:
-    """Where each target is: its "position" in its name (W,), and the "length" of that name (W,).
+    """Return each target's "position" in its name (W,) and the "length" of that name (W,).
 
-    The first character is at 1; the end of a name comes after its last.
+    Positions start at 1; the end of a name is at length + 1.
     """
     stream, T = windows.stream.numpy(), windows.block_size
     closes = np.flatnonzero((stream[1:] == END) & (stream[:-1] != END)) + 1  # (names,)
@@ -49,13 +49,13 @@ def places(windows: Windows) -> dict[str, NDArray[np.int64]]:
 
 
 def mean_by(key: NDArray[np.int64], losses: Mapping[str, Tensor], title: str) -> pd.DataFrame:
-    """Average the losses (W,) of each model by `key` (W,).
+    """Average each model's losses (W,) over the windows with the same `key` (W,).
 
-    Columns: model, `title` (ascending), windows (how many have it), loss (the mean over them).
+    Columns: model, `title` (the key, ascending), windows (their number), loss (their mean).
     """
     tables = []
-    for model, its in losses.items():
-        grouped = pd.Series(its.double().numpy()).groupby(key)
+    for model, values in losses.items():
+        grouped = pd.Series(values.double().numpy()).groupby(key)
         table = grouped.agg(["size", "mean"]).rename_axis(title).reset_index()
         table.columns = pd.Index([title, "windows", "loss"])
         table.insert(0, "model", model)
@@ -64,18 +64,18 @@ def mean_by(key: NDArray[np.int64], losses: Mapping[str, Tensor], title: str) ->
 
 
 def mistakes(predicted: Tensor, targets: Tensor, vocabulary: Vocabulary) -> pd.DataFrame:
-    """How often each character was taken for each other, right answers included.
+    """Count how often each character was predicted for each target (a sparse confusion matrix).
 
     Args:
-        predicted: (W,) the likeliest tokens.
-        targets: (W,) what came.
+        predicted: (W,) the most likely tokens.
+        targets: (W,) the actual tokens.
 
-    Columns: actual, predicted, windows; only pairs that occur, of the `TOLD_APART` targets that
-    are the most frequent, in the order of the tokens, and `REST`.
+    Columns: actual, predicted, windows. Only pairs that occur are listed, in token order. The
+    `MOST_FREQUENT` targets are listed separately, all others as `REST`.
     """
     V = len(vocabulary)
     frequency = torch.bincount(targets.long(), minlength=V)
-    frequent = frequency.argsort(descending=True, stable=True)[:TOLD_APART].sort().values
+    frequent = frequency.argsort(descending=True, stable=True)[:MOST_FREQUENT].sort().values
     labels = [ENDING, *vocabulary.characters]
     names = [*(labels[token] for token in frequent.tolist()), REST]
     column = torch.full((V,), len(frequent))
@@ -93,23 +93,23 @@ def mistakes(predicted: Tensor, targets: Tensor, vocabulary: Vocabulary) -> pd.D
 
 
 def calibration(confidence: Tensor, correct: Tensor) -> pd.DataFrame:
-    """How often the likeliest token came, against how sure the model was of it, in bins.
+    """Bin the windows by confidence and compare confidence with accuracy in each bin.
 
-    The reliability diagram of Guo et al. (2017), figure 1, in bins of equally many windows, the
-    least sure first.
+    The reliability diagram of Guo et al. (2017), figure 1, with bins of equal size, sorted by
+    increasing confidence.
 
     Args:
-        confidence: (W,) the probability of the likeliest token.
-        correct: (W,) whether it came.
+        confidence: (W,) the probability of the most likely token.
+        correct: (W,) whether it was the target.
 
     Columns: confidence and accuracy (means over the bin), windows.
     """
     order = confidence.argsort(stable=True)
-    bins = [its for its in order.tensor_split(BINS) if len(its)]
+    bins = [chosen for chosen in order.tensor_split(BINS) if len(chosen)]
     return pd.DataFrame(
         {
-            "confidence": [confidence[its].double().mean().item() for its in bins],
-            "accuracy": [correct[its].double().mean().item() for its in bins],
-            "windows": [len(its) for its in bins],
+            "confidence": [confidence[chosen].double().mean().item() for chosen in bins],
+            "accuracy": [correct[chosen].double().mean().item() for chosen in bins],
+            "windows": [len(chosen) for chosen in bins],
         }
     )

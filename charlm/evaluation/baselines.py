@@ -1,4 +1,4 @@
-"""Count models without any net, for a net's loss to be held against."""
+"""N-gram baselines: uniform, unigram, bigram and Kneser-Ney."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ from charlm.evaluation.kneser_ney import KneserNey, count_kneser_ney
 
 @dataclass(frozen=True)
 class CountModel:
-    """The next token's probabilities from how often it was seen; every count starts at one.
+    """A unigram or bigram model with add-one (Laplace) smoothing.
 
-    Only what was seen is stored, since a table of all pairs of 10,000 characters would
-    take a gigabyte.
+    Only pairs that were seen are stored: a dense table for 10,000 characters would take a
+    gigabyte.
 
     Attributes:
         vocab_size: V.
-        order: how many previous tokens are looked at, 0 or 1.
+        order: number of previous tokens used, 0 or 1.
         pairs: (P,) the distinct pairs seen, ascending, as previous * V + next; previous
-            is 0 where `order` is.
-        counts: (P,) how often each was.
-        parameters: how many numbers come from counting.
+            is 0 if `order` is 0.
+        counts: (P,) how often each pair was seen.
+        parameters: number of counts in the dense table.
     """
 
     vocab_size: int
@@ -36,7 +36,7 @@ class CountModel:
         return self.vocab_size ** (self.order + 1) if len(self.pairs) else 0
 
     def log_probs(self, previous: Tensor, tokens: Tensor) -> Tensor:
-        """(N,) float64: the logarithm of the probability of each of `tokens` after `previous`."""
+        """Return the log-probability (N,), float64, of each of `tokens` after `previous`."""
         context = self._context(previous)
         seen = torch.zeros(self.vocab_size, dtype=torch.int64)
         seen.index_add_(0, self.pairs // self.vocab_size, self.counts)
@@ -44,9 +44,9 @@ class CountModel:
         return (self._count(context, tokens) + 1).double().log() - total.double().log()
 
     def score(self, windows: Windows) -> tuple[Tensor, Tensor]:
-        """(W,) losses in nats, and (W,) the chance that the likeliest token is the target.
+        """Return the losses (W,) in nats and the accuracy (W,) of the most likely token.
 
-        That chance is 0 or 1, but for tokens that are equally likely.
+        The accuracy is 0 or 1, or 1/k if the target is one of k equally likely tokens.
         """
         previous, targets = windows.previous().long(), windows.targets().long()
         context = self._context(previous)
@@ -54,7 +54,7 @@ class CountModel:
         most = torch.zeros(self.vocab_size, dtype=torch.int64)
         most.scatter_reduce_(0, rows, self.counts, "amax")
         ties = torch.bincount(rows[self.counts == most[rows]], minlength=self.vocab_size)
-        ties[most == 0] = self.vocab_size  # nothing seen: all tokens are equally likely
+        ties[most == 0] = self.vocab_size  # unseen context: all tokens are equally likely
         hit = self._count(context, targets) == most[context]
         return -self.log_probs(previous, targets), hit.double() / ties[context]
 
@@ -62,7 +62,7 @@ class CountModel:
         return previous.long() if self.order else torch.zeros_like(previous, dtype=torch.int64)
 
     def _count(self, context: Tensor, tokens: Tensor) -> Tensor:
-        """(N,) how often each token was seen after its context."""
+        """Return how often each token was seen after its context, (N,)."""
         if len(self.pairs) == 0:
             return torch.zeros_like(context)
         wanted = context * self.vocab_size + tokens
@@ -71,10 +71,10 @@ class CountModel:
 
 
 def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | KneserNey]:
-    """Uniform, unigram, bigram and Kneser-Ney, counted on the training windows.
+    """Fit the uniform, unigram, bigram and Kneser-Ney models to the training windows.
 
-    Every count of the first three starts at one (Laplace), so that a pair first seen in the
-    test set has a finite loss.
+    The first three use add-one (Laplace) smoothing, so pairs unseen in training have a finite
+    loss.
     """
     nothing = torch.zeros(0, dtype=torch.int64)
     pairs, counts = nothing, nothing
@@ -92,7 +92,7 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | Knes
 
 
 def _added(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Two lists of numbers, each with how often it was seen, as one: (P,) ascending, and (P,)."""
+    """Merge two (values, counts) pairs: distinct values (P,), ascending, and counts (P,)."""
     numbers, place = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
     counts = torch.zeros_like(numbers).index_add_(0, place, torch.cat([one[1], other[1]]))
     return numbers, counts

@@ -1,4 +1,4 @@
-"""How good a model is, from the loss of every single window."""
+"""Metrics of a model, computed from the loss of every window."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ from charlm.fast.running import Model, batched_logits
 
 @torch.inference_mode()
 def score(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
-    """(W,) losses in nats, and (W,) whether the target was the likeliest token; on the CPU."""
+    """Return losses (W,) in nats and whether the most likely token is right (W,), on the CPU."""
     losses, correct = [], []
     for logits, targets in batched_logits(model, windows):
         losses.append(F.cross_entropy(logits, targets, reduction="none"))
@@ -24,15 +24,15 @@ def score(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
     return torch.cat(losses).cpu(), torch.cat(correct).cpu()
 
 
-def summarise(
+def summarize(
     scores: Mapping[Part, tuple[Tensor, Tensor]], parameters: int
 ) -> dict[str, float | int]:
-    """The metrics of one model from its losses and hits on every part of the split.
+    """Compute a model's metrics from the output of `score` on each part of the split.
 
-    A loss is the mean cross-entropy over all windows of a part, in nats per
-    character (the end of a name counts as one); perplexity is its exponential;
-    accuracy is the share of targets that the model finds likeliest. The standard
-    error of the test loss is that of a mean over independent windows.
+    A loss is the mean cross-entropy over all windows of a part, in nats per character (the end
+    of a name counts as one); perplexity is its exponential; accuracy is the fraction of targets
+    that were the most likely token. The standard error of the test loss treats windows as
+    independent.
     """
     metrics: dict[str, float | int] = {}
     for part in Part:
@@ -49,7 +49,7 @@ def summarise(
 
 
 def perplexity(loss: float) -> float:
-    """The exponential of a loss in nats, or the largest float: JSON knows no infinity."""
+    """Return exp(loss), capped at the largest float since JSON has no infinity."""
     try:
         return math.exp(loss)
     except OverflowError:

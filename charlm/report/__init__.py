@@ -1,6 +1,6 @@
-"""The page of all results and its figures.
+"""The report of all results, and its figures.
 
-Raises ModuleNotFoundError where what it needs beyond the library's own requirements is missing.
+Raises ModuleNotFoundError if a package of the extra `report` is not installed.
 """
 
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 for _name in ("jinja2", "matplotlib", "rapidfuzz"):
     if find_spec(_name) is None:
         raise ModuleNotFoundError(
-            f"charlm.report needs {_name}, which charlm's extra 'report' brings: "
+            f"charlm.report needs {_name}, part of charlm's extra 'report'; install it with: "
             'pip install ".[report]" in the project\'s folder',
             name=_name,
         )

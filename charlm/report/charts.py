@@ -1,4 +1,4 @@
-"""The charts of the report: drawn by matplotlib, coloured by the page that they stand in."""
+"""The charts of the report: matplotlib figures as SVG, with the colors of the page."""
 
 import io
 import re
@@ -11,31 +11,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from charlm.report.figures import LOSS, MODEL_COLOURS, MUTED, STYLE, Floats, embedding_maps
+from charlm.report.figures import LOSS, MODEL_COLORS, MUTED, STYLE, Floats, embedding_maps
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MARKERS = "os^Dv"
 FEWEST = 30
-"""Windows whose mean loss is worth drawing."""
+"""Minimum number of windows for a point on a chart."""
 
 THEME = {
     "#000000": "var(--ink)",
     "#b0b0b0": "var(--line)",
     MUTED: "var(--muted)",
-    **{colour: f"var(--model-{n})" for n, colour in enumerate(MODEL_COLOURS)},
+    **{color: f"var(--model-{n})" for n, color in enumerate(MODEL_COLORS)},
 }
-"""The page's custom properties, which are others in its dark form, for each colour of a figure."""
+"""The page's custom property (light or dark) for each color of a figure."""
 
 
 def svg(figure: Figure, name: str) -> str:
-    """A figure as an SVG element to stand in a page: its colours and its font are the page's.
+    """Render a figure as an inline SVG element with the colors and the font of the page.
 
-    The same figure gives the same text.
+    The output is deterministic.
 
     Args:
-        name: what its identifiers begin with, unlike those of any other figure of the page.
+        name: prefix of its identifiers, unique on the page.
     """
     target = io.StringIO()
     with style.context(STYLE), rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -55,12 +55,12 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def _rounded(attribute: re.Match[str]) -> str:
-    """An attribute's numbers with two digits after the point."""
+    """Shorten the numbers of an attribute to two decimals."""
     return re.sub(r"(\d+\.\d{2})\d+", r"\1", attribute[0])
 
 
 def _own_identifiers(text: str, name: str) -> str:
-    """Only those identifiers that are referred to, each beginning with `name`."""
+    """Keep only the identifiers that are referenced, and prefix them with `name`."""
     referred = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     number = count()
     new = {old: f"{name}-{next(number)}" for old in referred}
@@ -71,7 +71,7 @@ def _own_identifiers(text: str, name: str) -> str:
 
 
 def _axes(height: float = 3.6, rows: Sequence[float] = (1,)) -> tuple[Figure, list[Axes]]:
-    """Panels one above the other, that share what is along."""
+    """Create panels one above the other that share their x axis."""
     figure = Figure(figsize=(5.2, height))
     grid = figure.add_gridspec(len(rows), 1, height_ratios=rows)
     top = figure.add_subplot(grid[0])
@@ -80,18 +80,18 @@ def _axes(height: float = 3.6, rows: Sequence[float] = (1,)) -> tuple[Figure, li
 
 @style.context(STYLE)
 def side_by_side(metrics: Mapping[str, Mapping[str, float]], nets: Sequence[str]) -> Figure:
-    """The test loss of every model by title, a row each, the lowest at the top.
+    """Draw the test loss of every model, a row each, the lowest at the top.
 
     Args:
         metrics: `test_loss` and `test_loss_stderr` by title.
-        nets: the titles of those that were trained, in the order of their colours.
+        nets: titles of the neural networks, in the order of their colors.
     """
     figure, (axes,) = _axes(0.9 + 0.33 * len(metrics))
     ranked = sorted(metrics, key=lambda title: metrics[title]["test_loss"], reverse=True)
     for row, title in enumerate(ranked):
-        colour = MODEL_COLOURS[nets.index(title) % len(MODEL_COLOURS)] if title in nets else MUTED
+        color = MODEL_COLORS[nets.index(title) % len(MODEL_COLORS)] if title in nets else MUTED
         loss, error = metrics[title]["test_loss"], 2 * metrics[title]["test_loss_stderr"]
-        axes.errorbar(loss, row, xerr=error, fmt="o", color=colour, capsize=3)
+        axes.errorbar(loss, row, xerr=error, fmt="o", color=color, capsize=3)
         axes.annotate(
             f"{loss:.3f}", (loss, row), (0, 5), textcoords="offset points", ha="center", fontsize=9
         )
@@ -104,19 +104,21 @@ def side_by_side(metrics: Mapping[str, Mapping[str, float]], nets: Sequence[str]
 
 @style.context(STYLE)
 def losses_and_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
-    """Validation (solid) and training loss (dotted) of every model, and its learning rate below."""
+    """Draw validation (solid) and training losses (dotted), and learning rates below."""
     figure, (losses, rates) = _axes(5.0, rows=(2.6, 1))
-    width = 2.0 * len(histories)  # of one that others may lie upon
+    width = 2.0 * len(histories)  # wider first, so that lines that coincide stay visible
     for number, (title, history) in enumerate(histories.items()):
-        colour, epochs = MODEL_COLOURS[number % len(MODEL_COLOURS)], history["epoch"]
+        color, epochs = MODEL_COLORS[number % len(MODEL_COLORS)], history["epoch"]
         marker = "o" if len(epochs) == 1 else ""
-        losses.plot(epochs, history["val_loss"], color=colour, label=title, marker=marker)
-        losses.plot(epochs, history["train_loss"], ":", color=colour, marker=marker)
-        rates.plot(epochs, history["lr"], color=colour, marker=marker, linewidth=width)
+        losses.plot(epochs, history["val_loss"], color=color, label=title, marker=marker)
+        losses.plot(epochs, history["train_loss"], ":", color=color, marker=marker)
+        rates.plot(epochs, history["lr"], color=color, marker=marker, linewidth=width)
         width -= 2 if width > 2 else 0
     every = [history[["train_loss", "val_loss"]].to_numpy() for history in histories.values()]
-    lowest = min(its.min() for its in every)
-    highest = max(its[min(1, len(its) - 1) :].max() for its in every)  # the first may be far above
+    lowest = min(values.min() for values in every)
+    highest = max(
+        values[min(1, len(values) - 1) :].max() for values in every
+    )  # the first may be far higher
     room = max(0.05 * (highest - lowest), 0.01)
     losses.set_ylim(lowest - room, highest + room)
     losses.set_ylabel(LOSS)
@@ -131,11 +133,11 @@ def losses_and_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
 
 @style.context(STYLE)
 def loss_by(table: "pd.DataFrame", place: str, titles: Mapping[str, str], label: str) -> Figure:
-    """The mean test loss against a column of `analysis.mean_by`, where there is enough to tell.
+    """Draw the mean test loss against a column of `analysis.mean_by`, if there are enough windows.
 
     Args:
-        titles: of the columns to draw: those of the nets in the order of their colours, and a
-            last one that is no net's.
+        titles: titles of the columns to draw: the networks in the order of their colors, then the
+            n-gram model.
     """
     figure, (axes,) = _axes()
     enough = table[table["windows"] >= FEWEST]
@@ -143,8 +145,8 @@ def loss_by(table: "pd.DataFrame", place: str, titles: Mapping[str, str], label:
     *nets, counts = titles
     for number, name in enumerate(nets):
         marker = MARKERS[number % len(MARKERS)]
-        colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
-        axes.plot(shown[place], shown[name], color=colour, marker=marker, ms=4, label=titles[name])
+        color = MODEL_COLORS[number % len(MODEL_COLORS)]
+        axes.plot(shown[place], shown[name], color=color, marker=marker, ms=4, label=titles[name])
     axes.plot(shown[place], shown[counts], "--", color=MUTED, label=titles[counts])
     axes.set_xlabel(label)
     axes.set_ylabel(LOSS)
@@ -155,9 +157,9 @@ def loss_by(table: "pd.DataFrame", place: str, titles: Mapping[str, str], label:
 
 @style.context(STYLE)
 def embedding_map(title: str, embedding: Floats, symbols: Sequence[str]) -> Figure:
-    """`figures.embedding_maps` of one model, without titles, which the page has.
+    """Draw `figures.embedding_maps` of one model, without titles, which the page has.
 
-    Its dots are one image: as thousands of elements they would be most of the page.
+    The dots are rasterized: as thousands of SVG elements they would dominate the page's size.
     """
     figure = embedding_maps({title: embedding}, symbols)
     figure.suptitle("")
@@ -170,22 +172,22 @@ def embedding_map(title: str, embedding: Floats, symbols: Sequence[str]) -> Figu
 
 @style.context(STYLE)
 def calibration(tables: "Mapping[str, pd.DataFrame]") -> Figure:
-    """How often the likeliest character came, against the probability that the model gave it.
+    """Draw reliability diagrams: accuracy against confidence.
 
     Args:
-        tables: what `analysis.calibration` gives, by title.
+        tables: results of `analysis.calibration`, by title.
     """
     figure, (axes,) = _axes(4.4)
-    axes.plot([0, 1], [0, 1], "--", color=MUTED, label="as sure as right")
+    axes.plot([0, 1], [0, 1], "--", color=MUTED, label="perfectly calibrated")
     for number, (title, table) in enumerate(tables.items()):
-        colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
+        color = MODEL_COLORS[number % len(MODEL_COLORS)]
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(
-            table["confidence"], table["accuracy"], color=colour, marker=marker, ms=4, label=title
+            table["confidence"], table["accuracy"], color=color, marker=marker, ms=4, label=title
         )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlabel("probability of the likeliest character")
-    axes.set_ylabel("how often it came")
+    axes.set_xlabel("predicted probability of the most likely character")
+    axes.set_ylabel("accuracy")
     axes.legend()
     return figure

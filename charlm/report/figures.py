@@ -1,4 +1,4 @@
-"""The pictures: functions from results to matplotlib figures."""
+"""Functions that draw results as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -24,12 +24,12 @@ COUNT_MODELS = {
     "bigram": "Bigram",
     "kneser_ney": "Kneser-Ney",
 }
-"""What a figure calls each of the count models."""
+"""Titles of the n-gram models."""
 
 LOSS = "cross-entropy (nats per character)"
-MODEL_COLOURS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
+MODEL_COLORS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
 MUTED = "#6b6b6b"
-# "default" first: a matplotlibrc of the user's must not change the pictures.
+# "default" first, so that the user's matplotlibrc does not change the figures.
 STYLE: list[Any] = [
     "default",
     {
@@ -49,35 +49,35 @@ STYLE: list[Any] = [
 
 @style.context(STYLE)
 def save(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, without the metadata that differ from version to version."""
+    """Write a figure as PNG, without metadata that depend on the version."""
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
 @style.context(STYLE)
 def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, Any]) -> Figure:
-    """Test loss against the number of parameters: all models, and the nets from close by.
+    """Draw test loss against number of parameters: all models, and a close-up of the networks.
 
     Args:
-        models: metrics of the nets by title, as `evaluation.summarise` gives them.
-        baselines: the same of the count models; one without parameters is a line.
+        models: metrics of the networks by title, as returned by `metrics.summarize`.
+        baselines: the same for the n-gram models; one without parameters is drawn as a line.
     """
     figure, (overview, close_up) = _figure(10, 4.6, columns=2)
     for axes in (overview, close_up):
-        for colour, (title, metrics) in zip(cycle(MODEL_COLOURS), models.items(), strict=False):
-            _size_point(axes, metrics, title, colour=colour, marker="o")
+        for color, (title, metrics) in zip(cycle(MODEL_COLORS), models.items(), strict=False):
+            _size_point(axes, metrics, title, color=color, marker="o")
     for marker, (title, metrics) in zip(cycle("sD^vP"), baselines.items(), strict=False):
         if metrics["parameters"]:
-            _size_point(overview, metrics, title, colour=MUTED, marker=marker)
+            _size_point(overview, metrics, title, color=MUTED, marker=marker)
         else:
             label = f"{title}: {metrics['test_loss']:#.4g}"
             overview.axhline(metrics["test_loss"], color=MUTED, linestyle="--", label=label)
-    overview.set_title("Nets and count models (grey)")
+    overview.set_title("Neural networks and n-gram models (gray)")
     overview.set_xscale("log")
     overview.legend(
         fontsize=9, title="test loss, parameters", loc="upper right", bbox_to_anchor=(1, 0.93)
     )
-    close_up.set_title("The nets alone (bars: two standard errors)")
+    close_up.set_title("Neural networks only (bars: two standard errors)")
     close_up.margins(x=0.3, y=0.3)
     close_up.xaxis.set_major_formatter("{x:,.0f}")
     return figure
@@ -85,22 +85,22 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
 
 @style.context(STYLE)
 def embedding_maps(embeddings: Mapping[str, Floats | None], symbols: Sequence[str]) -> Figure:
-    """Each model's embedding of the tokens in two dimensions, every token at its place.
+    """Draw each model's token embedding, projected to two dimensions.
 
-    Letters that would overlap are moved apart a little; where there are too many of
-    them for that, those that find no room are dots.
+    Overlapping labels are moved apart a little; if there are too many for that, tokens whose
+    label has no room are drawn as dots.
 
     Args:
         embeddings: (V, C) by title; a model whose embedding is None is left out.
         symbols: a label for each of the V tokens.
     """
-    tables = {title: its for title, its in embeddings.items() if its is not None}
+    tables = {title: table for title, table in embeddings.items() if table is not None}
     figure, row = _figure(5.6 * max(1, len(tables)), 5.6, columns=len(tables) or 1)
     few = len(symbols) <= 100
     size = 11 if few else 7
     for axes, (title, embedding) in zip(row, tables.items(), strict=False):
         places, shares = principal_components(embedding)
-        room = 0.03 * float(np.ptp(places, axis=0).max())  # what a letter takes
+        room = 0.03 * float(np.ptp(places, axis=0).max())  # for a label
         places = move_apart(places, room) if few else places
         lettered = list(range(len(symbols))) if few else spaced_out(places, room)
         dots = np.full(len(symbols), 2.0)
@@ -113,27 +113,26 @@ def embedding_maps(embeddings: Mapping[str, Floats | None], symbols: Sequence[st
             text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
             text.set_fontsize(size)
             if token == END:
-                text.set(color=MODEL_COLOURS[1], fontweight="bold", fontsize=2 * size)
+                text.set(color=MODEL_COLORS[1], fontweight="bold", fontsize=2 * size)
         axes.set_title(title)
         axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
         axes.set_ylabel(f"second ({shares[1]:.0%})")
     if not tables:
         row[0].set_axis_off()
-        figure.suptitle("No model has an embedding of the characters")
+        figure.suptitle("No model has a character embedding")
         return figure
-    figure.suptitle("Where the embedding puts each character (the red dot ends a name)")
+    figure.suptitle("Character embeddings (red dot: end of a name)")
     return figure
 
 
 def principal_components(points: Floats) -> tuple[Floats, Floats]:
-    """(V, 2) the points on their first two principal axes, and (2,) their shares of the variance.
+    """Project points on two principal axes: coordinates (V, 2), explained variance ratios (2,).
 
-    The sign of an axis, which the decomposition leaves open, is chosen so that the
-    point farthest out lies on the positive side. Where there is only one
-    dimension, the second is zero.
+    The sign of an axis, which the decomposition leaves undetermined, is chosen so that the
+    farthest point is on the positive side. With a single dimension, the second is zero.
     """
-    centred = points - points.mean(0, dtype=np.float64)  # (V, C)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(0, dtype=np.float64)  # (V, C)
+    u, s, _ = np.linalg.svd(centered, full_matrices=False)
     places = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
     farthest = np.take_along_axis(places, np.abs(places).argmax(0, keepdims=True), axis=0)
     shares = np.pad(s**2 / max((s**2).sum(), 1e-12), (0, 2))[:2]
@@ -141,7 +140,7 @@ def principal_components(points: Floats) -> tuple[Floats, Floats]:
 
 
 def move_apart(points: Floats, distance: float) -> Floats:
-    """(V, 2) the points, those that lie closer together than `distance` pushed apart a little."""
+    """Push points (V, 2) that are closer than `distance` apart a little."""
     for _ in range(100):
         gaps = points[:, None] - points  # (V, V, 2)
         lengths = np.sqrt((gaps**2).sum(2, keepdims=True)).clip(min=1e-9)
@@ -150,7 +149,7 @@ def move_apart(points: Floats, distance: float) -> Floats:
 
 
 def spaced_out(points: Floats, distance: float) -> list[int]:
-    """Which of the points (V, 2), taken in order, lie no closer than `distance` to one taken."""
+    """Select points (V, 2) greedily, in order, at least `distance` from all selected ones."""
     taken: list[int] = []
     for index, point in enumerate(points):
         if not taken or ((points[taken] - point) ** 2).sum(1).min() >= distance**2:
@@ -164,7 +163,7 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
 
 
 def _size_point(
-    axes: Axes, metrics: Mapping[str, Any], title: str, colour: str, marker: str
+    axes: Axes, metrics: Mapping[str, Any], title: str, color: str, marker: str
 ) -> None:
     axes.set_xlabel("parameters")
     axes.set_ylabel(f"test {LOSS}")
@@ -173,7 +172,7 @@ def _size_point(
         metrics["test_loss"],
         yerr=2 * metrics["test_loss_stderr"],
         fmt=marker,
-        color=colour,
+        color=color,
         capsize=3,
         label=f"{title}: {metrics['test_loss']:#.4g}, {metrics['parameters']:,}",
     )
@@ -181,14 +180,14 @@ def _size_point(
 
 @cache
 def _drawable(symbol: str) -> tuple[str, font_manager.FontProperties | None]:
-    """`symbol` and a font that has it; where none is installed, its code point in hexadecimal."""
+    """Return `symbol` and a font that has it; if there is none, its code point in hexadecimal."""
     code_point = ord(symbol)
     default = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
     if symbol.isspace():
         return "␣", None
     if ft2font.FT2Font(default).get_char_index(code_point):
         return symbol, None
-    # The font of last resort claims every character, and draws the same box for all.
+    # The "Last Resort" font claims every character, but draws a box for each.
     fonts = (f for f in font_manager.fontManager.ttflist if not f.name.startswith("Last Resort"))
     for path in sorted({font.fname for font in fonts}):
         try:

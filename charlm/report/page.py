@@ -1,6 +1,6 @@
-"""The report: one page that needs nothing else, the same for the same results.
+"""Render the report: a single self-contained, deterministic HTML page.
 
-`page.html` is its text, `charts` draws, `tables` counts, and `live` puts a model into it.
+`page.html` is the template, `charts` draws, `tables` prepares data, and `live` embeds a model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from charlm.data.checkpoint import Weights
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Split
 from charlm.report import charts, figures, live
-from charlm.report.nearest import Neighbour
+from charlm.report.nearest import Neighbor
 from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 SHOWN = 12
-"""Generated names of each model that are shown."""
+"""Number of generated names shown for each model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +31,16 @@ class Source:
     """What the models were trained on.
 
     Attributes:
-        path: of the list of names.
-        column: of it that holds them; None where there are no columns.
-        names: how many there are.
-        mean_length: of them, in characters.
-        characters: that occur in them.
+        path: path of the list of names.
+        column: its column with the names; None if it is no table.
+        names: number of names.
+        mean_length: their mean length in characters.
+        characters: number of distinct characters.
         block_size: characters of context.
-        by: what the split deals out, window or name.
-        shares: of them that are there to train on, to validate on and to test on, in this order.
-        windows: how many windows that makes.
-        seed: of every random number.
+        by: unit of the split, window or name.
+        shares: fractions of the training, validation and test sets.
+        windows: number of windows in each.
+        seed: the random seed.
         example: a name of the list.
     """
 
@@ -58,7 +58,7 @@ class Source:
 
     @classmethod
     def of(cls, params: Params, corpus: Corpus, split: Split) -> "Source":
-        """Describe what `params` names, as it was read and split."""
+        """Describe the list of names in `params`, as read and split."""
         source, parts = params.names, params.split
         count, _ = corpus.count()
         return cls(
@@ -78,17 +78,17 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model and what came of it.
+    """A trained model and its results.
 
     Attributes:
         weights: its checkpoint.
-        recipe: what it was trained with.
-        metrics: as `evaluation.summarise` gives them.
+        recipe: its training settings.
+        metrics: as returned by `metrics.summarize`.
         history: losses and learning rate by epoch.
-        calibration: as `analysis.calibration` gives it.
-        mistakes: as `analysis.mistakes` does.
-        samples: names that it generated: name, log_likelihood, in_training.
-        nearest: the real name nearest to each of the first `SHOWN` of them.
+        calibration: as returned by `analysis.calibration`.
+        mistakes: as returned by `analysis.mistakes`.
+        samples: generated names, with columns name, log_likelihood, in_training.
+        nearest: the real name nearest to each of the first `SHOWN` samples.
     """
 
     weights: Weights
@@ -98,7 +98,7 @@ class Trained:
     calibration: "pd.DataFrame"
     mistakes: "pd.DataFrame"
     samples: "pd.DataFrame"
-    nearest: Sequence[Neighbour]
+    nearest: Sequence[Neighbor]
 
     @property
     def title(self) -> str:
@@ -106,17 +106,17 @@ class Trained:
 
     @property
     def mean_length(self) -> float:
-        """Of the names that it generated, in characters."""
+        """Return the mean length of the generated names, in characters."""
         return float(self.samples["name"].str.len().mean())
 
     @property
     def likelihoods(self) -> dict[str, float]:
-        """Log-likelihoods of the first names that it generated, by name."""
+        """Return the log-likelihoods of the first generated names, by name."""
         first = self.samples[["name", "log_likelihood"]].head(live.COMPARED)
         return dict(first.itertuples(index=False, name=None))
 
-    def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbour]]:
-        """(name, log-likelihood, whether it is in the training names) and its neighbour."""
+    def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbor]]:
+        """Return (name, log-likelihood, in training set) and nearest real name of each sample."""
         samples = self.samples[["name", "log_likelihood", "in_training"]].head(SHOWN)
         return zip(samples.itertuples(index=False, name=None), self.nearest, strict=True)
 
@@ -127,12 +127,12 @@ def render(
     counts: Mapping[str, Mapping[str, float]],
     loss_by: "Mapping[str, pd.DataFrame]",
 ) -> str:
-    """The page, as HTML.
+    """Render the page as HTML.
 
     Args:
-        models: by name.
-        counts: metrics of the count models, by name.
-        loss_by: the mean test loss by "position" and by "length", as `results.read_loss_by` has it.
+        models: trained models by name.
+        counts: metrics of the n-gram models, by name.
+        loss_by: mean test loss by "position" and by "length", as from `results.read_loss_by`.
     """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -145,8 +145,8 @@ def render(
     titles = {name: model.title for name, model in models.items()}
     count_titles = {name: figures.COUNT_MODELS[name] for name in counts}
     metrics = {titles[name]: model.metrics for name, model in models.items()}
-    metrics |= {count_titles[name]: its for name, its in counts.items()}
-    *_, counted = counts  # the last of them knows the most
+    metrics |= {count_titles[name]: values for name, values in counts.items()}
+    *_, counted = counts  # the last one is the strongest
     drawn = {**titles, counted: count_titles[counted]}
     settings = {its.title: in_use(its.recipe) for its in models.values()}
     sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
@@ -157,17 +157,17 @@ def render(
         source=source,
         models=list(models.values()),
         ranked=sorted(metrics.items(), key=lambda item: item[1]["test_loss"]),
-        colour={title: f"var(--model-{n % 5})" for n, title in enumerate(titles.values())},
+        color={title: f"var(--model-{n % 5})" for n, title in enumerate(titles.values())},
         live=live.chosen({name: (its.weights, its.likelihoods) for name, its in models.items()}),
         settings=settings,
         setting_names=list(dict.fromkeys(key for its in settings.values() for key in its)),
-        sizes=[key for key in sizes if key != "vocab_size"],  # which the names dictate
+        sizes=[key for key in sizes if key != "vocab_size"],  # given by the names
         averaged=[its.title for its in models.values() if its.recipe.average],
         fewest=charts.FEWEST,
         side_by_side=charts.side_by_side(metrics, list(titles.values())),
         curves=charts.losses_and_rates({titles[n]: its.history for n, its in models.items()}),
         by_position=charts.loss_by(
-            loss_by["position"], "position", drawn, "character of the name (its end counts too)"
+            loss_by["position"], "position", drawn, "position in the name (including its end)"
         ),
         by_length=charts.loss_by(loss_by["length"], "length", drawn, "length of the name"),
         loss_by=loss_by,

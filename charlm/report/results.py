@@ -1,6 +1,6 @@
-"""Read the tables that the stages before the report wrote.
+"""Read the tables written by earlier stages.
 
-Each function raises FileError if its file is missing or damaged, or lacks a model.
+Each function raises FileError if its file is missing, damaged or lacks a model.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ MEASURED = (
 
 
 def read_comparison(path: Path, models: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Read what `evaluation.summarise` gave of each of `models`, by model."""
+    """Read the results of `metrics.summarize`, by model."""
     columns = {"model": str, **dict.fromkeys(MEASURED, float), "parameters": int}
     table = read_table(path, columns, models)
     numbers = table.drop(columns="model").to_dict("records")
@@ -38,13 +38,13 @@ def read_history(path: Path) -> "pd.DataFrame":
 
 
 def read_calibration(path: Path, models: Sequence[str]) -> "dict[str, pd.DataFrame]":
-    """Read what `analysis.calibration` gave, by model."""
+    """Read the results of `analysis.calibration`, by model."""
     columns = {"model": str, "confidence": float, "accuracy": float, "windows": int}
     return _by_model(read_table(path, columns, models), models)
 
 
 def read_mistakes(path: Path, models: Sequence[str]) -> "dict[str, pd.DataFrame]":
-    """Read what `analysis.mistakes` gave, by model."""
+    """Read the results of `analysis.mistakes`, by model."""
     columns = {"model": str, "actual": str, "predicted": str, "windows": int}
     return _by_model(read_table(path, columns, models), models)
 
@@ -55,13 +55,13 @@ def read_samples(path: Path) -> "pd.DataFrame":
 
 
 def read_loss_by(path: Path, place: str, models: Sequence[str]) -> "pd.DataFrame":
-    """Read what `analysis.mean_by` gave, as `side_by_side` has it."""
+    """Read the results of `analysis.mean_by`, in the form of `side_by_side`."""
     columns = {"model": str, place: int, "windows": int, "loss": float}
     return side_by_side(read_table(path, columns, models), place)
 
 
 def side_by_side(table: "pd.DataFrame", place: str) -> "pd.DataFrame":
-    """Give each model of `analysis.mean_by` a column of its own, after `place` and windows."""
+    """Pivot the results of `analysis.mean_by`: columns `place`, windows and one per model."""
     return table.pivot(index=[place, "windows"], columns="model", values="loss").reset_index()
 
 

@@ -1,4 +1,4 @@
-"""What the report counts, and puts in place, without drawing it."""
+"""Prepare the data of the report's tables and drawings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 8
-"""Mistakes of a model that are named."""
+"""Number of mistakes listed for each model."""
 
-OF_OPTIMIZER = {
+OPTIMIZER_SETTINGS = {
     "sgd": {"momentum"},
     "adamw": {"beta1", "beta2"},
     "muon": {"momentum", "beta1", "beta2"},
 }
-OF_SCHEDULER = {
+SCHEDULER_SETTINGS = {
     "none": set[str](),
     "lambda": {"lr_factor"},
     "step": {"lr_factor", "lr_every"},
@@ -28,11 +28,13 @@ OF_SCHEDULER = {
 
 
 def in_use(recipe: Recipe) -> dict[str, Any]:
-    """The settings of a recipe that make a difference, by name: those of its own optimizer and
-    scheduler alone, and of the others what is switched on."""
+    """Return the settings of a recipe that have an effect, by name.
+
+    Settings of other optimizers and schedulers, and those that are switched off, are left out.
+    """
     settings = recipe.model_dump()
-    optional = set().union(*OF_OPTIMIZER.values(), *OF_SCHEDULER.values())
-    used = OF_OPTIMIZER[recipe.optimizer] | OF_SCHEDULER[recipe.scheduler]
+    optional = set().union(*OPTIMIZER_SETTINGS.values(), *SCHEDULER_SETTINGS.values())
+    used = OPTIMIZER_SETTINGS[recipe.optimizer] | SCHEDULER_SETTINGS[recipe.scheduler]
     return {
         name: value
         for name, value in settings.items()
@@ -41,17 +43,17 @@ def in_use(recipe: Recipe) -> dict[str, Any]:
 
 
 def calibration_error(table: "pd.DataFrame") -> float:
-    """By how much confidence and accuracy differ on average over the windows.
+    """Compute the expected calibration error of Guo et al. (2017), equation 3.
 
-    The expected calibration error of Guo et al. (2017), equation 3, from what
-    `analysis.calibration` gives.
+    The mean absolute difference of confidence and accuracy over the bins of
+    `analysis.calibration`, weighted by their windows.
     """
     gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["windows"]).sum() / table["windows"].sum())
 
 
 def worst_mistakes(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The most frequent wrong answers: rows of `analysis.mistakes`, the share of `actual` added."""
+    """Return the most frequent rows of `analysis.mistakes`, with their share of `actual`."""
     table = table.assign(share=table["windows"] / _how_often(table))
     wrong = table[table["actual"] != table["predicted"]]
     worst = wrong.sort_values("windows", ascending=False, kind="stable").head(MOST)
@@ -59,20 +61,20 @@ def worst_mistakes(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _how_often(table: "pd.DataFrame") -> "pd.Series[float]":
-    """For each row, in how many windows its `actual` came."""
+    """Return, for each row, the number of windows with its `actual`."""
     return table.groupby("actual")["windows"].transform("sum")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A square of a grid of mistakes.
+    """A cell of a confusion matrix.
 
     Attributes:
-        row: of what came,
-        column: and of what was predicted.
-        right: whether they are the same.
-        windows: how often that was.
-        share: of all windows in which that came, the highest of any mistake being 1.
+        row: index of the actual character.
+        column: index of the predicted character.
+        right: whether they are equal.
+        windows: number of windows.
+        share: fraction of the row's windows, scaled so that the largest of any mistake is 1.
     """
 
     row: int
@@ -84,14 +86,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Which character is taken for which: labels of rows and columns, and what is in the cells."""
+    """A confusion matrix: labels of rows and columns, and its cells."""
 
     labels: list[str]
     cells: list[Cell]
 
 
 def mistake_grid(table: "pd.DataFrame") -> Grid:
-    """What `analysis.mistakes` gives, as squares."""
+    """Arrange the results of `analysis.mistakes` as a confusion matrix."""
     labels = list(dict.fromkeys([*table["actual"], *table["predicted"]]))
     place = {label: index for index, label in enumerate(labels)}
     wrong = table["actual"] != table["predicted"]
@@ -107,12 +109,12 @@ def mistake_grid(table: "pd.DataFrame") -> Grid:
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree of pairs over a context, for a drawing whose leaves are a unit apart.
+    """A binary tree over a context, for a drawing with leaves one unit apart.
 
     Attributes:
-        context: what stands at the leaves, "." for the padding.
-        target: what comes next.
-        levels: where the nodes of each level are along, the leaves first.
+        context: the characters at the leaves, "." for padding.
+        target: the next character.
+        levels: x coordinates of the nodes of each level, leaves first.
     """
 
     context: list[str]
@@ -121,7 +123,7 @@ class Tree:
 
     @classmethod
     def over(cls, block_size: int, name: str) -> "Tree":
-        """The tree that predicts the last character of `name`; `block_size` a power of two."""
+        """Build the tree for the last character of `name`; `block_size` is a power of two."""
         context = ["."] * block_size + list(name[:-1])
         levels = [[float(i) for i in range(block_size)]]
         while len(levels[-1]) > 1:
@@ -130,7 +132,7 @@ class Tree:
         return cls(context[-block_size:], name[-1], levels)
 
     def lines(self) -> Iterator[tuple[int, float, float]]:
-        """(level, x there, x one level above) of every line from a node to its parent."""
+        """Yield (level, x of the node, x of its parent) for every edge."""
         for level, (below, above) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
             for i, x in enumerate(below):
                 yield level, x, above[i // 2]

@@ -1,4 +1,4 @@
-"""Inventing names, and telling how likely a name is."""
+"""Sample names from a model, and compute the likelihood of names."""
 
 import unicodedata
 from collections.abc import Sequence, Set
@@ -17,7 +17,7 @@ from charlm.fast.rows import distinct
 from charlm.fast.running import CHUNK, Model, Runner, as_runner, evaluating, losses
 
 AT_ONCE = 2**16
-"""Names drawn, or told the likelihood of, together: the more, the more contexts they share."""
+"""Names sampled or scored together: the more, the more contexts they share."""
 
 
 @torch.inference_mode()
@@ -32,26 +32,26 @@ def sample_names(
     prefix: str = "",
     max_length: int = 30,
 ) -> list[str]:
-    """Draw `count` names, a character of every unfinished name at a time.
+    """Sample `count` names, one character of every unfinished name at a time.
 
-    The logits are divided by `temperature` before the softmax. No name is empty,
-    as none in the list is: the end cannot be drawn as the first character. What is needed
-    besides the names themselves does not grow with `count` beyond `AT_ONCE`.
+    The logits are divided by `temperature` before the softmax. No name is empty: the end cannot
+    be sampled first. Apart from the names themselves, memory does not grow with `count` beyond
+    `AT_ONCE`.
 
     Args:
-        generator: a CPU generator; the draws are made on the CPU, so that they are
-            the same wherever the model is.
-        prefix: what every name starts with, in characters of `vocabulary` (after NFC).
-        max_length: a name that has reached this many characters ends there.
+        generator: a CPU generator; sampling is done on the CPU, so the names do not depend on
+            the model's device.
+        prefix: the beginning of every name, in characters of `vocabulary` (after NFC).
+        max_length: names are cut at this many characters.
 
     Raises:
-        InputError: `prefix` holds an unknown character or is longer than `max_length`.
+        InputError: `prefix` has an unknown character or is longer than `max_length`.
     """
     start = _encode_prefix(unicodedata.normalize("NFC", prefix), vocabulary, max_length)
     runner = as_runner(model)
     names = []
     for first in range(0, count, AT_ONCE):
-        # (N, T + length), the padding in front included
+        # (N, T + length), including the padding
         tokens = torch.full((min(AT_ONCE, count - first), block_size + max_length), END)
         tokens[:, block_size : block_size + len(start)] = torch.tensor(start)
         with evaluating(runner.model):
@@ -68,10 +68,10 @@ def _continue(
     temperature: float,
     generator: torch.Generator,
 ) -> None:
-    """Draw in place what follows the `begun` characters of names in `tokens` (N, T + length).
+    """Sample the rest of the names in `tokens` (N, T + length) in place, after `begun` characters.
 
-    Names that are alike in their last T characters get the same probabilities, computed once:
-    a third as many contexts as names, on average, where 65,536 names are drawn.
+    The probabilities of each distinct context are computed once: for 65,536 names there are on
+    average a third as many contexts as names.
     """
     T = block_size
     unfinished = torch.arange(len(tokens))
@@ -88,21 +88,20 @@ def _continue(
 
 
 def _cumulated(logits: Tensor, temperature: float, may_end: bool) -> Tensor:
-    """(U, V) float64: the cumulated probabilities of the tokens, 1 the last of each row."""
+    """Return the cumulative probabilities (U, V), float64; the last of each row is 1."""
     logits = logits.double()
     if not may_end:
         logits[:, END] = -torch.inf
-    logits -= logits.amax(1, keepdim=True)  # no temperature, however low, overflows then
+    logits -= logits.amax(1, keepdim=True)  # so that no temperature overflows, however low
     cumulated = logits.div_(temperature).exp_().cumsum(1)
     return cumulated.div_(cumulated[:, -1:].clone())
 
 
 def draw(cumulated: Tensor, place: Tensor, generator: torch.Generator) -> Tensor:
-    """(N,) a token for each of `place` (N,), from that row of `cumulated` (U, V).
+    """Sample a token (N,) from row `place` (N,) of the cumulative probabilities (U, V).
 
-    By inversion: the first token whose cumulated probability is above a uniform number, in
-    steps of 2**-32. The rows are laid end to end, each from its own number to the next, so
-    that one binary search finds them all.
+    By inversion: the first token whose cumulative probability exceeds a uniform random number,
+    a multiple of 2**-32. Row i is shifted to [i, i + 1], so one binary search serves all rows.
     """
     U, V = cumulated.shape
     ends = (cumulated + torch.arange(U)[:, None]).flatten()
@@ -113,7 +112,7 @@ def draw(cumulated: Tensor, place: Tensor, generator: torch.Generator) -> Tensor
 def name_log_likelihoods(
     model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> Tensor:
-    """(len(names),) float64: the log-likelihood of each whole name, its end included, in nats.
+    """Return the log-likelihood (len(names),), float64, of each name and its end, in nats.
 
     The names must not be empty and must consist of characters of `vocabulary`.
     """
@@ -128,9 +127,9 @@ def name_log_likelihoods(
 def character_log_likelihoods(
     model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> list[tuple[float, ...]]:
-    """The same in parts: for each name (len(name) + 1,), of its characters and of its end.
+    """Return each name's log-likelihoods (len(name) + 1,) by character and for its end, in nats.
 
-    Each is given the characters before it. Those of a name add up to its log-likelihood.
+    Each is conditional on the characters before it; they sum to the log-likelihood of the name.
     """
     every: list[tuple[float, ...]] = []
     for first in range(0, len(names), AT_ONCE):
@@ -144,7 +143,7 @@ def character_log_likelihoods(
 def _losses(
     model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> tuple[Corpus, Tensor]:
-    """A corpus of `names`, and (W,) float64, in nats, of each of its windows, name after name."""
+    """Return a corpus of `names` and the losses (W,), float64, in nats, of its windows in order."""
     stream = encode_stream(names, vocabulary, block_size)
     corpus = Corpus(stream, vocabulary, block_size)
     runner = as_runner(model)
@@ -155,18 +154,18 @@ def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list
     unknown = sorted(set(prefix) - set(vocabulary.characters))
     if unknown:
         raise InputError(
-            f"{prefix!r} holds {', '.join(map(repr, unknown))}, which no name in the list "
-            f"does; the known characters are: {vocabulary.characters}"
+            f"{prefix!r} has {', '.join(map(repr, unknown))}, which no name in the list has; "
+            f"the known characters are: {vocabulary.characters}"
         )
     if len(prefix) > max_length:
         raise InputError(
-            f"{prefix!r} is longer than max_length, {max_length}; raise that or shorten it"
+            f"{prefix!r} is longer than max_length, {max_length}; raise max_length or shorten it"
         )
     return vocabulary.encode(prefix)
 
 
 def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
-    """Those of `among` of which at least one window is in the training part of a split."""
+    """Return the names of `among` that have at least one window in the training set."""
     count, _ = corpus.count()
     seen = np.zeros(count, dtype=bool)
     for _, names, parts in split.parts(corpus):
@@ -176,7 +175,7 @@ def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:
-    """Compute the fraction of distinct names, and of names that are not in `known`."""
+    """Compute the fraction of distinct names, and of names not in `known`."""
     return {
         "unique": round(len(set(names)) / len(names), DECIMALS),
         "novel": round(sum(name not in known for name in names) / len(names), DECIMALS),

@@ -1,4 +1,4 @@
-"""What the benchmarks compute from what they measure, what they call the floor, and tell."""
+"""What the benchmarks compute from their measurements, and what they write."""
 
 import copy
 import json
@@ -179,8 +179,8 @@ def test_the_results_say_what_was_measured(
     assert "| one stage that copies a file |  |  |  | 0.5 |" in text
     said = capsys.readouterr()
     for part in text.split("\n## ")[1:]:
-        assert part.strip() in said.out, "told as soon as it is known"
-    assert "The whole (3 of 3)\n" in said.err
+        assert part.strip() in said.out, "printed as soon as it is known"
+    assert "The whole pipeline (3 of 3)\n" in said.err
     assert "`make repro`, turn 2 of 2\n" in said.err
 
 
@@ -193,7 +193,7 @@ def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alon
     assert re.search(
         r"\d cores, \d+ GB of memory; .*Python 3\..*torch 2\..*NumPy 2\..*DVC 3\.", machine
     )
-    commands = re.findall(r"^This table alone: `python -m (.*)`$", text, flags=re.MULTILINE)
+    commands = re.findall(r"^Only this table: `python -m (.*)`$", text, flags=re.MULTILINE)
     assert commands == [
         "benchmarks.steps --pairs 2",
         "benchmarks.sampling --pairs 2",
@@ -211,14 +211,14 @@ def test_the_results_are_written_whole_or_not_at_all(
     run.main()
     before = results.read_bytes()
     monkeypatch.setattr(whole, "notebook", interrupted)
-    with pytest.raises(SystemExit, match=r"interrupted; RESULTS\.md stays as it was"):
+    with pytest.raises(SystemExit, match=r"interrupted; RESULTS\.md is unchanged"):
         run.main()
     assert results.read_bytes() == before
 
 
 def test_what_sampling_needs_is_asked_for_before_anything_is_measured(results: Path) -> None:
     (results.parent / "wavenet.safetensors").unlink()
-    with pytest.raises(SystemExit, match=r"wavenet\.safetensors does not exist; make it with"):
+    with pytest.raises(SystemExit, match=r"wavenet\.safetensors does not exist; create it with"):
         run.main()
 
 
@@ -264,7 +264,7 @@ def test_the_time_to_a_loss_is_told_by_both(monkeypatch: pytest.MonkeyPatch) -> 
     *_, notebook, pipeline, ratios = time_to_loss.table(1).splitlines()
     assert notebook == "| notebook | 40 | 2.0100 | 90.0 | 30.0 |"
     assert pipeline == "| pipeline | 2 | 2.0000 | 2.0 | 2.0 |"
-    assert ratios == "| times as fast |  |  | 45 | 15 |"
+    assert ratios == "| speedup |  |  | 45 | 15 |"
 
 
 def test_the_time_to_a_loss_is_written_with_the_machine_it_was_measured_on(

@@ -1,4 +1,4 @@
-"""The benchmark of growing lists: what it makes, measures, tells and draws."""
+"""The benchmark of growing lists: its data, measurements, table and plot."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_a_checkpoint_that_is_not_there_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["grow", "--checkpoint", str(tmp_path / "none")])
-    with pytest.raises(SystemExit, match="make it with: dvc repro"):
+    with pytest.raises(SystemExit, match="create it with: dvc repro"):
         grow.main()
 
 
@@ -36,8 +36,8 @@ def rows() -> list[dict[str, float]]:
 def test_figures_are_told_in_a_table_with_their_units() -> None:
     header, _, first, second = grow.table(rows()).splitlines()
     assert header == (
-        "| names | windows | `build_dataset`, s | `split`, s | its memory, MB "
-        "| an epoch, s | its memory, MB |"
+        "| names | windows | `build_dataset`, s | `split`, s | peak memory, MB "
+        "| epoch, s | peak memory, MB |"
     )
     assert first == "| 500 | 4,000 | 2.0 | 2.0 | 1,250 | 2.0 | 250 |"
     assert second == "| 1,000 | 4,000 | 2.0 | 2.0 | 90.0 | 4,000 | 250 |"
@@ -48,7 +48,7 @@ def test_figures_are_written_for_the_readme_and_drawn(tmp_path: Path) -> None:
     text = (tmp_path / "GROWTH.md").read_text(encoding="utf-8")
     assert grow.table(rows()) in text
     assert "Measured on: " in text
-    assert "Peak memory\nis the largest resident set" in text
+    assert "Peak memory is the largest resident set" in text
     assert "python" not in text, "its usage is left out"
     assert "](growth.png)" in text
     picture = np.asarray(Image.open(tmp_path / "growth.png").convert("RGB"))

@@ -61,7 +61,7 @@ def test_the_same_batches_give_the_same_losses_and_weights(
 
     optimizer = torch.optim.SGD(notebook.parameters(), lr=notebook_loop.LR)
     losses = notebook_loop.train_epoch(notebook, batches, optimizer)
-    assert losses[-1] < losses[0] - 0.5  # it has learnt
+    assert losses[-1] < losses[0] - 0.5  # it has learned
     assert epoch.train_loss == pytest.approx(sum(losses) / STEPS, rel=1e-5)
     for mine, others in zip(model.parameters(), notebook.parameters(), strict=True):
         torch.testing.assert_close(mine, others, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Where validation parts from training: groups of contexts, and what is made of their losses."""
+"""The generalization gap: groups of contexts, and the tables of their losses."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Ensembles and a model taught by one."""
+"""Ensembles, and a model distilled from one."""
 
 import sys
 

@@ -69,7 +69,9 @@ def test_what_somebody_else_has_queued_is_not_run_with_it(fake: Fake) -> None:
         ({"tan-dado": "Running", "sad-dogs": "Queued"}, "sad-dogs and 1 more are in the queue"),
     ):
         fake.states = [mine | done | theirs]
-        with pytest.raises(SystemExit, match=f"^error: {told}, which runs all.*dvc exp remove"):
+        with pytest.raises(
+            SystemExit, match=f"^error: {told}, which runs everything.*dvc exp remove"
+        ):
             queue.refuse_others(["a-1", "a-2", "a-3"])
     assert fake.commands == []
 

@@ -32,7 +32,7 @@ def runs_of(**val_losses: list[float]) -> pd.DataFrame:
 
 
 def test_a_change_is_that_of_the_runs_with_the_same_seed() -> None:
-    summary = sweep.summarise(runs_of(course=[2.0, 2.5, 3.0], step=[1.9, 2.4, 2.9]))
+    summary = sweep.summarize(runs_of(course=[2.0, 2.5, 3.0], step=[1.9, 2.4, 2.9]))
     for model in sweep.MODELS:
         its = summary.loc[("step", model), "change"]
         assert its["mean"] == pytest.approx(-0.1)
@@ -44,7 +44,7 @@ def test_a_change_is_that_of_the_runs_with_the_same_seed() -> None:
 
 
 def test_its_standard_error_is_that_of_a_mean() -> None:
-    summary = sweep.summarise(runs_of(course=[2.0, 2.0, 2.0], step=[2.1, 2.2, 2.3]))
+    summary = sweep.summarize(runs_of(course=[2.0, 2.0, 2.0], step=[2.1, 2.2, 2.3]))
     assert summary.loc[("step", "fcn"), ("change", "stderr")] == pytest.approx(0.1 / 3**0.5)
 
 
@@ -64,7 +64,7 @@ def test_below_twice_its_standard_error_a_change_is_a_tie(
 
 
 def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
-    summary = sweep.summarise(
+    summary = sweep.summarize(
         runs_of(**{"course": [2.0, 2.1, 2.2], "dropout-0.1": [2.1, 2.2, 2.3]})
     )
     header, _, course, dropout = sweep.table(summary).splitlines()
@@ -79,7 +79,7 @@ def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
 
 
 def test_the_picture_has_every_row_at_its_losses() -> None:
-    figure = sweep.draw(sweep.summarise(runs_of(course=[2.0, 2.2, 2.4], step=[1.9, 2.1, 2.3])))
+    figure = sweep.draw(sweep.summarize(runs_of(course=[2.0, 2.2, 2.4], step=[1.9, 2.1, 2.3])))
     net, tree = figure.axes
     assert [label.get_text() for label in net.get_yticklabels()] == [
         "the course's settings",
@@ -110,7 +110,7 @@ def test_the_committed_table_is_that_of_the_committed_runs() -> None:
     runs = pd.read_csv(sweep.RUNS)
     assert list(dict.fromkeys(runs["row"])) == list(sweep.ROWS)
     assert (runs.groupby("row").size() == len(sweep.SEEDS) * len(sweep.MODELS)).all()
-    assert sweep.table(sweep.summarise(runs)) in sweep.TABLE.read_text(encoding="utf-8")
+    assert sweep.table(sweep.summarize(runs)) in sweep.TABLE.read_text(encoding="utf-8")
 
 
 def test_the_log_quotes_it() -> None:
@@ -131,8 +131,8 @@ sweep.main()
 
 def test_what_was_not_run_is_not_gathered(project: Project) -> None:
     ran = project.run(sys.executable, "-m", "experiments.sweep", "--gather", code=1)
-    count = f"{3 * len(sweep.ROWS)} of {3 * len(sweep.ROWS)} in all"
-    assert ran.text == f"error: sweep-course-1 has not been run, {count}; run: make sweep\n"
+    count = f"{3 * len(sweep.ROWS)} of {3 * len(sweep.ROWS)} are missing"
+    assert ran.text == f"error: sweep-course-1 has not been run ({count}); run: make sweep\n"
 
 
 @pytest.mark.slow
@@ -175,7 +175,9 @@ def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
 def test_it_wants_what_decides_to_be_committed(project: Project) -> None:
     project.set(lr="0.1")
     ran = project.run(sys.executable, "-m", "experiments.sweep", code=1)
-    assert ran.text == "error: there are changes that are not committed; see: git status\n"
+    assert (
+        ran.text == "error: there are uncommitted changes; commit or stash them, see: git status\n"
+    )
     assert project.dvc("queue", "status").text.startswith("No experiment tasks in the queue.")
 
 

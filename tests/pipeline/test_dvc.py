@@ -282,7 +282,7 @@ def test_a_checkpoint_of_no_model_is_refused_as_dvc_lock_would_depend_on_it(
     file.write_bytes(b"of a model that was removed")
     line = refused_here(project, stage, monkeypatch)
     name = "data/checkpoints/gone.safetensors"
-    assert line == f"error: {name} is of no model that is trained here; delete it"
+    assert line == f"error: {name} belongs to no model in params.yaml; delete it"
     file.unlink()
     assert project.outputs() == before
 

@@ -139,7 +139,7 @@ def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_g
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "interrupted; the same command takes it up again" in text
+    assert "interrupted; run the same command again to resume" in text
     assert "Traceback" not in text
     assert project.outputs() == before
     ran = project.dvc("repro", "--single-item", "train_wavenet")
@@ -154,7 +154,7 @@ def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
     process.terminate()
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert text.endswith("interrupted; the same command takes it up again\n")
+    assert text.endswith("interrupted; run the same command again to resume\n")
     assert "Traceback" not in text
 
 
@@ -168,7 +168,7 @@ def test_ctrl_c_while_torch_is_being_loaded_is_told_in_a_line(project: Project) 
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     lines = [line for line in text.splitlines() if not line.startswith("import time:")]
-    assert lines == ["interrupted; the same command takes it up again"]
+    assert lines == ["interrupted; run the same command again to resume"]
     assert process.returncode == 130
 
 

@@ -79,7 +79,7 @@ def stages_of() -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [
-        ("Gru", None, "'Gru' is no name of a module"),
+        ("Gru", None, "'Gru' is not a module name"),
         ("gru", None, "charlm/models/gru.py does not exist; write the model there first"),
         ("wavenet", None, "stages/train_wavenet.py exists; the model is in the pipeline already"),
         ("gru", "def broken(:", "charlm/models/gru.py: SyntaxError: "),

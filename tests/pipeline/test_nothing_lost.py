@@ -76,7 +76,7 @@ def test_without_room_a_stage_stops_in_one_line_and_goes_on_with_it(
 
 @pytest.mark.parametrize(
     ("number", "todo"),
-    [(errno.ENOSPC, "free some space"), (errno.EROFS, "give yourself the right to it")],
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "change its permissions")],
 )
 def test_a_write_that_fails_names_the_file_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, todo: str
@@ -108,7 +108,7 @@ def test_a_library_that_cannot_write_and_names_no_file_gets_its_line_too() -> No
 def test_ctrl_c_while_compiled_code_calls_python_is_ctrl_c() -> None:
     with pytest.raises(SystemError) as caught:
         raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
-    told = "interrupted; the same command takes it up again"
+    told = "interrupted; run the same command again to resume"
     assert stages.explain(caught.value) == (told, 130)
     assert stages.explain(SystemError("a bug")) is None
 
@@ -130,8 +130,7 @@ def test_a_read_only_folder_costs_no_training(project: Project) -> None:
         folder.chmod(0o755)
     assert code == 1
     assert lines[-1] == (
-        f"error: {FCN}: Permission denied; "
-        "give yourself the right to it and run the same command again"
+        f"error: {FCN}: Permission denied; change its permissions and run the same command again"
     )
     assert project.outputs() == before
     ran = project.stage("train_fcn")
@@ -197,7 +196,7 @@ def test_a_damaged_copy_in_the_cache_is_dropped_so_that_repro_makes_it_anew(
     (line,) = ran.text.splitlines()
     assert line.startswith(f"error: {FCN} is damaged")
     assert line.endswith(
-        f"; make it anew with: dvc repro (DVC's copy of {FCN} was damaged and is dropped)"
+        f"; recreate it with: dvc repro (DVC's copy of {FCN} was damaged too; removed it)"
     )
     assert project.dvc("repro").stages == ["train_fcn"]
     assert project.outputs() == before
@@ -212,7 +211,7 @@ def test_a_damaged_copy_of_a_whole_output_is_mended_before_make_repro(project: P
     damage_copy(project, FCN)
     (project.path / FCN).unlink()
     assert project.run("python", "-m", "pipeline.check").text == (
-        f"DVC's copy of {FCN} was damaged and is dropped; it will be made anew\n"
+        f"DVC's copy of {FCN} was damaged; removed it, it will be recreated\n"
     )
     assert project.dvc("repro").stages == ["train_fcn"]
     assert project.outputs() == before
@@ -244,7 +243,7 @@ def test_a_damaged_checkpoint_is_refused(
     finally:
         path.write_bytes(before[FCN])
     assert line.startswith(f"error: {FCN} is damaged or not a file of this project (")
-    assert line.endswith("; make it anew with: dvc repro")
+    assert line.endswith("; recreate it with: dvc repro")
     assert checkout.outputs() == before
 
 
@@ -268,7 +267,7 @@ def test_a_checkpoint_of_other_data_is_refused(
         path.write_bytes(before[FCN])
     assert FCN in line
     assert re.search(r"another vocabulary", line)
-    assert line.endswith("; make it anew with: dvc repro")
+    assert line.endswith("; recreate it with: dvc repro")
     assert checkout.outputs() == before
 
 
@@ -426,7 +425,7 @@ def test_a_damaged_copy_of_a_file_in_a_folder_is_mended_or_dropped(
     copy.chmod(0o444)
     file.unlink()
     assert (
-        f"DVC's copy of {path} was damaged and is dropped"
+        f"DVC's copy of {path} was damaged; removed it"
         in project.run("python", "-m", "pipeline.check").text
     )
     stage = {"data/samples": "sample", "plots/figures": "plot"}[path]

@@ -105,7 +105,7 @@ def test_ctrl_c_ends_all_of_them(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate()
     assert process.returncode == 130
-    assert text.rstrip().endswith("interrupted; the same command takes it up again")
+    assert text.rstrip().endswith("interrupted; run the same command again to resume")
     assert "Traceback" not in text
     assert processes_in(project) == []
 

@@ -23,7 +23,7 @@ from charlm.core.files import write_json
 from charlm.core.pinning import KERNELS
 from pipeline import environment
 from pipeline.put_back import content_of
-from pipeline.verify import REQUIREMENTS, apart, first_difference
+from pipeline.verify import REQUIREMENTS, first_difference, metric_changes
 from tests.conftest import STAGES, Project, start
 
 VERIFY = (sys.executable, "-m", "pipeline.verify")
@@ -90,7 +90,7 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(project: Pro
     assert sorted(started) == sorted(STAGES)
     assert "is cached" not in ran.text
     assert "git add" not in ran.text
-    assert "not committed, and so left out: notes.txt" in ran.text
+    assert "not committed, left out: notes.txt" in ran.text
     report = ran.text[ran.text.index("Every output of dvc.lock") :]
     assert "differs" not in report
     for path in before:
@@ -108,7 +108,7 @@ def test_where_the_pipeline_does_not_run_through_verify_says_so(project: Project
     ran = project.run(*VERIFY, code=1)
     why, told = ran.text.splitlines()
     assert re.match(r"error: params\.yaml, line \d+: lr is -1; ", why)
-    assert told == "error: the pipeline does not run through in a clone, as said above"
+    assert told == "error: the pipeline fails in a clone, see above"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_verify_leaves_nothing_behind_when_it_is_interrupted(
     end(process)
     *_, last = said
     assert process.wait(timeout=60) == 130
-    assert last == "interrupted; nothing is left of it, and the same command begins anew\n"
+    assert last == "interrupted; run the same command again to start over\n"
     assert list(aside.glob("verify-*")) == []
     assert [p for p in within if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
@@ -165,7 +165,7 @@ def changed_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         (clone / "dvc.lock").write_text(lock, encoding="utf-8")
 
     monkeypatch.chdir(project.path)
-    monkeypatch.setattr(pipeline.verify, "run_from_nothing", run_with_changes)
+    monkeypatch.setattr(pipeline.verify, "run_from_scratch", run_with_changes)
     return project
 
 
@@ -198,7 +198,7 @@ def test_on_another_architecture_the_differences_are_told_instead(
     said = capsys.readouterr().out
     assert "machine aarch64" in said
     assert "The same bytes are not promised here:\n\n  the processor is aarch64" in said
-    assert "Differences of the metrics" in said
+    assert "Differences in metrics" in said
     assert "fcn.test_loss" in said
 
 
@@ -209,7 +209,7 @@ def test_the_promise_is_for_what_may_decide_a_byte(monkeypatch: pytest.MonkeyPat
         return environment.without_promise(REQUIREMENTS, device)
 
     assert reasons() == []
-    assert reasons(torch.device("cuda")) == ["it is computed on cuda, not on a CPU"]
+    assert reasons(torch.device("cuda")) == ["the device is cuda, not cpu"]
     for version, told in (((3, 10, 0), 1), ((3, 11, 0), 0), ((3, 14, 9), 0), ((3, 15, 0), 1)):
         with monkeypatch.context() as patch:
             patch.setattr("sys.version_info", version)
@@ -255,9 +255,9 @@ def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project)
     fewer = {name: data for name, data in folder.items() if name != "fcn.csv"}
     assert first_difference("data/samples", folder, fewer) == "fcn.csv: only committed"
     assert first_difference("data/samples", fewer, folder) == "fcn.csv: only here"
-    assert first_difference(other, {".": b""}, None) == "no stage of dvc.yaml makes it"
+    assert first_difference(other, {".": b""}, None) == "no stage of dvc.yaml writes it"
     assert first_difference(other, None, {".": b""}) == (
-        "what was committed is not at hand; dvc pull brings it, if there is a remote"
+        "the committed content is not available; run dvc pull, if there is a remote"
     )
 
 
@@ -266,6 +266,6 @@ def test_metrics_lie_apart_by_their_difference(tmp_path: Path) -> None:
     for loss in (2.0, 2.125):
         write_json(tmp_path / "m.json", {"net": {"loss": loss, "parameters": 3}})
         contents.append(content_of(tmp_path / "m.json"))
-    assert list(apart("m.json", *contents)) == [
+    assert list(metric_changes("m.json", *contents)) == [
         "  m.json net.loss: 2.125000; committed: 2.000000 (+0.125000)"
     ]

@@ -87,9 +87,9 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 130, text
         for stage in BOTH:
-            said = rf"^{stage} +\| interrupted; the same command"
+            said = rf"^{stage} +\| interrupted; run the same command"
             assert re.search(said, text, re.MULTILINE), text
-        assert text.endswith("\ninterrupted; the same command takes it up again\n")
+        assert text.endswith("\ninterrupted; run the same command again to resume\n")
         assert "Traceback" not in text
         assert processes_in(project) == []
         assert project.outputs() == before
@@ -104,7 +104,7 @@ def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
     (told,) = [line for line in ran.text.splitlines() if "| error: " in line]
     assert re.match(r"train_wavenet \| error: params\.yaml, line \d+: wavenet\.lr: train", told)
     assert ran.text.endswith(
-        "error: train_wavenet failed, as said above; mend it and run the same command again\n"
+        "error: train_wavenet failed, see above; fix it and run the same command again\n"
     )
     assert ran.stages == [], "nothing that depends on it"
     changed = {path for path, content in project.outputs().items() if content != before[path]}
@@ -130,7 +130,7 @@ artifacts:
 
 def plan() -> side_by_side.Plan:
     with Repo() as repo, repo.lock:
-        return side_by_side.look(repo)
+        return side_by_side.make_plan(repo)
 
 
 def test_all_trainings_are_found_that_wait_for_no_other(

@@ -97,7 +97,7 @@ def test_a_file_that_another_stage_makes_and_that_is_gone_is_to_be_made_anew(
         line = refused_here(checkout, stage, monkeypatch)
     finally:
         (checkout.path / "elsewhere").rename(checkout.path / lost)
-    assert line == f"error: {lost} does not exist; make it anew with: dvc repro"
+    assert line == f"error: {lost} does not exist; recreate it with: dvc repro"
     assert checkout.outputs() == before
 
 
@@ -325,6 +325,6 @@ raise KeyboardInterrupt
 def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
     ran = checkout.run(sys.executable, "-c", IMPATIENT, code=130)
     assert ran.text.splitlines() == [
-        "interrupted; the same command takes it up again",
+        "interrupted; run the same command again to resume",
         "put back split",
     ]

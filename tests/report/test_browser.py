@@ -39,7 +39,7 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-def test_a_good_page_has_no_faults_and_the_size_and_colours_asked_for(
+def test_a_good_page_has_no_faults_and_the_size_and_colors_asked_for(
     pages: Pages, tmp_path: Path
 ) -> None:
     for size, dark, expected in (

@@ -189,15 +189,15 @@ def test_where_novel_has_no_data_set_to_go_by_it_says_what_to_do(run: Cli) -> No
     dataset = run.folder / "data/dataset.safetensors"
     run.save(["ANNA", "BERTA"], "data/dataset.safetensors")
     line = run.refuse("sample", "CKPT", "--novel")
-    assert "data/dataset.safetensors is of other names" in line
+    assert "data/dataset.safetensors has other names" in line
     assert "--novel-to FILE" in line
     dataset.write_bytes(b"what is this?")
     line = run.refuse("sample", "CKPT", "--novel")
     assert "data/dataset.safetensors is damaged" in line
     dataset.unlink()
     line = run.refuse("sample", "CKPT", "--novel")
-    assert "data/dataset.safetensors does not exist, and --novel would read it" in line
-    assert "name a list of the known names with --novel-to FILE" in line
+    assert "data/dataset.safetensors does not exist, and --novel needs it" in line
+    assert "give a list of the known names with --novel-to FILE" in line
 
 
 def rows(told: Told) -> list[list[str]]:
@@ -283,10 +283,10 @@ def test_many_lines_are_scored_in_order_with_one_header(run: Cli) -> None:
 @pytest.mark.parametrize(
     ("stdin", "part"),
     [
-        (b"", "standard input holds no names; give one a line, or as arguments"),
-        (b"\n \n", "standard input holds no names"),
+        (b"", "standard input has no names; give one per line, or as arguments"),
+        (b"\n \n", "standard input has no names"),
         ("ANNA\nZOÉ\n".encode("latin-1"), "standard input, line 2: not UTF-8 (byte 0xc9)"),
-        ("ANNA\n\n日\n".encode(), "standard input, line 3: '日' holds"),
+        ("ANNA\n\n日\n".encode(), "standard input, line 3: '日' has"),
     ],
 )
 def test_what_cannot_be_read_from_the_standard_input_is_named(
@@ -297,7 +297,7 @@ def test_what_cannot_be_read_from_the_standard_input_is_named(
 
 def test_a_terminal_is_not_waited_for_unless_it_is_asked_for(run: Cli) -> None:
     line = run.refuse("score", "CKPT", stdin=b"ANNA\n", terminal=True)
-    assert "no names; give them as arguments, or one a line on standard input" in line
+    assert "no names; give them as arguments, or one per line on standard input" in line
     assert rows(run("score", "CKPT", "-", stdin=b"ANNA\n", terminal=True))[0][-1] == "ANNA"
     run.patch.setattr(sys, "stdin", None)
     assert cli.main(["score", run.checkpoint]) == 1
@@ -419,7 +419,7 @@ def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None
         told = process.stderr.read().decode()
     assert process.wait() == 1
     assert told == (
-        "error: the output cannot be written (No space left on device); write it elsewhere\n"
+        "error: the output cannot be written (No space left on device); redirect it elsewhere\n"
     )
 
 

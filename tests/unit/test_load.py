@@ -3,6 +3,7 @@
 import csv
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ def test_fewer_novel_names_are_the_first_of_more() -> None:
 
 def test_a_known_name_is_known_however_it_is_written() -> None:
     (name,) = set(MODEL.sample(prefix="ZOÉ", max_length=3))
-    with refused("different novel names: 0; raise the temperature"):
+    with refused("only 0 distinct novel names; raise the temperature"):
         MODEL.sample(prefix="ZOÉ", max_length=3, novel_to=["日本", " zoe\u0301\n"])
     assert name == "ZOÉ"
 
@@ -181,9 +182,9 @@ def test_a_known_name_is_known_however_it_is_written() -> None:
 def test_where_there_are_too_few_novel_names_the_error_says_how_many() -> None:
     model = ending_at_once()
     assert model.sample(prefix="ANNA", count=1, novel_to=["BERTA"]) == ["ANNA"]
-    with refused("different novel names: 1; lower the count to that"):
+    with refused("only 1 distinct novel names; lower the count to 1, raise"):
         model.sample(prefix="ANNA", count=2, novel_to=["BERTA"])
-    with refused("different novel names: 0; raise the temperature or shorten the prefix"):
+    with refused("only 0 distinct novel names; raise the temperature or shorten the prefix"):
         model.sample(prefix="ANNA", count=1, novel_to=["ANNA"])
 
 
@@ -192,7 +193,8 @@ def test_as_many_as_the_error_says_there_are_can_be_had(monkeypatch: pytest.Monk
     monkeypatch.setattr(trained, "RARE", 10)
     with pytest.raises(InputError) as caught:
         MODEL.sample(count=10**6, max_length=2, novel_to=[])
-    found = int(str(caught.value).split(": ")[1].split(";")[0].replace(",", ""))
+    (count,) = re.findall(r"only ([\d,]+) distinct", str(caught.value))
+    found = int(count.replace(",", ""))
     assert 100 < found <= len(VOCABULARY) ** 2
     assert len(set(MODEL.sample(count=found, max_length=2, novel_to=[]))) == found
 

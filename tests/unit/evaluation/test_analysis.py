@@ -1,4 +1,4 @@
-"""Where a model is right and where it is wrong, held against a plain count."""
+"""Breakdowns of a model's errors, compared with plain counting."""
 
 from collections import Counter
 
@@ -67,7 +67,7 @@ def test_mistakes_are_counted(data: st.DataObject, size: int) -> None:
     table = analysis.mistakes(predicted, targets, corpus.vocabulary)
     frequency = Counter(target for target, _ in pairs)
     by_rank = sorted(range(size + 1), key=lambda token: -frequency[token])
-    told_apart = set(by_rank[: analysis.TOLD_APART])
+    told_apart = set(by_rank[: analysis.MOST_FREQUENT])
     expected = Counter(
         tuple(labels[token] if token in told_apart else "(rest)" for token in pair)
         for pair in pairs
@@ -77,11 +77,11 @@ def test_mistakes_are_counted(data: st.DataObject, size: int) -> None:
     assert list(dict.fromkeys(table["actual"])) == first
 
 
-def test_no_more_characters_are_told_apart_than_fit() -> None:
+def test_rare_characters_are_grouped() -> None:
     corpus = Corpus.from_names(["".join(chr(0x4E00 + i) for i in range(500))], 1)
     tokens = torch.arange(501)
     table = analysis.mistakes(tokens.roll(1), tokens, corpus.vocabulary)
-    assert len(set(table["actual"])) == analysis.TOLD_APART + 1
+    assert len(set(table["actual"])) == analysis.MOST_FREQUENT + 1
     assert table["windows"].sum() == 501
 
 

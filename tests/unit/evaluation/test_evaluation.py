@@ -15,7 +15,7 @@ from charlm.data.corpus import Corpus
 from charlm.data.splits import Part
 from charlm.data.windows import Windows, every_window
 from charlm.evaluation.baselines import CountModel, count_models
-from charlm.evaluation.metrics import score, summarise
+from charlm.evaluation.metrics import score, summarize
 from charlm.fast.running import CHUNK, batched_logits, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.report.figures import COUNT_MODELS
@@ -99,7 +99,7 @@ def scores(test_losses: list[float], hits: list[bool]) -> dict[Part, tuple[Tenso
 
 
 def test_the_metrics_are_those_computed_by_hand() -> None:
-    metrics = summarise(scores([1.0, 2.0, 3.0, 4.0], [True, False, False, False]), parameters=7)
+    metrics = summarize(scores([1.0, 2.0, 3.0, 4.0], [True, False, False, False]), parameters=7)
     deviation = math.sqrt((1.5**2 + 0.5**2 + 0.5**2 + 1.5**2) / 3)
     assert metrics == {
         "train_loss": 1.5,
@@ -114,7 +114,7 @@ def test_the_metrics_are_those_computed_by_hand() -> None:
 
 
 def test_a_single_test_window_has_no_spread() -> None:
-    metrics = summarise(scores([2.0], [True]), parameters=1)
+    metrics = summarize(scores([2.0], [True]), parameters=1)
     assert metrics["test_loss_stderr"] == 0
     assert metrics["test_accuracy"] == 1
 
@@ -122,12 +122,12 @@ def test_a_single_test_window_has_no_spread() -> None:
 def test_the_mean_of_the_losses_is_taken_in_double_precision() -> None:
     many = torch.tensor([2.0**24, 1.0, 1.0, 1.0])  # whose mean single precision cannot hold
     losses = scores([1.0], [True]) | {Part.TRAIN: (many, many > 0)}
-    assert summarise(losses, parameters=1)["train_loss"] == 2.0**22 + 0.75
+    assert summarize(losses, parameters=1)["train_loss"] == 2.0**22 + 0.75
 
 
 @pytest.mark.parametrize("loss", [700.0, 800.0, 1e6])
 def test_a_model_trained_with_too_high_a_learning_rate_can_still_be_measured(loss: float) -> None:
-    metrics = summarise(scores([loss, loss], [False, False]), parameters=1)
+    metrics = summarize(scores([loss, loss], [False, False]), parameters=1)
     assert metrics["test_loss"] == loss
     json.dumps(metrics)
 
@@ -144,7 +144,7 @@ def test_the_uniform_models_loss_is_the_logarithm_of_the_vocabulary() -> None:
     losses, chances = uniform.score(WINDOWS)
     torch.testing.assert_close(losses, torch.full_like(losses, math.log(V)))
     torch.testing.assert_close(chances, torch.full_like(chances, 1 / V))
-    metrics = summarise(dict.fromkeys(Part, (losses, chances)), uniform.parameters)
+    metrics = summarize(dict.fromkeys(Part, (losses, chances)), uniform.parameters)
     assert metrics["test_loss"] == pytest.approx(math.log(V), abs=1e-6)
     assert metrics["test_perplexity"] == pytest.approx(V, abs=1e-4)
     assert metrics["test_accuracy"] == pytest.approx(1 / V, abs=1e-6)

@@ -196,10 +196,10 @@ def test_principal_components_are_the_eigenvectors_of_the_covariance(
 ) -> None:
     points = embedding(channels, tokens)
     places, shares = figures.principal_components(points)
-    centred = points.astype(float) - points.astype(float).mean(0)
-    variances, axes = np.linalg.eigh(centred.T @ centred)
+    centered = points.astype(float) - points.astype(float).mean(0)
+    variances, axes = np.linalg.eigh(centered.T @ centered)
     order = np.argsort(variances)[::-1][:2]
-    expected = centred @ axes[:, order]
+    expected = centered @ axes[:, order]
     assert places.shape == (tokens, 2)
     np.testing.assert_allclose(np.abs(places), np.abs(expected), atol=1e-5)
     np.testing.assert_allclose(shares, variances[order] / variances.sum(), atol=1e-6)
@@ -249,8 +249,8 @@ def test_of_letters_without_room_the_first_is_drawn() -> None:
     assert (dots.get_sizes() > 0).sum() == 1000 - len(axes.texts)
 
 
-def test_more_models_than_colours_are_all_drawn() -> None:
-    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
+def test_more_models_than_colors_are_all_drawn() -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS) + 2)]
     nets = {title: metrics(2.0, 1000) for title in titles}
     overview, close_up = figures.loss_against_parameters(nets, nets).axes
     assert len(close_up.containers) == len(titles)
@@ -261,5 +261,5 @@ def test_a_model_without_an_embedding_is_left_out_of_the_maps(tmp_path: Path) ->
     figure = figures.embedding_maps({"A": None, "B": embedding(), "C": None}, SYMBOLS)
     assert [axes.get_title() for axes in figure.axes] == ["B"]
     figure = figures.embedding_maps({"A": None}, SYMBOLS)
-    assert figure.get_suptitle() == "No model has an embedding of the characters"
+    assert figure.get_suptitle() == "No model has a character embedding"
     save_without_warning(tmp_path / "f.png", figure)

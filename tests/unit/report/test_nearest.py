@@ -1,4 +1,4 @@
-"""The nearest real name, held against the definition of the distance."""
+"""The nearest real name, compared with the definition of the distance."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import charlm.data.corpus
 from charlm.data.corpus import Corpus
-from charlm.report.nearest import Neighbour, nearest_names
+from charlm.report.nearest import Neighbor, nearest_names
 from tests.helpers import NAME_LISTS, few, small_corpus
 
 
@@ -30,15 +30,15 @@ def test_the_nearest_is_the_first_at_the_smallest_distance(
         patch.setattr(charlm.data.corpus, "CHUNK", chunk)
         found = nearest_names(invented, corpus)
     distances = [[levenshtein(one, name) for name in names] for one in invented]
-    assert found == [Neighbour(names[its.index(min(its))], min(its)) for its in distances]
+    assert found == [Neighbor(names[its.index(min(its))], min(its)) for its in distances]
 
 
-def test_a_name_of_the_list_is_its_own_neighbour() -> None:
+def test_a_name_of_the_list_is_its_own_neighbor() -> None:
     assert nearest_names(["KLARA", "MARI"], small_corpus()) == [
-        Neighbour("KLARA", 0),
-        Neighbour("MARIE", 1),
+        Neighbor("KLARA", 0),
+        Neighbor("MARIE", 1),
     ]
 
 
-def test_no_names_have_no_neighbours() -> None:
+def test_no_names_have_no_neighbors() -> None:
     assert nearest_names([], small_corpus()) == []

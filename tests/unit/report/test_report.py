@@ -1,4 +1,4 @@
-"""The report as a text: what is in it, and that it needs nothing else."""
+"""The report as text: its content, and that it is self-contained."""
 
 import dataclasses
 import itertools
@@ -100,13 +100,13 @@ def test_everything_that_was_promised_is_there(page: str) -> None:
         "Side by side",
         "Invent a name",
         "Invented names",
-        "What was trained on what",
-        "Loss while training, and the learning rate",
+        "Data and training",
+        "Loss and learning rate by epoch",
         "By position in the name",
         "By length of the name",
-        "Which character is taken for which",
-        "Calibration: as sure as it is right?",
-        "The embedding, as a map",
+        "Confused characters",
+        "Expected calibration error",
+        "Character embeddings",
         "The tree of the WaveNets",
     ):
         assert heading in text
@@ -152,16 +152,16 @@ def test_the_metrics_are_those_of_the_models(page: str) -> None:
     assert set(losses) <= set(shown)
 
 
-def test_samples_are_marked_and_have_a_neighbour(page: str) -> None:
+def test_samples_are_marked_and_have_a_neighbor(page: str) -> None:
     rows = re.findall(r'<tr><th scope="row" class="name([^"]*)">([^<]+)</th>(.*?)</tr>', page, re.S)
     samples = [row for row in rows if "−" in row[2]]
     assert len(samples) == 12 * len(MODELS)
     for mark, _, rest in samples:
         assert ("new" in mark) == ("new</span>, like" in rest)
-        assert ("it is one itself" in rest) == ("new" not in mark)
+        assert ("in the training set" in rest) == ("new" not in mark)
         if "new" in mark:
-            neighbour = re.search(r'class="name">([^<]+)</span> \((\d+)\)', rest)
-            assert neighbour[1].replace("&#39;", "'") in NAMES
+            neighbor = re.search(r'class="name">([^<]+)</span> \((\d+)\)', rest)
+            assert neighbor[1].replace("&#39;", "'") in NAMES
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(page: str) -> None:
@@ -357,7 +357,7 @@ def figure() -> Figure:
     )
 
 
-def test_a_chart_takes_colours_and_font_from_the_page() -> None:
+def test_a_chart_takes_colors_and_font_from_the_page() -> None:
     text = charts.svg(figure(), "it")
     assert text.startswith("<svg ")
     assert text.endswith("</svg>")
@@ -373,7 +373,7 @@ def test_a_chart_takes_colours_and_font_from_the_page() -> None:
     assert set(re.findall(r'id="(\w+)', text)) == {"it"}
 
 
-def test_every_colour_of_the_charts_is_defined_for_light_and_for_dark(page: str) -> None:
+def test_every_color_of_the_charts_is_defined_for_light_and_for_dark(page: str) -> None:
     light, dark = page.split("prefers-color-scheme: dark")[:2]
     for name in set(re.findall(r"var\((--[\w-]+)\)", page)) - {"--its", "--share"}:
         assert f"{name}:" in light, name
@@ -408,7 +408,7 @@ def test_a_training_of_one_epoch_is_seen() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 50])
 def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
-    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS))]
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS))]
     histories = {t: history(epochs, start=4.0 + n, lr=0.1 / (n + 1)) for n, t in enumerate(titles)}
     figure = charts.losses_and_rates(histories)
     losses, rates = figure.axes
@@ -428,21 +428,21 @@ def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
     assert all(tick == round(tick) for tick in ticks)
 
 
-def test_more_models_than_colours_are_all_drawn() -> None:
-    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLOURS) + 2)]
+def test_more_models_than_colors_are_all_drawn() -> None:
+    titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS) + 2)]
     losses, rates = charts.losses_and_rates({title: history(5) for title in titles}).axes
     assert len(losses.lines) == 2 * len(rates.lines) == 2 * len(titles)
 
 
-def test_rows_are_ranked_and_nets_coloured() -> None:
+def test_rows_are_ranked_and_nets_colored() -> None:
     metrics = {
         name: {"test_loss": loss, "test_loss_stderr": 0.01}
         for name, loss in {"Net": 2.0, "Counts": 1.9, "Other": 2.5}.items()
     }
     (axes,) = charts.side_by_side(metrics, ["Net", "Other"]).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Other", "Net", "Counts"]
-    colours = [container.lines[0].get_color() for container in axes.containers]
-    assert colours == [figures.MODEL_COLOURS[1], figures.MODEL_COLOURS[0], figures.MUTED]
+    colors = [container.lines[0].get_color() for container in axes.containers]
+    assert colors == [figures.MODEL_COLORS[1], figures.MODEL_COLORS[0], figures.MUTED]
 
 
 def test_only_the_settings_in_use_are_told() -> None:

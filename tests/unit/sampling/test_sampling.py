@@ -220,7 +220,7 @@ def test_the_prefix_is_the_context_of_what_follows() -> None:
     assert names.count("AN") / len(names) == pytest.approx(expected[END].item(), abs=0.01)
 
 
-def test_a_prefix_is_normalised_as_the_names_are() -> None:
+def test_a_prefix_is_normalized_as_the_names_are() -> None:
     decomposed = unicodedata.normalize("NFD", "É")
     assert len(decomposed) == 2
     assert sample(prefix=decomposed) == sample(prefix="É")
