@@ -92,6 +92,8 @@ def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) ->
         again.load_state_dict(model.state_dict())
         if type(again) is not type(model):
             raise ValueError(f"{module} defines {type(again).__name__}")
+        if different := _first_difference(model, build, metadata):
+            raise ValueError(different)
     except Exception as error:  # whatever a constructor, a module or JSON may raise
         raise InputError(
             f"{kind} cannot be saved and rebuilt ({_first_line(error)}); its arguments must be "
@@ -99,8 +101,33 @@ def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) ->
         ) from None
 
 
+def _first_difference(model: Model, build: Build[Any], metadata: Any) -> str | None:
+    """Return how two models with the weights of `model` differ, or None.
+
+    They do if it has a state that its `state_dict` lacks.
+    """
+    import torch
+
+    hyperparameters = metadata["hyperparameters"]
+    T, V = hyperparameters["block_size"], hyperparameters["vocab_size"]
+    contexts = torch.arange(64 * T).remainder(V).view(64, T)
+    logits = []
+    for _ in range(2):
+        again = build(metadata["architecture"], hyperparameters)
+        again.load_state_dict(model.state_dict())
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            again.train()(contexts)
+            logits.append(again.eval()(contexts))
+        if again.state_dict().keys() != model.state_dict().keys():
+            return "forward adds parameters or buffers; make them in the constructor"
+    if not torch.equal(*logits):
+        return "with the same weights it computes other logits; use register_buffer for its state"
+    return None
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _metadata(model: Model, vocabulary: Vocabulary) -> dict[str, Any]:

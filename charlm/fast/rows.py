@@ -14,6 +14,7 @@ L leading dimensions of a tensor, X distinct rows of B channels, K of them conca
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -71,7 +72,7 @@ class Overwritable(Node):
 
     def take(self) -> Floats:
         x, self._x = self.x, None
-        return x
+        return x if sys.getrefcount(x) <= 2 else x.copy()
 
 
 class Leaf(Node):
@@ -98,7 +99,7 @@ class Leaf(Node):
         grad = torch.from_numpy(self.grad)
         if grad.shape != tensor.shape:
             grad = grad.reshape(tensor.shape)
-        if not tensor.is_leaf:
+        if not tensor.is_leaf or tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
             computed.append((tensor, grad))
         elif tensor.grad is None:
             tensor.grad = grad
@@ -138,7 +139,7 @@ class Tape:
             leaf = self._known.get(key)
             if leaf is None or not leaf.is_of(tensor):
                 leaf = Leaf(tensor)
-                if tensor.is_leaf:
+                if isinstance(tensor, torch.nn.Parameter):
                     self._known[key] = leaf
             leaf.grad = None
             self._used[key] = leaf
@@ -214,6 +215,13 @@ class StandIn:
     def _refuse(self, *_: Any) -> Any:
         raise NoRuleError("a comparison, or a branch on values")
 
+    def _refuse_operator(self, *_: Any) -> Any:
+        raise NoRuleError("an operator that has no rule")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse_operator
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _refuse_operator
+    __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse_operator
+    __and__ = __or__ = __xor__ = __invert__ = __contains__ = __setitem__ = _refuse_operator
     __bool__ = __float__ = __int__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __eq__ = __ne__ = _refuse
@@ -263,6 +271,8 @@ class Rows(StandIn):
 
     def __init__(self, node: Node, index: Integers, tape: Tape, transposed: bool = False) -> None:
         super().__init__(index, tape)
+        if tape.recording != torch.is_grad_enabled():
+            raise NoRuleError("torch.no_grad or a custom autograd.Function within a model")
         self.node = node
         self.transposed = transposed
 

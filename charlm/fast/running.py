@@ -29,6 +29,8 @@ CHECKED = 256
 SLOWER = "2 to 5"
 """Slowdown of a step as plain PyTorch, as measured by `benchmarks.steps`."""
 
+GRADIENT = "a different gradient of "
+
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-3
 """Differences that rounding may cause: in the loss, and relative to a gradient's norm."""
@@ -60,7 +62,7 @@ class Runner:
         self.model = model
         suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
         self.fast: bool | None = None if fast and suits else False
-        self._log = log
+        self.log = log
         self._leaves: Leaves = {}
 
     @property
@@ -82,11 +84,13 @@ class Runner:
                 return self.model(Contexts(contexts, key, self._leaves))
             except NoRuleError as error:  # in a branch not taken on the first batch
                 self._give_up(f"there is no fast rule for {error}")
+            except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
+                self._give_up(f"the fast path fails ({type(error).__name__}: {error})")
         return self.model(contexts.long())
 
     def _give_up(self, reason: str) -> None:
         self.fast = False
-        self._log(
+        self.log(
             f"{title_of(self.model)}: runs as plain PyTorch, since {reason}; "
             f"expect a step to take {SLOWER} times as long as on the fast path"
         )
@@ -111,10 +115,14 @@ class Runner:
         """
         if self.fast is not None:
             return
+        if any(m._backward_hooks or m._backward_pre_hooks for m in self.model.modules()):
+            self._give_up("a module has a backward hook")
+            return
         contexts = contexts[:CHECKED]
         targets = None if targets is None else targets[:CHECKED]
         try:
-            with _unchanged(self.model), np.errstate(all="ignore"):
+            wanted = torch.set_grad_enabled(targets is not None)
+            with _unchanged(self.model), np.errstate(all="ignore"), wanted:
                 ours = self._outcome(Contexts(contexts), targets)
         except NoRuleError as error:
             self._give_up(f"there is no fast rule for {error}")
@@ -125,9 +133,28 @@ class Runner:
         with _unchanged(self.model), PortableProducts(), _NoDropout():
             theirs = self._outcome(contexts.long(), targets)
         different = _first_difference(ours, theirs)
+        if different is None and targets is not None:
+            different = self._difference_in_evaluation(contexts)
         self.fast = True
         if different:
             self._give_up(f"the fast path computes {different}")
+
+    def _difference_in_evaluation(self, contexts: Tensor) -> str | None:
+        """Return what the fast path computes differently in evaluation mode, or None."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        try:
+            with _unchanged(self.model), np.errstate(all="ignore"), torch.no_grad():
+                ours = self._outcome(Contexts(contexts), None)
+            with _unchanged(self.model), PortableProducts():
+                theirs = self._outcome(contexts.long(), None)
+        except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
+            return f"nothing in evaluation ({error})"
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        different = _first_difference(ours, theirs)
+        return different and f"{different} in evaluation"
 
     def is_capturable(self, contexts: Tensor) -> bool:
         """Return whether a training step always runs the same operations, so can be captured.
@@ -136,7 +163,8 @@ class Runner:
         has a rule, dropout is off and no random number is drawn.
         """
         copied = copy.deepcopy(self.model).cpu().train()
-        stand_in = Contexts(contexts[:CHECKED].cpu())
+        with torch.no_grad():
+            stand_in = Contexts(contexts[:CHECKED].cpu())
         before = torch.get_rng_state()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -161,9 +189,7 @@ class Runner:
             outcome = {"a different loss": loss.detach().double()}
             for name, parameter in named.items():
                 grad = parameter.grad
-                outcome[f"a different gradient of {name}"] = (
-                    torch.zeros_like(parameter) if grad is None else grad
-                )
+                outcome[f"{GRADIENT}{name}"] = torch.zeros_like(parameter) if grad is None else grad
             for name, buffer in self.model.named_buffers():
                 outcome[f"a different buffer {name}"] = buffer.detach().clone()
             return outcome
@@ -176,16 +202,19 @@ def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str
     """Return the name of the first tensor that differs by more than rounding, or None."""
     theirs = {name: tensor.double() for name, tensor in theirs.items()}
     norms = {name: tensor.norm().item() for name, tensor in theirs.items()}
-    largest = max((norms[name] for name in norms if name != "a different loss"), default=0.0)
+    gradients = [norm for name, norm in norms.items() if name.startswith(GRADIENT)]
+    largest = max(gradients, default=0.0)
     for name, tensor in theirs.items():
-        if ours[name].shape != tensor.shape:
+        if name not in ours or ours[name].shape != tensor.shape:
             return name
+        if torch.equal(ours[name].double(), tensor):  # infinite numbers among them
+            continue
         if name == "a different loss":
             allowed = LOSS_TOLERANCE * max(1.0, abs(tensor.item()))
         else:
             # The gradient of a parameter without effect is pure rounding error.
             allowed = GRADIENT_TOLERANCE * (norms[name] + GRADIENT_TOLERANCE * largest)
-        if not (ours[name] - tensor).norm().item() <= allowed:
+        if not (ours[name].double() - tensor).norm().item() <= allowed:
             return name
     return None
 
@@ -205,14 +234,25 @@ def _on_cpu(fast: bool) -> Iterator[None]:
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
     """Restore buffers and the state of torch's generator after the block."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    parameters = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for module, name, buffer, before in buffers:
+                module._buffers[name] = buffer
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+            for parameter, before in parameters:
+                if not torch.equal(parameter, before):
+                    parameter.copy_(before)
 
 
 class _NoDropout(TorchFunctionMode):

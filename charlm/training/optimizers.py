@@ -210,22 +210,22 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model)
         self._decay = decay
-        self._pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        self._current = model
+        self._parameters = list(zip(self.model.parameters(), model.parameters(), strict=True))
+        self._has_buffers = any(True for _ in model.buffers())
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
         """Update the average with the weights after `steps` steps."""
         weight = 1 - min(self._decay, (1 + steps) / (10 + steps))
-        for average, current in self._pairs:
+        pairs = self._parameters
+        if self._has_buffers:  # which a model may replace by others
+            pairs = pairs + list(zip(self.model.buffers(), self._current.buffers(), strict=True))
+        for average, current in pairs:
             if average.is_floating_point():
                 _lerp(average, current, weight)
             else:  # a counter
                 average.copy_(current)
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers of a model."""
-    return [*model.parameters(), *model.buffers()]
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[], None]:

@@ -105,7 +105,9 @@ class Trainer:
         self.history: list[Epoch] = []
         self.batches_done = 0
         self.runner = Runner(model, fast, log if group.first else lambda line: None)
-        self._validated = Runner(self._average.model, fast) if self._average else self.runner
+        self._validated = (
+            Runner(self._average.model, fast, self.runner.log) if self._average else self.runner
+        )
         self._update: Step = self._take_step
         # The summed loss of this process's part of the epoch. Reading it waits for the device.
         device = train.starts.device
@@ -153,6 +155,7 @@ class Trainer:
                 break
             self._train_epoch(number, on_batches)
             train_loss = self._total_of_all().item() / len(self.train)
+            self._seed_batch(number, self.batches_per_epoch)
             for runner in (self.runner, self._validated):
                 self.group.share_buffers(runner.model)
             val_loss = self.group.sum(summed_loss(self._validated, self.group.share_of(self.val)))
@@ -185,7 +188,7 @@ class Trainer:
 
     def _take_step(self, contexts: Tensor, targets: Tensor, count: int) -> None:
         """Take a step on this process's part of a batch of `count` windows."""
-        for parameter in self._parameters:
+        for parameter in self.model.parameters():
             parameter.grad = None
         with self.runner.products():
             logits = self.runner(contexts, self._key)
@@ -217,6 +220,7 @@ class Trainer:
         if self.runner.fast is None:
             contexts, targets, _ = next(self._batches(self._order(1)))
             self.model.train()
+            self._seed_batch(0, 0)
             self.runner.check(contexts, targets)
             self.runner.fast = self.group.from_first(self.runner.fast)
         self._validated.fast = self.runner.fast

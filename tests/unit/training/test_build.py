@@ -50,7 +50,9 @@ def test_what_a_constructor_refuses_is_reported_on_one_line(kind: type[Exception
         def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
             raise kind("4 channels are too few")
 
-    with refused("params.yaml", "the constructor of Picky refuses it: ", "4 channels are too few"):
+    with refused(
+        "params.yaml", "the constructor of Picky raises an error: ", "4 channels are too few"
+    ):
         build_model("fcn", Picky, load_params(), CORPUS)
 
 
