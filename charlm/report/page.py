@@ -116,7 +116,7 @@ class Trained:
         return dict(first.itertuples(index=False, name=None))
 
     def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbor]]:
-        """Return (name, log-likelihood, in training set) and nearest real name of each sample."""
+        """Return (name, log-likelihood, in training set) of each sample, and its nearest name."""
         samples = self.samples[["name", "log_likelihood", "in_training"]].head(SHOWN)
         return zip(samples.itertuples(index=False, name=None), self.nearest, strict=True)
 

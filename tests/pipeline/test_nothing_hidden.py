@@ -23,11 +23,11 @@ Record = dict[str, list[str]]
 VARIABLES = {"DVC_STAGE", "TORCHELASTIC_ERROR_FILE"}
 """What a stage looks at of the environment; none of it decides a byte."""
 TRAINING_VARIABLES = VARIABLES | {"COLUMNS", "DVC_ROOT", "LINES"}
-"""What a training looks at besides: the width of its bar, and where its state is."""
+"""What a training also reads: the width of its progress bar, and the path of its state."""
 REQUIREMENTS = "requirements.txt"
 """What a stage depends on without reading it: it decides what is installed."""
 SCRATCH = ".resume"
-"""Where a training keeps its state, besides its outputs."""
+"""Where a training keeps its state, in addition to its outputs."""
 
 
 def read_yaml(path: Path) -> Any:

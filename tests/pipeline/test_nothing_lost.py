@@ -114,7 +114,7 @@ def test_ctrl_c_while_compiled_code_calls_python_is_ctrl_c() -> None:
 
 
 def lose_the_right_to_write_anywhere() -> None:
-    """root may write to a folder that nobody may write to, but for this."""
+    """Drop root's right to write to read-only folders."""
     if os.geteuid() == 0:
         drop_from_bounding_set, dac_override = 24, 1
         ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)

@@ -193,7 +193,7 @@ def merged(template: Project, folder: Path) -> Project:
     author.git("clone", "--quiet", "--bare", ".", str(folder / "remote.git"))
     checkout = Project(folder / "remote.git").clone(folder / "checkout")
     checkout.git("checkout", "--quiet", "--detach")
-    checkout.git("config", "--remove-section", "user")  # GitHub's machine knows nobody
+    checkout.git("config", "--remove-section", "user")  # the CI machine has no user
     return checkout
 
 
@@ -381,7 +381,7 @@ def test_a_base_that_lacks_a_setting_or_does_not_run_is_told(project: Project) -
     params.write_text(text.replace("epochs:", "epoch:", 1), encoding="utf-8")
     project.commit("What does not run, and has no epochs")
     params.write_text(text, encoding="utf-8")
-    project.commit("Mended")
+    project.commit("Fixed")
     told = report(project, "HEAD~1", "-S", "epochs=2", "-S", "sample.count=20")
     assert "running base with sample.count=20\n" in told
     assert "The base does not run through, so there is nothing to compare: `" in told

@@ -1,4 +1,4 @@
-"""The report in a browser: it computes what PyTorch does, answers, and shuts nobody out."""
+"""The report in a browser: it computes what PyTorch does, responds, and is accessible."""
 
 import itertools
 from pathlib import Path
