@@ -218,9 +218,9 @@ class MovingAverage:
     def update(self, steps: int) -> None:
         """Update the average with the weights after `steps` steps."""
         weight = 1 - min(self._decay, (1 + steps) / (10 + steps))
-        pairs = self._parameters
+        pairs: list[tuple[Tensor, Tensor]] = [*self._parameters]
         if self._has_buffers:  # which a model may replace by others
-            pairs = pairs + list(zip(self.model.buffers(), self._current.buffers(), strict=True))
+            pairs += zip(self.model.buffers(), self._current.buffers(), strict=True)
         for average, current in pairs:
             if average.is_floating_point():
                 _lerp(average, current, weight)

@@ -355,7 +355,7 @@ def test_help_calls_the_installed_command_by_its_name(name: str, command: list[s
 def test_a_missing_package_is_told_in_a_line() -> None:
     command = (sys.executable, "-S", "-m", "charlm", "score", "data/model", "ANNA")
     ran = Project(ROOT).run(*command, code=1)
-    assert re.fullmatch(r"error: this Python has no \w+; install it, or use .*\n", ran.text)
+    assert re.fullmatch(r"error: this Python has no \w+; install it, or run: .*\n", ran.text)
 
 
 def test_help_tells_the_keys_of_json(run: Cli) -> None:

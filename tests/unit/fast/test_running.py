@@ -248,3 +248,135 @@ def test_losses_are_cross_entropy_window_by_window(
     with redirect_stdout(io.StringIO()) as printed:
         mean_loss(new_model(CausalTransformer, V, T), windows)
     assert printed.getvalue() == ""
+
+
+# What a first batch alone would not show.
+
+
+class Small(LanguageModel):
+    """An embedding, a tanh layer and an output layer whose weights start at zero.
+
+    On the first batch the gradients of all but the output layer are zero then.
+    """
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, 4)
+        self.hidden = nn.Linear(4 * block_size, 8)
+        self.output = nn.Linear(8, vocab_size)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = torch.tanh(self.hidden(self.embedding(contexts).flatten(1)))
+        return self.output(x)
+
+
+def trained(architecture: type[LanguageModel], fast: bool) -> Runner:
+    """Return the runner of a model after a few steps of SGD."""
+    runner = Runner(new_model(architecture, V, T), fast)
+    runner.check(CONTEXTS, TARGETS)
+    for _ in range(5):
+        step(runner)
+        with torch.no_grad():
+            for parameter in runner.model.parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad)
+    return runner
+
+
+def assert_trained_alike(architecture: type[LanguageModel]) -> Runner:
+    ours, theirs = trained(architecture, True), trained(architecture, False)
+    weights = ours.model.state_dict()
+    for name, expected in theirs.model.state_dict().items():
+        torch.testing.assert_close(weights[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+    return ours
+
+
+def test_what_is_computed_without_gradients_gets_none() -> None:
+    class Frozen(Small):
+        def forward(self, contexts: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = self.embedding(contexts).flatten(1)
+            return self.output(torch.tanh(self.hidden(x)))
+
+    assert not assert_trained_alike(Frozen).fast
+
+
+def test_hooks_of_parameters_are_called() -> None:
+    class Hooked(Small):
+        def __init__(self, **sizes: int) -> None:
+            super().__init__(**sizes)
+            self.hidden.weight.register_hook(lambda grad: grad * 0.1)
+
+    assert assert_trained_alike(Hooked).fast
+
+
+def test_a_module_with_a_backward_hook_runs_as_plain_pytorch() -> None:
+    model = new_model(WaveNet, V, T)
+    model.output.register_full_backward_hook(lambda module, inputs, outputs: None)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert "since a module has a backward hook" in lines[0]
+
+
+@pytest.mark.parametrize("value", [-1e9, float("-inf"), True])
+def test_large_numbers_in_a_buffer_neither_hide_a_wrong_gradient_nor_are_one(
+    value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = new_model(WaveNet, V, T)
+    model.register_buffer("mask", torch.full((4, 4), value))
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert (runner.fast, lines) == (True, [])
+    tanh = RULES[torch.tanh]
+    monkeypatch.setitem(RULES, torch.tanh, lambda x: x.with_rows(tanh(x).node.x))
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert "a different gradient of" in lines[0]
+
+
+def test_what_a_model_does_in_evaluation_alone_is_compared_too() -> None:
+    class Slip(Small):
+        def forward(self, contexts: Tensor) -> Tensor:
+            return F.dropout(super().forward(contexts) + 1, 0.5)  # self.training forgotten
+
+    class InPlace(Small):
+        def forward(self, contexts: Tensor) -> Tensor:
+            x = super().forward(contexts)
+            if not self.training:
+                x[:, 0] = 0
+            return x
+
+    for architecture in (Slip, InPlace):
+        runner, lines = runner_of(new_model(architecture, V, T))
+        runner.check(CONTEXTS, TARGETS)
+        assert runner.fast is False
+        assert "in evaluation" in lines[0]
+        assert runner.model.training
+
+
+def test_a_value_that_is_used_again_after_tanh_took_its_place_is_right() -> None:
+    class Before(Small):
+        def forward(self, contexts: Tensor) -> Tensor:
+            h = self.hidden(self.embedding(contexts).flatten(1))
+            return self.output(F.gelu(h) * torch.tanh(h) + h)
+
+    class Halves(Small):
+        def forward(self, contexts: Tensor) -> Tensor:
+            h = self.hidden(self.embedding(contexts).flatten(1))
+            a, b = h.chunk(2, dim=-1)
+            return self.output(torch.tanh(h)) + (a * b) @ self.output.weight[:, :4].T
+
+    assert assert_trained_alike(Before).fast
+    assert_trained_alike(Halves)
+
+
+def test_weights_that_torch_computes_are_not_kept() -> None:
+    model = new_model(Small, V, T)
+    nn.utils.parametrizations.weight_norm(model.hidden)
+    runner = Runner(model)
+    for _ in range(5):
+        runner.logits(CONTEXTS)
+        step(runner)
+    assert runner.fast
+    assert len(runner._leaves) <= len([*model.parameters()])
