@@ -267,7 +267,7 @@ class Rows(StandIn):
         transposed: whether the last two dimensions are swapped, as for BatchNorm1d.
     """
 
-    __slots__ = ("node", "transposed")
+    __slots__ = ("_unique", "node", "transposed")
 
     def __init__(self, node: Node, index: Integers, tape: Tape, transposed: bool = False) -> None:
         super().__init__(index, tape)
@@ -275,6 +275,7 @@ class Rows(StandIn):
             raise NoRuleError("torch.no_grad or a custom autograd.Function within a model")
         self.node = node
         self.transposed = transposed
+        self._unique: tuple[tuple[Integers, Integers, Integers], Integers] | None = None
 
     dtype = torch.float32
     requires_grad = True
@@ -296,6 +297,18 @@ class Rows(StandIn):
     def with_rows(self, x: Floats) -> "Rows":
         """Return other distinct rows with the same index."""
         return Rows(Node(x), self.index, self.tape, self.transposed)
+
+    def unique(self) -> tuple[tuple[Integers, Integers, Integers], Integers]:
+        """Find the distinct combinations of rows, once for all layers that take them.
+
+        Returns what `kernels.unique_per_column` says of them, and the index (*L, 1) to them.
+        """
+        if self._unique is None:
+            *leading, K = self.index.shape
+            distinct, inverse = kernels.unique_rows(np.ascontiguousarray(self.index.reshape(-1, K)))
+            columns = kernels.unique_per_column(distinct, len(self.node.x))
+            self._unique = columns, inverse.reshape(*leading, 1)
+        return self._unique
 
     def single(self) -> "Rows":
         """Return the same tensor with K = 1."""

@@ -86,8 +86,7 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
 
         tape.record(y, backward)
         return Rows(y, input.index, tape)
-    distinct, inverse = kernels.unique_rows(np.ascontiguousarray(input.index.reshape(-1, K)))
-    columns = kernels.unique_per_column(distinct, len(x))
+    columns, index = input.unique()
     x = np.ascontiguousarray(x)
     result, *kept = kernels.concat_linear(x, W.x, b.x, *columns)
     y = Overwritable(result, lambda: kernels.concat_linear(x, W.x, b.x, *columns)[0])
@@ -98,7 +97,7 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
             operand.add(operand_grad)
 
     tape.record(y, backward_concat)
-    return Rows(y, inverse.reshape(*input.index.shape[:-1], 1), tape)
+    return Rows(y, index, tape)
 
 
 @rule(torch.tanh)

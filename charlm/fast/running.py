@@ -51,6 +51,7 @@ class Runner:
 
     Attributes:
         fast: whether the fast path is used; None before the first batch.
+        random: whether the model draws random numbers in training, as far as is known.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Runner:
         self.model = model
         suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
         self.fast: bool | None = None if fast and suits else False
+        self.random = True
         self.log = log
         self._leaves: Leaves = {}
 
@@ -89,7 +91,7 @@ class Runner:
         return self.model(contexts.long())
 
     def _give_up(self, reason: str) -> None:
-        self.fast = False
+        self.fast, self.random = False, True
         self.log(
             f"{title_of(self.model)}: runs as plain PyTorch, since {reason}; "
             f"expect a step to take {SLOWER} times as long as on the fast path"
@@ -123,7 +125,10 @@ class Runner:
         try:
             wanted = torch.set_grad_enabled(targets is not None)
             with _unchanged(self.model), np.errstate(all="ignore"), wanted:
-                ours = self._outcome(Contexts(contexts), targets)
+                stand_in, state = Contexts(contexts), torch.get_rng_state()
+                ours = self._outcome(stand_in, targets)
+                drawn = not torch.equal(state, torch.get_rng_state())
+                self.random = drawn or stand_in.tape.drops > 0
         except NoRuleError as error:
             self._give_up(f"there is no fast rule for {error}")
             return

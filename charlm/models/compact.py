@@ -31,7 +31,8 @@ class CompactWaveNet(LanguageModel):
         levels = binary_levels(block_size)
         self.embedding = nn.Embedding(vocab_size, channels)
         nn.init.normal_(self.embedding.weight, std=0.5)
-        self.join = nn.Linear(2 * channels, 2 * channels) if levels else nn.Identity()
+        self.value = nn.Linear(2 * channels, channels) if levels else nn.Identity()
+        self.gate = nn.Linear(2 * channels, channels) if levels else nn.Identity()
         self.norms = nn.ModuleList(nn.RMSNorm(channels, eps=1e-5) for _ in range(levels + 1))
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(vocab_size))
@@ -42,7 +43,7 @@ class CompactWaveNet(LanguageModel):
         for norm in norms:
             N, T, C = x.shape
             pairs = norm(x).view(N, T // 2, 2 * C)  # concatenated neighbors
-            value, gate = self.join(pairs).chunk(2, dim=-1)  # (N, T/2, C) each
-            x = x[:, 1::2] + self.dropout(value * gate)  # residual on the right neighbor
+            gated = self.value(pairs) * self.gate(pairs)  # (N, T/2, C)
+            x = x[:, 1::2] + self.dropout(gated)  # residual on the right neighbor
         x = last_norm(x).squeeze(1)  # (N, C)
         return F.linear(x, self.embedding.weight, self.bias)  # (N, V)

@@ -48,10 +48,12 @@ function joinedTanh({ layer, layerNorm: norm }, rows) {
   return (norm ? layerNorm(y, norm) : y).map(Math.tanh);
 }
 
-function gatedJoin({ gated, rmsNorm: norm }, rows) {
+function gatedJoin({ value, gate, rmsNorm: norm }, rows) {
   const joined = rows.flatMap((row) => rmsNorm(row, norm));
-  const y = linear(joined, tensor(`${gated}.weight`), tensor(`${gated}.bias`));
-  return rows.at(-1).map((value, i, row) => value + y[i] * y[row.length + i]);
+  const [values, gates] = [value, gate].map((layer) =>
+    linear(joined, tensor(`${layer}.weight`), tensor(`${layer}.bias`)),
+  );
+  return rows.at(-1).map((x, i) => x + values[i] * gates[i]);
 }
 
 /** The logits (V) after a context of `blockSize` tokens. */
@@ -65,7 +67,7 @@ function logits(context) {
     const next = [];
     for (let i = 0; i < rows.length; i += level.arity) {
       const group = rows.slice(i, i + level.arity);
-      next.push(level.gated ? gatedJoin(level, group) : joinedTanh(level, group));
+      next.push(level.gate ? gatedJoin(level, group) : joinedTanh(level, group));
     }
     rows = next;
   }

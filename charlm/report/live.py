@@ -114,10 +114,10 @@ def logits(weights: Weights, contexts: NDArray[np.integer]) -> Array:
     for level in levels:
         N, T, C = x.shape
         K = level["arity"]
-        if "gated" in level:
+        if "gate" in level:
             pairs = rms_norm(x, level["rmsNorm"]).reshape(N, T // K, K * C)
-            value, gate = np.split(linear(pairs, level["gated"]), 2, axis=-1)
-            x = x[:, K - 1 :: K] + value * gate
+            gated = linear(pairs, level["value"]) * linear(pairs, level["gate"])
+            x = x[:, K - 1 :: K] + gated
         else:
             y = linear(x.reshape(N, T // K, K * C), level["layer"])
             x = np.tanh(layer_norm(y, level["layerNorm"]) if level["layerNorm"] else y)
@@ -142,16 +142,17 @@ def _shapes(weights: Weights) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "embedding.weight", (V, C)
     for level in levels:
         inputs = level["arity"] * C
-        if "gated" in level:
-            layer, width = level["gated"], 2 * C
+        if "gate" in level:
+            layers = [level["value"], level["gate"]]
             yield f"{level['rmsNorm']}.weight", (C,)
         else:
-            layer = level["layer"]
-            width = C = weights.tensors[f"{layer}.weight"].shape[0]
+            layers = [level["layer"]]
+            C = weights.tensors[f"{layers[0]}.weight"].shape[0]
             for kind in ("weight", "bias") if level["layerNorm"] else ():
                 yield f"{level['layerNorm']}.{kind}", (C,)
-        yield f"{layer}.weight", (width, inputs)
-        yield f"{layer}.bias", (width,)
+        for layer in layers:
+            yield f"{layer}.weight", (C, inputs)
+            yield f"{layer}.bias", (C,)
     yield output["weight"], (V, C)
     yield output["bias"], (V,)
     if "rmsNorm" in output:
@@ -179,7 +180,8 @@ def _wavenet(weights: Weights) -> list[Layer]:
 
 def _compact(weights: Weights) -> list[Layer]:
     depth = _depth(weights)
-    levels = [{"arity": 2, "gated": "join", "rmsNorm": f"norms.{level}"} for level in range(depth)]
+    gated = {"arity": 2, "value": "value", "gate": "gate"}
+    levels = [{**gated, "rmsNorm": f"norms.{level}"} for level in range(depth)]
     output = {"weight": "embedding.weight", "bias": "bias", "rmsNorm": f"norms.{depth}"}
     return [*levels, output]
 

@@ -96,7 +96,8 @@ class Trainer:
         self.recipe = recipe
         self.group = group
         self.seed = seed
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._all_parameters = list(model.parameters())
+        self._parameters = [p for p in self._all_parameters if p.requires_grad]
         self.optimizer = optimizer_of(recipe, model)
         self._step = bare_step(self.optimizer)
         self._schedule = Schedule(self.optimizer, recipe, self.batches_per_epoch)
@@ -112,6 +113,7 @@ class Trainer:
         # The summed loss of this process's part of the epoch. Reading it waits for the device.
         device = train.starts.device
         self._total = torch.zeros((), dtype=widest(device), device=device)
+        self._total_as_float = 0.0
 
     @property
     def batches_per_epoch(self) -> int:
@@ -172,11 +174,13 @@ class Trainer:
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
         """Train on the remaining batches of an epoch, in random order."""
         self.model.train()
+        self._seed_batch(number, self.batches_done)
         for contexts, targets, count in self._batches(self._order(number)):
             done = self.batches_done
             if self._schedule.by_batch and (number, done) != (1, 0):
                 self._schedule.batch_done()
-            self._seed_batch(number, done)
+            if self.runner.random:
+                self._seed_batch(number, done)
             self._update(contexts, targets, count)
             done = self.batches_done = done + 1
             if self._average:
@@ -188,7 +192,7 @@ class Trainer:
 
     def _take_step(self, contexts: Tensor, targets: Tensor, count: int) -> None:
         """Take a step on this process's part of a batch of `count` windows."""
-        for parameter in self.model.parameters():
+        for parameter in self._all_parameters:
             parameter.grad = None
         with self.runner.products():
             logits = self.runner(contexts, self._key)
@@ -197,7 +201,10 @@ class Trainer:
         self.group.sum_gradients(self._parameters)
         clip(self._parameters, self.recipe.clip_norm)
         self._step()
-        self._total += loss.detach()
+        if isinstance(loss, Tensor):
+            self._total += loss.detach()
+        else:  # an addition of tensors takes as long as a layer
+            self._total_as_float += loss.item()
 
     def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
         """Return the summed loss of a batch, given logits (N, V) of contexts (N, T), targets (N,).
@@ -222,7 +229,8 @@ class Trainer:
             self.model.train()
             self._seed_batch(0, 0)
             self.runner.check(contexts, targets)
-            self.runner.fast = self.group.from_first(self.runner.fast)
+            chosen = self.group.from_first((self.runner.fast, self.runner.random))
+            self.runner.fast, self.runner.random = chosen
         self._validated.fast = self.runner.fast
         if self._total.device.type == "cuda" and self._same_every_step():
             self._update = Captured(self._take_step)
@@ -258,6 +266,8 @@ class Trainer:
                 yield self.group.share(contexts), self.group.share(targets), len(targets)
 
     def _total_of_all(self) -> Tensor:
+        self._total += self._total_as_float
+        self._total_as_float = 0.0
         return self.group.sum(self._total)
 
     def _refuse_unless_finite(self, number: int, loss: float) -> None:
@@ -295,6 +305,7 @@ class Trainer:
             "batches_done": self.batches_done,
             "total": total,
             "fast": self.runner.fast,
+            "random": self.runner.random,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -307,6 +318,6 @@ class Trainer:
         self._best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.batches_done = state["batches_done"]
-        self.runner.fast = state["fast"]
+        self.runner.fast, self.runner.random = state["fast"], state["random"]
         if self.group.first:
             self._total.copy_(state["total"])

@@ -304,8 +304,11 @@ def test_the_compact_wavenet_is_its_equations(block_size: int) -> None:
     while len(nodes) > 1:
         pairs = zip(nodes[::2], nodes[1::2], strict=True)
         joined = [(torch.cat([norm(a, level), norm(b, level)], 1), b) for a, b in pairs]
-        halves = [(pair @ w["join.weight"].T + w["join.bias"], b) for pair, b in joined]
-        nodes = [b + both[:, :9] * both[:, 9:] for both, b in halves]
+        value, gate = (
+            [pair @ w[f"{layer}.weight"].T + w[f"{layer}.bias"] for pair, _ in joined]
+            for layer in ("value", "gate")
+        )
+        nodes = [b + v * g for (_, b), v, g in zip(joined, value, gate, strict=True)]
         level += 1
     logits = norm(nodes[0], level) @ w["embedding.weight"].T + w["bias"]
     torch.testing.assert_close(model(contexts), logits, rtol=1e-4, atol=1e-5)
