@@ -13,7 +13,7 @@ from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
-from charlm.evaluation.metrics import score, summarize
+from charlm.evaluation.metrics import in_a_line, score, summarize
 from charlm.fast.devices import set_up
 from charlm.fast.running import Runner
 from charlm.models.base import build, count_parameters
@@ -53,7 +53,7 @@ def main() -> None:
     metrics = {name: {key: measured[name][key] for key in COMPARED} for name in params.models}
     metrics[BASELINE] = {"test_loss": measured[BASELINE]["test_loss"]}
     write_json(Path("metrics/evaluation.json"), metrics)
-    print(table[["model", "test_loss", "test_loss_stderr", "parameters"]].to_string(index=False))
+    print("\n".join(in_a_line(name, its) for name, its in measured.items()))
 
 
 if __name__ == "__main__":

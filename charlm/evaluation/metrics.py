@@ -48,6 +48,12 @@ def summarize(
     return {**metrics, "parameters": parameters}
 
 
+def in_a_line(name: str, metrics: Mapping[str, float | int]) -> str:
+    """Format the test loss, its standard error and the size of a model."""
+    loss, error = metrics["test_loss"], metrics["test_loss_stderr"]
+    return f"{name:10} test loss {loss:#.5g} ± {error:.1g}, {metrics['parameters']:,} parameters"
+
+
 def perplexity(loss: float) -> float:
     """Return exp(loss), capped at the largest float since JSON has no infinity."""
     try:
