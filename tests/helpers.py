@@ -111,7 +111,7 @@ class NameList:
 
 
 def read_names(path: Path, column: str | None = None) -> NameList:
-    """What `gather_names` finds in a list, held against what it says and `read_names` returns."""
+    """Return what `gather_names` finds, compared with its report and with `read_names`."""
     with tempfile.TemporaryFile() as file:
         found = reading.gather_names(path, column, file)
         file.seek(0)

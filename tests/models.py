@@ -13,7 +13,7 @@ from charlm.models.wavenet import WaveNet
 def new_model(
     architecture: type[LanguageModel], vocab_size: int, block_size: int, **options: Any
 ) -> LanguageModel:
-    """A model with its own defaults but for `options`, and first weights of seed 1."""
+    """Build a model with its own defaults except for `options`, initialized with seed 1."""
     with seeded(1, "init"):
         return architecture(vocab_size=vocab_size, block_size=block_size, **options)
 
