@@ -126,11 +126,10 @@ def tanh(x: Floats) -> None:
 
 @compiled
 def tanh_backward(grad: Floats, y: Floats) -> Floats:
-    """Return the gradient of x (n,), given that of y = tanh x (n,)."""
-    grad_x = np.empty_like(y)
+    """Overwrite the gradient of y = tanh x (n,) with that of x (n,), and return it."""
     for i in range(len(y)):
-        grad_x[i] = grad[i] * (ONE - y[i] * y[i])
-    return grad_x
+        grad[i] *= ONE - y[i] * y[i]
+    return grad
 
 
 @compiled
@@ -145,26 +144,34 @@ def scatter_add(rows: Floats, index: Integers, count: int) -> Floats:
     return sums
 
 
-@compiled
-def concat_linear(
-    x: Floats, weight: Floats, bias: Floats, entries: Integers, offsets: Integers, inverse: Integers
-) -> tuple[Floats, Floats, Floats]:
-    """Compute a linear layer on concatenations of K rows of x (X, C), as sums of table rows.
-
-    The table has the products of each distinct row with the weights of its position. Takes W
-    (H, K * C), b (H,) and the results of `unique_per_column`. Returns y (U, H), and for the
-    backward pass the rows of x in the table (R, C) and the weights by position (K, H, C).
-    """
-    (U, K), (R, C), H = inverse.shape, (len(entries), x.shape[1]), len(weight)
-    rows, table = np.empty((R, C), dtype=np.float32), np.empty((R, H), dtype=np.float32)
+@inlined
+def _table_inputs(x: Any, weight: Any, entries: Any, K: Any) -> Any:
+    """Return the rows x[entries] (R, C), and the weights by position (K, H, C)."""
+    (R, C), H = (len(entries), x.shape[1]), len(weight)
+    rows, parts = np.empty((R, C), dtype=np.float32), np.empty((K, H, C), dtype=np.float32)
     for r in range(R):
+        row, entry = rows[r], x[entries[r]]
         for c in range(C):
-            rows[r, c] = x[entries[r], c]
-    parts = np.empty((K, H, C), dtype=np.float32)
+            row[c] = entry[c]
     for h in range(H):
         for k in range(K):
             for c in range(C):
                 parts[k, h, c] = weight[h, k * C + c]
+    return rows, parts
+
+
+@compiled
+def concat_linear(
+    x: Floats, weight: Floats, bias: Floats, entries: Integers, offsets: Integers, inverse: Integers
+) -> Floats:
+    """Compute a linear layer on concatenations of K rows of x (X, C), as sums of table rows.
+
+    The table has the products of each distinct row with the weights of its position. Takes W
+    (H, K * C), b (H,) and the results of `unique_per_column`; returns y (U, H).
+    """
+    (U, K), R, H = inverse.shape, len(entries), len(weight)
+    rows, parts = _table_inputs(x, weight, entries, K)
+    table = np.empty((R, H), dtype=np.float32)
     for k in range(K):
         here = slice(offsets[k], offsets[k + 1])
         np.dot(rows[here], parts[k].T, table[here])
@@ -183,21 +190,20 @@ def concat_linear(
             first = table[inverse[u, k]]
             for h in range(H):
                 row[h] += first[h]
-    return y, rows, parts
+    return y
 
 
 @compiled
 def concat_linear_backward(
     grad: Floats,
-    rows: Floats,
-    parts: Floats,
+    x: Floats,
+    weight: Floats,
     entries: Integers,
     offsets: Integers,
     inverse: Integers,
-    count: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the gradients of x (count, C), W (H, K * C) and b (H,), given that of y (U, H)."""
-    (U, K), (R, C), H = inverse.shape, rows.shape, grad.shape[1]
+    """Return the gradients of x (X, C), W (H, K * C) and b (H,), given that of y (U, H)."""
+    (U, K), (R, C), H = inverse.shape, (len(entries), x.shape[1]), len(weight)
     table = np.zeros((R, H), dtype=np.float32)  # the gradient of the table
     bias = np.zeros(H, dtype=np.float32)
     for u in range(U):
@@ -208,18 +214,18 @@ def concat_linear_backward(
             row = table[inverse[u, k]]
             for h in range(H):
                 row[h] += grad_y[h]
+    rows, parts = _table_inputs(x, weight, entries, K)
     grad_rows = np.empty((R, C), dtype=np.float32)
-    grad_parts = np.empty((K, H, C), dtype=np.float32)
     for k in range(K):
         here = slice(offsets[k], offsets[k + 1])
         np.dot(table[here], parts[k], grad_rows[here])
-        np.dot(table[here].T, rows[here], grad_parts[k])
-    weight = np.empty((H, K * C), dtype=np.float32)
+        np.dot(table[here].T, rows[here], parts[k])  # no longer needed: now the gradient
+    grad_weight = np.empty((H, K * C), dtype=np.float32)
     for h in range(H):
         for k in range(K):
             for c in range(C):
-                weight[h, k * C + c] = grad_parts[k, h, c]
-    return scatter_add(grad_rows, entries, count), weight, bias
+                grad_weight[h, k * C + c] = parts[k, h, c]
+    return scatter_add(grad_rows, entries, len(x)), grad_weight, bias
 
 
 # exp x = 2^n exp r, with n the integer nearest to x / log 2. The polynomial for exp r and the two
@@ -426,9 +432,12 @@ def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Fl
 def rms_norm_backward(
     grad: Floats, x: Floats, weight: Floats, scales: Floats
 ) -> tuple[Floats, Floats]:
-    """Return the gradients of x (U, C) and weight (C,), given that of the result (U, C)."""
+    """Return the gradients of x (U, C) and weight (C,), given that of the result (U, C).
+
+    Overwrites `grad` with that of x.
+    """
     U, C = x.shape
-    grad_x, grad_weight = np.empty((U, C), dtype=np.float32), np.zeros(C, dtype=np.float32)
+    grad_weight = np.zeros(C, dtype=np.float32)
     lanes, products = np.empty(LANES, dtype=np.float32), np.empty(C, dtype=np.float32)
     grad_normalized = np.empty(C, dtype=np.float32)
     for u in range(U):
@@ -439,5 +448,5 @@ def rms_norm_backward(
             grad_weight[c] += grad[u, c] * x[u, c] * scale
         along = _sum(products, lanes) * scale * scale / np.float32(C)
         for c in range(C):
-            grad_x[u, c] = (grad_normalized[c] - x[u, c] * along) * scale
-    return grad_x, grad_weight
+            grad[u, c] = (grad_normalized[c] - x[u, c] * along) * scale
+    return grad, grad_weight

@@ -88,11 +88,13 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
         return Rows(y, input.index, tape)
     columns, index = input.unique()
     x = np.ascontiguousarray(x)
-    result, *kept = kernels.concat_linear(x, W.x, b.x, *columns)
-    y = Overwritable(result, lambda: kernels.concat_linear(x, W.x, b.x, *columns)[0])
+    y = Overwritable(
+        kernels.concat_linear(x, W.x, b.x, *columns),
+        lambda: kernels.concat_linear(x, W.x, b.x, *columns),
+    )
 
     def backward_concat(grad: Floats) -> None:
-        grads = kernels.concat_linear_backward(grad, *kept, *columns, len(x))
+        grads = kernels.concat_linear_backward(grad, x, W.x, *columns)
         for operand, operand_grad in zip((node, W, b), grads, strict=True):
             operand.add(operand_grad)
 
@@ -108,7 +110,7 @@ def tanh(input: Rows) -> Rows:
     result = rows.with_rows(y)
 
     def backward(grad: Floats) -> None:
-        node.add(kernels.tanh_backward(grad.reshape(-1), y.reshape(-1)).reshape(y.shape))
+        node.add(kernels.tanh_backward(_flat(grad), y.reshape(-1)).reshape(y.shape))
 
     rows.tape.record(result.node, backward)
     return result
@@ -124,7 +126,8 @@ def mul(input: Any, other: Any) -> Rows:
 
     def backward(grad: Floats) -> None:
         a.add(grad * b.x)
-        b.add(grad * a.x)
+        grad *= a.x
+        b.add(grad)
 
     one.tape.record(result.node, backward)
     return result
@@ -139,7 +142,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Rows:
     result = one.with_rows(a.x + b.x)
 
     def backward(grad: Floats) -> None:
-        a.add(grad)
+        a.add(grad.copy())
         b.add(grad)
 
     one.tape.record(result.node, backward)
