@@ -145,9 +145,10 @@ def scatter_add(rows: Floats, index: Integers, count: int) -> Floats:
 
 
 @inlined
-def _table_inputs(x: Any, weight: Any, entries: Any, K: Any) -> Any:
+def _table_inputs(x: Any, weight: Any, entries: Any) -> Any:
     """Return the rows x[entries] (R, C), and the weights by position (K, H, C)."""
     (R, C), H = (len(entries), x.shape[1]), len(weight)
+    K = weight.shape[1] // C
     rows, parts = np.empty((R, C), dtype=np.float32), np.empty((K, H, C), dtype=np.float32)
     for r in range(R):
         row, entry = rows[r], x[entries[r]]
@@ -170,7 +171,7 @@ def concat_linear(
     (H, K * C), b (H,) and the results of `unique_per_column`; returns y (U, H).
     """
     (U, K), R, H = inverse.shape, len(entries), len(weight)
-    rows, parts = _table_inputs(x, weight, entries, K)
+    rows, parts = _table_inputs(x, weight, entries)
     table = np.empty((R, H), dtype=np.float32)
     for k in range(K):
         here = slice(offsets[k], offsets[k + 1])
@@ -214,7 +215,7 @@ def concat_linear_backward(
             row = table[inverse[u, k]]
             for h in range(H):
                 row[h] += grad_y[h]
-    rows, parts = _table_inputs(x, weight, entries, K)
+    rows, parts = _table_inputs(x, weight, entries)
     grad_rows = np.empty((R, C), dtype=np.float32)
     for k in range(K):
         here = slice(offsets[k], offsets[k + 1])

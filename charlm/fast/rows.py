@@ -93,10 +93,9 @@ class Leaf(Node):
 
     def accumulate(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
         """Add to the tensor's gradient; for a result of torch, append both to `computed`."""
-        tensor = self.tensor
-        if self.grad is None or not tensor.requires_grad:
+        tensor, grad, self.grad = self.tensor, torch.from_numpy(self.grad), None
+        if not tensor.requires_grad:
             return
-        grad = torch.from_numpy(self.grad)
         if grad.shape != tensor.shape:
             grad = grad.reshape(tensor.shape)
         if not tensor.is_leaf or tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
@@ -127,28 +126,33 @@ class Tape:
         self.recording = torch.is_grad_enabled()
         self.drops = 0
         self._key = key
-        self._known = {} if leaves is None else leaves
-        self._used: Leaves = {}
+        self._parameters = {} if leaves is None else leaves
+        self._results: Leaves = {}
         self._steps: list[tuple[Node, Callable[[Floats], None]]] = []
 
     def leaf(self, tensor: Tensor) -> Leaf:
         """Return the leaf of an ordinary tensor, the same for all its uses."""
         key = id(tensor)
-        leaf = self._used.get(key)
-        if leaf is None:
-            leaf = self._known.get(key)
-            if leaf is None or not leaf.is_of(tensor):
-                leaf = Leaf(tensor)
-                if isinstance(tensor, torch.nn.Parameter):
-                    self._known[key] = leaf
-            leaf.grad = None
-            self._used[key] = leaf
+        leaf = self._parameters.get(key) or self._results.get(key)
+        if leaf is None or not leaf.is_of(tensor):
+            is_parameter = isinstance(tensor, torch.nn.Parameter)
+            leaf = Leaf(tensor)
+            (self._parameters if is_parameter else self._results)[key] = leaf
         return leaf
 
     def record(self, node: Node, backward: Callable[[Floats], None]) -> None:
-        """Register `backward`, to be called with the gradient of `node` if it has one."""
+        """Register `backward`, to be called with the gradient of `node` if it has one.
+
+        It may overwrite that gradient.
+        """
+        self.require_mode()
         if self.recording:
             self._steps.append((node, backward))
+
+    def require_mode(self) -> None:
+        """Raise NoRuleError if gradients have been switched off or on since the start."""
+        if self.recording != torch.is_grad_enabled():
+            raise NoRuleError("torch.no_grad or a custom autograd.Function within a model")
 
     def next_key(self) -> int | None:
         """Return the key of the next use of dropout, different for each."""
@@ -163,10 +167,9 @@ class Tape:
             if node.grad is not None:
                 backward(node.grad)
         computed: list[tuple[Tensor, Tensor]] = []
-        for leaf in self._used.values():
-            leaf.accumulate(computed)
-            leaf.grad = None
-        self._used.clear()
+        for leaf in (*self._parameters.values(), *self._results.values()):
+            if leaf.grad is not None:
+                leaf.accumulate(computed)
         if computed:  # autograd does the rest
             tensors, grads = zip(*computed, strict=True)
             torch.autograd.backward(tensors, grads)
@@ -270,9 +273,8 @@ class Rows(StandIn):
     __slots__ = ("_unique", "node", "transposed")
 
     def __init__(self, node: Node, index: Integers, tape: Tape, transposed: bool = False) -> None:
-        super().__init__(index, tape)
-        if tape.recording != torch.is_grad_enabled():
-            raise NoRuleError("torch.no_grad or a custom autograd.Function within a model")
+        self.index = index
+        self.tape = tape
         self.node = node
         self.transposed = transposed
         self._unique: tuple[tuple[Integers, Integers, Integers], Integers] | None = None
@@ -328,7 +330,7 @@ class Rows(StandIn):
     # Shapes.
 
     def view(self, *shape: Any) -> "Rows":
-        sizes = list(shape[0] if isinstance(shape[0], Sequence) else shape)
+        sizes = list(shape[0] if isinstance(shape[0], tuple | list) else shape)
         B = self.node.x.shape[1]
         total = self.index.size * B
         if -1 in sizes:
@@ -342,9 +344,11 @@ class Rows(StandIn):
     reshape = view
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Rows":
-        shape, dims = self.shape, self.dim()
+        shape, dims = self.index.shape, self.index.ndim
         start, end = start_dim % dims, end_dim % dims
-        return self.view(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+        return self.with_index(
+            self.index.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+        )
 
     def unflatten(self, dim: int, sizes: Sequence[int]) -> "Rows":
         shape, at = list(self.shape), dim % self.dim()
@@ -372,7 +376,7 @@ class Rows(StandIn):
         raise NoRuleError("torch.Tensor.transpose of these dimensions")
 
     def permute(self, *dims: Any) -> "Rows":
-        order = [d % self.dim() for d in (dims[0] if isinstance(dims[0], Sequence) else dims)]
+        order = [d % self.dim() for d in (dims[0] if isinstance(dims[0], tuple | list) else dims)]
         if order == [0, 2, 1]:
             return self.transpose(1, 2)
         if order[-1] != self.dim() - 1:

@@ -60,8 +60,8 @@ def embedding(
 ) -> Rows:
     if padding_idx is not None or max_norm is not None or scale_grad_by_freq or sparse:
         raise NoRuleError("an option of torch.nn.functional.embedding")
-    leaf = input.tape.leaf(weight)
-    return Rows(leaf, input.index[..., None], input.tape)
+    input.tape.require_mode()
+    return Rows(input.tape.leaf(weight), input.index[..., None], input.tape)
 
 
 @rule(F.linear)

@@ -79,8 +79,8 @@ def test_concat_linear_and_its_gradients_match_torch_in_float64(K: int) -> None:
         x, weight = rng.standard_normal((7, C), "f4"), rng.standard_normal((H, K * C), "f4")
         bias, grad = rng.standard_normal(H, "f4"), rng.standard_normal((37, H), "f4")
         where = kernels.unique_per_column(rows, 7)
-        y, *between = kernels.concat_linear(x, weight, bias, *where)
-        grads = kernels.concat_linear_backward(grad, *between, *where, 7)
+        y = kernels.concat_linear(x, weight, bias, *where)
+        grads = kernels.concat_linear_backward(grad, x, weight, *where)
 
         inputs = as_doubles(x, weight, bias)
         joined = F.embedding(torch.from_numpy(rows), inputs[0]).flatten(start_dim=1)
@@ -95,9 +95,9 @@ def test_concat_linear_and_its_gradients_match_torch_in_float64(K: int) -> None:
 def test_concat_linear_of_no_rows_has_zero_gradients() -> None:
     x, weight, bias = np.ones((7, 3), "f4"), np.ones((5, 6), "f4"), np.ones(5, "f4")
     where = kernels.unique_per_column(np.empty((0, 2), dtype=np.int32), 7)
-    y, *between = kernels.concat_linear(x, weight, bias, *where)
+    y = kernels.concat_linear(x, weight, bias, *where)
     assert y.shape == (0, 5)
-    grads = kernels.concat_linear_backward(y, *between, *where, 7)
+    grads = kernels.concat_linear_backward(y, x, weight, *where)
     for grad, of in zip(grads, (x, weight, bias), strict=True):
         assert grad.shape == of.shape
         assert not grad.any()

@@ -89,6 +89,19 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"channels": 5, "join": nn.Linear(2 * C, C), "top": nn.Linear(2 * C, 5)},
     ),
     "several uses": (several_uses, {"channels": 2 * C, "join": nn.Linear(2 * C, C)}),
+    # The backward passes of tanh and rms_norm overwrite their gradient.
+    "sum of two tanh": (
+        lambda m, x: torch.tanh(m.join(x)) + torch.tanh(m.top(x)),
+        {"channels": T * C, "join": nn.Linear(C, C), "top": nn.Linear(C, C)},
+    ),
+    "difference of tanh and rms_norm": (
+        lambda m, x: torch.tanh(m.join(x)) - m.norm(x),
+        {"channels": T * C, "join": nn.Linear(C, C), "norm": nn.RMSNorm(C)},
+    ),
+    "product of tanh and rms_norm": (
+        lambda m, x: m.norm(m.join(x)) * torch.tanh(x),
+        {"channels": T * C, "join": nn.Linear(C, C), "norm": nn.RMSNorm(C)},
+    ),
     "tanh": (lambda m, x: torch.tanh(x), {"channels": T * C}),
     "method": (lambda m, x: x.tanh(), {"channels": T * C}),
     "function of pairs": (lambda m, x: torch.tanh(pairs(x)), {"channels": T * C}),
