@@ -268,11 +268,9 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
     exps = np.empty((U, V), dtype=np.float32)
     sums, largest = np.empty(U, dtype=np.float32), np.empty(U, dtype=np.float32)
     lanes = np.empty(LANES, dtype=np.float32)  # accumulators of maxima, and of sums
-    bits = np.empty(V, dtype=np.int32)
-    power = bits.view(np.float32)  # 2^n
     whole = V // LANES * LANES
     for u in range(U):
-        row, exp = x[u], exps[u]
+        row, shifted = x[u], exps[u]
         lanes[:] = row[0]
         for v in range(0, whole, LANES):
             for lane in range(LANES):
@@ -283,16 +281,18 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
         for v in range(whole, V):
             top = row[v] if row[v] > top else top
         for v in range(V):
-            z = row[v] - top
-            z = LOWEST if z < LOWEST else z
-            n = (z * LOG2_E + ROUNDING) - ROUNDING
-            r = z - n * LOG_2 - n * LOG_2_REST
-            p = ((((E5 * r + E4) * r + E3) * r + E2) * r + E1) * r + E0
-            exp[v] = p * (r * r) + r + ONE
-            bits[v] = (np.int32(n) + EXPONENT_OF_1) << MANTISSA_BITS
-        for v in range(V):
-            exp[v] *= power[v]
-        sums[u], largest[u] = _sum(exp, lanes), top
+            shifted[v] = row[v] - top
+        largest[u] = top
+    every = exps.reshape(-1)  # one long loop: rows are too short
+    for i in range(len(every)):
+        z = LOWEST if every[i] < LOWEST else every[i]
+        n = (z * LOG2_E + ROUNDING) - ROUNDING
+        r = z - n * LOG_2 - n * LOG_2_REST
+        p = ((((E5 * r + E4) * r + E3) * r + E2) * r + E1) * r + E0
+        bits = np.int32((np.int32(n) + EXPONENT_OF_1) << MANTISSA_BITS)  # of 2^n
+        every[i] = (p * (r * r) + r + ONE) * bits.view(np.float32)
+    for u in range(U):
+        sums[u] = _sum(exps[u], lanes)
     return exps, sums, largest
 
 
