@@ -7,6 +7,7 @@ import pandas as pd
 import stages
 from charlm.core.files import write_csv, write_json
 from charlm.core.params import blame, load_params
+from charlm.core.randomness import seeded
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import Part, load_split
@@ -32,10 +33,11 @@ def main() -> None:
     measured, losses, calibration, mistakes = {}, {}, [], []
     for name, path in stages.checkpoints(params.models).items():
         model = Runner(load_for(path, corpus, build).to(device), params.fast)
-        scores = {part: score(model, windows[part].to(device)) for part in Part}
+        with seeded(params.seed, f"evaluate/{name}"):  # a model may be random in evaluation too
+            scores = {part: score(model, windows[part].to(device)) for part in Part}
+            predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))
         measured[name] = summarize(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]
-        predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))
         calibration.append(analysis.calibration(confidence, correct).assign(model=name))
         wrong = analysis.mistakes(predicted, windows[Part.TEST].targets(), corpus.vocabulary)
         mistakes.append(wrong.assign(model=name))

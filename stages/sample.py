@@ -6,7 +6,7 @@ import pandas as pd
 
 from charlm.core.files import replacing, write_csv, write_json
 from charlm.core.params import blame, load_params
-from charlm.core.randomness import generator
+from charlm.core.randomness import generator, seeded
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
@@ -31,7 +31,8 @@ def main() -> None:
     tables = {}
     for name, path in checkpoints(params.models).items():
         model = Runner(load_for(path, corpus, build).to(device), params.fast)
-        with blame("sample.prefix"):
+        # A model may draw random numbers of its own, in evaluation too.
+        with blame("sample.prefix"), seeded(params.seed, f"sample/{name}/model"):
             names = sample_names(
                 model,
                 corpus.vocabulary,
@@ -42,7 +43,7 @@ def main() -> None:
                 prefix=params.sample.prefix or "",
                 max_length=params.sample.max_length,
             )
-        likelihoods = name_log_likelihoods(model, corpus.vocabulary, names, corpus.block_size)
+            likelihoods = name_log_likelihoods(model, corpus.vocabulary, names, corpus.block_size)
         tables[name] = pd.DataFrame({"name": names, "log_likelihood": likelihoods})
     drawn = {name for table in tables.values() for name in table["name"]}
     known = training_names(corpus, split, drawn)

@@ -69,6 +69,8 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         trainer.load_state_dict(state)
         if group.first:
             print(f"{model.title}: resuming after {_so_far(trainer)}", flush=True)
+    with blame(params.origin(name, "batch_size")):
+        trainer.check_last_batch()
     with blame(params.origin(name, "lr")):  # if training diverges
         if not group.first:  # the first process writes and reports for all
             run_epochs(trainer, save=trainer.state_dict)

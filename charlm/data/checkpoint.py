@@ -92,13 +92,14 @@ def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) ->
         again.load_state_dict(model.state_dict())
         if type(again) is not type(model):
             raise ValueError(f"{module} defines {type(again).__name__}")
-        if different := _first_difference(model, build, metadata):
-            raise ValueError(different)
+        different = _first_difference(model, build, metadata)
     except Exception as error:  # whatever a constructor, a module or JSON may raise
         raise InputError(
             f"{kind} cannot be saved and rebuilt ({_first_line(error)}); its arguments must be "
             "numbers, strings or lists of them, and its class must be in charlm/models"
         ) from None
+    if different:
+        raise InputError(f"{kind} cannot be saved and rebuilt: {different}")
 
 
 def _first_difference(model: Model, build: Build[Any], metadata: Any) -> str | None:
@@ -162,9 +163,7 @@ def load_for(path: Path, corpus: Corpus, build: Build[M]) -> M:
     checkpoint = load(path, build)
     trained_on = (checkpoint.vocabulary, checkpoint.model.hyperparameters["block_size"])
     if trained_on != (corpus.vocabulary, corpus.block_size):
-        raise FileError(
-            f"{path} was trained with another vocabulary or block size than the data set's"
-        )
+        raise FileError(f"{path} has a different vocabulary or block size from the data set")
     return checkpoint.model
 
 

@@ -154,6 +154,13 @@ class Tape:
         if self.recording != torch.is_grad_enabled():
             raise NoRuleError("torch.no_grad or a custom autograd.Function within a model")
 
+    @property
+    def mixed(self) -> bool:
+        """Whether torch may have computed weights from others in this pass."""
+        return any(
+            not (self.recording and leaf.tensor.is_leaf) for leaf in self._results.values()
+        )  # without gradients, they look like buffers
+
     def next_key(self) -> int | None:
         """Return the key of the next use of dropout, different for each."""
         self.drops += 1

@@ -52,6 +52,7 @@ class Runner:
     Attributes:
         fast: whether the fast path is used; None before the first batch.
         random: whether the model draws random numbers in training, as far as is known.
+        mixed: whether torch computes weights from others on the fast path, as far as is known.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Runner:
         suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
         self.fast: bool | None = None if fast and suits else False
         self.random = True
+        self.mixed = True
         self.log = log
         self._leaves: Leaves = {}
 
@@ -90,8 +92,17 @@ class Runner:
                 self._give_up(f"the fast path fails ({type(error).__name__}: {error})")
         return self.model(contexts.long())
 
+    def state_dict(self) -> dict[str, bool | None]:
+        """Return what is known of the model."""
+        return {"fast": self.fast, "random": self.random, "mixed": self.mixed}
+
+    def load_state_dict(self, state: dict[str, bool | None]) -> None:
+        """Take over what is known, so that the first batch is not compared again."""
+        self.fast = state["fast"]
+        self.random, self.mixed = bool(state["random"]), bool(state["mixed"])
+
     def _give_up(self, reason: str) -> None:
-        self.fast, self.random = False, True
+        self.fast, self.random, self.mixed = False, True, True
         self.log(
             f"{title_of(self.model)}: runs as plain PyTorch, since {reason}; "
             f"expect a step to take {SLOWER} times as long as on the fast path"
@@ -99,15 +110,15 @@ class Runner:
 
     def logits(self, contexts: Tensor) -> Tensor:
         """Return logits (N, V) of contexts (N, T) as a tensor, without gradients."""
-        with torch.inference_mode(), self.products():
+        with torch.no_grad(), self.products():
             logits = self(contexts)
             return logits.dense() if isinstance(logits, Rows) else logits
 
     def products(self) -> AbstractContextManager[Any]:
         """Return the context manager for a forward and backward pass: portable matrix products."""
-        if self.fast and torch.get_num_threads() == 1:
+        if self.fast and not self.mixed and torch.get_num_threads() == 1:
             return np.errstate(all="ignore")  # infinities show up in the loss
-        return _on_cpu(bool(self.fast)) if self.device.type == "cpu" else nullcontext()
+        return _on_cpu(self.mixed) if self.device.type == "cpu" else nullcontext()
 
     def check(self, contexts: Tensor, targets: Tensor | None = None) -> None:
         """Choose the fast or the plain path, by comparing both on contexts (N, T).
@@ -124,18 +135,19 @@ class Runner:
         targets = None if targets is None else targets[:CHECKED]
         try:
             wanted = torch.set_grad_enabled(targets is not None)
-            with _unchanged(self.model), np.errstate(all="ignore"), wanted:
+            with unchanged(self.model), np.errstate(all="ignore"), wanted:
                 stand_in, state = Contexts(contexts), torch.get_rng_state()
                 ours = self._outcome(stand_in, targets)
                 drawn = not torch.equal(state, torch.get_rng_state())
                 self.random = drawn or stand_in.tape.drops > 0
+                self.mixed = stand_in.tape.mixed
         except NoRuleError as error:
             self._give_up(f"there is no fast rule for {error}")
             return
         except Exception as error:  # a bug in the model is raised by plain PyTorch too
             self._give_up(f"the fast path fails ({type(error).__name__}: {error})")
             return
-        with _unchanged(self.model), PortableProducts(), _NoDropout():
+        with unchanged(self.model), PortableProducts(), _NoDropout():
             theirs = self._outcome(contexts.long(), targets)
         different = _first_difference(ours, theirs)
         if different is None and targets is not None:
@@ -149,9 +161,9 @@ class Runner:
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            with _unchanged(self.model), np.errstate(all="ignore"), torch.no_grad():
+            with unchanged(self.model), np.errstate(all="ignore"), torch.no_grad():
                 ours = self._outcome(Contexts(contexts), None)
-            with _unchanged(self.model), PortableProducts():
+            with unchanged(self.model), PortableProducts():
                 theirs = self._outcome(contexts.long(), None)
         except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
             return f"nothing in evaluation ({error})"
@@ -225,19 +237,19 @@ def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str
 
 
 @contextmanager
-def _on_cpu(fast: bool) -> Iterator[None]:
+def _on_cpu(mixed: bool) -> Iterator[None]:
     """Compute in one thread, since rounding of sums may depend on the threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with np.errstate(all="ignore") if fast else PortableProducts():
+        with np.errstate(all="ignore"), PortableProducts() if mixed else nullcontext():
             yield
     finally:
         torch.set_num_threads(threads)
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Restore buffers and the state of torch's generator after the block."""
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -310,7 +322,7 @@ def losses(model: Model, windows: Windows) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def summed_loss(model: Model, windows: Windows) -> Tensor:
     """Return the summed cross-entropy of all windows in nats, on their device."""
     runner = as_runner(model)

@@ -39,6 +39,8 @@ class LanguageModel(nn.Module):
         for parameter in signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:  # by their own names
                 bound.arguments |= bound.arguments.pop(parameter.name)
+            elif parameter.kind is parameter.VAR_POSITIONAL and not bound.arguments[parameter.name]:
+                del bound.arguments[parameter.name]
         model.__dict__["hyperparameters"] = bound.arguments
         return model
 

@@ -18,7 +18,7 @@ from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
 from charlm.fast.capture import Captured, Step
 from charlm.fast.devices import widest
-from charlm.fast.running import Runner, summed_loss
+from charlm.fast.running import Runner, summed_loss, unchanged
 from charlm.training.distributed import Group
 from charlm.training.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.training.schedulers import Schedule
@@ -229,11 +229,28 @@ class Trainer:
             self.model.train()
             self._seed_batch(0, 0)
             self.runner.check(contexts, targets)
-            chosen = self.group.from_first((self.runner.fast, self.runner.random))
-            self.runner.fast, self.runner.random = chosen
-        self._validated.fast = self.runner.fast
+            self.runner.load_state_dict(self.group.from_first(self.runner.state_dict()))
+        self._validated.load_state_dict(self.runner.state_dict())
         if self._total.device.type == "cuda" and self._same_every_step():
             self._update = Captured(self._take_step)
+
+    def check_last_batch(self) -> None:
+        """Raise InputError if the model fails on the last batch of an epoch, but not on others.
+
+        BatchNorm does if that batch has a single window.
+        """
+        last = len(self.train) % self.recipe.batch_size
+        contexts, _, _ = next(self._batches(self._order(1)))
+        own = contexts[: len(range(self.group.rank, last, self.group.size))].long()
+        with unchanged(self.model), torch.no_grad():
+            self.model.train()(contexts.long())
+            try:
+                self.model(own if len(own) else contexts.long())
+            except Exception as error:
+                raise InputError(
+                    f"the model fails on the last batch of an epoch, of {last} windows ({error}); "
+                    f"change it by one"
+                ) from None
 
     def _same_every_step(self) -> bool:
         """Return whether a step can be captured: only the batch differs between steps."""
@@ -304,8 +321,7 @@ class Trainer:
             "history": [asdict(epoch) for epoch in self.history],
             "batches_done": self.batches_done,
             "total": total,
-            "fast": self.runner.fast,
-            "random": self.runner.random,
+            "runner": self.runner.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -318,6 +334,6 @@ class Trainer:
         self._best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.batches_done = state["batches_done"]
-        self.runner.fast, self.runner.random = state["fast"], state["random"]
+        self.runner.load_state_dict(state["runner"])
         if self.group.first:
             self._total.copy_(state["total"])

@@ -266,7 +266,7 @@ def test_a_checkpoint_of_other_data_is_refused(
     finally:
         path.write_bytes(before[FCN])
     assert FCN in line
-    told = "a different vocabulary from" if stage == "plot" else "another vocabulary or block size"
+    told = "a different vocabulary"
     assert told in line
     assert line.endswith("; recreate it with: dvc repro")
     assert checkout.outputs() == before

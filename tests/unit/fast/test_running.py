@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from charlm.data.splits import Part
 from charlm.fast import running
+from charlm.fast.products import PortableProducts
 from charlm.fast.rows import RULES, Rows
 from charlm.fast.running import Runner, batched_logits, losses, mean_loss, summed_loss
 from charlm.models.base import LanguageModel
@@ -369,6 +370,67 @@ def test_a_value_that_is_used_again_after_tanh_took_its_place_is_right() -> None
 
     assert assert_trained_alike(Before).fast
     assert_trained_alike(Halves)
+
+
+def test_what_a_model_keeps_from_an_evaluation_may_be_used_in_training() -> None:
+    class Keeping(Small):
+        kept: Tensor | None = None
+
+        def forward(self, contexts: Tensor) -> Tensor:
+            if self.kept is None and not self.training:
+                self.kept = torch.ones(8)
+            x = torch.tanh(self.hidden(self.embedding(contexts).flatten(1)))
+            return self.output(x if self.kept is None else x * self.kept)
+
+    runner = Runner(new_model(Keeping, V, T))
+    runner.model.eval()
+    runner.logits(CONTEXTS)
+    summed_loss(runner, WINDOWS[Part.VAL])
+    runner.model.train()
+    assert step(runner)
+
+
+class LowRank(Small):
+    """A hidden layer whose weights are a product."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.left = nn.Parameter(torch.randn(8, 300))
+        self.right = nn.Parameter(torch.randn(300, 4 * block_size))
+        nn.init.normal_(self.output.weight)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = self.embedding(contexts).flatten(1)
+        return self.output(torch.tanh(F.linear(x, self.left @ self.right)))
+
+
+def test_products_of_weights_are_portable_too() -> None:
+    model = new_model(LowRank, V, T)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert (runner.fast, runner.mixed, lines) == (True, True, [])
+    ours = step(runner)
+    with PortableProducts():
+        portable = step(runner)
+    runner.mixed = False
+    others = step(runner)
+    assert all(torch.equal(ours[name], portable[name]) for name in ours)
+    assert not all(torch.equal(ours[name], others[name]) for name in ours), "the same anyway"
+
+
+def test_a_buffer_is_not_a_product_of_weights() -> None:
+    class Scaled(Small):
+        def __init__(self, vocab_size: int, block_size: int) -> None:
+            super().__init__(vocab_size, block_size)
+            self.register_buffer("scale", torch.ones(8))
+
+        def forward(self, contexts: Tensor) -> Tensor:
+            x = self.hidden(self.embedding(contexts).flatten(1))
+            return self.output(torch.tanh(x * self.scale))
+
+    runner, lines = runner_of(new_model(Scaled, V, T))
+    runner.check(CONTEXTS, TARGETS)
+    assert (runner.fast, runner.mixed, lines) == (True, False, [])
 
 
 def test_weights_that_torch_computes_are_not_kept() -> None:

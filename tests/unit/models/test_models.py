@@ -201,6 +201,15 @@ def test_a_model_keeps_its_arguments_without_doing_anything(
     assert type(model)(**model.hyperparameters).hyperparameters == expected
 
 
+def test_a_model_may_pass_on_whatever_it_gets() -> None:
+    class Passing(Own):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+
+    model = Passing(vocab_size=5, block_size=2, size=4)
+    assert model.hyperparameters == {"vocab_size": 5, "block_size": 2, "size": 4}
+
+
 def test_arguments_that_are_passed_on_are_kept_by_their_names() -> None:
     class Changed(WaveNet):
         def __init__(self, vocab_size: int, block_size: int, **options: Any) -> None:

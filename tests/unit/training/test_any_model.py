@@ -20,7 +20,7 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.training.trainer import Trainer
-from tests.helpers import run_python, small_corpus, small_split
+from tests.helpers import refused, run_python, small_corpus, small_split
 from tests.models import (
     GRU,
     BatchNormOfChannelsWaveNet,
@@ -92,6 +92,30 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     file.seek(0)
     loaded: dict[str, Any] = torch.load(file, weights_only=True)
     return loaded
+
+
+class BatchNormNet(FCN):
+    """A net with BatchNorm, which needs two windows."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size, hidden_dim=5)
+        self.norm = torch.nn.BatchNorm1d(5)
+
+
+@pytest.mark.parametrize("over", [0, 1, 2])
+def test_a_last_batch_that_the_model_cannot_take_is_refused_before_training(over: int) -> None:
+    size = next(n for n in range(2, len(TRAIN) + 1) if len(TRAIN) % n == over)
+    model = new_model(BatchNormNet, V, T)
+    recipe = Recipe(lr=0.1, batch_size=size, epochs=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own = Trainer(model, TRAIN, VAL, recipe, seed=1)
+    if over != 1:
+        own.check_last_batch()
+        list(own.run(1))
+        return
+    with refused("the model fails on the last batch of an epoch, of 1 windows (", "by one"):
+        own.check_last_batch()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @EVERY_KIND
