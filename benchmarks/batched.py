@@ -67,16 +67,16 @@ def batched(model_name: str, seeds: int) -> Figures:
     """Measure milliseconds per step and model, with the models of all seeds trained as one."""
     contexts, targets, characters = notebook_loop.read_windows(NAMES)
     W = len(targets)
-    train, val, _ = torch.randperm(W).split(notebook_loop.sizes(W))
+    train, val, _ = torch.split(torch.randperm(W), notebook_loop.sizes(W))
     build = notebook_loop.MODELS[model_name]
     models = Batched([build(len(characters) + 1) for _ in range(seeds)], notebook_loop.LR)
 
     def epoch() -> int:
         orders = torch.stack([train[torch.randperm(len(train))] for _ in range(seeds)])
-        batches = orders.split(notebook_loop.BATCH_SIZE, dim=1)
+        batches = torch.split(orders, notebook_loop.BATCH_SIZE, dim=1)
         for batch in batches:  # indexing is faster than a DataLoader
             models.step(contexts[batch], targets[batch])
-        for batch in val.split(notebook_loop.BATCH_SIZE):
+        for batch in torch.split(val, notebook_loop.BATCH_SIZE):
             models.losses(contexts[batch], targets[batch])
         return len(batches)
 

@@ -29,7 +29,6 @@ from charlm.core.pinning import pin_kernels
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from charlm.models.base import LanguageModel
     from charlm.training.trainer import Trainer
 
 NAMES = Path("data/prenoms.txt")
@@ -114,8 +113,7 @@ def pipeline(model_name: str, setting: Setting = DEFAULT, fast: bool = True) -> 
         "with validation": 1e3 * (ended - began) / trainer.batches_per_epoch,
     }
     if setting.device == "cpu" and model_name in MODELS:
-        block_size = trainer.model.hyperparameters["block_size"]
-        figures["products"] = 1e3 * products(trainer.model, setting.batch_size, block_size)
+        figures["products"] = 1e3 * products(trainer.model, setting.batch_size)
     return figures
 
 
@@ -168,7 +166,7 @@ def profile(model_name: str, setting: Setting) -> str:
     return text
 
 
-def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
+def products(model: "nn.Module", batch_size: int) -> float:
     """Measure seconds for only the matrix products of a step, with NumPy as in the pipeline.
 
     Three for each linear layer and a whole batch: forward, and the gradients of its weights and
@@ -177,9 +175,13 @@ def products(model: "LanguageModel", batch_size: int, block_size: int) -> float:
     import numpy as np
     from torch import nn
 
+    from charlm.models.base import LanguageModel
+
+    assert isinstance(model, LanguageModel)
+    (embedding,) = (module for module in model.modules() if isinstance(module, nn.Embedding))
     random = np.random.default_rng(0)
     layers = []
-    width = block_size * model.embedding.embedding_dim  # all tokens of a context
+    width = model.hyperparameters["block_size"] * embedding.embedding_dim  # a whole context
     for layer in (module for module in model.modules() if isinstance(module, nn.Linear)):
         rows = batch_size * max(1, width // layer.in_features)
         width = rows // batch_size * layer.out_features

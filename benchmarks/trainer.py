@@ -17,7 +17,11 @@ from charlm.models.wavenet import WaveNet
 from charlm.training.initialization import initialize
 from charlm.training.trainer import Trainer
 
-ARCHITECTURES = {"fcn": FCN, "wavenet": WaveNet, "compact": CompactWaveNet}
+ARCHITECTURES: dict[str, type[LanguageModel]] = {
+    "fcn": FCN,
+    "wavenet": WaveNet,
+    "compact": CompactWaveNet,
+}
 COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
 """The titles of the course's models."""
 
@@ -64,5 +68,7 @@ def trained(trainer: Trainer) -> LanguageModel:
     """Run all epochs and return the model with the weights that its recipe keeps."""
     for _ in trainer.run(trainer.recipe.epochs):
         pass
-    trainer.model.load_state_dict(trainer.weights())
-    return trainer.model
+    model = trainer.model
+    assert isinstance(model, LanguageModel)
+    model.load_state_dict(trainer.weights())
+    return model

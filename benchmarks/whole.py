@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -92,7 +93,11 @@ def table(count: int, epochs: int) -> str:
     """Return a table with a row for each way to run the pipeline."""
     ways = {f"`{way}`": partial(pipeline, command, epochs) for way, command in WAYS.items()}
     ways |= {f"{way}, {ONE_EPOCH}": partial(turn, compact_epochs=1) for way, turn in ways.items()}
-    turns = {"notebook": partial(notebook, epochs), **ways, "one stage": one_stage}
+    turns: dict[str, Callable[[], Figures]] = {
+        "notebook": partial(notebook, epochs),
+        **ways,
+        "one stage": one_stage,
+    }
     taken: list[dict[str, Figures]] = [{} for _ in range(count)]
     for number, figures in enumerate(taken, start=1):
         for name, turn in turns.items():

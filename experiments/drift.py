@@ -23,6 +23,7 @@ import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.run import write_result
 from benchmarks.trainer import COURSE_MODELS as MODELS
@@ -33,7 +34,6 @@ from charlm.data.splits import Part
 from charlm.data.windows import Windows
 from charlm.evaluation.metrics import score
 from charlm.fast.rows import distinct
-from charlm.models.base import LanguageModel
 from charlm.report.figures import LOSS, MODEL_COLORS, STYLE, save
 
 FOLDER = Path(__file__).parent
@@ -57,7 +57,7 @@ def groups_of(windows: Mapping[Part, Windows]) -> dict[Part, NDArray[np.intp]]:
     """Return the group of each training and validation window, as an index into `GROUPS`."""
     contexts = [windows[part].batch(slice(None))[0] for part in PARTS]
     _, numbers = distinct(torch.cat(contexts))
-    train, val = (its.numpy() for its in numbers.split([len(its) for its in contexts]))
+    train, val = (its.numpy() for its in torch.split(numbers, [len(its) for its in contexts]))
     counts = np.bincount(train, minlength=int(numbers.max()) + 1)
     fewest = list(GROUPS.values())
     others = {Part.TRAIN: counts[train] - 1, Part.VAL: counts[val]}
@@ -65,7 +65,7 @@ def groups_of(windows: Mapping[Part, Windows]) -> dict[Part, NDArray[np.intp]]:
 
 
 def losses_by_group(
-    model: LanguageModel, windows: Windows, groups: NDArray[np.intp]
+    model: nn.Module, windows: Windows, groups: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """Return each group's summed cross-entropy over the number of all windows.
 

@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.trainer import NAMES, trained, trainer_of, windows_of
+from benchmarks.steps import NAMES
+from benchmarks.trainer import trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
 from charlm.core.params import load_params
 from charlm.data.splits import Part
@@ -56,7 +57,7 @@ class Teacher:
     def __call__(self, contexts: Tensor) -> Tensor:
         """Return the probabilities (N, V) of the next token after contexts (N, T)."""
         parts = []
-        for chunk in contexts.split(CHUNK):
+        for chunk in torch.split(contexts, CHUNK):
             each = [runner.logits(chunk).softmax(1) for runner in self._runners]
             parts.append(torch.stack(each).mean(0))
         return torch.cat(parts)

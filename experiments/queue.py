@@ -133,6 +133,6 @@ def read(revision: str, path: str) -> str:
 def metrics(revision: str) -> dict[str, dict[str, Any]]:
     """Read all metrics of an experiment, by model."""
     table = pd.read_csv(io.StringIO(read(revision, "plots/evaluation/models.csv")))
-    of_models: dict[str, dict[str, Any]] = table.set_index("model").to_dict("index")
+    of_models: Any = table.set_index("model").to_dict("index")
     of_samples = json.loads(read(revision, "metrics/samples.json"))
     return {model: {**its, **of_samples.get(model, {})} for model, its in of_models.items()}

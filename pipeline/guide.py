@@ -160,8 +160,8 @@ class Shell:
         return lines
 
     def _cd(self, folder: str) -> list[str]:
-        back = folder == "-" and self.before is not None
-        to = self.before if back else (self.folder / folder).resolve(strict=True)
+        back = self.before if folder == "-" else None
+        to = back or (self.folder / folder).resolve(strict=True)
         self.folder, self.before = to, self.folder
         return [str(to)] if back else []
 
