@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 from operator import itemgetter
 from pathlib import Path
 
@@ -163,3 +164,13 @@ def _digest(data: bytes, md5: str) -> str:
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def main(stage: str) -> None:
+    """Restore the outputs of a stage, and what git knows of them."""
+    put_back_outputs(stage)
+    refresh_git_index()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -42,6 +43,9 @@ ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
 """The file for the error of this process, if several train together."""
 
 OWN = ("charlm", "stages")
+
+PYTHON = Path(".venv/bin/python")
+"""Where `make` installs Python."""
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
@@ -112,11 +116,23 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
         sys.__excepthook__(kind, error, traceback)
         code = 1
     if DVC_STAGE and not ERROR_FILE:
-        from pipeline.put_back import put_back_outputs, refresh_git_index
-
-        put_back_outputs(DVC_STAGE)
-        refresh_git_index()
+        _put_back(DVC_STAGE)
     sys.exit(code)
+
+
+def _put_back(stage: str) -> None:
+    """Restore the outputs of a stage, with the Python of `.venv` if this one has no DVC."""
+    try:
+        from pipeline.put_back import main
+    except ModuleNotFoundError:
+        command = ["-m", "pipeline.put_back", stage]
+        if PYTHON.exists():
+            subprocess.run([PYTHON, *command], check=False)
+        else:
+            text = " ".join(["python", *command])
+            print(f"then restore the outputs, which DVC has removed: {text}", file=sys.stderr)
+    else:
+        main(stage)
 
 
 def _dropped() -> str:

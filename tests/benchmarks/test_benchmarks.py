@@ -114,7 +114,7 @@ def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.M
                 "dot",
                 lambda a, b: counted.append(a.shape[0] * a.shape[1] * b.shape[1]) or dot(a, b),
             )
-            steps.products(model, 256, 8)
+            steps.products(model, 256)
         return sum(counted) // steps.REPETITIONS
 
     sizes = {"vocab_size": 46, "block_size": 8}

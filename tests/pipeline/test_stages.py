@@ -286,6 +286,31 @@ def test_another_python_than_that_of_the_environment_is_told_in_a_line(
     assert ran.text.count("\n") == 1
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_the_environment_nothing_is_lost(project: Project, installed: bool) -> None:
+    """DVC runs the first `python` of PATH, which is another one unless .venv is activated."""
+    before = project.outputs()
+    write_script(project.path / "other/python", f'exec "{sys.executable}" -S "$@"')
+    if installed:
+        write_script(project.path / ".venv/bin/python", f'exec "{sys.executable}" "$@"')
+    path = f"{project.path / 'other'}{os.pathsep}{os.environ['PATH']}"
+    command = (sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "evaluate")
+    told = project.run(*command, code=255, PATH=path).text
+    assert "error: this Python has no pandas; install it, or run: source " in told
+    assert "Traceback" not in told
+    if not installed:
+        assert project.outputs() != before
+        (restore,) = re.findall("DVC has removed: python (.*)", told)
+        project.run("python", *restore.split())
+    assert project.outputs() == before
+
+
+def write_script(path: Path, command: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
 FINISHING = """
 import os, signal
 from charlm.training.resume import ResumeFile
