@@ -103,7 +103,8 @@ class Environment(type(os.environ)):
         return super().__iter__()
 
 
-prefixes: dict[int, str] = {}
+prefixes: dict[int, tuple[str, Any]] = {}
+"""The name of each section by its `id`, and the section, so that no other gets that `id`."""
 
 
 def being_checked() -> bool:
@@ -140,9 +141,9 @@ def note(section: Any, name: str, value: Any) -> None:
     if being_checked() or name not in section.model_fields_set:  # as what a model leaves out
         return
     if isinstance(value, pydantic.BaseModel):
-        prefixes[id(value)] = f"{name}."
+        prefixes[id(value)] = f"{name}.", value
     else:
-        parameters.add(prefixes.get(id(section), "") + name)
+        parameters.add(prefixes.get(id(section), ("", None))[0] + name)
 
 
 def model_extra(self: Any) -> Any:

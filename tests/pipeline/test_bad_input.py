@@ -385,7 +385,13 @@ ODD_LISTS = {
 }
 
 
-@pytest.mark.parametrize("names", ODD_LISTS.values(), ids=ODD_LISTS.keys())
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(names, id=sort, marks=[] if "signs" in sort else [pytest.mark.slow])
+        for sort, names in ODD_LISTS.items()
+    ],
+)
 def test_an_odd_list_goes_through_all_stages(project: Project, names: list[str]) -> None:
     (project.path / "odd.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     project.set(names__path="odd.txt", epochs="1", batch_size="1024", split__train="0.5")

@@ -172,7 +172,7 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
     ("setting", "trained"),
     [
         ("fcn.lr=0.05", ["fcn"]),
-        ("compact.lr=0.01", ["compact"]),
+        pytest.param("compact.lr=0.01", ["compact"], marks=pytest.mark.slow),
         pytest.param("+wavenet.optimizer=adamw", ["wavenet"], marks=pytest.mark.slow),
         ("training.optimizer=adamw", ["fcn", "wavenet"]),
         pytest.param("epochs=3", ["fcn", "wavenet"], marks=pytest.mark.slow),
@@ -210,6 +210,7 @@ def test_a_changed_list_of_names_is_noticed(project: Project) -> None:
     assert metrics(project, "dataset")["names"] == FEW + 1
 
 
+@pytest.mark.slow
 def test_another_list_in_another_script_runs_everything(project: Project) -> None:
     roots = ["ΓΕΩΡΓΙΟΣ", "ΜΑΡΙΑ", "ΝΙΚΟΣ", "ΕΛΕΝΗ", "ΙΩΑΝΝΗΣ"]
     names = [root + ending for root in roots for ending in "ΑΒΓΔΕΖ"]
@@ -259,18 +260,6 @@ def test_an_edit_of_what_no_training_depends_on_trains_nothing(project: Project)
     assert project.outputs() == before
     changed = project.git("status", "--short").split()[1::2]
     assert [path for path in changed if not path.startswith("charlm/")] == ["dvc.lock"]
-
-
-def test_a_run_in_a_fresh_clone_leaves_git_clean(project: Project, tmp_path: Path) -> None:
-    clone = project.clone(tmp_path / "clone")
-    for name in ("charlm/core/__pycache__", "charlm/models/__pycache__"):
-        (clone.path / name).mkdir(parents=True, exist_ok=True)
-        (clone.path / name / "of.another.python.pyc").write_bytes(b"1")
-    (clone.path / "data/checkpoints/.partial-killed").mkdir(parents=True)
-    (clone.path / "data/checkpoints/.partial-killed/fcn.safetensors").write_bytes(b"half")
-    assert clone.dvc("repro").stages == STAGES
-    assert clone.git("status", "--short") == ""
-    assert clone.outputs() | project.outputs() == clone.outputs()
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "sample", "plot"])
@@ -329,6 +318,7 @@ def test_a_grid_by_queue_runs_two_at_a_time_and_gives_the_same_bytes(project: Pr
     assert project.outputs() == before, "the workspace stays as it was"
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project: Project) -> None:
     before = project.outputs()
     options = ["--temp", "--force", "--name", "aside", "-S", "sample.temperature=0.5"]

@@ -27,9 +27,9 @@ OUTPUTS = {
 @pytest.mark.parametrize(
     ("stage", "kills"),
     [
-        ("train_fcn", 7),
+        ("train_fcn", 5),
         pytest.param("train_wavenet", 7, marks=pytest.mark.slow),
-        ("train_compact", 6),
+        pytest.param("train_compact", 7, marks=pytest.mark.slow),
         ("evaluate", 3),
     ],
 )
@@ -80,7 +80,13 @@ def kill_once_it_has_a_state(project: Project, *command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["repro", "--single-item"], ["exp", "run"], ["exp", "run", "--temp"]], ids=" ".join
+    "command",
+    [
+        ["repro", "--single-item"],
+        pytest.param(["exp", "run"], marks=pytest.mark.slow),
+        pytest.param(["exp", "run", "--temp"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
     project: Project, uninterrupted: Project, command: list[str]

@@ -7,6 +7,7 @@ both ways. What a folder holds is declared with it.
 import ast
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path, PurePath
 from typing import Any
@@ -38,11 +39,12 @@ def record(project: Project, stage: str) -> Record:
     """What a stage touches; the kernel must have seen the same files of the checkout."""
     target = project.path.parent / "record.json"
     command = [sys.executable, "-B", "-m", "tests.record", stage, str(target)]
+    # If there is bytecode, Python does not open the module that it comes from; and what Numba
+    # compiles is kept beside it.
+    for bytecode in [*project.path.rglob("__pycache__")]:
+        shutil.rmtree(bytecode)
     with files_opened(project.path) as opened:
-        # Where bytecode is at hand, Python does not open the module that it comes from; and what
-        # Numba compiles is kept beside it.
-        aside = str(project.path.parent / "no bytecode")
-        project.run(*command, PYTHONPYCACHEPREFIX=aside, NUMBA_CACHE_DIR=aside)
+        project.run(*command, NUMBA_CACHE_DIR=str(project.path.parent / "compiled"))
     recorded: Record = json.loads(target.read_text(encoding="utf-8"))
     if sys.platform == "linux":
         unseen = opened - set(recorded["read"]) - set(recorded["written"])

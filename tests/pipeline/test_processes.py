@@ -45,7 +45,9 @@ def history(project: Project, model: str) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(project.outputs()[f"plots/history/{model}.csv"]))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["fcn", *(pytest.param(model, marks=pytest.mark.slow) for model in MODELS[1:])]
+)
 def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
     """The last batch is a single window, of which one process has none."""
     train = load_split(project.path / SPLIT, load_corpus(project.path / DATASET)).train
@@ -71,7 +73,8 @@ def workers(project: Project) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
     project: Project, rank: int
 ) -> None:

@@ -111,13 +111,12 @@ def test_where_the_pipeline_does_not_run_through_verify_says_so(project: Project
     assert told == "error: the pipeline fails in a clone, see above"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end",
     [
         pytest.param(lambda process: os.killpg(process.pid, signal.SIGINT), id="ctrl-c"),
-        pytest.param(
-            lambda process: process.terminate(), id="a request to end", marks=pytest.mark.slow
-        ),
+        pytest.param(lambda process: process.terminate(), id="a request to end"),
     ],
 )
 def test_verify_leaves_nothing_behind_when_it_is_interrupted(

@@ -52,14 +52,21 @@ def start_both(project: Project) -> "subprocess.Popen[str]":
     return process
 
 
-def test_from_nothing_it_makes_the_same_bytes_as_in_turn(
+def test_from_nothing_it_makes_the_same_bytes_as_in_turn_and_leaves_git_clean(
     project: Project, template: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget(project)
+    for name in ("charlm/core/__pycache__", "charlm/models/__pycache__"):
+        (project.path / name).mkdir(parents=True, exist_ok=True)
+        (project.path / name / "of.another.python.pyc").write_bytes(b"1")
+    (project.path / "data/checkpoints/.partial-killed").mkdir(parents=True)
+    (project.path / "data/checkpoints/.partial-killed/fcn.safetensors").write_bytes(b"half")
     ran = project.run(*TWO)
+    assert project.git("status", "--short") == ""
     assert trained(ran.text) == TRAININGS
     assert ran.stages == [stage for stage in STAGES if stage not in TRAININGS]
     assert set(TRAININGS) < set(ran.unchanged), "DVC itself finds nothing to do for them"
+    shutil.rmtree(project.path / "data/checkpoints/.partial-killed")
     assert project.outputs() == template.outputs()
     lock, expected = ((p.path / "dvc.lock").read_bytes() for p in (project, template))
     assert lock == expected
