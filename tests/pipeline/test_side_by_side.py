@@ -80,6 +80,7 @@ def test_from_nothing_it_makes_the_same_bytes_as_in_turn_and_leaves_git_clean(
     assert Path("dvc.lock").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
     project: Project,
 ) -> None:
