@@ -242,14 +242,16 @@ class Trainer:
         last = len(self.train) % self.recipe.batch_size
         contexts, _, _ = next(self._batches(self._order(1)))
         own = contexts[: len(range(self.group.rank, last, self.group.size))].long()
+        if not len(own):
+            return
         with unchanged(self.model), torch.no_grad():
             self.model.train()(contexts.long())
             try:
-                self.model(own if len(own) else contexts.long())
+                self.model(own)
             except Exception as error:
                 raise InputError(
                     f"the model fails on the last batch of an epoch, of {last} windows ({error}); "
-                    f"change it by one"
+                    "change it by one"
                 ) from None
 
     def _same_every_step(self) -> bool:
