@@ -1,5 +1,6 @@
 """Data-parallel training in several processes, on one machine or several."""
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,4 +91,6 @@ def join(processes: int, device: torch.device) -> Group:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Gloo's threads abort the process if they still run while Python shuts down.
+    atexit.register(torch.distributed.destroy_process_group)
     return Group(torch.distributed.get_rank(), size)

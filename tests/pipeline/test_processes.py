@@ -1,10 +1,12 @@
 """A training in several processes that share out each batch."""
 
 import io
+import os
 import re
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,6 +63,37 @@ def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) 
     pd.testing.assert_frame_equal(alone, history(project, model), rtol=1e-4)
     assert len(re.findall("epoch 3/3", ran.text)) == 1, "one of them reports"
     assert list((project.path / ".resume").glob("*.pt")) == []
+
+
+MEMBER = """
+import atexit, os, torch
+atexit.register(lambda: print(len(os.listdir("/proc/self/task"))))  # runs last
+from charlm.training.distributed import join
+group = join(2, torch.device("cpu"))
+group.sum(torch.ones(1000))
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+def test_no_thread_of_a_group_outlives_it() -> None:
+    """One that releases a tensor while Python shuts down would abort the process."""
+    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    environment = {**os.environ, **group, "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEMBER],
+            cwd=ROOT,
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for member in members:
+        text, _ = member.communicate()
+        during, after = map(int, text.split())
+        assert (member.returncode, after) == (0, 1)
+        assert during > 1, "there would be nothing to test"
 
 
 def workers(project: Project) -> list[psutil.Process]:
