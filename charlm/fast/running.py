@@ -5,7 +5,8 @@ N batch, T context length, V vocabulary, W windows.
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,24 @@ GRADIENT_TOLERANCE = 1e-3
 """Differences that rounding may cause: in the loss, and relative to a gradient's norm."""
 
 
+@dataclass(frozen=True)
+class Path:
+    """How a model runs, as found on the first batch.
+
+    Attributes:
+        fast: whether it runs on distinct rows.
+        random: whether it may draw random numbers in training.
+        mixed: whether torch may compute weights from others on the fast path.
+    """
+
+    fast: bool
+    random: bool = True
+    mixed: bool = True
+
+
+PLAIN = Path(fast=False)
+
+
 class Runner:
     """Runs a model on batches of contexts, on the fast path if it gives the right result.
 
@@ -50,9 +69,7 @@ class Runner:
         log: called with a line if a model has to run as plain PyTorch on a CPU.
 
     Attributes:
-        fast: whether the fast path is used; None before the first batch.
-        random: whether the model draws random numbers in training, as far as is known.
-        mixed: whether torch computes weights from others on the fast path, as far as is known.
+        path: how the model runs; None before the first batch.
     """
 
     def __init__(
@@ -63,10 +80,9 @@ class Runner:
     ) -> None:
         self.model = model
         suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
-        self.fast: bool | None = None if fast and suits else False
-        self.random = True
-        self.mixed = True
+        self.path: Path | None = None if fast and suits else PLAIN
         self.log = log
+        self._products = ExitStack()
         self._leaves: Leaves = {}
 
     @property
@@ -77,36 +93,35 @@ class Runner:
     def __call__(self, contexts: Tensor, key: int | None = None) -> Any:
         """Return logits (N, V) of contexts (N, T): a tensor, or `Rows` that stand for one.
 
+        To be called within `products()`.
+
         Args:
             contexts: (N, T) tokens.
             key: 63-bit seed for dropout on the fast path; None for no dropout there.
         """
-        if self.fast is None:
-            self.check(contexts)
-        if self.fast:
+        if (self.path or self.check(contexts)).fast:
             try:
                 return self.model(Contexts(contexts, key, self._leaves))
-            except NoRuleError as error:  # in a branch not taken on the first batch
-                self._give_up(f"there is no fast rule for {error}")
-            except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
-                self._give_up(f"the fast path fails ({type(error).__name__}: {error})")
+            except Exception as error:  # in a branch not taken on the first batch
+                self._give_up(_reason(error))
+                self._products.enter_context(_on_cpu(mixed=True))
         return self.model(contexts.long())
 
-    def state_dict(self) -> dict[str, bool | None]:
-        """Return what is known of the model."""
-        return {"fast": self.fast, "random": self.random, "mixed": self.mixed}
+    def state_dict(self) -> dict[str, bool]:
+        """Return the path; empty before the first batch."""
+        return asdict(self.path) if self.path else {}
 
-    def load_state_dict(self, state: dict[str, bool | None]) -> None:
-        """Take over what is known, so that the first batch is not compared again."""
-        self.fast = state["fast"]
-        self.random, self.mixed = bool(state["random"]), bool(state["mixed"])
+    def load_state_dict(self, state: dict[str, bool]) -> None:
+        """Take the path of another runner, so that the first batch is not compared again."""
+        self.path = Path(**state) if state else None
 
-    def _give_up(self, reason: str) -> None:
-        self.fast, self.random, self.mixed = False, True, True
+    def _give_up(self, reason: str) -> Path:
+        self.path = PLAIN
         self.log(
             f"{title_of(self.model)}: runs as plain PyTorch, since {reason}; "
             f"expect a step to take {SLOWER} times as long as on the fast path"
         )
+        return PLAIN
 
     def logits(self, contexts: Tensor) -> Tensor:
         """Return logits (N, V) of contexts (N, T) as a tensor, without gradients."""
@@ -114,23 +129,30 @@ class Runner:
             logits = self(contexts)
             return logits.dense() if isinstance(logits, Rows) else logits
 
-    def products(self) -> AbstractContextManager[Any]:
+    def products(self) -> ExitStack:
         """Return the context manager for a forward and backward pass: portable matrix products."""
-        if self.fast and not self.mixed and torch.get_num_threads() == 1:
-            return np.errstate(all="ignore")  # infinities show up in the loss
-        return _on_cpu(self.mixed) if self.device.type == "cpu" else nullcontext()
+        self._products = ExitStack()  # so that a change of path within it can add to it
+        self._products.enter_context(self._context())
+        return self._products
 
-    def check(self, contexts: Tensor, targets: Tensor | None = None) -> None:
-        """Choose the fast or the plain path, by comparing both on contexts (N, T).
+    def _context(self) -> AbstractContextManager[Any]:
+        if self.device.type != "cpu":
+            return nullcontext()
+        path = self.path or PLAIN
+        if path.fast and not path.mixed and torch.get_num_threads() == 1:
+            return np.errstate(all="ignore")  # infinities show up in the loss
+        return _on_cpu(mixed=path.mixed)
+
+    def check(self, contexts: Tensor, targets: Tensor | None = None) -> Path:
+        """Choose the fast or the plain path, by comparing both on contexts (N, T); return it.
 
         With targets (N,), losses and gradients are compared, else logits. Random numbers are the
         same on both paths, dropout is off, and buffers are restored.
         """
-        if self.fast is not None:
-            return
+        if self.path:
+            return self.path
         if any(m._backward_hooks or m._backward_pre_hooks for m in self.model.modules()):
-            self._give_up("a module has a backward hook")
-            return
+            return self._give_up("a module has a backward hook")
         contexts = contexts[:CHECKED]
         targets = None if targets is None else targets[:CHECKED]
         try:
@@ -139,22 +161,18 @@ class Runner:
                 stand_in, state = Contexts(contexts), torch.get_rng_state()
                 ours = self._outcome(stand_in, targets)
                 drawn = not torch.equal(state, torch.get_rng_state())
-                self.random = drawn or stand_in.tape.drops > 0
-                self.mixed = stand_in.tape.mixed
-        except NoRuleError as error:
-            self._give_up(f"there is no fast rule for {error}")
-            return
-        except Exception as error:  # a bug in the model is raised by plain PyTorch too
-            self._give_up(f"the fast path fails ({type(error).__name__}: {error})")
-            return
+        except Exception as error:
+            return self._give_up(_reason(error))
         with unchanged(self.model), PortableProducts(), _NoDropout():
             theirs = self._outcome(contexts.long(), targets)
         different = _first_difference(ours, theirs)
         if different is None and targets is not None:
             different = self._difference_in_evaluation(contexts)
-        self.fast = True
         if different:
-            self._give_up(f"the fast path computes {different}")
+            return self._give_up(f"the fast path computes {different}")
+        tape = stand_in.tape
+        self.path = Path(fast=True, random=drawn or tape.drops > 0, mixed=tape.mixed)
+        return self.path
 
     def _difference_in_evaluation(self, contexts: Tensor) -> str | None:
         """Return what the fast path computes differently in evaluation mode, or None."""
@@ -213,6 +231,13 @@ class Runner:
         finally:
             for name, parameter in named.items():
                 parameter.grad = before[name]
+
+
+def _reason(error: Exception) -> str:
+    """Return why a model cannot run on the fast path; a bug in it is raised by plain PyTorch."""
+    if isinstance(error, NoRuleError):
+        return f"there is no fast rule for {error}"
+    return f"the fast path fails ({type(error).__name__}: {error})"
 
 
 def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:

@@ -42,6 +42,7 @@ class Group:
         """Replace the gradients by their sums over all processes, in one all-reduce."""
         if self.size == 1:
             return
+        parameters = [p for p in parameters if p.requires_grad]
         grads = [p.grad.detach() if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([grad.reshape(-1) for grad in grads])
         torch.distributed.all_reduce(flat)

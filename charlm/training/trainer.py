@@ -18,7 +18,7 @@ from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
 from charlm.fast.capture import Captured, Step
 from charlm.fast.devices import widest
-from charlm.fast.running import Runner, summed_loss, unchanged
+from charlm.fast.running import PLAIN, Runner, summed_loss, unchanged
 from charlm.training.distributed import Group
 from charlm.training.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.training.schedulers import Schedule
@@ -96,8 +96,7 @@ class Trainer:
         self.recipe = recipe
         self.group = group
         self.seed = seed
-        self._all_parameters = list(model.parameters())
-        self._parameters = [p for p in self._all_parameters if p.requires_grad]
+        self._parameters = list(model.parameters())
         self.optimizer = optimizer_of(recipe, model)
         self._step = bare_step(self.optimizer)
         self._schedule = Schedule(self.optimizer, recipe, self.batches_per_epoch)
@@ -179,7 +178,7 @@ class Trainer:
             done = self.batches_done
             if self._schedule.by_batch and (number, done) != (1, 0):
                 self._schedule.batch_done()
-            if self.runner.random:
+            if (self.runner.path or PLAIN).random:
                 self._seed_batch(number, done)
             self._update(contexts, targets, count)
             done = self.batches_done = done + 1
@@ -192,7 +191,7 @@ class Trainer:
 
     def _take_step(self, contexts: Tensor, targets: Tensor, count: int) -> None:
         """Take a step on this process's part of a batch of `count` windows."""
-        for parameter in self._all_parameters:
+        for parameter in self._parameters:
             parameter.grad = None
         with self.runner.products():
             logits = self.runner(contexts, self._key)
@@ -224,7 +223,7 @@ class Trainer:
 
     def choose_path(self) -> None:
         """Choose the fast or the plain path on the first batch, unless a resumed state has one."""
-        if self.runner.fast is None:
+        if not self.runner.path:
             contexts, targets, _ = next(self._batches(self._order(1)))
             self.model.train()
             self._seed_batch(0, 0)

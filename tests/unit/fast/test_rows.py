@@ -63,7 +63,7 @@ def test_contexts_of_any_type_and_stride_are_taken(
             expected = runner.model(given_contexts.long())
         torch.testing.assert_close(runner.logits(given_contexts), expected)
         assert torch.equal(given_contexts, before)
-    assert runner.fast
+    assert runner.path.fast
 
 
 @ARCHITECTURES

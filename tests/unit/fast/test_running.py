@@ -4,6 +4,7 @@ import copy
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_every_model_gives_the_same_on_both_paths(architecture: type[LanguageMod
     model = new_model(architecture, V, T)
     fast, lines = runner_of(model)
     fast.check(CONTEXTS, TARGETS)
-    assert (fast.fast, lines) == (True, [])
+    assert (fast.path.fast, lines) == (True, [])
     ours, theirs = step(fast), step(Runner(model, fast=False))
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
@@ -78,7 +79,7 @@ def test_the_fast_path_runs_the_model_and_nothing_else() -> None:
     model = new_model(type("WithGELU", (Changed,), {"change": staticmethod(F.gelu)}), V, T)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert runner.fast
+    assert runner.path.fast
     assert not lines
     plain = copy.deepcopy(model)
     type(plain).change = staticmethod(lambda x: x)  # a model without it has a different loss
@@ -93,7 +94,7 @@ def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
     model = new_model(type("M", (Changed,), {"change": staticmethod(lambda x: x.cumsum(1))}), V, T)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert runner.fast is False
+    assert runner.path.fast is False
     assert lines == [
         "M: runs as plain PyTorch, since there is no fast rule for torch.Tensor.cumsum; "
         f"expect a step to take {running.SLOWER} times as long as on the fast path"
@@ -111,7 +112,7 @@ def test_a_wrong_rule_is_detected_and_the_model_runs_as_plain_pytorch(
     monkeypatch.setitem(RULES, torch.tanh, lambda x: tanh(x) * 1.01)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert runner.fast is False
+    assert runner.path.fast is False
     assert "since the fast path computes a different loss; expect" in lines[0]
     assert torch.equal(step(runner)["loss"], right["loss"])
 
@@ -125,7 +126,7 @@ def test_a_wrong_gradient_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES, torch.tanh, frozen)
     runner, lines = runner_of(new_model(WaveNet, V, T))
     runner.check(CONTEXTS, TARGETS)
-    assert runner.fast is False
+    assert runner.path.fast is False
     assert "computes a different gradient of " in lines[0]
 
 
@@ -149,9 +150,11 @@ def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
 
     runner, lines = runner_of(new_model(Branching, V, T))
     step(runner)  # the third pass, since the check makes two
-    assert (runner.fast, lines) == (True, [])
-    step(runner)
-    assert runner.fast is False
+    assert (runner.path.fast, lines) == (True, [])
+    ours = step(runner)
+    assert runner.path.fast is False
+    theirs = step(Runner(runner.model, fast=False))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs), "other products"
     assert "no fast rule for torch.Tensor.cumsum" in lines[0]
 
 
@@ -182,7 +185,7 @@ def test_the_check_changes_nothing() -> None:
     state = torch.get_rng_state()
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert (runner.fast, lines) == (True, [])
+    assert (runner.path.fast, lines) == (True, [])
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -193,7 +196,7 @@ def test_a_model_with_dropout_is_compared_without_it() -> None:
     model = new_model(WaveNet, V, T, dropout=0.5)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert (runner.fast, lines) == (True, [])
+    assert (runner.path.fast, lines) == (True, [])
     assert step(runner, key=1)["loss"] != step(runner, key=2)["loss"]
     assert step(runner, key=1)["loss"] == step(runner, key=1)["loss"]
 
@@ -202,7 +205,7 @@ def test_a_transformer_of_torch_runs_as_plain_pytorch() -> None:
     model = new_model(CausalTransformer, V, T)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert runner.fast is False
+    assert runner.path.fast is False
     assert "Causal transformer: runs as plain PyTorch, since " in lines[0]
     model.eval()
     torch.testing.assert_close(runner.logits(CONTEXTS), model(CONTEXTS.long()))
@@ -212,7 +215,7 @@ def test_what_is_not_float32_on_a_cpu_is_left_to_torch_silently() -> None:
     model = new_model(WaveNet, V, T).double()
     runner, lines = runner_of(model)
     assert runner.logits(CONTEXTS).dtype == torch.float64
-    assert (runner.fast, lines) == (False, [])
+    assert (runner.path.fast, lines) == (False, [])
 
 
 def test_which_models_can_be_recorded_for_a_gpu() -> None:
@@ -300,7 +303,7 @@ def test_what_is_computed_without_gradients_gets_none() -> None:
                 x = self.embedding(contexts).flatten(1)
             return self.output(torch.tanh(self.hidden(x)))
 
-    assert not assert_trained_alike(Frozen).fast
+    assert not assert_trained_alike(Frozen).path.fast
 
 
 def test_hooks_of_parameters_are_called() -> None:
@@ -309,7 +312,7 @@ def test_hooks_of_parameters_are_called() -> None:
             super().__init__(**sizes)
             self.hidden.weight.register_hook(lambda grad: grad * 0.1)
 
-    assert assert_trained_alike(Hooked).fast
+    assert assert_trained_alike(Hooked).path.fast
 
 
 def test_a_module_with_a_backward_hook_runs_as_plain_pytorch() -> None:
@@ -328,7 +331,7 @@ def test_large_numbers_in_a_buffer_neither_hide_a_wrong_gradient_nor_are_one(
     model.register_buffer("mask", torch.full((4, 4), value))
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert (runner.fast, lines) == (True, [])
+    assert (runner.path.fast, lines) == (True, [])
     tanh = RULES[torch.tanh]
     monkeypatch.setitem(RULES, torch.tanh, lambda x: x.with_rows(tanh(x).node.x))
     runner, lines = runner_of(model)
@@ -351,7 +354,7 @@ def test_what_a_model_does_in_evaluation_alone_is_compared_too() -> None:
     for architecture in (Slip, InPlace):
         runner, lines = runner_of(new_model(architecture, V, T))
         runner.check(CONTEXTS, TARGETS)
-        assert runner.fast is False
+        assert runner.path.fast is False
         assert "in evaluation" in lines[0]
         assert runner.model.training
 
@@ -368,7 +371,7 @@ def test_a_value_that_is_used_again_after_tanh_took_its_place_is_right() -> None
             a, b = h.chunk(2, dim=-1)
             return self.output(torch.tanh(h)) + (a * b) @ self.output.weight[:, :4].T
 
-    assert assert_trained_alike(Before).fast
+    assert assert_trained_alike(Before).path.fast
     assert_trained_alike(Halves)
 
 
@@ -408,11 +411,11 @@ def test_products_of_weights_are_portable_too() -> None:
     model = new_model(LowRank, V, T)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert (runner.fast, runner.mixed, lines) == (True, True, [])
+    assert (runner.path.fast, runner.path.mixed, lines) == (True, True, [])
     ours = step(runner)
     with PortableProducts():
         portable = step(runner)
-    runner.mixed = False
+    runner.path = replace(runner.path, mixed=False)
     others = step(runner)
     assert all(torch.equal(ours[name], portable[name]) for name in ours)
     assert not all(torch.equal(ours[name], others[name]) for name in ours), "the same anyway"
@@ -430,7 +433,7 @@ def test_a_buffer_is_not_a_product_of_weights() -> None:
 
     runner, lines = runner_of(new_model(Scaled, V, T))
     runner.check(CONTEXTS, TARGETS)
-    assert (runner.fast, runner.mixed, lines) == (True, False, [])
+    assert (runner.path.fast, runner.path.mixed, lines) == (True, False, [])
 
 
 def test_weights_that_torch_computes_are_not_kept() -> None:
@@ -440,5 +443,5 @@ def test_weights_that_torch_computes_are_not_kept() -> None:
     for _ in range(5):
         runner.logits(CONTEXTS)
         step(runner)
-    assert runner.fast
+    assert runner.path.fast
     assert len(runner._leaves) <= len([*model.parameters()])

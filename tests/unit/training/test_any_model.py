@@ -20,7 +20,7 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.training.trainer import Trainer
-from tests.helpers import refused, run_python, small_corpus, small_split
+from tests.helpers import assert_same, refused, run_python, small_corpus, small_split
 from tests.models import (
     GRU,
     BatchNormOfChannelsWaveNet,
@@ -71,18 +71,6 @@ def trained(kind: str, **options: Any) -> Trainer:
     done = trainer(kind, **options)
     list(done.run(done.recipe.epochs))
     return done
-
-
-def assert_same(one: Trainer, other: Trainer) -> None:
-    """The same bits in every weight, buffer and average, and the same history."""
-    assert one.history == other.history
-    for mine, its in (
-        (one.model.state_dict(), other.model.state_dict()),
-        (one.weights(), other.weights()),
-    ):
-        assert mine.keys() == its.keys()
-        for name, tensor in mine.items():
-            assert torch.equal(tensor, its[name]), name
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -282,7 +270,7 @@ def test_without_the_fast_path_the_losses_are_the_same_within_rounding(
         recipe = Recipe(lr=0.1, batch_size=BATCH_SIZE, epochs=1)
         done = Trainer(model, TRAIN, VAL, recipe, seed=1, fast=fast)
         histories += list(done.run(1))
-        assert done.runner.fast is fast
+        assert done.runner.path.fast is fast
     ours, plain = histories
     assert ours.train_loss == pytest.approx(plain.train_loss, rel=1e-5)
     assert ours.val_loss == pytest.approx(plain.val_loss, rel=1e-5)
@@ -291,7 +279,7 @@ def test_without_the_fast_path_the_losses_are_the_same_within_rounding(
 @pytest.mark.parametrize("kind", ["batch norm of rows", "batch norm of channels", "layer norm"])
 def test_norms_are_the_same_without_the_fast_path(kind: str) -> None:
     ours, plain = trained(kind, epochs=1), trained(kind, epochs=1, fast=False)
-    assert ours.runner.fast
+    assert ours.runner.path.fast
     assert ours.history[0].val_loss == pytest.approx(plain.history[0].val_loss, rel=1e-4)
 
 
