@@ -22,6 +22,7 @@ from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
 from charlm.models.base import LanguageModel, build, count_parameters
+from charlm.training.checks import check_forward, where
 from charlm.training.distributed import join, launched
 from charlm.training.initialization import initialize
 from charlm.training.processes import run_in_processes
@@ -93,8 +94,9 @@ def build_model(
 ) -> LanguageModel:
     """Build and initialize the model of a section of `params.yaml`.
 
-    Raises InputError, with the line of `params.yaml`, if the constructor does not take or rejects
-    the arguments, or if the model is too large for this machine or could not be saved.
+    Raises InputError, with the line of `params.yaml` or of the model, if the constructor rejects
+    the arguments, if `forward` does not compute logits, or if the model is too large for this
+    machine or could not be saved.
     """
     given = params.arguments(name)
     check_arguments(name, architecture, given)
@@ -114,8 +116,11 @@ def build_model(
                 initialize(model, params.recipe(name).init)
         except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
             raise InputError(
-                f"the constructor of {architecture.__name__} raises an error: {error}; fix it"
+                f"the constructor of {architecture.__name__} raises an error "
+                f"({where(error, architecture)}): {error}; fix it"
             ) from None
+    check_forward(model, len(corpus.vocabulary), corpus.block_size)
+    with blame(name):
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
     return model
 

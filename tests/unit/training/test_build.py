@@ -50,8 +50,12 @@ def test_what_a_constructor_refuses_is_reported_on_one_line(kind: type[Exception
         def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
             raise kind("4 channels are too few")
 
+    line = Picky.__init__.__code__.co_firstlineno + 1
     with refused(
-        "params.yaml", "the constructor of Picky raises an error: ", "4 channels are too few"
+        "params.yaml",
+        "the constructor of Picky raises an error",
+        f"(tests/unit/training/test_build.py, line {line})",
+        "4 channels are too few",
     ):
         build_model("fcn", Picky, load_params(), CORPUS)
 
@@ -59,6 +63,16 @@ def test_what_a_constructor_refuses_is_reported_on_one_line(kind: type[Exception
 def test_a_model_that_cannot_be_saved_is_refused_before_training() -> None:
     with refused("params.yaml", "Own cannot be saved and rebuilt"):  # not in charlm.models
         build_model("fcn", Own, load_params(), CORPUS)
+
+
+def test_a_mistake_in_forward_is_not_taken_for_one_in_saving() -> None:
+    class Wrong(Own):
+        def forward(self, contexts: Tensor) -> Tensor:
+            return self.tabel(contexts[:, -1])  # type: ignore[operator]
+
+    line = Wrong.forward.__code__.co_firstlineno + 1
+    with refused(f"test_build.py, line {line}: ", "'Wrong' object has no attribute 'tabel'"):
+        build_model("fcn", Wrong, load_params(), CORPUS)
 
 
 def test_a_constructor_that_needs_real_numbers_is_left_its_way(

@@ -1,0 +1,71 @@
+"""A mistake in a model's file is reported before training, with its line."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel
+from charlm.training.checks import check_forward, where
+from tests.helpers import ARCHITECTURES, refused
+from tests.models import new_model
+
+V, T = 11, 8
+
+
+def model_of(forward: Callable[[Any, Tensor], Any]) -> LanguageModel:
+    class Student(LanguageModel):
+        def __init__(self, vocab_size: int, block_size: int) -> None:
+            super().__init__()
+            self.table = nn.Embedding(vocab_size, vocab_size)
+            self.norm = nn.BatchNorm1d(vocab_size)
+
+    Student.forward = forward  # type: ignore[method-assign, assignment]
+    return Student(V, T)
+
+
+@ARCHITECTURES
+def test_the_models_there_are_pass(architecture: type[LanguageModel]) -> None:
+    check_forward(new_model(architecture, V, T), V, T)
+
+
+def test_it_changes_nothing() -> None:
+    model = model_of(lambda self, x: self.norm(self.table(x[:, -1])) + torch.rand(V))
+    generator = torch.get_rng_state()
+    check_forward(model, V, T)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert model.norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("forward", "wrong"),
+    [
+        (lambda self, x: self.table(x), "returns (64, 8, 11) of torch.float32;"),
+        (lambda self, x: self.table(x[:, -1])[:, :5], "returns (64, 5) of torch.float32;"),
+        (lambda self, x: self.table(x[:, -1]).argmax(1), "returns (64,) of torch.int64;"),
+        (lambda self, x: x[:, :1].expand(-1, V), "returns (64, 11) of torch.int64;"),
+        (lambda self, x: None, "returns a NoneType;"),
+        (lambda self, x: (self.table(x[:, -1]), x), "returns a tuple;"),
+        (lambda self, x: self.table(x[:, -1]).detach(), "depends on no trainable parameter;"),
+    ],
+)
+def test_what_is_no_logits_is_refused(forward: Callable[[Any, Tensor], Any], wrong: str) -> None:
+    wanted = "it must compute logits (64, 11) from contexts (64, 8)"
+    with refused("tests/unit/training/test_checks.py: forward of Student ", wrong, wanted):
+        check_forward(model_of(forward), V, T)
+
+
+def test_an_error_has_the_line_of_the_models_file() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return nn.functional.linear(self.table(x), torch.ones(2, 3))  # in torch
+
+    line = forward.__code__.co_firstlineno + 1
+    said = f"tests/unit/training/test_checks.py, line {line}: forward of Student raises an error: "
+    with refused(said, "mat1 and mat2 shapes cannot be multiplied"):
+        check_forward(model_of(forward), V, T)
+
+
+def test_an_error_from_elsewhere_has_the_file_alone() -> None:
+    assert where(ValueError(), model_of(lambda self, x: x).__class__).endswith("test_checks.py")
