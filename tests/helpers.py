@@ -30,6 +30,7 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.names import reading
+from charlm.training.trainer import Trainer
 from tests.conftest import MODELS, Project
 from tests.models import GRU, CausalTransformer
 
@@ -154,6 +155,18 @@ def small_model(
         return architecture(
             vocab_size=len(corpus.vocabulary), block_size=corpus.block_size, **sizes, **options
         )
+
+
+def assert_same(one: Trainer, other: Trainer) -> None:
+    """Fail unless every weight, buffer and average has the same bits, and the history is equal."""
+    assert one.history == other.history
+    for mine, its in (
+        (one.model.state_dict(), other.model.state_dict()),
+        (one.weights(), other.weights()),
+    ):
+        assert mine.keys() == its.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, its[name]), name
 
 
 def refused_here(project: Project, stage: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from charlm.core.params import Recipe
 from charlm.core.randomness import generator
@@ -16,10 +17,26 @@ from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
 from charlm.evaluation.metrics import score, summarize
 from charlm.models.base import LanguageModel, count_parameters
+from charlm.models.compact import CompactWaveNet
+from charlm.models.fcn import FCN
+from charlm.models.wavenet import WaveNet
 from charlm.report import page as report
 from charlm.report import results
 from charlm.report.nearest import nearest_names
 from charlm.sampling.sampler import name_log_likelihoods, sample_names
+
+EVERY_KIND = pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        (CompactWaveNet, {"dropout": 0.2}),
+        (WaveNet, {}),
+        (WaveNet, {"norm": "layer", "dropout": 0.1}),
+        (FCN, {}),
+        (FCN, {"norm": "layer"}),
+    ],
+    ids=str,
+)
+"""The kinds of models that the page's generator can run."""
 
 
 def weights_of(model: LanguageModel, corpus: Corpus) -> checkpoint.Weights:

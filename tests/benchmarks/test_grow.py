@@ -68,4 +68,4 @@ def test_an_epoch_is_measured_by_some_of_its_batches(template: Project, tmp_path
     assert (tmp_path / "growth.png").exists()
     assert "| 20,000 |" in (tmp_path / "GROWTH.md").read_text(encoding="utf-8")
     ran = Project(ROOT).run(*command, "1000", code=1)
-    assert "batches; measure a longer list, or no epoch: --batches 0" in ran.text
+    assert "batches; use a longer list, or skip the epoch with: --batches 0" in ran.text

@@ -423,11 +423,11 @@ def test_what_the_readme_says_of_dvcs_own_words_is_what_dvc_says(project: Projec
 @pytest.mark.slow
 def test_a_merge_of_two_experiments_is_settled_as_the_readme_says(project: Project) -> None:
     project.git("switch", "--quiet", "--create", "other")
-    for branch, temperature in (("other", "0.5"), ("main", "1.5")):
+    for branch, length in (("other", "1"), ("main", "2")):  # so that few names are unique
         project.git("switch", "--quiet", branch)
-        project.set(sample__temperature=temperature)
+        project.set(sample__max_length=length)
         project.dvc("repro")
-        project.commit(f"Temperature {temperature}")
+        project.commit(f"Length {length}")
     merged = project.run("git", "merge", "other", code=1)
     for file in ("params.yaml", "dvc.lock", "metrics/samples.json"):
         assert f"Merge conflict in {file}" in merged.text

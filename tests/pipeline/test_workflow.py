@@ -320,7 +320,7 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
     runner.checkout.sign()
     commit = runner.checkout.git("commit-tree", tree, "-m", "Another's").strip()
     runner.checkout.git("push", "--quiet", "--force", "origin", f"{commit}:refs/heads/{BRANCH}")
-    text = "\n".join(line for line in report.splitlines() if "fcn_loss" not in line)
+    text = "\n".join(line for line in report.splitlines() if "losses" not in line)
     (pull.report / "report.md").write_text(text, encoding="utf-8")
     said = [
         {"id": 1, "body": f"{first}\nnot ours", "login": "someone"},
@@ -333,7 +333,7 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
     written, again = runner.asked[-1]
     assert written[:4] == ["api", "--method", "PATCH", "repos/owner/names/issues/comments/3"]
     assert again is not None
-    assert "fcn_loss" not in again
+    assert "losses.png" not in again
     now = pictures_of(remote)
     assert others in now
     assert set(now) < {*kept, others}

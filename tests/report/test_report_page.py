@@ -18,7 +18,7 @@ from charlm.sampling.sampler import name_log_likelihoods
 from tests.browser import Pages, violations
 from tests.conftest import Project
 from tests.helpers import NAMES, small_corpus, small_model
-from tests.reports import report_of
+from tests.reports import EVERY_KIND, report_of
 
 CORPUS = small_corpus(8)
 SMALLEST, OTHER = small_model(CORPUS, CompactWaveNet, hidden_dim=8), small_model(CORPUS, FCN)
@@ -47,17 +47,7 @@ def large(architecture: type[LanguageModel], block_size: int, **options: Any) ->
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    ("architecture", "options"),
-    [
-        (CompactWaveNet, {"dropout": 0.2}),
-        (WaveNet, {}),
-        (WaveNet, {"norm": "layer", "dropout": 0.1}),
-        (FCN, {}),
-        (FCN, {"norm": "layer"}),
-    ],
-    ids=str,
-)
+@EVERY_KIND
 @pytest.mark.parametrize("block_size", [1, 8])
 def test_the_logits_are_those_of_pytorch(
     pages: Pages,

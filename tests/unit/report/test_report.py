@@ -30,7 +30,7 @@ from charlm.report import charts, figures, live
 from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
 from charlm.sampling.sampler import name_log_likelihoods
 from tests.helpers import NAMES, few, run_python, small_corpus, small_model
-from tests.reports import report_of, weights_of
+from tests.reports import EVERY_KIND, report_of, weights_of
 
 CORPUS = small_corpus(8)
 MODELS = {
@@ -232,17 +232,7 @@ WithGELU.__module__ = WaveNet.__module__  # as if it were written there
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 8])
-@pytest.mark.parametrize(
-    ("architecture", "options"),
-    [
-        (CompactWaveNet, {"dropout": 0.2}),
-        (WaveNet, {}),
-        (WaveNet, {"norm": "layer", "dropout": 0.1}),
-        (FCN, {}),
-        (FCN, {"norm": "layer"}),
-    ],
-    ids=str,
-)
+@EVERY_KIND
 def test_the_forward_pass_of_numpy_is_pytorchs(
     architecture: type[LanguageModel], options: dict[str, Any], block_size: int
 ) -> None:

@@ -22,7 +22,7 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.training.trainer import Trainer
-from tests.helpers import refused, small_corpus, small_model, small_split
+from tests.helpers import assert_same, refused, small_corpus, small_model, small_split
 
 CORPUS = small_corpus()
 WINDOWS = small_split(CORPUS)
@@ -75,17 +75,6 @@ def trained(way: dict[str, Any], architecture: type[LanguageModel] = WaveNet) ->
     done = trainer(way, architecture)
     list(done.run(EPOCHS))
     return done
-
-
-def assert_same(one: Trainer, other: Trainer) -> None:
-    assert one.history == other.history
-    for mine, its in (
-        (one.model.state_dict(), other.model.state_dict()),
-        (one.weights(), other.weights()),
-    ):
-        assert mine.keys() == its.keys()
-        for name, tensor in mine.items():
-            assert torch.equal(tensor, its[name]), name
 
 
 @EVERY_WAY
