@@ -136,12 +136,10 @@ class Runner:
         return self._products
 
     def _context(self) -> AbstractContextManager[Any]:
-        if self.device.type != "cpu":
-            return nullcontext()
         path = self.path or PLAIN
         if path.fast and not path.mixed and torch.get_num_threads() == 1:
             return np.errstate(all="ignore")  # infinities show up in the loss
-        return _on_cpu(mixed=path.mixed)
+        return _on_cpu(path.mixed) if self.device.type == "cpu" else nullcontext()
 
     def check(self, contexts: Tensor, targets: Tensor | None = None) -> Path:
         """Choose the fast or the plain path, by comparing both on contexts (N, T); return it.
