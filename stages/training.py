@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from charlm.core.errors import InputError
 from charlm.core.files import restoring, write_csv
 from charlm.core.params import Params, blame, check_arguments, load_params
 from charlm.core.randomness import seeded
@@ -22,7 +21,7 @@ from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
 from charlm.models.base import LanguageModel, build, count_parameters
-from charlm.training.checks import check_forward, where
+from charlm.training.checks import check_forward, construct
 from charlm.training.distributed import join, launched
 from charlm.training.initialization import initialize
 from charlm.training.processes import run_in_processes
@@ -110,15 +109,9 @@ def build_model(
         with suppress(Exception), without_memory():  # a constructor may need real tensors
             parameters = count_parameters(architecture(**arguments))
         refuse_if_too_large(parameters)
-        try:
-            with seeded(params.seed, "init"):
-                model = architecture(**arguments)
-                initialize(model, params.recipe(name).init)
-        except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
-            raise InputError(
-                f"the constructor of {architecture.__name__} raises an error "
-                f"({where(error, architecture)}): {error}; fix it"
-            ) from None
+        with seeded(params.seed, "init"):
+            model = construct(architecture, arguments)
+            initialize(model, params.recipe(name).init)
     check_forward(model, len(corpus.vocabulary), corpus.block_size)
     with blame(name):
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)

@@ -5,17 +5,48 @@ N batch, T context length, V vocabulary.
 
 import inspect
 import os
+import pickle
+import random
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from charlm.core.errors import InputError
 from charlm.fast.running import unchanged
 
+M = TypeVar("M", bound=nn.Module)
+
 CONTEXTS = 64
 """Contexts on which `forward` is tried."""
+
+
+def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
+    """Return a new model.
+
+    Raises InputError, with its line, if the constructor raises an error, or if it leaves weights
+    to be drawn later or from generators that are not seeded.
+    """
+    with _drawing_from_torch_alone(architecture):
+        try:
+            model = architecture(**arguments)
+        except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
+            raise InputError(
+                f"the constructor of {architecture.__name__} raises an error "
+                f"({_where(error, architecture)}): {error}; fix it"
+            ) from None
+    if any(map(is_lazy, model.parameters())):
+        raise InputError(
+            f"{architecture.__name__} has lazy layers, whose weights no seed determines; give the "
+            "sizes (nn.Linear instead of nn.LazyLinear)"
+        )
+    return model
 
 
 def check_forward(model: nn.Module, vocab_size: int, block_size: int) -> None:
@@ -25,12 +56,13 @@ def check_forward(model: nn.Module, vocab_size: int, block_size: int) -> None:
     """
     kind = type(model)
     contexts = torch.arange(CONTEXTS * block_size).remainder(vocab_size).view(CONTEXTS, block_size)
-    with unchanged(model):
+    with unchanged(model), _drawing_from_torch_alone(kind):
         try:
             logits = model(contexts)
         except Exception as error:
+            where = _where(error, kind)
             raise InputError(
-                f"{where(error, kind)}: forward of {kind.__name__} raises an error: {error}; fix it"
+                f"{where}: forward of {kind.__name__} raises an error: {error}; fix it"
             ) from None
     wanted = (CONTEXTS, vocab_size)
     if not isinstance(logits, Tensor):
@@ -47,7 +79,23 @@ def check_forward(model: nn.Module, vocab_size: int, block_size: int) -> None:
     )
 
 
-def where(error: Exception, kind: type) -> str:
+@contextmanager
+def _drawing_from_torch_alone(kind: type) -> Iterator[None]:
+    """Raise InputError if a model of this class draws from generators that are not seeded."""
+    before = _states_of_other_generators()
+    yield
+    if _states_of_other_generators() != before:
+        raise InputError(
+            f"{_file(kind)}: {kind.__name__} draws random numbers from Python's or NumPy's "
+            "generator, which would differ each time; use torch's (torch.rand, nn.Dropout)"
+        )
+
+
+def _states_of_other_generators() -> bytes:
+    return pickle.dumps((random.getstate(), np.random.get_state()))
+
+
+def _where(error: Exception, kind: type) -> str:
     """Return the file of a class, and the last of its lines that led to the error."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == inspect.getfile(kind)]

@@ -1,5 +1,6 @@
 """Building the model of a section of params.yaml, or refusing it on one line."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,16 @@ def test_a_mistake_in_forward_is_not_taken_for_one_in_saving() -> None:
     line = Wrong.forward.__code__.co_firstlineno + 1
     with refused(f"test_build.py, line {line}: ", "'Wrong' object has no attribute 'tabel'"):
         build_model("fcn", Wrong, load_params(), CORPUS)
+
+
+def test_weights_that_no_seed_determines_are_refused() -> None:
+    class Drawn(Own):
+        def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
+            super().__init__(vocab_size, block_size)
+            self.table.weight.data *= np.random.rand()
+
+    with refused("params.yaml", "Drawn draws random numbers from Python's or NumPy's generator"):
+        build_model("fcn", Drawn, load_params(), CORPUS)
 
 
 def test_a_constructor_that_needs_real_numbers_is_left_its_way(

@@ -1,14 +1,16 @@
 """A mistake in a model's file is reported before training, with its line."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from charlm.models.base import LanguageModel
-from charlm.training.checks import check_forward, where
+from charlm.training.checks import check_forward, construct
 from tests.helpers import ARCHITECTURES, refused
 from tests.models import new_model
 
@@ -57,6 +59,13 @@ def test_what_is_no_logits_is_refused(forward: Callable[[Any, Tensor], Any], wro
         check_forward(model_of(forward), V, T)
 
 
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_random_numbers_that_no_seed_determines_are_refused(draw: Callable[[], float]) -> None:
+    model = model_of(lambda self, x: self.table(x[:, -1]) * draw())
+    with refused("test_checks.py: Student draws random numbers from Python's or NumPy's"):
+        check_forward(model, V, T)
+
+
 def test_an_error_has_the_line_of_the_models_file() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         return nn.functional.linear(self.table(x), torch.ones(2, 3))  # in torch
@@ -68,4 +77,16 @@ def test_an_error_has_the_line_of_the_models_file() -> None:
 
 
 def test_an_error_from_elsewhere_has_the_file_alone() -> None:
-    assert where(ValueError(), model_of(lambda self, x: x).__class__).endswith("test_checks.py")
+    kind = type(model_of(lambda self, x: x))
+    with refused("constructor of Student raises an error (tests/unit/training/test_checks.py): "):
+        construct(kind, {"vocab_size": V})
+
+
+def test_weights_that_are_drawn_later_are_refused() -> None:
+    class Lazy(LanguageModel):
+        def __init__(self, vocab_size: int) -> None:
+            super().__init__()
+            self.output = nn.LazyLinear(vocab_size)
+
+    with refused("Lazy has lazy layers, whose weights no seed determines; give the sizes"):
+        construct(Lazy, {"vocab_size": V})
