@@ -171,7 +171,7 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
 @pytest.mark.parametrize(
     ("setting", "trained"),
     [
-        ("fcn.lr=0.05", ["fcn"]),
+        pytest.param("fcn.lr=0.05", ["fcn"], marks=pytest.mark.slow),
         pytest.param("compact.lr=0.01", ["compact"], marks=pytest.mark.slow),
         pytest.param("+wavenet.optimizer=adamw", ["wavenet"], marks=pytest.mark.slow),
         ("training.optimizer=adamw", ["fcn", "wavenet"]),
@@ -337,8 +337,8 @@ def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
     project: Project, tmp_path: Path
 ) -> None:
     before = metrics(project, "evaluation")
-    # Another size of one model does not train the other.
-    ran = project.dvc("exp", "run", "-S", "fcn.hidden_dim=12")
+    # Another size and rate of one model do not train the other.
+    ran = project.dvc("exp", "run", "-S", "fcn.hidden_dim=12", "-S", "fcn.lr=0.05")
     assert ran.stages == ["train_fcn", *DOWNSTREAM]
     after = metrics(project, "evaluation")
     assert after["fcn"]["parameters"] != before["fcn"]["parameters"]
@@ -351,7 +351,10 @@ def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
     difference = json.loads(clone.dvc("metrics", "diff", "HEAD~1", "HEAD", "--json").text)
     assert "fcn.test_loss" in difference["metrics/evaluation.json"]
     assert "wavenet.test_loss" not in difference["metrics/evaluation.json"]
-    assert "fcn.hidden_dim" in clone.dvc("params", "diff", "HEAD~1", "HEAD").text
+    params = clone.dvc("params", "diff", "HEAD~1", "HEAD").text
+    assert "fcn.hidden_dim" in params
+    assert "fcn.lr" in params
+    assert float(next(csv.DictReader((clone.path / "plots/history/fcn.csv").open()))["lr"]) == 0.05
     page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
     html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
     for title in ("Fully connected net", "Test loss by position in the name"):
