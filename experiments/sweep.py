@@ -11,14 +11,14 @@ it is called a tie.
 
 queues the rows, runs them two at a time, and collects the results in `experiments/sweep.csv` (a
 line per run and model), `experiments/SWEEP.md` and `experiments/sweep.png`. Run again, it runs only
-what is missing for this commit.
+what is missing for this commit. `--rows` measures some rows again, and keeps the others.
 """
 
 import argparse
 import io
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -96,11 +96,11 @@ def options(row: str) -> str:
     return " ".join(f"-S {assignment}" for assignment in ROWS[row].split())
 
 
-def experiments() -> dict[tuple[str, int], str]:
-    """Return the names of all experiments, by row and seed."""
+def experiments(rows: Iterable[str]) -> dict[tuple[str, int], str]:
+    """Return the names of the experiments of some rows, by row and seed."""
     return {
         (row, seed): name
-        for row in ROWS
+        for row in rows
         for seed, name in queue.experiments(PREFIX + row, SEEDS).items()
     }
 
@@ -222,15 +222,19 @@ def main() -> None:
     parser.add_argument(
         "--gather", action="store_true", help="run nothing, only collect the results"
     )
+    parser.add_argument(
+        "--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="rows to measure"
+    )
     arguments = parser.parse_args()
+    names = experiments(arguments.rows)
     if not arguments.gather:
         try:
             refuse_changes()
-            queue.refuse_others(experiments().values())
+            queue.refuse_others(names.values())
             missing = [
                 name
-                for row, assignments in ROWS.items()
-                for name in queue.enqueue(PREFIX + row, [SHORT, *assignments.split()], SEEDS)
+                for row in arguments.rows
+                for name in queue.enqueue(PREFIX + row, [SHORT, *ROWS[row].split()], SEEDS)
             ]
             if missing:
                 queue.run(missing, arguments.jobs)
@@ -239,11 +243,13 @@ def main() -> None:
         except KeyboardInterrupt:
             sys.exit("interrupted; the queue keeps running, stop it with: dvc queue stop --kill")
     there = queue.finished()
-    names = experiments()
     if missing := [name for name in names.values() if name not in there]:
         count = f"{len(missing)} of {len(names)}"
         sys.exit(f"error: {missing[0]} has not been run ({count} are missing); run: make sweep")
     runs = gather({key: there[name] for key, name in names.items()})
+    if kept := [row for row in ROWS if row not in arguments.rows]:
+        before = pd.read_csv(RUNS).set_index("row")
+        runs = pd.concat([runs.set_index("row"), before.loc[kept]]).loc[list(ROWS)].reset_index()
     summary = summarize(runs)
     write_csv(RUNS, runs)
     save(PICTURE, draw(summary))

@@ -124,7 +124,7 @@ SWEEP = """
 import sys
 from experiments import sweep
 sweep.ROWS, sweep.SEEDS = {rows}, (1, 2)
-sys.argv = ["sweep"]
+sys.argv = ["sweep", *{options}]
 sweep.main()
 """
 
@@ -137,8 +137,8 @@ def test_what_was_not_run_is_not_gathered(project: Project) -> None:
 
 @pytest.mark.slow
 def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
-    def run(second: str, code: int = 0) -> str:
-        program = SWEEP.format(rows={"course": "", "second": second})
+    def run(second: str, *options: str, code: int = 0) -> str:
+        program = SWEEP.format(rows={"course": "", "second": second}, options=options)
         return project.run(sys.executable, "-c", program, code=code).text
 
     for name in ("sweep.csv", "SWEEP.md", "sweep.png"):
@@ -170,6 +170,16 @@ def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
         "sweep-course-2"
     ]
     assert pd.read_csv(project.path / "experiments/sweep.csv").equals(runs)
+
+    # A row that is measured again leaves the others as they are.
+    project.dvc("exp", "remove", "sweep-course-1", "sweep-second-1", "sweep-second-2")
+    told = run("fcn.epochs=2", "--rows", "second")
+    assert "sweep-course" not in told
+    again = pd.read_csv(project.path / "experiments/sweep.csv")
+    assert (again["row"] == runs["row"]).all()
+    of_course = runs["row"] == "course"
+    assert again[of_course].equals(runs[of_course])
+    assert not again[~of_course].equals(runs[~of_course])
 
 
 def test_it_wants_what_decides_to_be_committed(project: Project) -> None:
