@@ -52,7 +52,8 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     with blame("training.processes"):
         group = join(processes, device)
     corpus = load_corpus(DATASET)
-    model = build_model(name, architecture, params, corpus)
+    log: Callable[[str], None] = partial(print, flush=True) if group.first else lambda line: None
+    model = build_model(name, architecture, params, corpus, log)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     trainer = Trainer(
         model.to(device),
@@ -62,13 +63,12 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
         seed=params.seed,
         group=group,
         fast=params.fast,
-        log=partial(print, flush=True),
+        log=log,
     )
     resume = resume_file(name, params, device.type)
-    if state := group.from_first(resume.load() if group.first else None):
+    if state := group.broadcast(resume.load() if group.first else None):
         trainer.load_state_dict(state)
-        if group.first:
-            print(f"{model.title}: resuming after {_so_far(trainer)}", flush=True)
+        log(f"{model.title}: resuming after {_so_far(trainer)}")
     with blame(params.origin(name, "batch_size")):
         trainer.check_last_batch()
     with blame(params.origin(name, "lr")):  # if training diverges
@@ -89,7 +89,11 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
 
 
 def build_model(
-    name: str, architecture: type[LanguageModel], params: Params, corpus: Corpus
+    name: str,
+    architecture: type[LanguageModel],
+    params: Params,
+    corpus: Corpus,
+    log: Callable[[str], None] = print,
 ) -> LanguageModel:
     """Build and initialize the model of a section of `params.yaml`.
 
@@ -112,7 +116,7 @@ def build_model(
         with seeded(params.seed, "init"):
             model = construct(architecture, arguments)
             initialize(model, params.recipe(name).init)
-    check_forward(model, len(corpus.vocabulary), corpus.block_size)
+    check_forward(model, len(corpus.vocabulary), corpus.block_size, log)
     with blame(name):
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
     return model

@@ -83,7 +83,7 @@ def refuse_if_too_large(parameters: int) -> None:
     if needed > memory:
         raise InputError(
             f"a model of {parameters:,} parameters takes {needed / 2**30:,.0f} GB while it is "
-            f"trained, and this machine has {memory / 2**30:,.0f}; lower hidden_dim or embed_dim"
+            f"trained, and this machine has {memory / 2**30:,.0f}; make it smaller"
         )
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from charlm.core.errors import is_out_of_memory
 from charlm.data.windows import Windows
 from charlm.fast import rules  # noqa: F401  fills RULES
 from charlm.fast.devices import widest
@@ -38,21 +39,19 @@ GRADIENT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Path:
+class ExecutionPath:
     """How a model runs, as found on the first batch.
 
     Attributes:
         fast: whether it runs on distinct rows.
-        random: whether it may draw random numbers in training.
         mixed: whether torch may compute weights from others on the fast path.
     """
 
     fast: bool
-    random: bool = True
     mixed: bool = True
 
 
-PLAIN = Path(fast=False)
+PLAIN = ExecutionPath(fast=False)
 
 
 class Runner:
@@ -80,8 +79,9 @@ class Runner:
     ) -> None:
         self.model = model
         suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
-        self.path: Path | None = None if fast and suits else PLAIN
+        self.path: ExecutionPath | None = None if fast and suits else PLAIN
         self.log = log
+        self._has_buffers = any(True for _ in model.buffers())
         self._products = ExitStack()
         self._leaves: Leaves = {}
 
@@ -100,10 +100,12 @@ class Runner:
             key: 63-bit seed for dropout on the fast path; None for no dropout there.
         """
         if (self.path or self.check(contexts)).fast:
+            before = _copied_buffers(self.model) if self._has_buffers else []
             try:
                 return self.model(Contexts(contexts, key, self._leaves))
             except Exception as error:  # in a branch not taken on the first batch
                 self._give_up(_reason(error))
+                _restore(before)
                 self._products.enter_context(_on_cpu(mixed=True))
         return self.model(contexts.long())
 
@@ -113,9 +115,9 @@ class Runner:
 
     def load_state_dict(self, state: dict[str, bool]) -> None:
         """Take the path of another runner, so that the first batch is not compared again."""
-        self.path = Path(**state) if state else None
+        self.path = ExecutionPath(**state) if state else None
 
-    def _give_up(self, reason: str) -> Path:
+    def _give_up(self, reason: str) -> ExecutionPath:
         self.path = PLAIN
         self.log(
             f"{title_of(self.model)}: runs as plain PyTorch, since {reason}; "
@@ -141,7 +143,7 @@ class Runner:
             return np.errstate(all="ignore")  # infinities show up in the loss
         return _on_cpu(path.mixed) if self.device.type == "cpu" else nullcontext()
 
-    def check(self, contexts: Tensor, targets: Tensor | None = None) -> Path:
+    def check(self, contexts: Tensor, targets: Tensor | None = None) -> ExecutionPath:
         """Choose the fast or the plain path, by comparing both on contexts (N, T); return it.
 
         With targets (N,), losses and gradients are compared, else logits. Random numbers are the
@@ -156,9 +158,8 @@ class Runner:
         try:
             wanted = torch.set_grad_enabled(targets is not None)
             with unchanged(self.model), np.errstate(all="ignore"), wanted:
-                stand_in, state = Contexts(contexts), torch.get_rng_state()
+                stand_in = Contexts(contexts)
                 ours = self._outcome(stand_in, targets)
-                drawn = not torch.equal(state, torch.get_rng_state())
         except Exception as error:
             return self._give_up(_reason(error))
         with unchanged(self.model), PortableProducts(), _NoDropout():
@@ -168,8 +169,7 @@ class Runner:
             different = self._difference_in_evaluation(contexts)
         if different:
             return self._give_up(f"the fast path computes {different}")
-        tape = stand_in.tape
-        self.path = Path(fast=True, random=drawn or tape.drops > 0, mixed=tape.mixed)
+        self.path = ExecutionPath(fast=True, mixed=stand_in.tape.mixed)
         return self.path
 
     def _difference_in_evaluation(self, contexts: Tensor) -> str | None:
@@ -232,7 +232,12 @@ class Runner:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a model cannot run on the fast path; a bug in it is raised by plain PyTorch."""
+    """Return why a model cannot run on the fast path; a bug in it is raised by plain PyTorch.
+
+    Raises the error itself if memory ran out: plain PyTorch needs more.
+    """
+    if is_out_of_memory(error):
+        raise error
     if isinstance(error, NoRuleError):
         return f"there is no fast rule for {error}"
     return f"the fast path fails ({type(error).__name__}: {error})"
@@ -274,25 +279,35 @@ def _on_cpu(mixed: bool) -> Iterator[None]:
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Restore buffers and the state of torch's generator after the block."""
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    buffers = _copied_buffers(model)
     parameters = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
+        _restore(buffers)
         with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
             for parameter, before in parameters:
                 if not torch.equal(parameter, before):
                     parameter.copy_(before)
+
+
+def _copied_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+    """Return the buffers of all modules, each with its module, name and a copy."""
+    return [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+
+
+@torch.no_grad()
+def _restore(buffers: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
+    for module, name, buffer, before in buffers:
+        module._buffers[name] = buffer
+        if not torch.equal(buffer, before):
+            buffer.copy_(before)
 
 
 class _NoDropout(TorchFunctionMode):

@@ -32,10 +32,7 @@ class WaveNet(LanguageModel):
     ) -> None:
         super().__init__()
         levels = binary_levels(block_size)
-        channels = [
-            embed_dim,
-            *[hidden_dim] * levels,
-        ]  # inputs of the levels and the output
+        channels = [embed_dim] + [hidden_dim] * levels  # in front of each level and the output
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.tree = nn.ModuleList(nn.Linear(2 * c, hidden_dim) for c in channels[:-1])
         self.norms = nn.ModuleList(

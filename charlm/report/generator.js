@@ -14,8 +14,8 @@ const symbols = ["", ...model.characters];
 const tokenOf = new Map(symbols.map((symbol, token) => [symbol, token]));
 
 function tensor(name) {
-  const { place, shape } = model.tensors[name];
-  return numbers.subarray(place, place + shape.reduce((product, size) => product * size, 1));
+  const { offset, shape } = model.tensors[name];
+  return numbers.subarray(offset, offset + shape.reduce((product, size) => product * size, 1));
 }
 
 function linear(x, weight, bias) {

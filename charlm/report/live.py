@@ -57,18 +57,18 @@ def runs(weights: Weights, likelihoods: Likelihoods) -> bool:
 
 
 def description(weights: Weights, likelihoods: Likelihoods) -> dict[str, Any]:
-    """What `generator.js` builds the model from, for JSON.
+    """Return what `generator.js` builds the model from, for JSON.
 
     Keys: title; characters, of token 1, 2, ...; blockSize; levels, from the embedding to a single
-    row, and output: each with the names of its tensors; tensors: name to shape and place among the
-    float32 numbers of weights (little-endian, base64); compared: pairs of the tokens of a name and
+    row, and output: each with the names of its tensors; tensors: name to shape and offset in
+    weights (float32, little-endian, base64); compared: pairs of the tokens of a name and
     its log-likelihood.
     """
-    tensors, place = {}, 0
+    tensors, offset = {}, 0
     for name, tensor in sorted(weights.tensors.items()):
-        tensors[name] = {"place": place, "shape": list(tensor.shape)}
-        place += tensor.size
-    numbers = b"".join(its.astype("<f4").tobytes() for _, its in sorted(weights.tensors.items()))
+        tensors[name] = {"offset": offset, "shape": list(tensor.shape)}
+        offset += tensor.size
+    values = b"".join(its.astype("<f4").tobytes() for _, its in sorted(weights.tensors.items()))
     *levels, output = LEVELS[weights.architecture](weights)
     return {
         "title": weights.title,
@@ -77,13 +77,13 @@ def description(weights: Weights, likelihoods: Likelihoods) -> dict[str, Any]:
         "levels": levels,
         "output": output,
         "tensors": tensors,
-        "weights": base64.b64encode(numbers).decode(),
+        "weights": base64.b64encode(values).decode(),
         "compared": [[weights.vocabulary.encode(name), its] for name, its in likelihoods.items()],
     }
 
 
 def log_likelihood(weights: Weights, name: str) -> float:
-    """The log-likelihood of a name and its end, in nats."""
+    """Return the log-likelihood of a name and its end, in nats."""
     size = weights.hyperparameters["block_size"]
     tokens = np.array([*[END] * size, *weights.vocabulary.encode(name), END])
     contexts = np.lib.stride_tricks.sliding_window_view(tokens[:-1], size)  # (N, T)
@@ -133,7 +133,7 @@ def _parameters(weights: Weights) -> int:
 
 
 def _shapes(weights: Weights) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The name and shape of each tensor that the description asks for.
+    """Yield the name and shape of each tensor that the description asks for.
 
     Raises KeyError or IndexError if there is no tensor to take a width from.
     """
@@ -160,7 +160,7 @@ def _shapes(weights: Weights) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _tanh(layer: str, norm: str, arity: int, weights: Weights) -> Layer:
-    """A linear layer, perhaps layer normalization, and tanh."""
+    """Describe a linear layer, layer normalization if there is any, and tanh."""
     normalized = f"{norm}.weight" in weights.tensors
     return {"arity": arity, "layer": layer, "layerNorm": norm if normalized else None}
 
@@ -187,7 +187,7 @@ def _compact(weights: Weights) -> list[Layer]:
 
 
 def _depth(weights: Weights) -> int:
-    """How many levels of pairs there are."""
+    """Return the number of levels of pairs."""
     size: int = weights.hyperparameters["block_size"]
     return size.bit_length() - 1
 

@@ -8,7 +8,7 @@ import os
 import pickle
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from charlm.core.errors import InputError
-from charlm.fast.running import unchanged
+from charlm.fast.running import title_of, unchanged
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -49,34 +49,50 @@ def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
     return model
 
 
-def check_forward(model: nn.Module, vocab_size: int, block_size: int) -> None:
+def check_forward(
+    model: nn.Module, vocab_size: int, block_size: int, log: Callable[[str], None] = print
+) -> None:
     """Raise InputError unless contexts (N, T) give logits (N, V) that can be trained.
 
-    The message has the line of the model's file in which a mistake shows.
+    The message has the line of the model's file in which a mistake shows. A line is logged if
+    some parameters have no effect on the logits.
     """
     kind = type(model)
     contexts = torch.arange(CONTEXTS * block_size).remainder(vocab_size).view(CONTEXTS, block_size)
     with unchanged(model), _drawing_from_torch_alone(kind):
         try:
             logits = model(contexts)
+            wrong = _difference_from_logits(logits, vocab_size)
+            unused = [] if wrong else _parameters_without_effect(model, logits)
         except Exception as error:
             where = _where(error, kind)
             raise InputError(
                 f"{where}: forward of {kind.__name__} raises an error: {error}; fix it"
             ) from None
-    wanted = (CONTEXTS, vocab_size)
+    if wrong:
+        raise InputError(
+            f"{_file(kind)}: forward of {kind.__name__} {wrong}; it must compute logits "
+            f"{(CONTEXTS, vocab_size)} from contexts {tuple(contexts.shape)}"
+        )
+    if unused:
+        log(
+            f"{title_of(model)}: {', '.join(unused)} will not be trained: forward of "
+            f"{kind.__name__} does not use {'it' if len(unused) == 1 else 'them'}"
+        )
+
+
+def _difference_from_logits(logits: Any, vocab_size: int) -> str:
     if not isinstance(logits, Tensor):
-        wrong = f"returns a {type(logits).__name__}"
-    elif logits.shape != wanted or not logits.is_floating_point():
-        wrong = f"returns {tuple(logits.shape)} of {logits.dtype}"
-    elif not logits.requires_grad:
-        wrong = "depends on no trainable parameter"
-    else:
-        return
-    raise InputError(
-        f"{_file(kind)}: forward of {kind.__name__} {wrong}; "
-        f"it must compute logits {wanted} from contexts {tuple(contexts.shape)}"
-    )
+        return f"returns a {type(logits).__name__}"
+    if logits.shape != (CONTEXTS, vocab_size) or not logits.is_floating_point():
+        return f"returns {tuple(logits.shape)} of {logits.dtype}"
+    return "" if logits.requires_grad else "depends on no trainable parameter"
+
+
+def _parameters_without_effect(model: nn.Module, logits: Tensor) -> list[str]:
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(logits.sum(), [*trainable.values()], allow_unused=True)
+    return [name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None]
 
 
 @contextmanager

@@ -30,13 +30,13 @@ class Group:
         """Whether this process is the one that writes files and messages."""
         return self.rank == 0
 
-    def share(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """Return the part of `rows` for this process; all processes together cover them once."""
         return rows[self.rank :: self.size] if self.size > 1 else rows
 
-    def share_of(self, windows: Windows) -> Windows:
+    def shard_of(self, windows: Windows) -> Windows:
         """Return the part of `windows` for this process."""
-        return Windows(windows.stream, windows.block_size, self.share(windows.starts))
+        return Windows(windows.stream, windows.block_size, self.shard(windows.starts))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace the gradients by their sums over all processes, in one all-reduce."""
@@ -51,7 +51,7 @@ class Group:
             parameter.grad = part.view_as(parameter)
 
     @torch.no_grad()
-    def share_buffers(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Copy the buffers of the first process's model to all processes."""
         if self.size > 1:
             for buffer in model.buffers():
@@ -65,7 +65,7 @@ class Group:
         torch.distributed.all_reduce(total)
         return total
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return the value passed by the first process; all of them must call this."""
         if self.size == 1:
             return value

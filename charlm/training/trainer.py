@@ -18,7 +18,7 @@ from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
 from charlm.fast.capture import Captured, Step
 from charlm.fast.devices import widest
-from charlm.fast.running import PLAIN, Runner, summed_loss, unchanged
+from charlm.fast.running import Runner, summed_loss, unchanged
 from charlm.training.distributed import Group
 from charlm.training.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.training.schedulers import Schedule
@@ -104,7 +104,7 @@ class Trainer:
         self._best: dict[str, Tensor] = {}
         self.history: list[Epoch] = []
         self.batches_done = 0
-        self.runner = Runner(model, fast, log if group.first else lambda line: None)
+        self.runner = Runner(model, fast, log)
         self._validated = (
             Runner(self._average.model, fast, self.runner.log) if self._average else self.runner
         )
@@ -158,8 +158,8 @@ class Trainer:
             train_loss = self._total_of_all().item() / len(self.train)
             self._seed_batch(number, self.batches_per_epoch)
             for runner in (self.runner, self._validated):
-                self.group.share_buffers(runner.model)
-            val_loss = self.group.sum(summed_loss(self._validated, self.group.share_of(self.val)))
+                self.group.broadcast_buffers(runner.model)
+            val_loss = self.group.sum(summed_loss(self._validated, self.group.shard_of(self.val)))
             epoch = Epoch(number, train_loss, val_loss.item() / len(self.val), self.lr)
             self._refuse_unless_finite(number, epoch.train_loss + epoch.val_loss)
             self.history.append(epoch)
@@ -173,13 +173,11 @@ class Trainer:
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
         """Train on the remaining batches of an epoch, in random order."""
         self.model.train()
-        self._seed_batch(number, self.batches_done)
         for contexts, targets, count in self._batches(self._order(number)):
             done = self.batches_done
             if self._schedule.by_batch and (number, done) != (1, 0):
                 self._schedule.batch_done()
-            if (self.runner.path or PLAIN).random:
-                self._seed_batch(number, done)
+            self._seed_batch(number, done)
             self._update(contexts, targets, count)
             done = self.batches_done = done + 1
             if self._average:
@@ -200,10 +198,7 @@ class Trainer:
         self.group.sum_gradients(self._parameters)
         clip(self._parameters, self.recipe.clip_norm)
         self._step()
-        if isinstance(loss, Tensor):
-            self._total += loss.detach()
-        else:  # an addition of tensors takes as long as a layer
-            self._total_as_float += loss.item()
+        self._add_to_total(loss)
 
     def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
         """Return the summed loss of a batch, given logits (N, V) of contexts (N, T), targets (N,).
@@ -228,7 +223,7 @@ class Trainer:
             self.model.train()
             self._seed_batch(0, 0)
             self.runner.check(contexts, targets)
-            self.runner.load_state_dict(self.group.from_first(self.runner.state_dict()))
+            self.runner.load_state_dict(self.group.broadcast(self.runner.state_dict()))
         self._validated.load_state_dict(self.runner.state_dict())
         if self._total.device.type == "cuda" and self._same_every_step():
             self._update = Captured(self._take_step)
@@ -281,7 +276,13 @@ class Trainer:
                 places = order(numbers)
             every = self.train.batch(places)
             for contexts, targets in zip(*(torch.split(part, size) for part in every), strict=True):
-                yield self.group.share(contexts), self.group.share(targets), len(targets)
+                yield self.group.shard(contexts), self.group.shard(targets), len(targets)
+
+    def _add_to_total(self, loss: Any) -> None:
+        if isinstance(loss, Tensor):
+            self._total += loss.detach()
+        else:  # an addition of tensors takes as long as a layer
+            self._total_as_float += loss.item()
 
     def _total_of_all(self) -> Tensor:
         self._total += self._total_as_float

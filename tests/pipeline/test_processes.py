@@ -28,7 +28,7 @@ from tests.helpers import processes_in
 @given(rows=st.integers(0, 40), size=st.integers(1, 9))
 def test_together_the_processes_take_every_row_once(rows: int, size: int) -> None:
     whole = torch.arange(rows)
-    shares = [Group(rank, size).share(whole) for rank in range(size)]
+    shares = [Group(rank, size).shard(whole) for rank in range(size)]
     assert torch.equal(torch.cat(shares).sort().values, whole)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 import tomllib
 
+import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, Project
@@ -59,6 +61,14 @@ def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Proj
     assert len(names.text.splitlines()) == 20
 
 
+@pytest.mark.parametrize(
+    "folder", ["tests/unit/models", pytest.param("tests/unit", marks=pytest.mark.slow)]
+)
+def test_the_tests_pass_with_the_gru(project: Project, folder: str) -> None:
+    add_the_gru(project)
+    project.run(sys.executable, "-m", "pytest", "-q", "-n", "0", folder)
+
+
 def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
     before = project.outputs()
     (diff,) = blocks("diff")
@@ -68,11 +78,12 @@ def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
     ran = project.dvc("repro")
     assert ran.stages == ["train_wavenet", "evaluate", "sample", "plot"]
     assert "runs as plain PyTorch" not in ran.text  # every function of it has a rule
+    assert "will not be trained" not in ran.text
     after = project.outputs()
     path = "plots/history/wavenet.csv"
     assert after[path] != before[path]
     with_norm = after["data/checkpoints/wavenet.safetensors"]
-    for tensor in (b"batch_norms.0.weight", b"batch_norms.2.running_mean"):
+    for tensor in (b"norms.0.weight", b"norms.2.running_mean"):
         assert tensor in with_norm
     losses = json.loads(after["metrics/evaluation.json"])["wavenet"]
     # In evaluation the running statistics are used, and the loss is of the same size.

@@ -82,9 +82,7 @@ def test_the_fast_path_runs_the_model_and_nothing_else() -> None:
     assert runner.path.fast
     assert not lines
     plain = copy.deepcopy(model)
-    type(plain).change = staticmethod(lambda x: x)  # a model without it has a different loss
-    torch.testing.assert_close(runner.logits(CONTEXTS), runner.logits(CONTEXTS))
-    assert step(Runner(plain))["loss"] == step(runner)["loss"]  # as the class is the same
+    type(plain).change = staticmethod(lambda x: x)
     with_gelu = new_model(type("With", (Changed,), {"change": staticmethod(F.gelu)}), V, T)
     with_gelu.load_state_dict(model.state_dict())
     assert step(Runner(with_gelu))["loss"] != step(Runner(plain))["loss"]

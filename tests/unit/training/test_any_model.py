@@ -14,7 +14,7 @@ import charlm.training.trainer
 from charlm.core.params import Recipe
 from charlm.data import checkpoint
 from charlm.data.splits import Part
-from charlm.fast.running import mean_loss
+from charlm.fast.running import PLAIN, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
@@ -45,6 +45,30 @@ class Noisy(WaveNet):
         return x * (1 + 0.1 * torch.rand(()).item()) if self.training else x
 
 
+class Annealed(WaveNet):
+    """A model that is random, and has dropout, from the fourth batch on."""
+
+    def __init__(self, vocab_size: int, block_size: int, hidden_dim: int) -> None:
+        super().__init__(vocab_size, block_size, hidden_dim=hidden_dim)
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x: Any = super().forward(contexts)
+        if not self.training:
+            return x
+        self.steps += 1
+        late = self.steps.item() > 3
+        return F.dropout(x, 0.3 if late else 0.0) * (1 + 0.1 * torch.rand(()).item() * late)
+
+
+class Switching(BatchNormWaveNet):
+    """A model that calls a function without a rule from the fourth batch on."""
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x: Any = super().forward(contexts)
+        return x if self.norms[0].num_batches_tracked.item() < 4 else x.cumsum(1)
+
+
 SMALL = {"hidden_dim": 12}
 KINDS: dict[str, tuple[type[LanguageModel], dict[str, Any]]] = {
     "batch norm of rows": (BatchNormWaveNet, SMALL),
@@ -53,6 +77,8 @@ KINDS: dict[str, tuple[type[LanguageModel], dict[str, Any]]] = {
     "dropout": (WaveNet, {**SMALL, "dropout": 0.3}),
     "layer norm": (WaveNet, {**SMALL, "norm": "layer"}),
     "a random factor": (Noisy, SMALL),
+    "a random factor later": (Annealed, SMALL),
+    "another path later": (Switching, SMALL),
     "transformer": (CausalTransformer, {}),
     "GRU": (GRU, {}),
 }
@@ -281,6 +307,21 @@ def test_norms_are_the_same_without_the_fast_path(kind: str) -> None:
     ours, plain = trained(kind, epochs=1), trained(kind, epochs=1, fast=False)
     assert ours.runner.path.fast
     assert ours.history[0].val_loss == pytest.approx(plain.history[0].val_loss, rel=1e-4)
+
+
+def test_a_model_may_draw_random_numbers_later_than_on_the_first_batch() -> None:
+    done = trained("a random factor later")
+    assert done.runner.path.fast
+    assert done.model.steps.item() > 3
+
+
+def test_a_path_given_up_in_mid_batch_leaves_the_statistics_of_plain_pytorch() -> None:
+    ours, plain = (trained("another path later", epochs=1, fast=fast) for fast in (True, False))
+    assert ours.runner.path == PLAIN
+    for name, buffer in plain.model.named_buffers():
+        torch.testing.assert_close(dict(ours.model.named_buffers())[name], buffer)
+    assert ours.model.norms[0].num_batches_tracked == ours.batches_per_epoch > 3
+    assert ours.history[0].train_loss == pytest.approx(plain.history[0].train_loss, rel=1e-5)
 
 
 LARGE = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from charlm.models.base import LanguageModel
 from charlm.training.checks import check_forward, construct
-from tests.helpers import ARCHITECTURES, refused
+from tests.helpers import ANY_MODEL, refused
 from tests.models import new_model
 
 V, T = 11, 8
@@ -28,7 +28,7 @@ def model_of(forward: Callable[[Any, Tensor], Any]) -> LanguageModel:
     return Student(V, T)
 
 
-@ARCHITECTURES
+@ANY_MODEL
 def test_the_models_there_are_pass(architecture: type[LanguageModel]) -> None:
     check_forward(new_model(architecture, V, T), V, T)
 
@@ -56,6 +56,27 @@ def test_it_changes_nothing() -> None:
 def test_what_is_no_logits_is_refused(forward: Callable[[Any, Tensor], Any], wrong: str) -> None:
     wanted = "it must compute logits (64, 11) from contexts (64, 8)"
     with refused("tests/unit/training/test_checks.py: forward of Student ", wrong, wanted):
+        check_forward(model_of(forward), V, T)
+
+
+def test_parameters_that_forward_does_not_use_are_named() -> None:
+    """They would be counted and saved, but never trained."""
+    lines: list[str] = []
+    check_forward(model_of(lambda self, x: self.table(x[:, -1])), V, T, lines.append)
+    assert lines == [
+        "Student: norm.weight, norm.bias will not be trained: forward of Student does not use them"
+    ]
+    lines.clear()
+    check_forward(model_of(lambda self, x: self.norm(self.table(x[:, -1]))), V, T, lines.append)
+    assert lines == []
+
+
+def test_an_error_of_the_backward_pass_is_reported_too() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        logits = self.table(x[:, -1]).exp()
+        return logits.mul_(logits)
+
+    with refused("test_checks.py: forward of Student raises an error: ", "inplace operation"):
         check_forward(model_of(forward), V, T)
 
 
