@@ -19,6 +19,7 @@ from charlm.models.base import LanguageModel, build
 from tests.helpers import (
     ARCHITECTURES,
     DAMAGED,
+    EVERY_MODEL,
     NAMES,
     bytes_of_two_processes,
     refused,
@@ -416,7 +417,7 @@ def test_a_model_that_is_not_the_one_of_its_module_is_refused(
         refuse(Own(V, CORPUS.block_size))
 
 
-@ARCHITECTURES
+@EVERY_MODEL
 def test_the_models_there_are_can_be_saved(architecture: type[LanguageModel]) -> None:
     refuse(small_model(CORPUS, architecture))
 
