@@ -124,7 +124,7 @@ class Clone:
         (self.path / ".dvc/config.local").write_text(config, encoding="utf-8")
 
     def run(self, *command: str) -> str:
-        """What a command prints."""
+        """Return what a command prints."""
         environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/notes")}
         done = subprocess.run(
             command, cwd=self.path, env=environment, capture_output=True, text=True, check=False
@@ -134,7 +134,7 @@ class Clone:
         return done.stdout
 
     def known(self, revision: str, settings: list[str]) -> list[str]:
-        """The settings whose parameter that revision has."""
+        """Return the settings whose parameter a revision has."""
         params = YAML(typ="safe", pure=True).load(
             self.run("git", "show", f"{revision}:params.yaml")
         )
@@ -163,7 +163,7 @@ class Clone:
         return ""
 
     def compare(self, base: str, head: str, out: Path) -> Comparison:
-        """Compare two branches; writes the pictures that differ, and a page with the curves."""
+        """Compare two branches; write the pictures that differ, and a page with the curves."""
         table = self.run("dvc", "metrics", "diff", base, head, "--md").strip()
         table = table if table.count("\n") > 1 else ""  # but for its head
         self.run("dvc", "plots", "diff", base, head, "--out", str(out.resolve() / "plots"))
@@ -179,7 +179,7 @@ class Clone:
         return Comparison(table, pictures, len(every) - len(pictures))
 
     def pictures(self, revision: str) -> dict[str, str]:
-        """The blob of each picture that git has of a revision, by its path."""
+        """Return the blob of each committed picture of a revision, by its path."""
         listed = self.run("git", "ls-tree", "-r", "-z", revision, "plots/")
         entries = (entry.split("\t") for entry in listed.split("\0") if entry.endswith(".png"))
         return {path: kind.split()[2] for kind, path in entries}
@@ -200,7 +200,7 @@ def markdown(
     *,
     pictures: bool,
 ) -> str:
-    """The report; `small` is what the base said, where it does not run through."""
+    """Return the report; `small` is the error message of the base if its small run fails."""
     base, head = (commit[:7] for commit in commits.values())
     lines = [
         f"## Results: {base} (base) and {head} (head)",

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from benchmarks import notebook_loop
-from benchmarks.steps import MODELS, NAMES
+from benchmarks import NAMES, notebook_loop
+from benchmarks.steps import MODELS
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 
 Weights = dict[str, Tensor]

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
+from benchmarks import NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 from charlm.core.pinning import pin_kernels
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from charlm.training.trainer import Trainer
 
-NAMES = Path("data/prenoms.txt")
 MODELS = ("fcn", "wavenet")
 """Models that the notebook also has."""
 EVERY_MODEL = (*MODELS, "compact")

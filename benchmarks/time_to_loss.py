@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.steps import NAMES
+from benchmarks import NAMES
 from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
 from charlm.core.pinning import pin_kernels
 

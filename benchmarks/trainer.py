@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.steps import NAMES
+from benchmarks import NAMES
 from charlm.core.params import Params
 from charlm.core.randomness import derive_seed, seeded
 from charlm.data.corpus import Corpus

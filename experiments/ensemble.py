@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.steps import NAMES
+from benchmarks import NAMES
 from benchmarks.trainer import trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
 from charlm.core.params import load_params

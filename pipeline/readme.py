@@ -2,8 +2,8 @@
 
     python -m pipeline.readme
 
-The tables and "Measured on" lines below `<!-- from benchmarks/NAME.md, ... -->` are replaced by
-those of that file, in the same order.
+The tables and "Measured on" lines below `<!-- from FOLDER/NAME.md, ... -->` are replaced by those
+of that file, in the same order.
 """
 
 import re
@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 QUOTED = re.compile(r"^(?:(?:\|.*\n)+|Measured on: .*\n)", flags=re.MULTILINE)
 SOURCED = re.compile(
-    r"^<!-- from (benchmarks/\w+\.md)\b.*-->\n(?:(?!<!--|## ).*\n)*", flags=re.MULTILINE
+    r"^<!-- from ((?:benchmarks|experiments)/\w+\.md)\b.*-->\n(?:(?!<!--|## ).*\n)*",
+    flags=re.MULTILINE,
 )
 """Such a comment and the text up to the next one or the next section."""
 

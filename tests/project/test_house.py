@@ -6,6 +6,7 @@ Prints who imports whom: python -m pytest -s -n 0 tests/project/test_house.py
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ HOUSE = {
     "report": {"core", "data"},
 }
 """What each folder of charlm may import of the others, from the ground up."""
+
+AROUND = {
+    "stages": {"charlm", "pipeline.put_back"},
+    "pipeline": {"charlm", "stages", "benchmarks", "tests.chromium"},
+    "benchmarks": {"charlm", "stages", "pipeline"},
+    "experiments": {"charlm", "benchmarks", "pipeline"},
+}
+"""What the folders around charlm may import; not their modules in a circle."""
 
 SHARED = {"__init__.py", "training.py"}
 """What is in stages/ beside the stages."""
@@ -63,17 +72,10 @@ def test_every_folder_is_in_the_table_and_the_table_has_no_circle() -> None:
         below.add(folder)
 
 
-def test_the_table_of_imports() -> None:
-    """Seen with -s."""
-    print()
-    for folder in HOUSE:
-        every = set[str]().union(*of_library(folder).values())
-        names = sorted({module.partition(".")[0] for module in every})
-        print(f"{folder:11}{', '.join(names) or '-'}")
-
-
 @pytest.mark.parametrize("folder", HOUSE)
 def test_a_folder_imports_what_the_table_lets_it(folder: str) -> None:
+    every = set[str]().union(*of_library(folder).values())
+    print(folder, "imports", ", ".join(sorted({m.partition(".")[0] for m in every})) or "-")
     wrong = [
         f"{folder}/{name}.py imports charlm.{module}"
         for name, modules in of_library(folder).items()
@@ -93,6 +95,21 @@ def test_the_library_imports_nothing_of_what_is_around_it() -> None:
     around = {"stages", "pipeline", "tests", "benchmarks", "experiments", "dvc"}
     for path in (ROOT / "charlm").rglob("*.py"):
         assert around.isdisjoint(module.partition(".")[0] for module in imported(path)), path
+
+
+@pytest.mark.parametrize("folder", AROUND)
+def test_a_folder_around_it_imports_what_the_table_lets_it(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.py"):
+        own = {m for m in imported(path) if (ROOT / m.partition(".")[0] / "__init__.py").exists()}
+        assert {m for m in own if not allowed(m, AROUND[folder] | {folder})} == set(), path
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    folders = ("charlm", *AROUND)
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    names = {str(p.relative_to(ROOT).with_suffix("")).replace("/", "."): p for p in paths}
+    modules = {name.removesuffix(".__init__"): set(imported(path)) for name, path in names.items()}
+    TopologicalSorter(modules).prepare()  # raises CycleError
 
 
 def test_no_stage_imports_what_people_call() -> None:
