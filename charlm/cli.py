@@ -328,7 +328,7 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
     header = "" if arguments.characters else HEADER
     objects: list[dict[str, Any]] = []
     while some := list(islice(given, AT_ONCE)):
-        scores = model.score(*(_read(model, name, place) for place, name in some))
+        scores = model.score(*(_read(model, name, location) for location, name in some))
         if arguments.json:
             objects += (
                 _as_object(name, score, arguments.characters)
@@ -343,7 +343,7 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _given(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each name to score and its place, for error messages."""
+    """Yield each name to score and its location, for error messages."""
     if names and names != ["-"]:
         return ((f"argument {n}", name.strip()) for n, name in enumerate(names, start=1))
     if sys.stdin is None or (not names and sys.stdin.isatty()):
@@ -352,7 +352,7 @@ def _given(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _lines() -> Iterator[tuple[str, str]]:
-    """Yield each non-empty line of standard input and its place."""
+    """Yield each non-empty line of standard input and its location."""
     number = 0
     try:
         for number, line in enumerate(sys.stdin.buffer, start=1):
@@ -370,12 +370,12 @@ def _lines() -> Iterator[tuple[str, str]]:
         ) from None
 
 
-def _read(model: "TrainedModel", text: str, place: str) -> str:
-    """Convert `text` to the model's characters; an error names its `place`."""
+def _read(model: "TrainedModel", text: str, location: str) -> str:
+    """Convert `text` to the model's characters; an error names its `location`."""
     try:
         return model.fold(text)
     except InputError as error:
-        raise InputError(f"{place}: {error}") from None
+        raise InputError(f"{location}: {error}") from None
 
 
 def _as_row(score: "Score") -> str:

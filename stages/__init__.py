@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
+from traceback import extract_tb
 from types import TracebackType
 
 from charlm.core.errors import (
@@ -43,6 +44,8 @@ ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
 """The file for the error of this process, if several train together."""
 
 OWN = ("charlm", "stages")
+ROOT = Path(__file__).parent.parent
+MODELS = Path("charlm/models")
 
 PYTHON = Path(".venv/bin/python")
 """Where `make` installs Python."""
@@ -74,8 +77,8 @@ def history_path(model: str) -> Path:
     return Path(f"plots/history/{model}.csv")
 
 
-def loss_by_path(place: str) -> Path:
-    return Path(f"plots/evaluation/loss_by_{place}.csv")
+def loss_by_path(column: str) -> Path:
+    return Path(f"plots/evaluation/loss_by_{column}.csv")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -170,7 +173,27 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1
     if is_out_of_memory(error):
         return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1
+    if mistake := _mistake_in_model(error):
+        return f"error: {mistake}; fix it", 1
     return None
+
+
+def _mistake_in_model(error: BaseException) -> str:
+    """Return an error of a file in charlm/models or of a training's script, with its line.
+
+    Empty if the last of our own lines that led to it is in another file.
+    """
+    frames = [(frame.filename, frame.lineno) for frame in extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        frames.append((error.filename or "", error.lineno))
+    own = [(Path(file), line) for file, line in frames if Path(file).is_relative_to(ROOT)]
+    own = [(path.relative_to(ROOT), line) for path, line in own]
+    own = [(path, line) for path, line in own if path.parts[0] in OWN]
+    if not own or (own[-1][0].parent != MODELS and not own[-1][0].name.startswith("train_")):
+        return ""
+    path, line = own[-1]
+    said = error.msg if isinstance(error, SyntaxError) else f"{type(error).__name__}: {error}"
+    return f"{path}, line {line}: {said}"
 
 
 sys.excepthook = end  # set before the imports: Ctrl-C may come while torch is loaded

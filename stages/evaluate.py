@@ -46,8 +46,8 @@ def main() -> None:
         measured[name] = summarize(scores, counts.parameters)
         if name == BASELINE:
             losses[name], _ = scores[Part.TEST]
-    for place, its in analysis.places(windows[Part.TEST]).items():
-        write_csv(stages.loss_by_path(place), analysis.mean_by(its, losses, place))
+    for column, its in analysis.positions(windows[Part.TEST]).items():
+        write_csv(stages.loss_by_path(column), analysis.mean_by(its, losses, column))
     write_csv(stages.CALIBRATION, pd.concat(calibration))
     write_csv(stages.MISTAKES, pd.concat(mistakes))
     table = pd.DataFrame.from_dict(measured, orient="index").rename_axis("model").reset_index()

@@ -116,7 +116,8 @@ def build_model(
         with seeded(params.seed, "init"):
             model = construct(architecture, arguments)
             initialize(model, params.recipe(name).init)
-    check_forward(model, len(corpus.vocabulary), corpus.block_size, log)
+        tried = construct(architecture, arguments)  # the other one has not run before it is trained
+    check_forward(tried, len(corpus.vocabulary), corpus.block_size, log)
     with blame(name):
         checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
     return model

@@ -102,7 +102,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         example=corpus.names()[0],
     )
     by = {
-        place: results.side_by_side(analysis.mean_by(its, losses, place), place)
-        for place, its in analysis.places(windows).items()
+        column: results.side_by_side(analysis.mean_by(its, losses, column), column)
+        for column, its in analysis.positions(windows).items()
     }
     return report.render(source, trained, counts, by)

@@ -413,6 +413,10 @@ def check_arguments(
         if name not in takes and inspect.Parameter.VAR_KEYWORD not in kinds:
             with blame(f"{model}.{name}", path):
                 raise InputError(f"{who} takes no {name}; {_instead(name, list(takes))}")
+    lacks = [name for name in FROM_THE_DATA if name not in parameters]
+    if lacks and inspect.Parameter.VAR_KEYWORD not in kinds:
+        with blame(model, path):
+            raise InputError(f"{who} must take vocab_size and block_size; it lacks {lacks[0]}")
     needed = [name for name, its in takes.items() if its.default is its.empty]
     if missing := [name for name in needed if name not in given]:
         with blame(model, path):

@@ -103,28 +103,50 @@ def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) ->
 
 
 def _first_difference(model: Model, build: Build[Any], metadata: Any) -> str | None:
-    """Return how two models with the weights of `model` differ, or None.
-
-    They do if it has a state that its `state_dict` lacks.
-    """
+    """Return how a model that has run differs from a new one with its `state_dict`, or None."""
     import torch
 
-    hyperparameters = metadata["hyperparameters"]
-    T, V = hyperparameters["block_size"], hyperparameters["vocab_size"]
+    def copy_of(other: Model) -> Any:
+        copied = build(metadata["architecture"], metadata["hyperparameters"])
+        copied.load_state_dict(other.state_dict())
+        return copied
+
+    def logits(of: Any, training: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        result: torch.Tensor = of.train(training)(contexts)
+        return result
+
+    T, V = metadata["hyperparameters"]["block_size"], metadata["hyperparameters"]["vocab_size"]
     contexts = torch.arange(64 * T).remainder(V).view(64, T)
-    logits = []
-    for _ in range(2):
-        again = build(metadata["architecture"], hyperparameters)
-        again.load_state_dict(model.state_dict())
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            again.train()(contexts)
-            logits.append(again.eval()(contexts))
-        if again.state_dict().keys() != model.state_dict().keys():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        used = copy_of(model)
+        before = _numbers_of(used)
+        for training in (True, True, False):
+            logits(used, training)
+        if used.state_dict().keys() != model.state_dict().keys():
             return "forward adds parameters or buffers; make them in the constructor"
-    if not torch.equal(*logits):
-        return "with the same weights it computes other logits; use register_buffer for its state"
+        after = _numbers_of(used)
+        if changed := sorted(name for name in after if before.get(name) != after[name]):
+            return f"forward changes {', '.join(changed)}, which is not saved; use register_buffer"
+        new = copy_of(used)
+        for training in (True, False, True, False):
+            of_used, of_new = (logits(it, training) for it in (used, new))
+            if not torch.allclose(of_used, of_new, rtol=0, atol=0, equal_nan=True):
+                return (
+                    "with the same weights it computes other logits; use register_buffer for its "
+                    "state, nn.ModuleList for a list of layers, and torch's global generator"
+                )
     return None
+
+
+def _numbers_of(model: Any) -> dict[str, Any]:
+    """Return the numbers that the modules keep as plain attributes, by name."""
+    return {
+        f"{path}.{name}".removeprefix("."): value
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float) and name != "training"
+    }
 
 
 def _first_line(error: Exception) -> str:

@@ -35,7 +35,7 @@ def predictions(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
     return torch.cat(predicted), torch.cat(confidences)
 
 
-def places(windows: Windows) -> dict[str, NDArray[np.int64]]:
+def positions(windows: Windows) -> dict[str, NDArray[np.int64]]:
     """Return each target's "position" in its name (W,) and the "length" of that name (W,).
 
     Positions start at 1; the end of a name is at length + 1.

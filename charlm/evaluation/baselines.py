@@ -66,8 +66,8 @@ class CountModel:
         if len(self.pairs) == 0:
             return torch.zeros_like(context)
         wanted = context * self.vocab_size + tokens
-        place = torch.searchsorted(self.pairs, wanted).clamp_max(len(self.pairs) - 1)
-        return torch.where(self.pairs[place] == wanted, self.counts[place], 0)
+        position = torch.searchsorted(self.pairs, wanted).clamp_max(len(self.pairs) - 1)
+        return torch.where(self.pairs[position] == wanted, self.counts[position], 0)
 
 
 def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | KneserNey]:
@@ -93,6 +93,6 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | Knes
 
 def _added(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Merge two (values, counts) pairs: distinct values (P,), ascending, and counts (P,)."""
-    numbers, place = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
-    counts = torch.zeros_like(numbers).index_add_(0, place, torch.cat([one[1], other[1]]))
+    numbers, inverse = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
+    counts = torch.zeros_like(numbers).index_add_(0, inverse, torch.cat([one[1], other[1]]))
     return numbers, counts

@@ -99,12 +99,12 @@ class KneserNey:
         """
         losses, chances = np.empty((2, len(windows)))
         done = 0
-        for rows, place in _distinct(windows, self.order):
+        for rows, inverse in _distinct(windows, self.order):
             probs, highest, ties = self._look_up(rows)
-            chunk = slice(done, done + len(place))
-            losses[chunk] = -np.log(probs)[place]
-            chances[chunk] = ((probs == highest) / ties)[place]
-            done += len(place)
+            chunk = slice(done, done + len(inverse))
+            losses[chunk] = -np.log(probs)[inverse]
+            chances[chunk] = ((probs == highest) / ties)[inverse]
+            done += len(inverse)
         return torch.from_numpy(losses), torch.from_numpy(chances)
 
     def _look_up(self, rows: Integers) -> tuple[Reals, Reals, Integers]:
@@ -119,11 +119,11 @@ class KneserNey:
         index: Integers = np.zeros(len(rows), dtype=np.int64)  # of their contexts
         for length, level in enumerate(self.levels):
             if length:
-                place, seen = _find(level.contexts, index * V + rows[known, -1 - length])
-                known, index = known[seen], place[seen]
-            place, seen = _find(level.entries, index * V + rows[known, -1])
+                position, seen = _find(level.contexts, index * V + rows[known, -1 - length])
+                known, index = known[seen], position[seen]
+            position, seen = _find(level.entries, index * V + rows[known, -1])
             backoff = level.left[index] * probs[known]
-            probs[known] = np.where(seen, level.probs[place], backoff)
+            probs[known] = np.where(seen, level.probs[position], backoff)
             highest[known], ties[known] = level.highest[index], level.ties[index]
         return probs, highest, ties
 
@@ -140,19 +140,19 @@ def count_kneser_ney(train: Windows, vocab_size: int, order: int = ORDER) -> Kne
         highest=np.full(1, 1 / vocab_size),
         ties=np.full(1, vocab_size),
     )
-    place_in_shorter: Integers = np.zeros(len(rows), dtype=np.int32)
+    inverse_of_shorter: Integers = np.zeros(len(rows), dtype=np.int32)
     levels = []
-    for length, (contexts, entries, place) in enumerate(known):
-        at_longest, longer = place >= 0, place[:0]
+    for length, (contexts, entries, inverse) in enumerate(known):
+        at_longest, longer = inverse >= 0, inverse[:0]
         if length + 1 < len(known):
-            _, longer_entries, longer_place = known[length + 1]
-            at_longest &= longer_place < 0  # only padding precedes these
-            longer = place[_some_row(longer_place, len(longer_entries))]
-        counts = np.bincount(place[at_longest], windows[at_longest], len(entries)).astype(np.int64)
-        counts += np.bincount(longer, minlength=len(entries))
-        probs = shorter.probs[place_in_shorter[_some_row(place, len(entries))]]
+            _, longer_entries, longer_inverse = known[length + 1]
+            at_longest &= longer_inverse < 0  # only padding precedes these
+            longer = inverse[_some_row(longer_inverse, len(longer_entries))]
+        counts = np.bincount(longer, minlength=len(entries)).astype(np.int64)
+        counts += np.bincount(inverse[at_longest], windows[at_longest], len(entries)).astype(int)
+        probs = shorter.probs[inverse_of_shorter[_some_row(inverse, len(entries))]]
         shorter = _level(contexts, entries, counts, probs, shorter, vocab_size)
-        place_in_shorter = place
+        inverse_of_shorter = inverse
         levels.append(shorter)
     return KneserNey(vocab_size, levels)
 
@@ -204,8 +204,8 @@ def _distinct(windows: Windows, order: int) -> Iterator[tuple[Integers, Integers
     for start in range(0, len(windows), CHUNK):
         contexts, targets = windows.batch(slice(start, start + CHUNK))
         nearest = contexts[:, contexts.shape[1] - order :]
-        rows, place = distinct(torch.cat([nearest, targets[:, None].int()], dim=1))
-        yield rows.numpy(), place.numpy()
+        rows, inverse = distinct(torch.cat([nearest, targets[:, None].int()], dim=1))
+        yield rows.numpy(), inverse.numpy()
 
 
 def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
@@ -214,8 +214,8 @@ def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
     counts: Integers = np.empty(0, dtype=np.int64)
     for more, of_more in _distinct(windows, order):
         repeated = np.concatenate([counts, np.bincount(of_more)])
-        rows, place = distinct(torch.cat([rows, torch.from_numpy(more)]))
-        counts = np.bincount(place.numpy(), repeated).astype(np.int64)
+        rows, inverse = distinct(torch.cat([rows, torch.from_numpy(more)]))
+        counts = np.bincount(inverse.numpy(), repeated).astype(np.int64)
     return rows.numpy(), counts
 
 
@@ -244,21 +244,21 @@ def _index_pairs(
 ) -> tuple[Integers, Integers]:
     """Return the distinct pairs of the chosen rows, ascending, and each row's index (U,) or -1."""
     pairs = context[chosen].astype(np.int64) * vocab_size + tokens[chosen]
-    distinct_pairs, place = np.unique(pairs, return_inverse=True)
+    distinct_pairs, inverse = np.unique(pairs, return_inverse=True)
     indices = np.full(len(chosen), -1, dtype=np.int32)
-    indices[chosen] = place
+    indices[chosen] = inverse
     return distinct_pairs, indices
 
 
-def _some_row(place: Integers, count: int) -> Integers:
-    """Return, for each entry 0 to `count` - 1, a row whose `place` (U,) is that entry, (G,)."""
+def _some_row(inverse: Integers, count: int) -> Integers:
+    """Return, for each entry 0 to `count` - 1, a row whose `inverse` (U,) is that entry, (G,)."""
     rows = np.empty(count, dtype=np.int32)
-    chosen = np.flatnonzero(place >= 0)
-    rows[place[chosen]] = chosen
+    chosen = np.flatnonzero(inverse >= 0)
+    rows[inverse[chosen]] = chosen
     return rows
 
 
 def _find(ascending: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:
     """Return the position of each of `wanted` (N,), and whether it is there (N,)."""
-    place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
-    return place, ascending[place] == wanted
+    position = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return position, ascending[position] == wanted

@@ -334,7 +334,7 @@ class Rows(StandIn):
         self.tape.record(joined, backward)
         return Rows(joined, inverse.reshape(*self.index.shape[:-1], 1), self.tape, self.transposed)
 
-    # Shapes.
+    # Shapes, as by the methods of torch.Tensor: only the index changes, not the rows (X, B).
 
     def view(self, *shape: Any) -> "Rows":
         sizes = list(shape[0] if isinstance(shape[0], tuple | list) else shape)

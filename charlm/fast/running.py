@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._functorch.utils as functorch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -20,7 +21,7 @@ from charlm.data.windows import Windows
 from charlm.fast import rules  # noqa: F401  fills RULES
 from charlm.fast.devices import widest
 from charlm.fast.products import PortableProducts
-from charlm.fast.rows import Contexts, Leaves, NoRuleError, Rows
+from charlm.fast.rows import Contexts, Leaves, NoRuleError, Rows, StandIn
 
 CHUNK = 4096
 """Windows per forward pass without gradients: limits memory."""
@@ -157,7 +158,7 @@ class Runner:
         targets = None if targets is None else targets[:CHECKED]
         try:
             wanted = torch.set_grad_enabled(targets is not None)
-            with unchanged(self.model), np.errstate(all="ignore"), wanted:
+            with unchanged(self.model), np.errstate(all="ignore"), wanted, _no_custom_functions():
                 stand_in = Contexts(contexts)
                 ours = self._outcome(stand_in, targets)
         except Exception as error:
@@ -240,7 +241,8 @@ def _reason(error: Exception) -> str:
         raise error
     if isinstance(error, NoRuleError):
         return f"there is no fast rule for {error}"
-    return f"the fast path fails ({type(error).__name__}: {error})"
+    first, *_ = str(error).splitlines() or [""]
+    return f"the fast path fails ({type(error).__name__}: {first})"
 
 
 def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:
@@ -290,6 +292,26 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             for parameter, before in parameters:
                 if not torch.equal(parameter, before):
                     parameter.copy_(before)
+
+
+@contextmanager
+def _no_custom_functions() -> Iterator[None]:
+    """Raise NoRuleError for an autograd.Function of the model, whose backward would be ignored.
+
+    `torch.autograd.Function.apply` passes its arguments through the function that is replaced.
+    """
+
+    def refuse(args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if any(isinstance(arg, StandIn) for arg in args):
+            raise NoRuleError("an autograd.Function")
+        return original(args)
+
+    original = functorch.unwrap_dead_wrappers
+    functorch.unwrap_dead_wrappers = refuse
+    try:
+        yield
+    finally:
+        functorch.unwrap_dead_wrappers = original
 
 
 def _copied_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:

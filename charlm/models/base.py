@@ -1,5 +1,6 @@
 """The base class of all models, and how they are found and built."""
 
+import copy
 import importlib
 import inspect
 from typing import Any, ClassVar
@@ -32,7 +33,7 @@ class LanguageModel(nn.Module):
         model: LanguageModel = super().__new__(cls)
         signature = inspect.signature(cls)
         try:
-            bound = signature.bind(*args, **kwargs)
+            bound = signature.bind(*copy.deepcopy(args), **copy.deepcopy(kwargs))
         except TypeError:
             return model  # __init__ raises the error; or this is a copy, which gets them later
         bound.apply_defaults()

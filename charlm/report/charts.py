@@ -132,7 +132,7 @@ def losses_and_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
 
 
 @style.context(STYLE)
-def loss_by(table: "pd.DataFrame", place: str, titles: Mapping[str, str], label: str) -> Figure:
+def loss_by(table: "pd.DataFrame", column: str, titles: Mapping[str, str], label: str) -> Figure:
     """Draw the mean test loss against a column of `analysis.mean_by`, if there are enough windows.
 
     Args:
@@ -146,8 +146,8 @@ def loss_by(table: "pd.DataFrame", place: str, titles: Mapping[str, str], label:
     for number, name in enumerate(nets):
         marker = MARKERS[number % len(MARKERS)]
         color = MODEL_COLORS[number % len(MODEL_COLORS)]
-        axes.plot(shown[place], shown[name], color=color, marker=marker, ms=4, label=titles[name])
-    axes.plot(shown[place], shown[counts], "--", color=MUTED, label=titles[counts])
+        axes.plot(shown[column], shown[name], color=color, marker=marker, ms=4, label=titles[name])
+    axes.plot(shown[column], shown[counts], "--", color=MUTED, label=titles[counts])
     axes.set_xlabel(label)
     axes.set_ylabel(LOSS)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))

@@ -99,16 +99,16 @@ def embedding_maps(embeddings: Mapping[str, Floats | None], symbols: Sequence[st
     few = len(symbols) <= 100
     size = 11 if few else 7
     for axes, (title, embedding) in zip(row, tables.items(), strict=False):
-        places, shares = principal_components(embedding)
-        room = 0.03 * float(np.ptp(places, axis=0).max())  # for a label
-        places = move_apart(places, room) if few else places
-        lettered = list(range(len(symbols))) if few else spaced_out(places, room)
+        points, shares = principal_components(embedding)
+        room = 0.03 * float(np.ptp(points, axis=0).max())  # for a label
+        points = move_apart(points, room) if few else points
+        lettered = list(range(len(symbols))) if few else spaced_out(points, room)
         dots = np.full(len(symbols), 2.0)
         dots[lettered] = 0
-        axes.scatter(places[:, 0], places[:, 1], s=dots, color=MUTED)
+        axes.scatter(points[:, 0], points[:, 1], s=dots, color=MUTED)
         axes.set_aspect("equal", adjustable="datalim")
         for token in lettered:
-            x, y = places[token].tolist()
+            x, y = points[token].tolist()
             label, font = _drawable(symbols[token])
             text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
             text.set_fontsize(size)
@@ -133,10 +133,10 @@ def principal_components(points: Floats) -> tuple[Floats, Floats]:
     """
     centered = points - points.mean(0, dtype=np.float64)  # (V, C)
     u, s, _ = np.linalg.svd(centered, full_matrices=False)
-    places = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
-    farthest = np.take_along_axis(places, np.abs(places).argmax(0, keepdims=True), axis=0)
+    points = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
+    farthest = np.take_along_axis(points, np.abs(points).argmax(0, keepdims=True), axis=0)
     shares = np.pad(s**2 / max((s**2).sum(), 1e-12), (0, 2))[:2]
-    return places * np.where(farthest < 0, -1, 1), shares
+    return points * np.where(farthest < 0, -1, 1), shares
 
 
 def move_apart(points: Floats, distance: float) -> Floats:

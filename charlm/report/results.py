@@ -54,15 +54,15 @@ def read_samples(path: Path) -> "pd.DataFrame":
     return read_table(path, {"name": str, "log_likelihood": float, "in_training": bool})
 
 
-def read_loss_by(path: Path, place: str, models: Sequence[str]) -> "pd.DataFrame":
+def read_loss_by(path: Path, column: str, models: Sequence[str]) -> "pd.DataFrame":
     """Read the results of `analysis.mean_by`, in the form of `side_by_side`."""
-    columns = {"model": str, place: int, "windows": int, "loss": float}
-    return side_by_side(read_table(path, columns, models), place)
+    columns = {"model": str, column: int, "windows": int, "loss": float}
+    return side_by_side(read_table(path, columns, models), column)
 
 
-def side_by_side(table: "pd.DataFrame", place: str) -> "pd.DataFrame":
-    """Pivot the results of `analysis.mean_by`: columns `place`, windows and one per model."""
-    return table.pivot(index=[place, "windows"], columns="model", values="loss").reset_index()
+def side_by_side(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
+    """Pivot the results of `analysis.mean_by`: columns `column`, windows and one per model."""
+    return table.pivot(index=[column, "windows"], columns="model", values="loss").reset_index()
 
 
 def _by_model(table: "pd.DataFrame", models: Sequence[str]) -> "dict[str, pd.DataFrame]":

@@ -95,13 +95,13 @@ class Grid:
 def mistake_grid(table: "pd.DataFrame") -> Grid:
     """Arrange the results of `analysis.mistakes` as a confusion matrix."""
     labels = list(dict.fromkeys([*table["actual"], *table["predicted"]]))
-    place = {label: index for index, label in enumerate(labels)}
+    indices = {label: index for index, label in enumerate(labels)}
     wrong = table["actual"] != table["predicted"]
     share = table["windows"] / _how_often(table)
     share /= share[wrong].max() if wrong.any() else 1.0
     rows = zip(table["actual"], table["predicted"], table["windows"], share, strict=True)
     cells = [
-        Cell(place[actual], place[predicted], actual == predicted, int(windows), min(its, 1.0))
+        Cell(indices[actual], indices[predicted], actual == predicted, int(windows), min(its, 1.0))
         for actual, predicted, windows, its in rows
     ]
     return Grid(labels, cells)

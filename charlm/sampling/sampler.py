@@ -76,11 +76,11 @@ def _continue(
     T = block_size
     unfinished = torch.arange(len(tokens))
     for here in range(T + begun, tokens.shape[1]):
-        contexts, place = distinct(tokens[unfinished, here - T : here])
+        contexts, inverse = distinct(tokens[unfinished, here - T : here])
         logits = torch.cat(
             [runner.logits(part.to(runner.device)).cpu() for part in torch.split(contexts, CHUNK)]
         )
-        drawn = draw(_cumulated(logits, temperature, may_end=here > T), place, generator)
+        drawn = draw(_cumulated(logits, temperature, may_end=here > T), inverse, generator)
         tokens[unfinished, here] = drawn
         unfinished = unfinished[drawn != END]
         if len(unfinished) == 0:
@@ -97,16 +97,16 @@ def _cumulated(logits: Tensor, temperature: float, may_end: bool) -> Tensor:
     return cumulated.div_(cumulated[:, -1:].clone())
 
 
-def draw(cumulated: Tensor, place: Tensor, generator: torch.Generator) -> Tensor:
-    """Sample a token (N,) from row `place` (N,) of the cumulative probabilities (U, V).
+def draw(cumulated: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Sample a token (N,) from each of `rows` (N,) of the cumulative probabilities (U, V).
 
     By inversion: the first token whose cumulative probability exceeds a uniform random number,
     a multiple of 2**-32. Row i is shifted to [i, i + 1], so one binary search serves all rows.
     """
     U, V = cumulated.shape
     ends = (cumulated + torch.arange(U)[:, None]).flatten()
-    uniform = torch.randint(2**32, place.shape, generator=generator).double() / 2**32
-    return torch.searchsorted(ends, place + uniform, right=True) - place * V
+    uniform = torch.randint(2**32, rows.shape, generator=generator).double() / 2**32
+    return torch.searchsorted(ends, rows + uniform, right=True) - rows * V
 
 
 def name_log_likelihoods(

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from charlm.core.errors import InputError
-from charlm.fast.running import title_of, unchanged
+from charlm.data.corpus import END
+from charlm.fast.running import title_of
+from charlm.models.base import LanguageModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,15 +35,21 @@ def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
     Raises InputError, with its line, if the constructor raises an error, or if it leaves weights
     to be drawn later or from generators that are not seeded.
     """
+    if not issubclass(architecture, LanguageModel):
+        raise InputError(f"{architecture.__name__} is no LanguageModel; derive it from that class")
     with _drawing_from_torch_alone(architecture):
         try:
             model = architecture(**arguments)
-        except Exception as error:  # nn.MultiheadAttention asserts, others raise KeyError
+            lazy = any(map(is_lazy, model.parameters()))
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # nn.MultiheadAttention asserts, others raise KeyError
             raise InputError(
                 f"the constructor of {architecture.__name__} raises an error "
-                f"({_where(error, architecture)}): {error}; fix it"
+                f"({_where(error, architecture)}): {_message(error)}; fix it"
             ) from None
-    if any(map(is_lazy, model.parameters())):
+    if lazy:
         raise InputError(
             f"{architecture.__name__} has lazy layers, whose weights no seed determines; give the "
             "sizes (nn.Linear instead of nn.LazyLinear)"
@@ -55,25 +63,28 @@ def check_forward(
     """Raise InputError unless contexts (N, T) give logits (N, V) that can be trained.
 
     The message has the line of the model's file in which a mistake shows. A line is logged if
-    some parameters have no effect on the logits.
+    some parameters have no effect on the logits. The model is changed as by training.
     """
     kind = type(model)
     contexts = torch.arange(CONTEXTS * block_size).remainder(vocab_size).view(CONTEXTS, block_size)
-    with unchanged(model), _drawing_from_torch_alone(kind):
+    contexts[0] = END  # nothing but padding, as in front of a name
+    parameters = [*model.parameters()]
+    with torch.random.fork_rng(devices=[]), _drawing_from_torch_alone(kind):
         try:
-            logits = model(contexts)
-            wrong = _difference_from_logits(logits, vocab_size)
-            unused = [] if wrong else _parameters_without_effect(model, logits)
-        except Exception as error:
+            for _ in range(2):  # what the first step keeps may fail in the second
+                wrong, unused = _try(model.train(), contexts, vocab_size)
+            with torch.no_grad():
+                for part in (contexts, contexts[:1]):
+                    wrong = wrong or _difference_from_logits(model.eval()(part), part, vocab_size)
+        except (Exception, SystemExit) as error:
             where = _where(error, kind)
             raise InputError(
-                f"{where}: forward of {kind.__name__} raises an error: {error}; fix it"
+                f"{where}: forward of {kind.__name__} raises an error: {_message(error)}; fix it"
             ) from None
+    if [*map(id, parameters)] != [*map(id, model.parameters())]:
+        wrong = "replaces a parameter, which is then not trained; change its values in place"
     if wrong:
-        raise InputError(
-            f"{_file(kind)}: forward of {kind.__name__} {wrong}; it must compute logits "
-            f"{(CONTEXTS, vocab_size)} from contexts {tuple(contexts.shape)}"
-        )
+        raise InputError(f"{_file(kind)}: forward of {kind.__name__} {wrong}")
     if unused:
         log(
             f"{title_of(model)}: {', '.join(unused)} will not be trained: forward of "
@@ -81,18 +92,28 @@ def check_forward(
         )
 
 
-def _difference_from_logits(logits: Any, vocab_size: int) -> str:
-    if not isinstance(logits, Tensor):
-        return f"returns a {type(logits).__name__}"
-    if logits.shape != (CONTEXTS, vocab_size) or not logits.is_floating_point():
-        return f"returns {tuple(logits.shape)} of {logits.dtype}"
-    return "" if logits.requires_grad else "depends on no trainable parameter"
-
-
-def _parameters_without_effect(model: nn.Module, logits: Tensor) -> list[str]:
+def _try(model: nn.Module, contexts: Tensor, vocab_size: int) -> tuple[str, list[str]]:
+    """Run forward and backward; return what is wrong, and the parameters without a gradient."""
+    logits = model(contexts)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if wrong := _difference_from_logits(logits, contexts, vocab_size):
+        return wrong, []
+    if not trainable or not logits.requires_grad:
+        return "depends on no trainable parameter", []
     gradients = torch.autograd.grad(logits.sum(), [*trainable.values()], allow_unused=True)
-    return [name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None]
+    return "", [name for name, its in zip(trainable, gradients, strict=True) if its is None]
+
+
+def _difference_from_logits(logits: Any, contexts: Tensor, vocab_size: int) -> str:
+    wanted = (len(contexts), vocab_size)
+    should = f"; it must compute logits {wanted} from contexts {tuple(contexts.shape)}"
+    if not isinstance(logits, Tensor):
+        return f"returns a {type(logits).__name__}{should}"
+    if logits.shape != wanted or not logits.is_floating_point():
+        return f"returns {tuple(logits.shape)} of {logits.dtype}{should}"
+    if logits[0].isnan().any():
+        return "computes NaN for a context of nothing but padding (token 0); handle it"
+    return "computes NaN; fix it" if logits.isnan().any() else ""
 
 
 @contextmanager
@@ -111,7 +132,11 @@ def _states_of_other_generators() -> bytes:
     return pickle.dumps((random.getstate(), np.random.get_state()))
 
 
-def _where(error: Exception, kind: type) -> str:
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _where(error: BaseException, kind: type) -> str:
     """Return the file of a class, and the last of its lines that led to the error."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == inspect.getfile(kind)]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from charlm.core.compiled import Floats
+from charlm.core.errors import InputError
 from charlm.core.params import Recipe
 from charlm.fast import kernels
 from charlm.fast.devices import for_numpy
@@ -37,7 +38,15 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
     sgd: w -= lr u, with u = momentum u + gradient + weight_decay w.
     adamw: Loshchilov and Hutter (2019), algorithm 2.
     muon: `Muon` for the weights of the hidden layers, AdamW for the rest.
+
+    Raises InputError if the model has sparse gradients and the recipe is not plain SGD.
     """
+    plain = recipe.optimizer == "sgd" and not (recipe.weight_decay or recipe.clip_norm)
+    if not plain and any(getattr(module, "sparse", False) for module in model.modules()):
+        raise InputError(
+            "sparse=True works with optimizer sgd alone, without weight_decay and clip_norm; "
+            "leave it out"
+        )
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -209,7 +218,13 @@ class MovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model)
+        try:
+            self.model = copy.deepcopy(model)
+        except Exception as error:
+            raise InputError(
+                "training.average needs a model that can be copied, without results of forward in "
+                f"its attributes ({type(error).__name__}: {error})"
+            ) from None
         self._decay = decay
         self._current = model
         self._parameters = list(zip(self.model.parameters(), model.parameters(), strict=True))

@@ -271,10 +271,10 @@ class Trainer:
             end = min(start + batches * size, len(self.train))
             numbers = torch.arange(start, end, device=device)
             if device.type == "cpu":  # NumPy takes half the time
-                places = torch.from_numpy(order(numbers.numpy()))
+                indices = torch.from_numpy(order(numbers.numpy()))
             else:
-                places = order(numbers)
-            every = self.train.batch(places)
+                indices = order(numbers)
+            every = self.train.batch(indices)
             for contexts, targets in zip(*(torch.split(part, size) for part in every), strict=True):
                 yield self.group.shard(contexts), self.group.shard(targets), len(targets)
 

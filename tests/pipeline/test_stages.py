@@ -353,3 +353,27 @@ def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
         "interrupted; run the same command again to resume",
         "put back split",
     ]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("x.squeeze(1))  #", "x.squeeze(1)  #", "line 51: '(' was never closed; fix it"),
+        ("import Tensor, nn", "import Tensro, nn", "line 7: ImportError: cannot import name"),
+        ("models.base import", "models.bse import", "line 9: ModuleNotFoundError: No module"),
+        ("norm(linear(x))", "nrom(linear(x))", "line 49: forward of WaveNet raises an error: Name"),
+        ("class WaveNet(LanguageModel)", "class WaveNet(nn.Module)", "WaveNet is no LanguageModel"),
+        ("class WaveNet(", "class Tree(", "stages/train_wavenet.py, line 3: ImportError: cannot"),
+    ],
+)
+def test_a_mistake_in_a_models_file_is_one_line(
+    project: Project, right: str, wrong: str, said: str
+) -> None:
+    path = project.path / "charlm/models/wavenet.py"
+    text = path.read_text(encoding="utf-8")
+    assert right in text
+    path.write_text(text.replace(right, wrong), encoding="utf-8")
+    ran = project.stage("train_wavenet", code=1)
+    (line,) = ran.text.splitlines()
+    assert line.startswith("error: ")
+    assert said in line

@@ -664,6 +664,10 @@ def model_of_anything(*, embed_dim: int, **others: int) -> None:
     """A constructor with **kwargs."""
 
 
+def model_of_no_data(*, vocab: int, block_size: int, embed_dim: int) -> None:
+    """A constructor with another name for what comes from the data."""
+
+
 def model_of_a_setting(*, vocab_size: int, block_size: int, momentum: float) -> None:
     """A constructor with the name of a training setting."""
 
@@ -680,6 +684,7 @@ def model_of_the_seed(*, vocab_size: int, block_size: int, seed: int = 1) -> Non
         (model, "wat: 7", "line 12: m.wat: model takes no wat; it takes embed_dim, heads"),
         (model, "vocab_size: 7", "line 12: m.vocab_size: model takes no vocab_size; it comes from"),
         (model, "heads: 7", "line 11: m: model needs embed_dim; add it to the section"),
+        (model_of_no_data, "embed_dim: 1", "line 11: m: model_of_no_data must take vocab_size and"),
         (model_of_a_setting, "rank: 1", "line 11: m: model_of_a_setting has an argument momentum,"),
         (model_of_the_seed, "rank: 1", "line 11: m: model_of_the_seed has an argument seed, which"),
     ],

@@ -407,6 +407,81 @@ def test_a_state_that_cannot_be_restored_is_refused(
         refuse(kind(V, CORPUS.block_size))
 
 
+class Counting(Own):
+    """A model that counts its steps in an ordinary attribute, without an effect at first."""
+
+    steps = 0
+
+    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        return super().forward(contexts) * (1 if self.steps < 1000 else 2)
+
+
+class Averaging(Own):
+    """A model whose running mean is a tensor, and no buffer."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.mean = torch.zeros(vocab_size)
+
+    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
+        x = super().forward(contexts)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return x - self.mean
+
+
+class Forgetting(Averaging):
+    """A model with a buffer that is not saved."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        del self.mean
+        self.register_buffer("mean", torch.zeros(vocab_size), persistent=False)
+
+
+class OwnGenerator(Own):
+    """A model that draws from a generator of its own."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
+        x = super().forward(contexts)
+        return x * float(self.generator.random()) if self.training else x
+
+
+class ListOfLayers(Own):
+    """A model whose layers are in a list of Python."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.layers = [nn.Linear(vocab_size, vocab_size)]
+
+    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layers[0](super().forward(contexts))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Counting, "forward changes steps, which is not saved; use register_buffer"),
+        (Averaging, "use register_buffer for its state"),
+        (Forgetting, "use register_buffer for its state"),
+        (OwnGenerator, "torch's global generator"),
+        (ListOfLayers, "nn.ModuleList for a list of layers"),
+    ],
+)
+def test_a_state_that_a_checkpoint_would_lack_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel], why: str
+) -> None:
+    in_a_module(monkeypatch, kind)
+    with refused(kind.__name__, "cannot be saved and rebuilt: ", why):
+        refuse(kind(V, CORPUS.block_size))
+
+
 def test_a_model_that_is_not_the_one_of_its_module_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -36,13 +36,13 @@ def test_places_are_those_of_the_names(
     every = every_window(Corpus.from_names(names, block_size))
     expected = [(i, len(name)) for name in names for i in range(1, len(name) + 2)]
     chosen = data.draw(st.lists(st.booleans(), min_size=len(every), max_size=len(every)))
-    found = analysis.places(every.where(torch.tensor(chosen)))
+    found = analysis.positions(every.where(torch.tensor(chosen)))
     pairs = list(zip(found["position"].tolist(), found["length"].tolist(), strict=True))
     assert pairs == [pair for pair, wanted in zip(expected, chosen, strict=True) if wanted]
 
 
 def test_a_mean_is_over_the_windows_of_a_place() -> None:
-    position = analysis.places(WINDOWS)["position"]
+    position = analysis.positions(WINDOWS)["position"]
     losses = {"a": torch.arange(len(WINDOWS)).float(), "b": torch.ones(len(WINDOWS))}
     table = analysis.mean_by(position, losses, "position")
     assert list(table.columns) == ["model", "position", "windows", "loss"]

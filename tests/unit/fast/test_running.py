@@ -101,6 +101,26 @@ def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
     step(runner)
 
 
+def test_a_backward_pass_of_the_models_own_is_not_ignored() -> None:
+    """As long as it is the identity, gradients do not show that it is there."""
+
+    class Clip(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return grad.clamp(-9, 9)
+
+    model = new_model(type("M", (Changed,), {"change": staticmethod(Clip.apply)}), V, T)
+    runner, lines = runner_of(model)
+    runner.check(CONTEXTS, TARGETS)
+    assert runner.path.fast is False
+    assert "since there is no fast rule for an autograd.Function; " in lines[0]
+    step(runner)
+
+
 def test_a_wrong_rule_is_detected_and_the_model_runs_as_plain_pytorch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

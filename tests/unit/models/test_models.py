@@ -224,6 +224,15 @@ def test_arguments_that_are_passed_on_are_kept_by_their_names() -> None:
     assert str(Changed(**model.hyperparameters)) == str(model)
 
 
+def test_an_argument_that_the_constructor_changes_is_kept_as_it_was() -> None:
+    class Appending(Own):
+        def __init__(self, vocab_size: int, block_size: int, sizes: list[int]) -> None:
+            sizes.append(vocab_size)
+            super().__init__(vocab_size, block_size)
+
+    assert Appending(5, 2, [3]).hyperparameters["sizes"] == [3]
+
+
 def test_the_kept_arguments_are_no_part_of_the_models_state() -> None:
     assert "hyperparameters" not in "".join(Own(V, 8).state_dict())
 

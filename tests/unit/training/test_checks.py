@@ -1,6 +1,7 @@
 """A mistake in a model's file is reported before training, with its line."""
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -33,12 +34,11 @@ def test_the_models_there_are_pass(architecture: type[LanguageModel]) -> None:
     check_forward(new_model(architecture, V, T), V, T)
 
 
-def test_it_changes_nothing() -> None:
-    model = model_of(lambda self, x: self.norm(self.table(x[:, -1])) + torch.rand(V))
+def test_it_leaves_the_generator_as_it_was() -> None:
+    model = model_of(lambda self, x: self.table(x[:, -1]) + torch.rand(V))
     generator = torch.get_rng_state()
     check_forward(model, V, T)
     assert torch.equal(torch.get_rng_state(), generator)
-    assert model.norm.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,39 @@ def test_it_changes_nothing() -> None:
         (lambda self, x: x[:, :1].expand(-1, V), "returns (64, 11) of torch.int64;"),
         (lambda self, x: None, "returns a NoneType;"),
         (lambda self, x: (self.table(x[:, -1]), x), "returns a tuple;"),
-        (lambda self, x: self.table(x[:, -1]).detach(), "depends on no trainable parameter;"),
+        (lambda self, x: self.table(x[:, -1:]).squeeze(), "returns (11,) of torch.float32;"),
     ],
 )
 def test_what_is_no_logits_is_refused(forward: Callable[[Any, Tensor], Any], wrong: str) -> None:
-    wanted = "it must compute logits (64, 11) from contexts (64, 8)"
-    with refused("tests/unit/training/test_checks.py: forward of Student ", wrong, wanted):
+    with refused("test_checks.py: forward of Student ", wrong, "it must compute logits ("):
+        check_forward(model_of(forward), V, T)
+
+
+def nan_in_evaluation(self: Any, x: Tensor) -> Tensor:
+    logits: Tensor = self.table(x[:, -1])
+    return logits if self.training else logits * torch.nan
+
+
+def replacing(self: Any, x: Tensor) -> Tensor:
+    self.table.weight = nn.Parameter(self.table.weight.detach() * 0.9)
+    logits: Tensor = self.table(x[:, -1])
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("forward", "wrong"),
+    [
+        (lambda self, x: self.table(x[:, -1]).detach(), "depends on no trainable parameter"),
+        (
+            lambda self, x: (self.table(x) * (x > 0)[..., None]).sum(1) / (x > 0).sum(1)[:, None],
+            "computes NaN for a context of nothing but padding (token 0); handle it",
+        ),
+        (nan_in_evaluation, "computes NaN"),
+        (replacing, "replaces a parameter, which is then not trained"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(forward: Callable[..., Any], wrong: str) -> None:
+    with refused("test_checks.py: forward of Student ", wrong):
         check_forward(model_of(forward), V, T)
 
 
@@ -94,6 +121,34 @@ def test_an_error_has_the_line_of_the_models_file() -> None:
     line = forward.__code__.co_firstlineno + 1
     said = f"tests/unit/training/test_checks.py, line {line}: forward of Student raises an error: "
     with refused(said, "mat1 and mat2 shapes cannot be multiplied"):
+        check_forward(model_of(forward), V, T)
+
+
+def in_evaluation(self: Any, x: Tensor) -> Tensor:
+    logits: Tensor = self.table(x[:, -1]) if self.training else self.tabel(x[:, -1])
+    return logits
+
+
+def at_the_second_step(self: Any, x: Tensor) -> Tensor:
+    self.kept = getattr(self, "kept", 0) + self.table(x[:, -1])
+    return self.kept  # type: ignore[no-any-return]
+
+
+def stopping(self: Any, x: Tensor) -> Tensor:
+    sys.exit()
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (in_evaluation, "AttributeError: 'Student' object has no attribute 'tabel'"),
+        (at_the_second_step, "RuntimeError: Trying to backward through the graph a second time"),
+        (stopping, "SystemExit; fix it"),
+        (lambda self, x: {}["tanh"], "KeyError: 'tanh'; fix it"),
+    ],
+)
+def test_an_error_is_found_in_whichever_step(forward: Callable[..., Any], said: str) -> None:
+    with refused("test_checks.py", "forward of Student raises an error: ", said):
         check_forward(model_of(forward), V, T)
 
 

@@ -12,13 +12,14 @@ from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.training.initialization import initialize
 from charlm.training.optimizers import (
+    MovingAverage,
     bare_step,
     clip,
     hidden_matrices,
     optimizer_of,
     orthogonal,
 )
-from tests.helpers import ANY_MODEL, run_python
+from tests.helpers import ANY_MODEL, refused, run_python
 from tests.models import GRU, CausalTransformer, new_model
 
 
@@ -212,3 +213,21 @@ def test_initializations_have_their_spread_and_leave_the_embedding() -> None:
     for model in (xavier, kaiming):
         assert not model.hidden.bias.any()
         assert torch.equal(model.embedding.weight, plain.embedding.weight)
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "adamw"}, {"clip_norm": 1.0}, {}])
+def test_sparse_gradients_are_for_plain_sgd(options: dict[str, Any]) -> None:
+    model = torch.nn.Embedding(5, 5, sparse=True)
+    recipe = Recipe(lr=0.1, batch_size=2, epochs=1, **options)
+    if not options:
+        optimizer_of(recipe, model)
+        return
+    with refused("sparse=True works with optimizer sgd alone"):
+        optimizer_of(recipe, model)
+
+
+def test_an_average_of_a_model_that_cannot_be_copied_is_refused() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.kept = model(torch.ones(2))
+    with refused("training.average needs a model that can be copied"):
+        MovingAverage(model, 0.9)
