@@ -1,12 +1,12 @@
 """What a change does to the results, as Markdown with pictures: `make report BASE=main`.
 
-Two comparisons of HEAD with BASE, since each tells what the other cannot:
+Two comparisons of HEAD with BASE, since each shows what the other cannot:
 
-- what is committed: the results at full size, which the author ran. It needs no run, and shows
-  nothing where the author forgot to run the stages again;
-- both run anew at small size, on one machine, with the same settings and packages: what the code
-  does, whatever is committed. It tells a change from none, and no more: a model that is better
-  after one epoch need not be so after fifty.
+- the committed results at full size. This needs no run, and shows nothing if the author forgot to
+  run the stages again;
+- a small run of each, on one machine, with the same settings and packages: what the code does,
+  whatever is committed. It shows whether anything changed, and no more: a model that is better
+  after one epoch need not be better after fifty.
 
 Everything happens in a temporary clone, with the cache of this one; what is not committed stays
 behind. `--out` gets `report.md`, `summary.md` (the same without pictures), the pictures and the

@@ -96,7 +96,8 @@ def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) ->
     except Exception as error:  # whatever a constructor, a module or JSON may raise
         raise InputError(
             f"{kind} cannot be saved and rebuilt ({_first_line(error)}); its arguments must be "
-            "numbers, strings or lists of them, and its class must be in charlm/models"
+            "numbers, strings or lists of them, and its class the only model in a module of "
+            "charlm/models"
         ) from None
     if different:
         raise InputError(f"{kind} cannot be saved and rebuilt: {different}")

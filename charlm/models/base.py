@@ -33,10 +33,11 @@ class LanguageModel(nn.Module):
         model: LanguageModel = super().__new__(cls)
         signature = inspect.signature(cls)
         try:
-            bound = signature.bind(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+            bound = signature.bind(*args, **kwargs)
         except TypeError:
             return model  # __init__ raises the error; or this is a copy, which gets them later
         bound.apply_defaults()
+        bound.arguments = copy.deepcopy(bound.arguments)  # the constructor may change a list
         for parameter in signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:  # by their own names
                 bound.arguments |= bound.arguments.pop(parameter.name)
@@ -72,7 +73,7 @@ def build(module: str, hyperparameters: dict[str, Any]) -> LanguageModel:
 
     Raises what `architecture_of` and the model's constructor raise.
     """
-    return architecture_of(module)(**hyperparameters)
+    return architecture_of(module)(**copy.deepcopy(hyperparameters))
 
 
 def binary_levels(block_size: int) -> int:

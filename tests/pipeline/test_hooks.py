@@ -55,7 +55,7 @@ def test_what_is_in_the_repository_passes(hooked: Project) -> None:
     assert re.findall(r"^(.*?)\.{3,}Passed$", ran.text, flags=re.MULTILINE) == [
         "ruff check",
         "ruff format",
-        "dvc status, which tells and forbids nothing",
+        "dvc status, which reports and blocks nothing",
     ]
 
 

@@ -364,8 +364,8 @@ def refuse(model: LanguageModel) -> None:
 
 ADVICE = (
     "cannot be saved and rebuilt",
-    "; its arguments must be numbers, strings or lists of them, and its class must be in "
-    "charlm/models",
+    "; its arguments must be numbers, strings or lists of them, and its class the only model in a "
+    "module of charlm/models",
 )
 
 

@@ -226,11 +226,12 @@ def test_arguments_that_are_passed_on_are_kept_by_their_names() -> None:
 
 def test_an_argument_that_the_constructor_changes_is_kept_as_it_was() -> None:
     class Appending(Own):
-        def __init__(self, vocab_size: int, block_size: int, sizes: list[int]) -> None:
+        def __init__(self, vocab_size: int, block_size: int, sizes: Any = [3]) -> None:  # noqa: B006
             sizes.append(vocab_size)
             super().__init__(vocab_size, block_size)
 
-    assert Appending(5, 2, [3]).hyperparameters["sizes"] == [3]
+    assert Appending(5, 2, [4]).hyperparameters["sizes"] == [4]
+    assert Appending(5, 2).hyperparameters["sizes"] == [3]
 
 
 def test_the_kept_arguments_are_no_part_of_the_models_state() -> None:
