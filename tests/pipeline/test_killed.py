@@ -27,10 +27,10 @@ OUTPUTS = {
 @pytest.mark.parametrize(
     ("stage", "kills"),
     [
-        ("train_fcn", 3),
+        ("train_fcn", 2),
         pytest.param("train_wavenet", 7, marks=pytest.mark.slow),
         pytest.param("train_compact", 7, marks=pytest.mark.slow),
-        ("evaluate", 2),
+        pytest.param("evaluate", 2, marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(

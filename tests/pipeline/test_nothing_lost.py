@@ -403,7 +403,9 @@ def test_a_folder_comes_back_from_git_in_a_clone_that_pulled_nothing(
     assert figures.items() <= clone.outputs().items()
 
 
-@pytest.mark.parametrize("path", FOLDERS)
+@pytest.mark.parametrize(
+    "path", [FOLDERS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in FOLDERS[1:])]
+)
 def test_a_damaged_copy_of_a_file_in_a_folder_is_mended_or_dropped(
     project: Project, path: str
 ) -> None:

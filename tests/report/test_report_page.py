@@ -1,6 +1,5 @@
 """The report in a browser: it computes what PyTorch does, responds, and is accessible."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def large(architecture: type[LanguageModel], block_size: int, **options: Any) ->
 
 
 @EVERY_KIND
-@pytest.mark.parametrize("block_size", [1, 8])
+@pytest.mark.parametrize("block_size", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_the_logits_are_those_of_pytorch(
     pages: Pages,
     tmp_path: Path,
@@ -212,9 +211,7 @@ def test_the_keyboard_is_enough(pages: Pages, report: Path) -> None:
     assert len(page.get_by_label("Beginning").input_value()) == 3
 
 
-@pytest.mark.parametrize(
-    ("width", "dark"), list(itertools.product((WIDE, NARROW), (False, True))), ids=str
-)
+@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, True)], ids=str)
 def test_the_page_fits_its_window_and_shuts_nobody_out(
     pages: Pages, report: Path, width: int, dark: bool
 ) -> None:
