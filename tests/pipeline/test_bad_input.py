@@ -387,10 +387,7 @@ ODD_LISTS = {
 
 @pytest.mark.parametrize(
     "names",
-    [
-        pytest.param(names, id=sort, marks=[] if "signs" in sort else [pytest.mark.slow])
-        for sort, names in ODD_LISTS.items()
-    ],
+    [pytest.param(names, id=sort, marks=pytest.mark.slow) for sort, names in ODD_LISTS.items()],
 )
 def test_an_odd_list_goes_through_all_stages(project: Project, names: list[str]) -> None:
     (project.path / "odd.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
