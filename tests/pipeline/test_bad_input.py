@@ -385,10 +385,8 @@ ODD_LISTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "names",
-    [pytest.param(names, id=sort, marks=pytest.mark.slow) for sort, names in ODD_LISTS.items()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", ODD_LISTS.values(), ids=ODD_LISTS)
 def test_an_odd_list_goes_through_all_stages(project: Project, names: list[str]) -> None:
     (project.path / "odd.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     project.set(names__path="odd.txt", epochs="1", batch_size="1024", split__train="0.5")
