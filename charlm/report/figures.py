@@ -133,10 +133,10 @@ def principal_components(points: Floats) -> tuple[Floats, Floats]:
     """
     centered = points - points.mean(0, dtype=np.float64)  # (V, C)
     u, s, _ = np.linalg.svd(centered, full_matrices=False)
-    points = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
-    farthest = np.take_along_axis(points, np.abs(points).argmax(0, keepdims=True), axis=0)
+    projected = np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
+    farthest = np.take_along_axis(projected, np.abs(projected).argmax(0, keepdims=True), axis=0)
     shares = np.pad(s**2 / max((s**2).sum(), 1e-12), (0, 2))[:2]
-    return points * np.where(farthest < 0, -1, 1), shares
+    return projected * np.where(farthest < 0, -1, 1), shares
 
 
 def move_apart(points: Floats, distance: float) -> Floats:

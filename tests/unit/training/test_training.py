@@ -21,7 +21,14 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.training.trainer import REPORT_EVERY, Epoch, Trainer
-from tests.helpers import ARCHITECTURES, refused, small_corpus, small_model, small_split
+from tests.helpers import (
+    ARCHITECTURES,
+    assert_same,
+    refused,
+    small_corpus,
+    small_model,
+    small_split,
+)
 
 CORPUS = small_corpus()
 WINDOWS = small_split(CORPUS)
@@ -47,15 +54,6 @@ def trained(architecture: type[LanguageModel] = FCN, *, epochs: int = 3, **optio
     done = trainer(architecture, **options)
     assert len(list(done.run(epochs))) == epochs
     return done
-
-
-def assert_same(one: Trainer, other: Trainer) -> None:
-    """The same bits in every weight, and the same history."""
-    assert one.history == other.history
-    weights, others = one.model.state_dict(), other.model.state_dict()
-    assert weights.keys() == others.keys()
-    for name, tensor in weights.items():
-        assert torch.equal(tensor, others[name]), name
 
 
 @pytest.mark.parametrize(
