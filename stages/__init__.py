@@ -85,10 +85,8 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage; SIGTERM counts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, TextIOWrapper
-        ):  # names may have characters that a terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack characters
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
 
@@ -165,9 +163,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         case OSError(errno=int(number), filename=str(path)):
             todo = REMEDIES.get(number, "fix it")
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
-        case OSError(errno=int(number)) if (
-            number in REMEDIES
-        ):  # from a library, without a file name
+        case OSError(errno=int(number)) if number in REMEDIES:  # without a file name
             return f"error: {error.strerror}; {REMEDIES[number]} and run the same command again", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1

@@ -20,8 +20,8 @@ from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
-from charlm.models.base import LanguageModel, build, count_parameters
-from charlm.training.checks import check_forward, construct
+from charlm.models.base import LanguageModel, count_parameters
+from charlm.training.checks import check, construct
 from charlm.training.distributed import join, launched
 from charlm.training.initialization import initialize
 from charlm.training.processes import run_in_processes
@@ -116,10 +116,7 @@ def build_model(
         with seeded(params.seed, "init"):
             model = construct(architecture, arguments)
             initialize(model, params.recipe(name).init)
-        tried = construct(architecture, arguments)  # the other one has not run before it is trained
-    check_forward(tried, len(corpus.vocabulary), corpus.block_size, log)
-    with blame(name):
-        checkpoint.refuse_unsavable(model, corpus.vocabulary, build)
+    check(model, corpus.vocabulary, log)
     return model
 
 

@@ -1,11 +1,13 @@
 """What the unit tests share: a few names, small models, and what an error must be like."""
 
 import importlib
+import inspect
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,3 +230,13 @@ def processes_in(project: Project) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def in_a_module(monkeypatch: pytest.MonkeyPatch, *kinds: type[LanguageModel]) -> None:
+    """Make `charlm.models.own` define these models."""
+    module = types.ModuleType("charlm.models.own")
+    module.__file__ = inspect.getfile(kinds[0])
+    for kind in kinds:
+        monkeypatch.setattr(kind, "__module__", module.__name__)
+        setattr(module, kind.__name__, kind)
+    monkeypatch.setitem(sys.modules, module.__name__, module)

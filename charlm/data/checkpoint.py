@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.core.errors import FileError, InputError
+from charlm.core.errors import FileError
 from charlm.core.files import load_arrays, load_tensors, save_tensors, tensors_as_bytes
 from charlm.data.corpus import Corpus, Vocabulary
 
@@ -79,79 +79,18 @@ def save(path: Path, model: Model, vocabulary: Vocabulary) -> None:
     save_tensors(path, model.state_dict(), _metadata(model, vocabulary))
 
 
-def refuse_unsavable(model: Model, vocabulary: Vocabulary, build: Build[Any]) -> None:
-    """Raise InputError for a model that could not be restored from a checkpoint.
+def rebuilt(model: M, vocabulary: Vocabulary, build: Build[M]) -> M:
+    """Return the model that loading its checkpoint would give, without writing the file.
 
-    Call it before training, so that no result is lost.
+    Raises any error if that is impossible.
     """
-    module, kind = type(model).__module__, type(model).__name__
-    try:
-        metadata = json.loads(json.dumps(_metadata(model, vocabulary), allow_nan=False))
-        tensors_as_bytes(model.state_dict(), metadata)
-        again = build(metadata["architecture"], metadata["hyperparameters"])
-        again.load_state_dict(model.state_dict())
-        if type(again) is not type(model):
-            raise ValueError(f"{module} defines {type(again).__name__}")
-        different = _first_difference(model, build, metadata)
-    except Exception as error:  # whatever a constructor, a module or JSON may raise
-        raise InputError(
-            f"{kind} cannot be saved and rebuilt ({_first_line(error)}); its arguments must be "
-            "numbers, strings or lists of them, and its class the only model in a module of "
-            "charlm/models"
-        ) from None
-    if different:
-        raise InputError(f"{kind} cannot be saved and rebuilt: {different}")
-
-
-def _first_difference(model: Model, build: Build[Any], metadata: Any) -> str | None:
-    """Return how a model that has run differs from a new one with its `state_dict`, or None."""
-    import torch
-
-    def copy_of(other: Model) -> Any:
-        copied = build(metadata["architecture"], metadata["hyperparameters"])
-        copied.load_state_dict(other.state_dict())
-        return copied
-
-    def logits(of: Any, training: bool) -> torch.Tensor:
-        torch.manual_seed(0)
-        result: torch.Tensor = of.train(training)(contexts)
-        return result
-
-    T, V = metadata["hyperparameters"]["block_size"], metadata["hyperparameters"]["vocab_size"]
-    contexts = torch.arange(64 * T).remainder(V).view(64, T)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        used = copy_of(model)
-        before = _numbers_of(used)
-        for training in (True, True, False):
-            logits(used, training)
-        if used.state_dict().keys() != model.state_dict().keys():
-            return "forward adds parameters or buffers; make them in the constructor"
-        after = _numbers_of(used)
-        if changed := sorted(name for name in after if before.get(name) != after[name]):
-            return f"forward changes {', '.join(changed)}, which is not saved; use register_buffer"
-        new = copy_of(used)
-        for training in (True, False, True, False):
-            of_used, of_new = (logits(it, training) for it in (used, new))
-            if not torch.allclose(of_used, of_new, rtol=0, atol=0, equal_nan=True):
-                return (
-                    "with the same weights it computes other logits; use register_buffer for its "
-                    "state, nn.ModuleList for a list of layers, and torch's global generator"
-                )
-    return None
-
-
-def _numbers_of(model: Any) -> dict[str, Any]:
-    """Return the numbers that the modules keep as plain attributes, by name."""
-    return {
-        f"{path}.{name}".removeprefix("."): value
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, bool | int | float) and name != "training"
-    }
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    metadata = json.loads(json.dumps(_metadata(model, vocabulary), allow_nan=False))
+    tensors_as_bytes(model.state_dict(), metadata)
+    again = build(metadata["architecture"], metadata["hyperparameters"])
+    again.load_state_dict(model.state_dict())
+    if type(again) is not type(model):
+        raise ValueError(f"{type(model).__module__} defines {type(again).__name__}")
+    return again
 
 
 def _metadata(model: Model, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -93,6 +93,6 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | Knes
 
 def _added(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Merge two (values, counts) pairs: distinct values (P,), ascending, and counts (P,)."""
-    numbers, inverse = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
-    counts = torch.zeros_like(numbers).index_add_(0, inverse, torch.cat([one[1], other[1]]))
-    return numbers, counts
+    values, inverse = torch.unique(torch.cat([one[0], other[0]]), return_inverse=True)
+    counts = torch.zeros_like(values).index_add_(0, inverse, torch.cat([one[1], other[1]]))
+    return values, counts

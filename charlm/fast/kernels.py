@@ -154,10 +154,11 @@ def _table_inputs(x: Any, weight: Any, entries: Any) -> Any:
         row, entry = rows[r], x[entries[r]]
         for c in range(C):
             row[c] = entry[c]
-    for h in range(H):
-        for k in range(K):
+    for k in range(K):
+        for h in range(H):
+            row, part = weight[h], parts[k, h]
             for c in range(C):
-                parts[k, h, c] = weight[h, k * C + c]
+                part[c] = row[k * C + c]
     return rows, parts
 
 
@@ -222,10 +223,11 @@ def concat_linear_backward(
         np.dot(table[here], parts[k], grad_rows[here])
         np.dot(table[here].T, rows[here], parts[k])  # no longer needed: now the gradient
     grad_weight = np.empty((H, K * C), dtype=np.float32)
-    for h in range(H):
-        for k in range(K):
+    for k in range(K):
+        for h in range(H):
+            row, part = grad_weight[h], parts[k, h]
             for c in range(C):
-                grad_weight[h, k * C + c] = parts[k, h, c]
+                row[k * C + c] = part[c]
     return scatter_add(grad_rows, entries, len(x)), grad_weight, bias
 
 

@@ -5,7 +5,7 @@ N batch, T context length, V vocabulary, W windows.
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Runner:
         self.path: ExecutionPath | None = None if fast and suits else PLAIN
         self.log = log
         self._has_buffers = any(True for _ in model.buffers())
-        self._products = ExitStack()
+        self._products: AbstractContextManager[Any] = nullcontext()
         self._leaves: Leaves = {}
 
     @property
@@ -94,7 +94,7 @@ class Runner:
     def __call__(self, contexts: Tensor, key: int | None = None) -> Any:
         """Return logits (N, V) of contexts (N, T): a tensor, or `Rows` that stand for one.
 
-        To be called within `products()`.
+        To be called within the runner's own context: `with runner:`.
 
         Args:
             contexts: (N, T) tokens.
@@ -107,7 +107,8 @@ class Runner:
             except Exception as error:  # in a branch not taken on the first batch
                 self._give_up(_reason(error))
                 _restore(before)
-                self._products.enter_context(_on_cpu(mixed=True))
+                self._products.__exit__(None, None, None)
+                self.__enter__()
         return self.model(contexts.long())
 
     def state_dict(self) -> dict[str, bool]:
@@ -128,21 +129,23 @@ class Runner:
 
     def logits(self, contexts: Tensor) -> Tensor:
         """Return logits (N, V) of contexts (N, T) as a tensor, without gradients."""
-        with torch.no_grad(), self.products():
+        with torch.no_grad(), self:
             logits = self(contexts)
             return logits.dense() if isinstance(logits, Rows) else logits
 
-    def products(self) -> ExitStack:
-        """Return the context manager for a forward and backward pass: portable matrix products."""
-        self._products = ExitStack()  # so that a change of path within it can add to it
-        self._products.enter_context(self._context())
-        return self._products
-
-    def _context(self) -> AbstractContextManager[Any]:
+    def __enter__(self) -> None:
+        """Make matrix products portable, for a forward and backward pass."""
         path = self.path or PLAIN
         if path.fast and not path.mixed and torch.get_num_threads() == 1:
-            return np.errstate(all="ignore")  # infinities show up in the loss
-        return _on_cpu(path.mixed) if self.device.type == "cpu" else nullcontext()
+            self._products = np.errstate(all="ignore")  # infinities show up in the loss
+        elif self.device.type == "cpu":
+            self._products = _on_cpu(path.mixed)
+        else:
+            self._products = nullcontext()
+        self._products.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._products.__exit__(*error)
 
     def check(self, contexts: Tensor, targets: Tensor | None = None) -> ExecutionPath:
         """Choose the fast or the plain path, by comparing both on contexts (N, T); return it.
@@ -391,7 +394,7 @@ def summed_loss(model: Model, windows: Windows) -> Tensor:
     with evaluating(runner.model):
         for start in range(0, len(windows), CHUNK):
             contexts, targets = windows.batch(slice(start, start + CHUNK))
-            with runner.products():
+            with runner:
                 loss = F.cross_entropy(runner(contexts), targets, reduction="sum")
             total += loss.detach()
     return total

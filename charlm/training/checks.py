@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from charlm.core.errors import InputError
-from charlm.data.corpus import END
-from charlm.fast.running import title_of
-from charlm.models.base import LanguageModel
+from charlm.data import checkpoint
+from charlm.data.corpus import END, Vocabulary
+from charlm.models.base import LanguageModel, build
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -41,10 +41,7 @@ def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
         try:
             model = architecture(**arguments)
             lazy = any(map(is_lazy, model.parameters()))
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # nn.MultiheadAttention asserts, others raise KeyError
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"the constructor of {architecture.__name__} raises an error "
                 f"({_where(error, architecture)}): {_message(error)}; fix it"
@@ -57,42 +54,78 @@ def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
     return model
 
 
-def check_forward(
-    model: nn.Module, vocab_size: int, block_size: int, log: Callable[[str], None] = print
-) -> None:
-    """Raise InputError unless contexts (N, T) give logits (N, V) that can be trained.
+def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], None] = print) -> None:
+    """Raise InputError unless a model can be trained, saved, and rebuilt from its checkpoint.
 
     The message has the line of the model's file in which a mistake shows. A line is logged if
-    some parameters have no effect on the logits. The model is changed as by training.
+    some parameters have no effect on the logits. Only copies of the model are run.
     """
     kind = type(model)
-    contexts = torch.arange(CONTEXTS * block_size).remainder(vocab_size).view(CONTEXTS, block_size)
-    contexts[0] = END  # nothing but padding, as in front of a name
-    parameters = [*model.parameters()]
+    contexts = _contexts(model)
     with torch.random.fork_rng(devices=[]), _drawing_from_torch_alone(kind):
+        used = _rebuilt(model, vocabulary)
+        before = _numbers_of(used)
         try:
-            for _ in range(2):  # what the first step keeps may fail in the second
-                wrong, unused = _try(model.train(), contexts, vocab_size)
-            with torch.no_grad():
-                for part in (contexts, contexts[:1]):
-                    wrong = wrong or _difference_from_logits(model.eval()(part), part, vocab_size)
+            wrong, unused = _train_and_evaluate(used, contexts, len(vocabulary))
+            wrong = wrong or _what_is_not_saved(model, used, before)
+            if not wrong and not _same_logits(used, _rebuilt(used, vocabulary), contexts):
+                wrong = (
+                    "computes other logits once the model is saved and rebuilt; use "
+                    "register_buffer for its state, nn.ModuleList for a list of layers, and "
+                    "torch's global generator"
+                )
+        except InputError:
+            raise
         except (Exception, SystemExit) as error:
             where = _where(error, kind)
             raise InputError(
                 f"{where}: forward of {kind.__name__} raises an error: {_message(error)}; fix it"
             ) from None
-    if [*map(id, parameters)] != [*map(id, model.parameters())]:
-        wrong = "replaces a parameter, which is then not trained; change its values in place"
     if wrong:
         raise InputError(f"{_file(kind)}: forward of {kind.__name__} {wrong}")
     if unused:
         log(
-            f"{title_of(model)}: {', '.join(unused)} will not be trained: forward of "
+            f"{model.title}: {', '.join(unused)} will not be trained: forward of "
             f"{kind.__name__} does not use {'it' if len(unused) == 1 else 'them'}"
         )
 
 
-def _try(model: nn.Module, contexts: Tensor, vocab_size: int) -> tuple[str, list[str]]:
+def _contexts(model: LanguageModel) -> Tensor:
+    """Return contexts (N, T) with every token, the first with nothing but padding."""
+    T, V = model.hyperparameters["block_size"], model.hyperparameters["vocab_size"]
+    contexts = torch.arange(CONTEXTS * T).remainder(V).view(CONTEXTS, T)
+    contexts[0] = END
+    return contexts
+
+
+def _rebuilt(model: LanguageModel, vocabulary: Vocabulary) -> LanguageModel:
+    kind = type(model)
+    try:
+        return checkpoint.rebuilt(model, vocabulary, build)
+    except Exception as error:  # whatever a constructor, a module or JSON may raise
+        raise InputError(
+            f"{_file(kind)}: {kind.__name__} cannot be saved and rebuilt ({_message(error)}); its "
+            "arguments must be numbers, strings or lists of them, and its class the only model "
+            "in a module of charlm/models"
+        ) from None
+
+
+def _train_and_evaluate(
+    model: nn.Module, contexts: Tensor, vocab_size: int
+) -> tuple[str, list[str]]:
+    """Train and evaluate; return what is wrong, and the parameters without a gradient."""
+    parameters = dict(model.named_parameters())
+    for _ in range(2):  # what the first step keeps may fail in the second
+        wrong, unused = _backward(model.train(), contexts, vocab_size)
+    with torch.no_grad():
+        for part in (contexts, contexts[:1]):
+            wrong = wrong or _difference_from_logits(model.eval()(part), part, vocab_size)
+    if any(each is not parameters.get(name, each) for name, each in model.named_parameters()):
+        wrong = "replaces a parameter, which is then not trained; change its values in place"
+    return wrong, unused
+
+
+def _backward(model: nn.Module, contexts: Tensor, vocab_size: int) -> tuple[str, list[str]]:
     """Run forward and backward; return what is wrong, and the parameters without a gradient."""
     logits = model(contexts)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -114,6 +147,42 @@ def _difference_from_logits(logits: Any, contexts: Tensor, vocab_size: int) -> s
     if logits[0].isnan().any():
         return "computes NaN for a context of nothing but padding (token 0); handle it"
     return "computes NaN; fix it" if logits.isnan().any() else ""
+
+
+def _what_is_not_saved(model: nn.Module, used: nn.Module, before: dict[str, Any]) -> str:
+    """Return how running a copy of a model has changed what a checkpoint lacks."""
+    if used.state_dict().keys() != model.state_dict().keys():
+        return "adds parameters or buffers; make them in the constructor"
+    after = _numbers_of(used)
+    changed = sorted(name for name in after if before.get(name) != after[name])
+    if changed:
+        return f"changes {', '.join(changed)}, which is not saved; use register_buffer"
+    return ""
+
+
+def _numbers_of(model: nn.Module) -> dict[str, Any]:
+    """Return the numbers that the modules keep as plain attributes, by name."""
+    return {
+        f"{path}.{name}".removeprefix("."): value
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float) and name != "training"
+    }
+
+
+@torch.no_grad()
+def _same_logits(one: nn.Module, other: nn.Module, contexts: Tensor) -> bool:
+    """Return whether two models compute the same, in training and in evaluation, twice."""
+
+    def logits(of: nn.Module, training: bool) -> Tensor:
+        torch.manual_seed(0)
+        result: Tensor = of.train(training)(contexts)
+        return result
+
+    return all(
+        torch.allclose(logits(one, mode), logits(other, mode), rtol=0, atol=0, equal_nan=True)
+        for mode in (True, False, True, False)
+    )
 
 
 @contextmanager
@@ -139,10 +208,16 @@ def _message(error: BaseException) -> str:
 def _where(error: BaseException, kind: type) -> str:
     """Return the file of a class, and the last of its lines that led to the error."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == inspect.getfile(kind)]
+    lines = [frame.lineno for frame in frames if _relative(frame.filename) == _file(kind)]
     return f"{_file(kind)}, line {lines[-1]}" if lines else _file(kind)
 
 
 def _file(kind: type) -> str:
-    file = Path(inspect.getfile(kind))
-    return os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+    try:
+        return _relative(inspect.getfile(kind))
+    except (OSError, TypeError):  # defined in a notebook or at a prompt
+        return kind.__module__
+
+
+def _relative(file: str) -> str:
+    return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file

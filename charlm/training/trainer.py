@@ -105,12 +105,12 @@ class Trainer:
         self.history: list[Epoch] = []
         self.batches_done = 0
         self.runner = Runner(model, fast, log)
-        self._validated = (
-            Runner(self._average.model, fast, self.runner.log) if self._average else self.runner
-        )
+        self._validated = Runner(self._average.model, fast, log) if self._average else self.runner
         self._update: Step = self._take_step
         # The summed loss of this process's part of the epoch. Reading it waits for the device.
         device = train.starts.device
+        cpu = device.type == "cpu"  # torch.manual_seed also looks for GPUs, which takes long
+        self._seed_generators = torch.default_generator.manual_seed if cpu else torch.manual_seed
         self._total = torch.zeros((), dtype=widest(device), device=device)
         self._total_as_float = 0.0
 
@@ -156,7 +156,7 @@ class Trainer:
                 break
             self._train_epoch(number, on_batches)
             train_loss = self._total_of_all().item() / len(self.train)
-            self._seed_batch(number, self.batches_per_epoch)
+            self._seed_model(self._key_of(number, self.batches_per_epoch))
             for runner in (self.runner, self._validated):
                 self.group.broadcast_buffers(runner.model)
             val_loss = self.group.sum(summed_loss(self._validated, self.group.shard_of(self.val)))
@@ -173,11 +173,13 @@ class Trainer:
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
         """Train on the remaining batches of an epoch, in random order."""
         self.model.train()
+        # All at once: one at a time, between the steps, takes ten times as long.
+        keys = [self._key_of(number, batch) for batch in range(self.batches_per_epoch)]
         for contexts, targets, count in self._batches(self._order(number)):
             done = self.batches_done
             if self._schedule.by_batch and (number, done) != (1, 0):
                 self._schedule.batch_done()
-            self._seed_batch(number, done)
+            self._seed_model(keys[done])
             self._update(contexts, targets, count)
             done = self.batches_done = done + 1
             if self._average:
@@ -191,7 +193,7 @@ class Trainer:
         """Take a step on this process's part of a batch of `count` windows."""
         for parameter in self._parameters:
             parameter.grad = None
-        with self.runner.products():
+        with self.runner:  # which makes matrix products portable
             logits = self.runner(contexts, self._key)
             loss = self.summed_loss(logits, contexts, targets)
             (loss / count).backward()
@@ -208,20 +210,20 @@ class Trainer:
         """
         return F.cross_entropy(logits, targets, reduction="sum")
 
-    def _seed_batch(self, epoch: int, batch: int) -> None:
-        """Make randomness in the model depend only on the seed, the epoch and the batch."""
-        self._key = derive_seed(self.seed, f"dropout/{epoch}/{batch}/{self.group.rank}")
-        if self._total.device.type == "cpu":
-            torch.default_generator.manual_seed(self._key)
-        else:
-            torch.manual_seed(self._key)
+    def _key_of(self, epoch: int, batch: int) -> int:
+        """Return the seed of randomness in the model, different for each batch and process."""
+        return derive_seed(self.seed, f"dropout/{epoch}/{batch}/{self.group.rank}")
+
+    def _seed_model(self, key: int) -> None:
+        self._key = key
+        self._seed_generators(key)
 
     def choose_path(self) -> None:
         """Choose the fast or the plain path on the first batch, unless a resumed state has one."""
         if not self.runner.path:
             contexts, targets, _ = next(self._batches(self._order(1)))
             self.model.train()
-            self._seed_batch(0, 0)
+            self._seed_model(self._key_of(0, 0))
             self.runner.check(contexts, targets)
             self.runner.load_state_dict(self.group.broadcast(self.runner.state_dict()))
         self._validated.load_state_dict(self.runner.state_dict())

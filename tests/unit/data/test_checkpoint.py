@@ -1,10 +1,7 @@
 """Checkpoints of trained models."""
 
 import json
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +13,13 @@ from charlm.data import checkpoint
 from charlm.data.corpus import Corpus, Vocabulary
 from charlm.data.windows import every_window
 from charlm.models.base import LanguageModel, build
+from charlm.training.checks import check
 from tests.helpers import (
     ARCHITECTURES,
     DAMAGED,
-    EVERY_MODEL,
     NAMES,
     bytes_of_two_processes,
+    in_a_module,
     refused,
     run_python,
     small_corpus,
@@ -308,203 +306,13 @@ def test_a_vocabulary_of_any_script_is_kept(tmp_path: Path) -> None:
     )
 
 
-# Models that cannot be saved are refused before training.
-
-
-def in_a_module(monkeypatch: pytest.MonkeyPatch, *kinds: type[LanguageModel]) -> None:
-    """Make `charlm.models.own` define these models."""
-    module = types.ModuleType("charlm.models.own")
-    for kind in kinds:
-        kind.__module__ = module.__name__
-        setattr(module, kind.__name__, kind)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-class Own(LanguageModel):
-    """A bigram table with an argument of any kind."""
-
-    def __init__(self, vocab_size: int, block_size: int, option: Any = None) -> None:
-        super().__init__()
-        self.table = nn.Embedding(vocab_size, vocab_size)
-
-    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.table(contexts[:, -1])
-        return logits
-
-
-class Sparse(Own):
-    """A model whose state safetensors cannot store."""
-
-    def __init__(self, vocab_size: int, block_size: int) -> None:
-        super().__init__(vocab_size, block_size)
-        self.register_buffer("mask", torch.eye(3).to_sparse())
-
-
-class Extra(Own):
-    """Another one."""
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {"steps": 3}
-
-    def set_extra_state(self, state: Any) -> None:
-        pass
-
-
-class Growing(Own):
-    """A model whose state does not fit a new one with the same arguments."""
-
-    def __init__(self, vocab_size: int, block_size: int) -> None:
-        super().__init__(vocab_size, block_size)
-        self.register_buffer("seen", torch.rand(int(torch.randint(2, 10**6, ()))))
-
-
-def refuse(model: LanguageModel) -> None:
-    checkpoint.refuse_unsavable(model, CORPUS.vocabulary, build)
-
-
-ADVICE = (
-    "cannot be saved and rebuilt",
-    "; its arguments must be numbers, strings or lists of them, and its class the only model in a "
-    "module of charlm/models",
-)
-
-
-@pytest.mark.parametrize("option", [None, 3, 0.5, "layer", True, [1, 2], {"a": [1.5]}], ids=repr)
-def test_what_json_can_hold_may_be_an_argument(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: Any
-) -> None:
-    in_a_module(monkeypatch, Own)
-    model = Own(V, CORPUS.block_size, option)
-    refuse(model)
-    checkpoint.save(tmp_path / "model", model, CORPUS.vocabulary)
-    loaded = checkpoint.load(tmp_path / "model", build).model
-    assert loaded.hyperparameters == {
-        "vocab_size": V,
-        "block_size": CORPUS.block_size,
-        "option": option,
-    }
-
-
-@pytest.mark.parametrize(
-    "option",
-    [torch.tanh, nn.ReLU(), torch.zeros(2), {1, 2}, float("nan")],
-    ids=lambda option: type(option).__name__,
-)
-def test_an_argument_that_json_cannot_hold_is_refused_before_training(
-    monkeypatch: pytest.MonkeyPatch, option: Any
-) -> None:
-    in_a_module(monkeypatch, Own)
-    with refused("Own", *ADVICE):
-        refuse(Own(V, CORPUS.block_size, option))
-
-
-@pytest.mark.parametrize("kind", [Sparse, Extra, Growing])
-def test_a_state_that_cannot_be_restored_is_refused(
-    monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel]
-) -> None:
-    in_a_module(monkeypatch, kind)
-    with refused(kind.__name__, *ADVICE):
-        refuse(kind(V, CORPUS.block_size))
-
-
-class Counting(Own):
-    """A model that counts its steps in an ordinary attribute, without an effect at first."""
-
-    steps = 0
-
-    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
-        self.steps += 1
-        return super().forward(contexts) * (1 if self.steps < 1000 else 2)
-
-
-class Averaging(Own):
-    """A model whose running mean is a tensor, and no buffer."""
-
-    def __init__(self, vocab_size: int, block_size: int) -> None:
-        super().__init__(vocab_size, block_size)
-        self.mean = torch.zeros(vocab_size)
-
-    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
-        x = super().forward(contexts)
-        if self.training:
-            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
-        return x - self.mean
-
-
-class Forgetting(Averaging):
-    """A model with a buffer that is not saved."""
-
-    def __init__(self, vocab_size: int, block_size: int) -> None:
-        super().__init__(vocab_size, block_size)
-        del self.mean
-        self.register_buffer("mean", torch.zeros(vocab_size), persistent=False)
-
-
-class OwnGenerator(Own):
-    """A model that draws from a generator of its own."""
-
-    def __init__(self, vocab_size: int, block_size: int) -> None:
-        super().__init__(vocab_size, block_size)
-        self.generator = np.random.default_rng(0)
-
-    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
-        x = super().forward(contexts)
-        return x * float(self.generator.random()) if self.training else x
-
-
-class ListOfLayers(Own):
-    """A model whose layers are in a list of Python."""
-
-    def __init__(self, vocab_size: int, block_size: int) -> None:
-        super().__init__(vocab_size, block_size)
-        self.layers = [nn.Linear(vocab_size, vocab_size)]
-
-    def forward(self, contexts: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.layers[0](super().forward(contexts))
-        return logits
-
-
-@pytest.mark.parametrize(
-    ("kind", "why"),
-    [
-        (Counting, "forward changes steps, which is not saved; use register_buffer"),
-        (Averaging, "use register_buffer for its state"),
-        (Forgetting, "use register_buffer for its state"),
-        (OwnGenerator, "torch's global generator"),
-        (ListOfLayers, "nn.ModuleList for a list of layers"),
-    ],
-)
-def test_a_state_that_a_checkpoint_would_lack_is_refused(
-    monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel], why: str
-) -> None:
-    in_a_module(monkeypatch, kind)
-    with refused(kind.__name__, "cannot be saved and rebuilt: ", why):
-        refuse(kind(V, CORPUS.block_size))
-
-
-def test_a_model_that_is_not_the_one_of_its_module_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with refused("Own", *ADVICE):  # defined here, not in charlm.models
-        refuse(Own(V, CORPUS.block_size))
-    in_a_module(monkeypatch, Own, Sparse)
-    with refused("Own", "charlm/models/own.py defines 2 models instead of one"):
-        refuse(Own(V, CORPUS.block_size))
-
-
-@EVERY_MODEL
-def test_the_models_there_are_can_be_saved(architecture: type[LanguageModel]) -> None:
-    refuse(small_model(CORPUS, architecture))
-
-
 @pytest.mark.parametrize("plain", [CausalTransformer, GRU, BatchNormWaveNet])
 def test_a_model_of_plain_pytorch_is_saved_and_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain: type[LanguageModel]
 ) -> None:
-    monkeypatch.setattr(plain, "__module__", "charlm.models.own")
     in_a_module(monkeypatch, plain)
     model = small_model(CORPUS, plain)
-    refuse(model)
+    check(model, CORPUS.vocabulary)
     contexts, _ = every_window(CORPUS).batch(slice(None))
     model(contexts)  # statistics, if it keeps any
     checkpoint.save(tmp_path / "model", model.eval(), CORPUS.vocabulary)
@@ -529,7 +337,7 @@ def test_tied_weights_are_saved_and_loaded_as_one(
 
     in_a_module(monkeypatch, Tied)
     model = Tied(V, CORPUS.block_size)
-    refuse(model)
+    check(model, CORPUS.vocabulary)
     checkpoint.save(tmp_path / "model", model, CORPUS.vocabulary)
     loaded = checkpoint.load(tmp_path / "model", build).model
     assert torch.equal(loaded.output.weight, model.output.weight)

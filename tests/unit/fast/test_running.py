@@ -48,7 +48,7 @@ def runner_of(model: nn.Module, **options: Any) -> tuple[Runner, list[str]]:
 
 def step(runner: Runner, key: int = 1) -> dict[str, Tensor]:
     runner.model.zero_grad()
-    with runner.products():
+    with runner:
         loss = F.cross_entropy(runner(CONTEXTS, key), TARGETS)
         loss.backward()
     grads = {n: p.grad.clone() for n, p in runner.model.named_parameters() if p.grad is not None}

@@ -9,7 +9,7 @@ from charlm.core.params import load_params
 from charlm.models.base import LanguageModel
 from charlm.models.fcn import FCN
 from stages.training import build_model
-from tests.helpers import ROOT, refused, small_corpus
+from tests.helpers import ROOT, in_a_module, refused, small_corpus
 
 CORPUS = small_corpus(8)
 
@@ -62,15 +62,18 @@ def test_what_a_constructor_refuses_is_reported_on_one_line(kind: type[Exception
 
 
 def test_a_model_that_cannot_be_saved_is_refused_before_training() -> None:
-    with refused("params.yaml", "Own cannot be saved and rebuilt"):  # not in charlm.models
+    with refused("test_build.py: Own cannot be saved and rebuilt"):  # not in charlm.models
         build_model("fcn", Own, load_params(), CORPUS)
 
 
-def test_a_mistake_in_forward_is_not_taken_for_one_in_saving() -> None:
+def test_a_mistake_in_forward_is_not_taken_for_one_in_saving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Wrong(Own):
         def forward(self, contexts: Tensor) -> Tensor:
             return self.tabel(contexts[:, -1])  # type: ignore[operator]
 
+    in_a_module(monkeypatch, Wrong)
     line = Wrong.forward.__code__.co_firstlineno + 1
     with refused(f"test_build.py, line {line}: ", "'Wrong' object has no attribute 'tabel'"):
         build_model("fcn", Wrong, load_params(), CORPUS)
@@ -92,9 +95,17 @@ def test_a_constructor_that_needs_real_numbers_is_left_its_way(
     """Parameters are first counted on the meta device, without memory."""
 
     class Deciding(FCN):
-        def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
-            super().__init__(vocab_size, block_size)
+        def __init__(
+            self,
+            vocab_size: int,
+            block_size: int,
+            embed_dim: int,
+            hidden_dim: int,
+            norm: str,
+            dropout: float,
+        ) -> None:
+            super().__init__(vocab_size, block_size, embed_dim, hidden_dim, norm, dropout)
             assert torch.rand(3).sum().item() >= 0
 
-    monkeypatch.setattr("stages.training.checkpoint.refuse_unsavable", lambda *_: None)
+    in_a_module(monkeypatch, Deciding)
     assert build_model("fcn", Deciding, load_params(), CORPUS)

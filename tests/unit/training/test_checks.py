@@ -11,14 +11,41 @@ import torch
 from torch import Tensor, nn
 
 from charlm.models.base import LanguageModel
-from charlm.training.checks import check_forward, construct
-from tests.helpers import ANY_MODEL, refused
-from tests.models import new_model
+from charlm.training.checks import check, construct
+from tests.helpers import ANY_MODEL, in_a_module, refused, small_corpus, small_model
+from tests.models import BatchNormWaveNet
 
-V, T = 11, 8
+CORPUS = small_corpus(8)
+V, T = len(CORPUS.vocabulary), 8
+FILE = "tests/unit/training/test_checks.py"
 
 
-def model_of(forward: Callable[[Any, Tensor], Any]) -> LanguageModel:
+class Own(LanguageModel):
+    """A bigram table with an argument of any kind."""
+
+    def __init__(self, vocab_size: int, block_size: int, option: Any = None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocab_size, vocab_size)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        logits: Tensor = self.table(contexts[:, -1])
+        return logits
+
+
+def check_own(
+    monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel] = Own, *options: Any
+) -> list[str]:
+    """Check a model of this class, as the one of a module; return what is logged."""
+    in_a_module(monkeypatch, kind)
+    lines: list[str] = []
+    check(kind(V, T, *options), CORPUS.vocabulary, lines.append)
+    return lines
+
+
+Forward = Callable[[Any, Tensor], Any]
+
+
+def kind_of(forward: Forward) -> type[LanguageModel]:
     class Student(LanguageModel):
         def __init__(self, vocab_size: int, block_size: int) -> None:
             super().__init__()
@@ -26,36 +53,52 @@ def model_of(forward: Callable[[Any, Tensor], Any]) -> LanguageModel:
             self.norm = nn.BatchNorm1d(vocab_size)
 
     Student.forward = forward  # type: ignore[method-assign, assignment]
-    return Student(V, T)
+    return Student
 
 
 @ANY_MODEL
-def test_the_models_there_are_pass(architecture: type[LanguageModel]) -> None:
-    check_forward(new_model(architecture, V, T), V, T)
+def test_the_models_there_are_pass(
+    monkeypatch: pytest.MonkeyPatch, architecture: type[LanguageModel]
+) -> None:
+    if not architecture.__module__.startswith("charlm.models"):
+        in_a_module(monkeypatch, architecture)
+    lines: list[str] = []
+    check(small_model(CORPUS, architecture), CORPUS.vocabulary, lines.append)
+    assert lines == []
 
 
-def test_it_leaves_the_generator_as_it_was() -> None:
-    model = model_of(lambda self, x: self.table(x[:, -1]) + torch.rand(V))
+def test_neither_the_model_nor_the_generator_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_a_module(monkeypatch, BatchNormWaveNet)
+    model = small_model(CORPUS, BatchNormWaveNet)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     generator = torch.get_rng_state()
-    check_forward(model, V, T)
+    check(model, CORPUS.vocabulary)
     assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_randomness_from_torch_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = kind_of(lambda self, x: self.norm(self.table(x[:, -1]) + torch.rand(V)))
+    assert check_own(monkeypatch, noisy) == []
 
 
 @pytest.mark.parametrize(
     ("forward", "wrong"),
     [
-        (lambda self, x: self.table(x), "returns (64, 8, 11) of torch.float32;"),
+        (lambda self, x: self.table(x), f"returns (64, 8, {V}) of torch.float32;"),
         (lambda self, x: self.table(x[:, -1])[:, :5], "returns (64, 5) of torch.float32;"),
         (lambda self, x: self.table(x[:, -1]).argmax(1), "returns (64,) of torch.int64;"),
-        (lambda self, x: x[:, :1].expand(-1, V), "returns (64, 11) of torch.int64;"),
+        (lambda self, x: x[:, :1].expand(-1, V), f"returns (64, {V}) of torch.int64;"),
         (lambda self, x: None, "returns a NoneType;"),
         (lambda self, x: (self.table(x[:, -1]), x), "returns a tuple;"),
-        (lambda self, x: self.table(x[:, -1:]).squeeze(), "returns (11,) of torch.float32;"),
+        (lambda self, x: self.table(x[:, -1:]).squeeze(), f"returns ({V},) of torch.float32;"),
     ],
 )
-def test_what_is_no_logits_is_refused(forward: Callable[[Any, Tensor], Any], wrong: str) -> None:
-    with refused("test_checks.py: forward of Student ", wrong, "it must compute logits ("):
-        check_forward(model_of(forward), V, T)
+def test_what_is_no_logits_is_refused(
+    monkeypatch: pytest.MonkeyPatch, forward: Forward, wrong: str
+) -> None:
+    with refused(f"{FILE}: forward of Student ", wrong, "it must compute logits ("):
+        check_own(monkeypatch, kind_of(forward))
 
 
 def nan_in_evaluation(self: Any, x: Tensor) -> Tensor:
@@ -81,47 +124,47 @@ def replacing(self: Any, x: Tensor) -> Tensor:
         (replacing, "replaces a parameter, which is then not trained"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(forward: Callable[..., Any], wrong: str) -> None:
-    with refused("test_checks.py: forward of Student ", wrong):
-        check_forward(model_of(forward), V, T)
+def test_what_cannot_be_trained_is_refused(
+    monkeypatch: pytest.MonkeyPatch, forward: Forward, wrong: str
+) -> None:
+    with refused(f"{FILE}: forward of Student ", wrong):
+        check_own(monkeypatch, kind_of(forward))
 
 
-def test_parameters_that_forward_does_not_use_are_named() -> None:
+def test_parameters_that_forward_does_not_use_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """They would be counted and saved, but never trained."""
-    lines: list[str] = []
-    check_forward(model_of(lambda self, x: self.table(x[:, -1])), V, T, lines.append)
-    assert lines == [
+    unused = kind_of(lambda self, x: self.table(x[:, -1]))
+    assert check_own(monkeypatch, unused) == [
         "Student: norm.weight, norm.bias will not be trained: forward of Student does not use them"
     ]
-    lines.clear()
-    check_forward(model_of(lambda self, x: self.norm(self.table(x[:, -1]))), V, T, lines.append)
-    assert lines == []
+    assert check_own(monkeypatch, kind_of(lambda self, x: self.norm(self.table(x[:, -1])))) == []
 
 
-def test_an_error_of_the_backward_pass_is_reported_too() -> None:
+def test_an_error_of_the_backward_pass_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         logits = self.table(x[:, -1]).exp()
         return logits.mul_(logits)
 
-    with refused("test_checks.py: forward of Student raises an error: ", "inplace operation"):
-        check_forward(model_of(forward), V, T)
+    with refused(f"{FILE}: forward of Student raises an error: ", "inplace operation"):
+        check_own(monkeypatch, kind_of(forward))
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand])
-def test_random_numbers_that_no_seed_determines_are_refused(draw: Callable[[], float]) -> None:
-    model = model_of(lambda self, x: self.table(x[:, -1]) * draw())
-    with refused("test_checks.py: Student draws random numbers from Python's or NumPy's"):
-        check_forward(model, V, T)
+def test_random_numbers_that_no_seed_determines_are_refused(
+    monkeypatch: pytest.MonkeyPatch, draw: Callable[[], float]
+) -> None:
+    with refused(f"{FILE}: Student draws random numbers from Python's or NumPy's"):
+        check_own(monkeypatch, kind_of(lambda self, x: self.table(x[:, -1]) * draw()))
 
 
-def test_an_error_has_the_line_of_the_models_file() -> None:
+def test_an_error_has_the_line_of_the_models_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         return nn.functional.linear(self.table(x), torch.ones(2, 3))  # in torch
 
     line = forward.__code__.co_firstlineno + 1
-    said = f"tests/unit/training/test_checks.py, line {line}: forward of Student raises an error: "
+    said = f"{FILE}, line {line}: forward of Student raises an error: "
     with refused(said, "mat1 and mat2 shapes cannot be multiplied"):
-        check_forward(model_of(forward), V, T)
+        check_own(monkeypatch, kind_of(forward))
 
 
 def in_evaluation(self: Any, x: Tensor) -> Tensor:
@@ -147,15 +190,16 @@ def stopping(self: Any, x: Tensor) -> Tensor:
         (lambda self, x: {}["tanh"], "KeyError: 'tanh'; fix it"),
     ],
 )
-def test_an_error_is_found_in_whichever_step(forward: Callable[..., Any], said: str) -> None:
-    with refused("test_checks.py", "forward of Student raises an error: ", said):
-        check_forward(model_of(forward), V, T)
+def test_an_error_is_found_in_whichever_step(
+    monkeypatch: pytest.MonkeyPatch, forward: Forward, said: str
+) -> None:
+    with refused(FILE, "forward of Student raises an error: ", said):
+        check_own(monkeypatch, kind_of(forward))
 
 
 def test_an_error_from_elsewhere_has_the_file_alone() -> None:
-    kind = type(model_of(lambda self, x: x))
-    with refused("constructor of Student raises an error (tests/unit/training/test_checks.py): "):
-        construct(kind, {"vocab_size": V})
+    with refused(f"constructor of Student raises an error ({FILE}): "):
+        construct(kind_of(lambda self, x: x), {"vocab_size": V})
 
 
 def test_weights_that_are_drawn_later_are_refused() -> None:
@@ -166,3 +210,161 @@ def test_weights_that_are_drawn_later_are_refused() -> None:
 
     with refused("Lazy has lazy layers, whose weights no seed determines; give the sizes"):
         construct(Lazy, {"vocab_size": V})
+
+
+# Models that a checkpoint could not restore.
+
+
+class Sparse(Own):
+    """A model whose state safetensors cannot store."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.register_buffer("mask", torch.eye(3).to_sparse())
+
+
+class Extra(Own):
+    """Another one."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+class Growing(Own):
+    """A model whose state does not fit a new one with the same arguments."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.register_buffer("seen", torch.rand(int(torch.randint(2, 10**6, ()))))
+
+
+ADVICE = (
+    "cannot be saved and rebuilt",
+    "; its arguments must be numbers, strings or lists of them, and its class the only model in a "
+    "module of charlm/models",
+)
+
+
+@pytest.mark.parametrize("option", [None, 3, 0.5, "layer", True, [1, 2], {"a": [1.5]}], ids=repr)
+def test_what_json_can_hold_may_be_an_argument(
+    monkeypatch: pytest.MonkeyPatch, option: Any
+) -> None:
+    assert check_own(monkeypatch, Own, option) == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    [torch.tanh, nn.ReLU(), torch.zeros(2), {1, 2}, float("nan")],
+    ids=lambda option: type(option).__name__,
+)
+def test_an_argument_that_json_cannot_hold_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, option: Any
+) -> None:
+    with refused(f"{FILE}: Own ", *ADVICE):
+        check_own(monkeypatch, Own, option)
+
+
+@pytest.mark.parametrize("kind", [Sparse, Extra, Growing])
+def test_a_state_that_cannot_be_restored_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel]
+) -> None:
+    with refused(f"{FILE}: {kind.__name__} ", *ADVICE):
+        check_own(monkeypatch, kind)
+
+
+class Counting(Own):
+    """A model that counts its steps in an ordinary attribute, without an effect at first."""
+
+    steps = 0
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        self.steps += 1
+        return super().forward(contexts) * (1 if self.steps < 1000 else 2)
+
+
+class Averaging(Own):
+    """A model whose running mean is a tensor, and no buffer."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.mean = torch.zeros(vocab_size)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = super().forward(contexts)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return x - self.mean
+
+
+class Forgetting(Averaging):
+    """A model with a buffer that is not saved."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        del self.mean
+        self.register_buffer("mean", torch.zeros(vocab_size), persistent=False)
+
+
+class OwnGenerator(Own):
+    """A model that draws from a generator of its own."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        x = super().forward(contexts)
+        return x * float(self.generator.random()) if self.training else x
+
+
+class Adding(Own):
+    """A model that makes a layer when it first runs."""
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        if not hasattr(self, "output"):
+            self.output = nn.Linear(V, V)
+        logits: Tensor = self.output(super().forward(contexts))
+        return logits
+
+
+class ListOfLayers(Own):
+    """A model whose layers are in a list of Python."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.layers = [nn.Linear(vocab_size, vocab_size)]
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        logits: Tensor = self.layers[0](super().forward(contexts))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Counting, "changes steps, which is not saved; use register_buffer"),
+        (Averaging, "use register_buffer for its state"),
+        (Forgetting, "use register_buffer for its state"),
+        (OwnGenerator, "torch's global generator"),
+        (ListOfLayers, "nn.ModuleList for a list of layers"),
+        (Adding, "adds parameters or buffers; make them in the constructor"),
+    ],
+)
+def test_a_state_that_a_checkpoint_would_lack_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel], why: str
+) -> None:
+    with refused(f"{FILE}: forward of {kind.__name__} ", why):
+        check_own(monkeypatch, kind)
+
+
+def test_a_model_that_is_not_the_one_of_its_module_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with refused("Own", *ADVICE):  # defined here, not in charlm.models
+        check(Own(V, T), CORPUS.vocabulary)
+    in_a_module(monkeypatch, Own, Sparse)
+    with refused("Own", "charlm/models/own.py defines 2 models instead of one"):
+        check(Own(V, T), CORPUS.vocabulary)
