@@ -61,9 +61,9 @@ def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], Non
     some parameters have no effect on the logits. Only copies of the model are run.
     """
     kind = type(model)
-    contexts = _contexts(model)
     with torch.random.fork_rng(devices=[]), _drawing_from_torch_alone(kind):
         used = _rebuilt(model, vocabulary)
+        contexts = _contexts(used)
         before = _numbers_of(used)
         try:
             wrong, unused = _train_and_evaluate(used, contexts, len(vocabulary))

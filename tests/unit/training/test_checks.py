@@ -267,7 +267,15 @@ def test_an_argument_that_json_cannot_hold_is_refused_before_training(
         check_own(monkeypatch, Own, option)
 
 
-@pytest.mark.parametrize("kind", [Sparse, Extra, Growing])
+class Overwriting(Own):
+    """A model with another use for the attribute that keeps its arguments."""
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__(vocab_size, block_size)
+        self.hyperparameters = {"a": 1}
+
+
+@pytest.mark.parametrize("kind", [Sparse, Extra, Growing, Overwriting])
 def test_a_state_that_cannot_be_restored_is_refused(
     monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel]
 ) -> None:
