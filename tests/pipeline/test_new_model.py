@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import models
-from tests.conftest import ROOT, Project
+from tests.conftest import MODELS, ROOT, Project
 from tests.pipeline.test_dvc_yaml import read_yaml
 
 TRANSFORMER = f'''"""A causal transformer."""
@@ -60,7 +60,8 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
     assert params["linear"] == {"lr": None, "epochs": None, "width": 4, "sort": "a b", "on": True}
     assert params["transformer"]["heads"] == 4
     stages = [*read_yaml(project.path / "dvc.yaml")["stages"]]
-    assert stages[2:7] == [f"train_{name}" for name in ("fcn", "wavenet", "compact", *stages_of())]
+    names = [*MODELS, "transformer", "linear"]
+    assert stages[2 : 2 + len(names)] == [f"train_{name}" for name in names]
     ran = project.dvc("repro")
     assert ran.stages == ["train_transformer", "train_linear", "evaluate", "sample", "plot"]
     assert "Causal transformer: runs as plain PyTorch, since" in ran.text
@@ -78,20 +79,20 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
     assert project.outputs() == outputs, "dropout and rand are seeded"
 
 
-def stages_of() -> tuple[str, str]:
-    return "transformer", "linear"
-
-
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [
-        ("Gru", None, "'Gru' is not a module name"),
-        ("gru", None, "charlm/models/gru.py does not exist; write the model there first"),
+        ("Mine", None, "'Mine' is not a module name"),
+        ("mine", None, "charlm/models/mine.py does not exist; write the model there first"),
         ("wavenet", None, "stages/train_wavenet.py exists; the model is in the pipeline already"),
-        ("gru", "def broken(:", "charlm/models/gru.py: SyntaxError: "),
-        ("gru", "x = 1", "charlm/models/gru.py: ValueError: charlm/models/gru.py defines 0 models"),
+        ("mine", "def broken(:", "charlm/models/mine.py: SyntaxError: "),
         (
-            "gru",
+            "mine",
+            "x = 1",
+            "charlm/models/mine.py: ValueError: charlm/models/mine.py defines 0 models",
+        ),
+        (
+            "mine",
             LINEAR.replace("width: int = 4", "width: int"),
             "Linear.__init__ has no default for width; give it one",
         ),

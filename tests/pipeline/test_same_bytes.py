@@ -24,9 +24,10 @@ from charlm.core.pinning import KERNELS
 from pipeline import environment
 from pipeline.put_back import content_of
 from pipeline.verify import REQUIREMENTS, first_difference, metric_changes
-from tests.conftest import STAGES, Project, start
+from tests.conftest import MODELS, STAGES, Project, start
 
 VERIFY = (sys.executable, "-m", "pipeline.verify")
+OUTPUTS = 13 + 2 * len(MODELS)  # a checkpoint and a history of each
 
 HOSTILE = {
     **dict.fromkeys(KERNELS, ""),
@@ -93,7 +94,7 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(
         if path not in {"data/few.txt", "data/prenoms.txt", "data/README.md"}:
             assert f"  same     {output}\n" in report or path.endswith(".gitignore")
     assert "This machine" not in report
-    assert "All 19 outputs have the committed bytes." in report
+    assert f"All {OUTPUTS} outputs have the committed bytes." in report
     assert project.outputs() == before
 
 
@@ -172,7 +173,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_other_bytes_where_the_same_are_promised_are_an_error(
     changed_run: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="2 of 19 outputs have other bytes than committed"):
+    with pytest.raises(InputError, match=f"2 of {OUTPUTS} outputs have other bytes than committed"):
         pipeline.verify.main()
     said = capsys.readouterr().out
     assert "  differs  metrics/evaluation.json\n           line 5:" in said
