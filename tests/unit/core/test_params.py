@@ -630,8 +630,8 @@ def test_an_argument_may_be_any_number_text_or_truth(tmp_path: Path, value: str)
         ("\nmore:", "\nmoer:", "unknown parameter moer; did you mean more?"),
         (
             "\nmore:",
-            "\nabsent:",
-            "there is no model absent; write charlm/models/absent.py, or remove the section",
+            "\nxyz:",
+            "there is no model xyz; write charlm/models/xyz.py, or remove the section",
         ),
         (MORE[len(TEXT) :], "", "no section for charlm/models/more.py; add one"),
         (MORE[len(TEXT) :], "more: 3\n", "more is 3; it must be a section with arguments of the "),
