@@ -23,11 +23,17 @@ class LanguageModel(nn.Module):
     title: ClassVar[str] = ""
     """The model's name in figures and tables; by default the name of its class."""
 
+    __signature__: ClassVar[inspect.Signature]
+
     hyperparameters: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.title = vars(cls).get("title") or cls.__name__
+        # In a class without `__init__`, early versions of Python 3.11 see that of `__new__`.
+        signature = inspect.signature(cls.__init__)
+        _, *parameters = signature.parameters.values()
+        cls.__signature__ = signature.replace(parameters=parameters)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "LanguageModel":
         model: LanguageModel = super().__new__(cls)

@@ -209,6 +209,16 @@ def test_a_model_may_pass_on_whatever_it_gets() -> None:
     assert model.hyperparameters == {"vocab_size": 5, "block_size": 2, "size": 4}
 
 
+def test_a_model_without_a_constructor_has_the_arguments_of_its_base() -> None:
+    """Python 3.11.2 finds the signature of `__new__` for such a class."""
+
+    class Changed(WaveNet):
+        pass
+
+    assert inspect.signature(Changed) == inspect.signature(WaveNet)
+    assert Changed(5, 4).hyperparameters == WaveNet(5, 4).hyperparameters
+
+
 def test_arguments_that_are_passed_on_are_kept_by_their_names() -> None:
     class Changed(WaveNet):
         def __init__(self, vocab_size: int, block_size: int, **options: Any) -> None:
