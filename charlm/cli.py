@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm.core.errors import FileError, InputError, is_interrupt, is_out_of_memory, no_module
 from charlm.core.pinning import pin_kernels
+from charlm.core.terminal import escape_unprintable
 
 if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
@@ -133,9 +133,7 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 after an error message, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may lack characters
+    escape_unprintable()
     try:
         parsed = _parse(sys.argv[1:] if arguments is None else arguments)
         for text in parsed.run(parsed):

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 from traceback import extract_tb
 from types import TracebackType
@@ -27,6 +26,7 @@ from charlm.core.errors import (
     no_module,
 )
 from charlm.core.pinning import pin_kernels
+from charlm.core.terminal import escape_unprintable
 
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
@@ -84,9 +84,7 @@ def loss_by_path(column: str) -> Path:
 def run(main: Callable[[], None]) -> None:
     """Run a stage; SIGTERM counts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may lack characters
+    escape_unprintable()
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
 

@@ -21,9 +21,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.core.bars import bar
 from charlm.core.errors import FileError
 from charlm.core.files import load_arrays, tensor_header
+from charlm.core.terminal import bar
 
 Tokens = NDArray[np.integer]
 Integers = NDArray[np.int64]

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.core.bars import bar
 from charlm.core.errors import FileError, InputError
 from charlm.core.files import load_arrays, save_metadata
+from charlm.core.terminal import bar
 from charlm.data.corpus import Corpus, Integers
 from charlm.data.permutation import Permutation
 

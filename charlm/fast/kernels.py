@@ -144,6 +144,28 @@ def scatter_add(rows: Floats, index: Integers, count: int) -> Floats:
     return sums
 
 
+@compiled
+def add_to_rows(rows: Floats, summand: Floats) -> None:
+    """Add a row (C,) to each of the rows (U, C), in place."""
+    U, C = rows.shape
+    for u in range(U):
+        row = rows[u]
+        for c in range(C):
+            row[c] += summand[c]
+
+
+@compiled
+def sum_of_rows(rows: Floats) -> Floats:
+    """Return the sum (C,) of rows (U, C)."""
+    U, C = rows.shape
+    total = np.zeros(C, dtype=np.float32)
+    for u in range(U):
+        row = rows[u]
+        for c in range(C):
+            total[c] += row[c]
+    return total
+
+
 @inlined
 def _table_inputs(x: Any, weight: Any, entries: Any) -> Any:
     """Return the rows x[entries] (R, C), and the weights by position (K, H, C)."""
@@ -207,11 +229,8 @@ def concat_linear_backward(
     """Return the gradients of x (X, C), W (H, K * C) and b (H,), given that of y (U, H)."""
     (U, K), (R, C), H = inverse.shape, (len(entries), x.shape[1]), len(weight)
     table = np.zeros((R, H), dtype=np.float32)  # the gradient of the table
-    bias = np.zeros(H, dtype=np.float32)
     for u in range(U):
         grad_y = grad[u]
-        for h in range(H):
-            bias[h] += grad_y[h]
         for k in range(K):
             row = table[inverse[u, k]]
             for h in range(H):
@@ -228,7 +247,7 @@ def concat_linear_backward(
             row, part = grad_weight[h], parts[k, h]
             for c in range(C):
                 row[k * C + c] = part[c]
-    return scatter_add(grad_rows, entries, len(x)), grad_weight, bias
+    return scatter_add(grad_rows, entries, len(x)), grad_weight, sum_of_rows(grad)
 
 
 # exp x = 2^n exp r, with n the integer nearest to x / log 2. The polynomial for exp r and the two

@@ -93,11 +93,10 @@ class Leaf(Node):
 
     def accumulate(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
         """Add to the tensor's gradient; for a result of torch, append both to `computed`."""
-        tensor, grad, self.grad = self.tensor, torch.from_numpy(self.grad), None
+        tensor, summed, self.grad = self.tensor, gradient_of(self), None
         if not tensor.requires_grad:
             return
-        if grad.shape != tensor.shape:
-            grad = grad.reshape(tensor.shape)
+        grad = torch.from_numpy(summed.reshape(self.x.shape))
         if not tensor.is_leaf or tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
             computed.append((tensor, grad))
         elif tensor.grad is None:
@@ -256,7 +255,7 @@ class Contexts(StandIn):
     def __init__(
         self, tokens: Tensor, key: int | None = None, leaves: Leaves | None = None
     ) -> None:
-        super().__init__(tokens.int().contiguous().numpy(), Tape(key, leaves))
+        super().__init__(np.ascontiguousarray(tokens.numpy(), dtype=np.int32), Tape(key, leaves))
 
     dtype = torch.int64
 

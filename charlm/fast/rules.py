@@ -77,12 +77,12 @@ def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
         raise NoRuleError("torch.nn.functional.linear with a mismatched number of channels")
     if K == 1:
         y = Node(np.dot(x, W.x.T))
-        y.x += b.x
+        kernels.add_to_rows(y.x, b.x)
 
         def backward(grad: Floats) -> None:
             node.add(np.dot(grad, W.x))
             W.add(np.dot(grad.T, x))
-            b.add(grad.sum(0))
+            b.add(kernels.sum_of_rows(grad))
 
         tape.record(y, backward)
         return Rows(y, input.index, tape)
@@ -412,7 +412,7 @@ def cross_entropy(
         raise NoRuleError("an option of torch.nn.functional.cross_entropy")
     rows = input.single()
     node, index = rows.node, rows.index.reshape(-1)
-    targets, logits = target.contiguous().numpy(), np.ascontiguousarray(node.x)
+    targets, logits = np.ascontiguousarray(target.numpy()), np.ascontiguousarray(node.x)
     exps, sums, largest = kernels.exponentials(logits)
     total = kernels.cross_entropy_sum(logits, np.log(sums) + largest, index, targets)
     count = len(targets) if reduction == "mean" else 1

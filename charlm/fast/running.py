@@ -107,7 +107,7 @@ class Runner:
             except Exception as error:  # in a branch not taken on the first batch
                 self._give_up(_reason(error))
                 _restore(before)
-                self._products.__exit__(None, None, None)
+                self.__exit__(None, None, None)
                 self.__enter__()
         return self.model(contexts.long())
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO
 
-from charlm.core.bars import bar
 from charlm.core.errors import InputError
+from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}

@@ -62,18 +62,8 @@ def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], Non
     """
     kind = type(model)
     with torch.random.fork_rng(devices=[]), _drawing_from_torch_alone(kind):
-        used = _rebuilt(model, vocabulary)
-        contexts = _contexts(used)
-        before = _numbers_of(used)
         try:
-            wrong, unused = _train_and_evaluate(used, contexts, len(vocabulary))
-            wrong = wrong or _what_is_not_saved(model, used, before)
-            if not wrong and not _same_logits(used, _rebuilt(used, vocabulary), contexts):
-                wrong = (
-                    "computes other logits once the model is saved and rebuilt; use "
-                    "register_buffer for its state, nn.ModuleList for a list of layers, and "
-                    "torch's global generator"
-                )
+            wrong, unused = _mistake_in(model, vocabulary)
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -88,6 +78,21 @@ def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], Non
             f"{model.title}: {', '.join(unused)} will not be trained: forward of "
             f"{kind.__name__} does not use {'it' if len(unused) == 1 else 'them'}"
         )
+
+
+def _mistake_in(model: LanguageModel, vocabulary: Vocabulary) -> tuple[str, list[str]]:
+    """Try copies of a model; return what is wrong, and the parameters without a gradient."""
+    used = _rebuilt(model, vocabulary)
+    contexts = _contexts(used)
+    before = _numbers_of(used)
+    wrong, unused = _train_and_evaluate(used, contexts, len(vocabulary))
+    wrong = wrong or _what_is_not_saved(model, used, before)
+    if not wrong and not _same_logits(used, _rebuilt(used, vocabulary), contexts):
+        wrong = (
+            "computes other logits once the model is saved and rebuilt; use register_buffer for "
+            "its state, nn.ModuleList for a list of layers, and torch's global generator"
+        )
+    return wrong, unused
 
 
 def _contexts(model: LanguageModel) -> Tensor:

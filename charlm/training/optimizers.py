@@ -262,6 +262,6 @@ def bare_step(optimizer: Optimizer) -> Callable[[], None]:
 def _plain_sgd(optimizer: Optimizer) -> None:
     """Take a step of SGD without momentum, for all parameters in one call."""
     (group,) = optimizer.param_groups
-    learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+    pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None]
     with torch.no_grad():
-        torch._foreach_add_(learning, [p.grad for p in learning], alpha=-group["lr"])
+        torch._foreach_add_(*zip(*pairs, strict=True), alpha=-group["lr"])

@@ -26,7 +26,7 @@ from charlm.training.schedulers import Schedule
 REPORT_EVERY = 100
 """Batches between calls of `on_batches`, and between checks that the loss is finite."""
 
-BATCHES_AT_ONCE = 64
+BATCHES_AT_ONCE = 256
 """Batches cut out of the stream at once, which costs little more than one."""
 
 WINDOWS_AT_ONCE = 1 << 22

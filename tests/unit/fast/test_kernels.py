@@ -71,6 +71,14 @@ def test_the_gradient_of_tanh_is_torchs_in_float64() -> None:
     np.testing.assert_allclose(kernels.tanh_backward(grad, tanh(x)), exact.grad, atol=2e-6)
 
 
+def test_rows_are_summed_and_added_to_as_by_numpy() -> None:
+    rows, summand = random((37, 46), 0), random((46,), 1)
+    assert kernels.sum_of_rows(rows).tobytes() == rows.sum(0).tobytes()
+    expected = rows + summand
+    kernels.add_to_rows(rows, summand)
+    assert rows.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("K", range(1, 10))
 def test_concat_linear_and_its_gradients_match_torch_in_float64(K: int) -> None:  # noqa: N803
     rng = np.random.default_rng(K)

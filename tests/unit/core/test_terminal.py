@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from charlm.core.bars import bar
+from charlm.core.terminal import bar
 
 
 class Terminal(io.StringIO):
