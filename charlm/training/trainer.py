@@ -26,11 +26,11 @@ from charlm.training.schedulers import Schedule
 REPORT_EVERY = 100
 """Batches between calls of `on_batches`, and between checks that the loss is finite."""
 
-BATCHES_AT_ONCE = 256
-"""Batches cut out of the stream at once, which costs little more than one."""
+WINDOWS_AT_ONCE = 1 << 16
+"""Windows put in order and cut out of the stream at once, about 80 bytes each."""
 
-WINDOWS_AT_ONCE = 1 << 22
-"""Windows cut out at once on a GPU, about 80 bytes each."""
+WINDOWS_AT_ONCE_ON_A_GPU = 1 << 22
+"""More, since computing their order waits for the device."""
 
 ALONE = Group()
 
@@ -267,10 +267,10 @@ class Trainer:
         targets of all processes together.
         """
         size, device = self.recipe.batch_size, self._total.device
-        # Computing the order waits for a GPU, so it is done for as many batches as memory allows.
-        batches = BATCHES_AT_ONCE if device.type == "cpu" else max(1, WINDOWS_AT_ONCE // size)
-        for start in range(self.batches_done * size, len(self.train), batches * size):
-            end = min(start + batches * size, len(self.train))
+        windows = WINDOWS_AT_ONCE if device.type == "cpu" else WINDOWS_AT_ONCE_ON_A_GPU
+        chunk = max(1, windows // size) * size  # of whole batches
+        for start in range(self.batches_done * size, len(self.train), chunk):
+            end = min(start + chunk, len(self.train))
             numbers = torch.arange(start, end, device=device)
             if device.type == "cpu":  # NumPy takes half the time
                 indices = torch.from_numpy(order(numbers.numpy()))
