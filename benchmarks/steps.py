@@ -6,7 +6,8 @@ processes also time the matrix products alone of a step with 256 distinct contex
 library and number of threads. (The pipeline computes fewer, see `charlm/fast/rows.py`, so their
 fraction of a step can exceed 100%.) On a GPU, use `--device cuda --batch-size 4096`; `--profile
 fcn` profiles a model. `--plain` instead compares the pipeline with plain PyTorch: the same models
-without the fast path, with the same portable matrix products.
+without the fast path, with the same portable matrix products. `--against FOLDER` compares it with
+another version of the project, cloned into that folder.
 
     python -m benchmarks.steps --pairs 5
 """
@@ -19,11 +20,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
 from benchmarks import NAMES
-from benchmarks.turns import Figures, in_a_process, markdown, median_of, median_ratio, pairs
+from benchmarks.turns import HERE, Figures, in_a_process, markdown, median_of, median_ratio, pairs
 from charlm.core.pinning import pin_kernels
 
 if TYPE_CHECKING:
@@ -219,22 +221,33 @@ def table(count: int, setting: Setting = DEFAULT) -> str:
     return markdown(header, rows)
 
 
-def gains(count: int, setting: Setting = DEFAULT) -> str:
-    """Return a table of the speedup by the fast path, with a row per model."""
+def gains(count: int, setting: Setting = DEFAULT, before: Path | None = None) -> str:
+    """Return a table of the speedup by the fast path, with a row per model.
+
+    Given the folder of another version, it is the speedup over that version.
+    """
     rows = []
     for model in EVERY_MODEL:
-        taken = turns(count, setting, model, "plain")
-        times = (f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1))
-        rows.append([model, *times, f"{median_ratio(taken, 'step'):.1f}"])
-    header = ["", "plain PyTorch, ms per step", "pipeline, ms per step", "speedup"]
+        if before:
+            taken = turns(count, setting, model, "pipeline", before)
+        else:
+            taken = turns(count, setting, model, "plain")
+        times = (f"{median_of(taken, side, 'step'):.3f}" for side in (0, 1))
+        rows.append([model, *times, f"{median_ratio(taken, 'step'):.2f}"])
+    other = before.resolve().name if before else "plain PyTorch"
+    header = ["", f"{other}, ms per step", "pipeline, ms per step", "speedup"]
     return markdown(header, rows)
 
 
-def turns(count: int, setting: Setting, model: str, other: str) -> list[tuple[Figures, Figures]]:
-    """Run another loop and the pipeline in turn."""
+def turns(
+    count: int, setting: Setting, model: str, other: str, folder: Path = HERE
+) -> list[tuple[Figures, Figures]]:
+    """Run another loop, in a folder, and the pipeline in turn."""
     where = ("--device", setting.device, "--batch-size", str(setting.batch_size))
     turn = partial(in_a_process, "benchmarks.steps", *where, "--turn")
-    return pairs(count, partial(turn, other, model), partial(turn, "pipeline", model))
+    return pairs(
+        count, partial(turn, other, model, folder=folder), partial(turn, "pipeline", model)
+    )
 
 
 def main() -> None:
@@ -243,6 +256,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
     parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
     parser.add_argument("--plain", action="store_true", help="measure the speedup by the fast path")
+    parser.add_argument("--against", type=Path, help="measure the speedup over another version")
     parser.add_argument("--profile", choices=EVERY_MODEL, help="profile a model instead")
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -254,8 +268,8 @@ def main() -> None:
         print(json.dumps(TURNS[who](model, setting)))
     elif arguments.profile:
         print(profile(arguments.profile, setting))
-    elif arguments.plain:
-        print(gains(arguments.pairs, setting))
+    elif arguments.plain or arguments.against:
+        print(gains(arguments.pairs, setting, arguments.against))
     else:
         print(table(arguments.pairs, setting))
 

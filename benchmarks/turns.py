@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 
 from benchmarks import ENVIRONMENT
 
 Figures = dict[str, float]
+
+HERE = Path()
 
 BEGAN = time.monotonic()
 
@@ -23,11 +26,13 @@ def say(what: str) -> None:
     print(f"{(time.monotonic() - BEGAN) / 60:5.1f} min  {what}", file=sys.stderr, flush=True)
 
 
-def in_a_process(module: str, *arguments: str) -> Figures:
-    """Run `python -m module arguments` and parse the JSON in its last line."""
-    say(" ".join([module, *arguments]))
+def in_a_process(module: str, *arguments: str, folder: Path = HERE) -> Figures:
+    """Run `python -m module arguments` in a folder and parse the JSON in its last line."""
+    say(" ".join([module, *arguments]) + (f" in {folder}" if folder != HERE else ""))
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         sys.exit(done.returncode)  # it has printed the error
     figures: Figures = json.loads(done.stdout.splitlines()[-1])

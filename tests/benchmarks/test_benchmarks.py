@@ -55,6 +55,11 @@ def test_a_turn_is_what_a_process_prints_last(
     with pytest.raises(SystemExit, match="3"):
         turns.in_a_process("failing")
 
+    before = tmp_path / "before"  # another version
+    before.mkdir()
+    (before / "turn.py").write_text(code.replace("1.5", "2.5"))
+    assert turns.in_a_process("turn", folder=before) == {"step": 2.5}
+
 
 def test_models_trained_as_one_take_the_steps_that_they_take_alone() -> None:
     torch.manual_seed(1)
@@ -124,14 +129,18 @@ def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.M
 
 
 def test_the_gain_is_that_of_the_fast_path_for_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def turn(module: str, *arguments: str) -> Figures:
+    def turn(module: str, *arguments: str, folder: Path = turns.HERE) -> Figures:
         *_, who, model = arguments
-        return {"step": {"plain": 12.0, "pipeline": 2.0}[who] + len(model)}
+        assert (who == "plain") <= (folder == turns.HERE)
+        slower = who == "plain" or folder != turns.HERE
+        return {"step": 2.0 + 10 * slower + len(model)}
 
     monkeypatch.setattr(steps, "in_a_process", turn)
-    table = steps.gains(2)
-    assert "| fcn | 15.00 | 5.00 | 3.0 |" in table
-    assert "| compact | 19.00 | 9.00 | 2.1 |" in table
+    for folder, name in ((None, "plain PyTorch"), (Path("/clones/before"), "before")):
+        table = steps.gains(2, before=folder)
+        assert f"| {name}, ms per step |" in table
+        assert "| fcn | 15.000 | 5.000 | 3.00 |" in table
+        assert "| compact | 19.000 | 9.000 | 2.11 |" in table
     taken: list[bool] = []
     monkeypatch.setattr(
         steps, "new_trainer", lambda model, setting, fast=True: taken.append(fast) or 1 / 0
@@ -146,7 +155,7 @@ def test_the_gain_is_that_of_the_fast_path_for_every_model(monkeypatch: pytest.M
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that `run.main` will write, which measures nothing here."""
 
-    def turn(module: str, *arguments: str) -> Figures:
+    def turn(module: str, *arguments: str, folder: Path = turns.HERE) -> Figures:
         notebook = "notebook" in arguments
         if module == "benchmarks.steps":
             step = 4.0 if notebook else 1.6

@@ -72,7 +72,8 @@ def test_the_gradient_of_tanh_is_torchs_in_float64() -> None:
 
 
 def test_rows_are_summed_and_added_to_as_by_numpy() -> None:
-    rows, summand = random((37, 46), 0), random((46,), 1)
+    random = np.random.default_rng(1)
+    rows, summand = random.standard_normal((196, 46), "f4"), random.standard_normal(46, "f4")
     assert kernels.sum_of_rows(rows).tobytes() == rows.sum(0).tobytes()
     expected = rows + summand
     kernels.add_to_rows(rows, summand)
