@@ -99,7 +99,7 @@ def main() -> None:
         "--epochs", type=int, default=50, help="epochs of the runs of the whole pipeline"
     )
     arguments = parser.parse_args()
-    for model in sampling.MODELS:  # fail early, not after half an hour
+    for model in sampling.MODELS:  # fail early, not after an hour
         path = sampling.CHECKPOINTS / f"{model}.safetensors"
         if not path.is_file():
             sys.exit(f"error: {path} does not exist; create it with: make repro")
