@@ -226,16 +226,14 @@ def gains(count: int, setting: Setting = DEFAULT, before: Path | None = None) ->
 
     Given the folder of another version, it is the speedup over that version.
     """
+    other, folder = ("pipeline", before) if before else ("plain", HERE)
     rows = []
     for model in EVERY_MODEL:
-        if before:
-            taken = turns(count, setting, model, "pipeline", before)
-        else:
-            taken = turns(count, setting, model, "plain")
+        taken = turns(count, setting, model, other, folder)
         times = (f"{median_of(taken, side, 'step'):.3f}" for side in (0, 1))
         rows.append([model, *times, f"{median_ratio(taken, 'step'):.2f}"])
-    other = before.resolve().name if before else "plain PyTorch"
-    header = ["", f"{other}, ms per step", "pipeline, ms per step", "speedup"]
+    name = before.resolve().name if before else "plain PyTorch"
+    header = ["", f"{name}, ms per step", "pipeline, ms per step", "speedup"]
     return markdown(header, rows)
 
 
@@ -255,21 +253,25 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
     parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
-    parser.add_argument("--plain", action="store_true", help="measure the speedup by the fast path")
-    parser.add_argument("--against", type=Path, help="measure the speedup over another version")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--plain", action="store_true", help="measure the speedup by the fast path")
+    others.add_argument("--against", type=Path, help="measure the speedup over another version")
     parser.add_argument("--profile", choices=EVERY_MODEL, help="profile a model instead")
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     setting = Setting(arguments.device, arguments.batch_size)
     if setting.device == "cuda" and not cuda_is_available():
         sys.exit("error: torch finds no CUDA device on this machine; leave out --device cuda")
+    before = arguments.against
+    if before and not (before / "benchmarks/steps.py").is_file():
+        sys.exit(f"error: {before} has no benchmarks/steps.py; clone another version there")
     if arguments.turn:
         who, model = arguments.turn
         print(json.dumps(TURNS[who](model, setting)))
     elif arguments.profile:
         print(profile(arguments.profile, setting))
-    elif arguments.plain or arguments.against:
-        print(gains(arguments.pairs, setting, arguments.against))
+    elif arguments.plain or before:
+        print(gains(arguments.pairs, setting, before))
     else:
         print(table(arguments.pairs, setting))
 

@@ -17,6 +17,7 @@ from benchmarks import ENVIRONMENT
 Figures = dict[str, float]
 
 HERE = Path()
+"""The folder that this process runs in."""
 
 BEGAN = time.monotonic()
 

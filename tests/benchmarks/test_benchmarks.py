@@ -151,6 +151,13 @@ def test_the_gain_is_that_of_the_fast_path_for_every_model(monkeypatch: pytest.M
     assert taken == [True, False]
 
 
+def test_a_folder_without_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "benchmarks.steps", "--against", str(tmp_path))
+    ran = Project(ROOT).run(*command, code=1)
+    told = f"error: {tmp_path} has no benchmarks/steps.py; clone another version there\n"
+    assert ran.text == told
+
+
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that `run.main` will write, which measures nothing here."""
