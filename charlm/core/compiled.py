@@ -2,10 +2,14 @@
 
 They are written so that LLVM can vectorize them eight values at a time without reordering sums:
 they give the same bytes on every processor, for any number of threads. A loop is compiled on its
-first call and cached next to the bytecode in `__pycache__`.
+first call and cached next to the bytecode in `__pycache__`, or, if that is read-only, in the user's
+cache folder.
 """
 
+import hashlib
+import pickle
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +18,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
+DIGEST_SIZE = hashlib.sha256().digest_size
+
 if TYPE_CHECKING:  # Numba has no type annotations
 
     def compiled(function: Any) -> Any: ...
@@ -21,6 +27,7 @@ if TYPE_CHECKING:  # Numba has no type annotations
     inlined = compiled
 else:
     import numba
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
 
     # Divide as in C: Python's check for zero would prevent vectorization.
     inlined = numba.njit(inline="always", error_model="numpy")
@@ -28,5 +35,55 @@ else:
     def compiled(function):
         function = numba.njit(error_model="numpy", nogil=True)(function)
         with suppress(RuntimeError):  # no writable folder: compiled in each process
-            function.enable_caching()
+            function._cache = Cache(function.py_func)
         return function
+
+    class Cache(FunctionCache):
+        """Numba's cache of a function, in which any file that cannot be used is a miss.
+
+        A power cut may leave files empty, cut short or with zeros, and Numba would raise an error
+        for each of them in every process.
+        """
+
+        def __init__(self, function):
+            super().__init__(function)
+            self._cache_file = CheckedFiles(
+                self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+            )
+
+        def load_overload(self, sig, target_context):
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # whatever unpickling may raise for code of another version
+                return None
+
+        def save_overload(self, sig, data):
+            with suppress(OSError):  # no space left, or a folder that has become read-only
+                super().save_overload(sig, data)
+
+    class CheckedFiles(IndexDataCacheFile):
+        """One file for each signature of a function, with a checksum.
+
+        Numba's own index is written apart from the code that it refers to, so that two processes
+        may leave an index with the code of another signature.
+        """
+
+        def save(self, key, data):
+            entry = self._dump((self._version, self._source_stamp, key, data))
+            with self._open_for_write(self._path(key)) as file:
+                file.write(hashlib.sha256(entry).digest() + entry)
+
+        def load(self, key):
+            with suppress(OSError):
+                content = Path(self._path(key)).read_bytes()
+                digest, entry = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
+                if hashlib.sha256(entry).digest() == digest:
+                    *origin, data = pickle.loads(entry)
+                    if origin == [self._version, self._source_stamp, key]:
+                        return data
+            return None
+
+        def _path(self, key):
+            signature, target, _ = key  # not the code: an edited function replaces its files
+            name = hashlib.sha256(repr((signature, target)).encode()).hexdigest()[:16]
+            return self._data_path(f"{Path(self._index_name).stem}.{name}.nbc")

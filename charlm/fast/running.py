@@ -186,7 +186,7 @@ class Runner:
             with unchanged(self.model), PortableProducts():
                 theirs = self._outcome(contexts.long(), None)
         except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
-            return f"nothing in evaluation ({error})"
+            return f"nothing in evaluation, where {_reason(error)}"
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -238,9 +238,10 @@ class Runner:
 def _reason(error: Exception) -> str:
     """Return why a model cannot run on the fast path; a bug in it is raised by plain PyTorch.
 
-    Raises the error itself if memory ran out: plain PyTorch needs more.
+    Raises the error itself if the machine failed (memory, disk, an incomplete installation): how a
+    model runs, and so the last digits of its losses, depends on the model alone.
     """
-    if is_out_of_memory(error):
+    if isinstance(error, OSError | ImportError) or is_out_of_memory(error):
         raise error
     if isinstance(error, NoRuleError):
         return f"there is no fast rule for {error}"

@@ -185,6 +185,29 @@ def test_a_bug_in_a_model_is_raised_as_it_is() -> None:
         step(Runner(new_model(Broken, V, T)))
 
 
+@pytest.mark.parametrize("batches", [0, 1], ids=["on the first batch", "later"])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), ModuleNotFoundError("<dynamic>"), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failure_of_the_machine_does_not_change_the_path(
+    error: Exception, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain PyTorch has other last digits, which depend on the model alone."""
+
+    def fail(x: Rows) -> Rows:
+        raise error
+
+    runner, lines = runner_of(new_model(WaveNet, V, T))
+    for _ in range(batches):
+        step(runner)
+    monkeypatch.setitem(RULES, torch.tanh, fail)
+    with pytest.raises(type(error)):
+        step(runner)
+    assert lines == []
+
+
 def test_the_check_changes_nothing() -> None:
     class Noisy(WaveNet):
         def __init__(self, **options: Any) -> None:
