@@ -87,6 +87,13 @@ def run(main: Callable[[], None]) -> None:
     escape_unprintable()
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
+    refuse_changed_inputs()
+
+
+def refuse_changed_inputs() -> None:
+    """Raise InputError if DVC would record this stage with other inputs than it ran with."""
+    if inputs:
+        inputs.refuse_if_changed()
 
 
 def ignore_interrupts() -> None:
@@ -192,3 +199,11 @@ def _mistake_in_model(error: BaseException) -> str:
 
 sys.excepthook = end  # set before the imports: Ctrl-C may come while torch is loaded
 pin_kernels()  # before a stage imports NumPy or torch
+
+inputs = None
+"""What the stage depends on, if DVC runs it, before it has imported or read anything."""
+
+if DVC_STAGE:
+    from charlm.core.inputs import Inputs
+
+    inputs = Inputs(DVC_STAGE)

@@ -28,7 +28,14 @@ from charlm.training.processes import run_in_processes
 from charlm.training.progress import Progress
 from charlm.training.resume import ResumeFile
 from charlm.training.trainer import Epoch, Trainer
-from stages import DATASET, SPLIT, checkpoint_path, history_path, ignore_interrupts
+from stages import (
+    DATASET,
+    SPLIT,
+    checkpoint_path,
+    history_path,
+    ignore_interrupts,
+    refuse_changed_inputs,
+)
 
 # In an experiment's temporary copy, DVC_ROOT is still the user's own checkout.
 RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
@@ -85,6 +92,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
             model.load_state_dict(trainer.weights())
             checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
     ignore_interrupts()  # or a finished training would be neither recorded nor resumed
+    refuse_changed_inputs()
     resume.remove()
 
 

@@ -26,6 +26,7 @@ from tests.conftest import LONG, Project, start, wait_for_state
 from tests.helpers import DAMAGED, NAMES, refused_here, small_model
 
 FCN = "data/checkpoints/fcn.safetensors"
+WAVENET = "data/checkpoints/wavenet.safetensors"
 
 
 def run_alone(project: Project, stage: str, before: Callable[[], object]) -> tuple[int, list[str]]:
@@ -434,3 +435,69 @@ def test_a_damaged_copy_of_a_file_in_a_folder_is_mended_or_dropped(
     stage = {"data/samples": "sample", "plots/figures": "plot"}[path]
     assert project.dvc("repro").stages == [stage]
     assert project.outputs() == before
+
+
+def run_cache(project: Project) -> list[Path]:
+    return sorted((project.path / ".dvc/cache/runs").rglob("*"))
+
+
+def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
+    project: Project, uninterrupted: Project
+) -> None:
+    """DVC reads parameters when a stage ends, and would keep the result as that of the new one."""
+    project.set(**LONG)
+    before, recorded, runs = project.outputs(), project.git("diff", "dvc.lock"), run_cache(project)
+    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    wait_for_state(project, process)
+    project.set(wavenet__lr="0.1", sample__count="30")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "ran: wavenet.lr in params.yaml (empty, now 0.1); DVC would" in line
+    assert project.outputs() == before
+    assert project.git("diff", "dvc.lock") == recorded
+    assert run_cache(project) == runs
+    project.set(wavenet__lr="")
+    ran = project.dvc("repro", "--single-item", "train_wavenet")
+    assert f"WaveNet: resuming after epoch {LONG['epochs']}" in ran.text
+    assert project.outputs()[WAVENET] == uninterrupted.outputs()[WAVENET]
+    assert list((project.path / ".resume").glob("*.pt")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_code_edited_while_a_training_runs_is_not_recorded(
+    project: Project, processes: int
+) -> None:
+    project.set(**LONG, training__processes=str(processes))
+    before = project.outputs()
+    process = start(project, "dvc", "repro", "--single-item", "train_fcn")
+    wait_for_state(project, process)
+    with (project.path / "charlm/models/fcn.py").open("a") as file:
+        file.write("# edited\n")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "changed while this stage ran: charlm/models/fcn.py; DVC would" in text
+    assert project.outputs() == before
+    assert len(list((project.path / ".resume").glob("*.pt"))) == 1
+
+
+def test_a_list_of_names_that_grows_while_it_is_read_is_not_recorded(project: Project) -> None:
+    before = project.outputs()
+    names = project.path / "data/few.txt"
+    names.write_text(names.read_text() + "GROWN\n")
+    # Appended to once it has been read, and before the stage ends.
+    code = """
+from charlm.core import files
+import stages.build_dataset as stage
+write_json = stage.write_json
+def append_and_write(*arguments):
+    with open("data/few.txt", "a") as file:
+        file.write("AGAIN\\n")
+    write_json(*arguments)
+stage.write_json = append_and_write
+stage.run(stage.main)
+"""
+    ran = project.run("python", "-c", code, code=1, DVC_STAGE="build_dataset")
+    assert "changed while this stage ran: data/few.txt; DVC would" in ran.text
+    assert project.outputs() == before | {"data/few.txt": names.read_bytes()}
