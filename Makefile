@@ -37,6 +37,7 @@ SMALL := -S epochs=1 -S compact.epochs=1 -S sample.count=100
 BASE ?= main
 
 smoke: $(VENV)/.installed
+	@"$(BIN)/python" -m pipeline.clone
 	"$(BIN)/dvc" exp run --temp --name smoke --force $(SMALL)
 	"$(BIN)/dvc" exp show --no-pager --only-changed
 	"$(BIN)/dvc" exp remove smoke

@@ -40,11 +40,14 @@ REPORT = Path("plots/report.html")
 DVC_STAGE = os.environ.get("DVC_STAGE")
 """The name of the stage, if DVC runs it."""
 
+CHECKOUT = Path(os.environ.get("DVC_ROOT", "."))
+"""The user's own checkout, also if DVC runs an experiment in a temporary copy of it."""
+
 ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
 """The file for the error of this process, if several train together."""
 
-OWN = ("charlm", "stages")
-ROOT = Path(__file__).parent.parent
+OWN = ("charlm", "stages", "pipeline")
+ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path("charlm/models")
 
 PYTHON = Path(".venv/bin/python")
@@ -207,3 +210,7 @@ if DVC_STAGE:
     from charlm.core.inputs import Inputs
 
     inputs = Inputs(DVC_STAGE)
+    if ROOT.is_relative_to((CHECKOUT / ".dvc/tmp/exps").resolve()):
+        from pipeline.clone import refuse_incomplete
+
+        refuse_incomplete(CHECKOUT)

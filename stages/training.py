@@ -3,12 +3,10 @@
 `train` builds the model and its Trainer, resumes an interrupted run, and runs the epochs.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -29,6 +27,7 @@ from charlm.training.progress import Progress
 from charlm.training.resume import ResumeFile
 from charlm.training.trainer import Epoch, Trainer
 from stages import (
+    CHECKOUT,
     DATASET,
     SPLIT,
     checkpoint_path,
@@ -37,8 +36,7 @@ from stages import (
     refuse_changed_inputs,
 )
 
-# In an experiment's temporary copy, DVC_ROOT is still the user's own checkout.
-RESUME = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
+RESUME = CHECKOUT / ".resume"
 SAVE_EVERY = 1000
 """Batches between saves of the training state within an epoch."""
 

@@ -1,0 +1,61 @@
+"""Experiments in temporary copies are refused in a clone that would lose their results."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+
+REMEDIES = {"shallow": "git fetch --unshallow", "partial": "git fetch --refetch --no-filter"}
+OPTIONS = {"shallow": "--depth=1", "partial": "--filter=blob:none"}
+
+
+def incomplete(template: Project, path: Path, kind: str) -> Project:
+    origin = path.with_name("origin")
+    template.git("clone", "--quiet", "--bare", ".", str(origin))
+    for option in ("allowFilter", "allowAnySHA1InWant"):
+        Project(origin).git("config", f"uploadpack.{option}", "true")
+    template.git("clone", "--quiet", OPTIONS[kind], origin.as_uri(), str(path))
+    project = Project(path)
+    project.sign()
+    return project
+
+
+@pytest.mark.parametrize("kind", REMEDIES)
+def test_an_incomplete_clone_is_refused_before_anything_runs(
+    template: Project, tmp_path: Path, kind: str
+) -> None:
+    project = incomplete(template, tmp_path / "clone", kind)
+    for module in (["pipeline.clone"], ["experiments.seeds", "--seeds", "1"]):
+        ran = project.run("python", "-m", *module, code=1)
+        (line,) = ran.text.splitlines()
+        assert line.startswith(f"error: this clone is {kind}: ")
+        assert line.endswith(f"fetch the rest first: {REMEDIES[kind]}")
+    project.git(*REMEDIES[kind].split()[1:])
+    project.run("python", "-m", "pipeline.clone")
+
+
+def test_dvc_trains_nothing_whose_result_it_would_lose(template: Project, tmp_path: Path) -> None:
+    project = incomplete(template, tmp_path / "clone", "shallow")
+    command = ["exp", "run", "--temp", "-S", "sample.count=21", "build_dataset"]
+    ran = project.dvc(*command, code=255)
+    assert "this clone is shallow" in ran.text
+    assert ran.stages == ["build_dataset"]
+    project.git(*REMEDIES["shallow"].split()[1:])
+    assert "Ran experiment(s)" in project.dvc(*command).text
+
+
+@pytest.mark.slow
+def test_in_the_workspace_of_a_shallow_clone_experiments_work(
+    template: Project, tmp_path: Path
+) -> None:
+    project = incomplete(template, tmp_path / "clone", "shallow")
+    project.dvc("exp", "run", "--name", "here", "-S", "sample.count=21", "split")
+    assert "here" in project.dvc("exp", "list").text
+
+
+def test_smoke_asks_first() -> None:
+    lines = Path("Makefile").read_text().splitlines()
+    smoke = lines[lines.index("smoke: $(VENV)/.installed") + 1 :]
+    assert "-m pipeline.clone" in smoke[0]
+    assert "exp run --temp" in smoke[1]
