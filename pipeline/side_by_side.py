@@ -30,7 +30,8 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 
 from charlm.core.errors import InputError
 from pipeline.check import check_copies, check_input
-from stages import run
+from pipeline.recovery import repair
+from stages import handle_signals, run
 
 TRAINING = "train_"
 """Prefix of the names of training stages."""
@@ -58,14 +59,16 @@ def main() -> None:
     options = parse_options()
     if options.only:
         sys.exit(dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False))
-    signal.signal(signal.SIGTERM, terminate_stages)
+    handle_signals(terminate_stages)
     training = check_input().training
     at_once = options.at_once or max(1, cores() // (training.threads * training.processes))
     plan = None
     # DVC reports its own errors when it is run.
-    with suppress(DvcException, OSError), Repo() as repo, repo.lock:
-        check_copies(repo)
-        plan = make_plan(repo)
+    with suppress(DvcException, OSError), Repo() as repo:
+        repair(repo)
+        with repo.lock:
+            check_copies(repo)
+            plan = make_plan(repo)
     if plan and not plan.outdated:
         print("Data and pipelines are up to date.")
         return
@@ -174,13 +177,13 @@ def train_one(stage: str, width: int) -> int:
         if stopping.is_set():  # interrupted just before it was started
             process.terminate()
         for line in process.stdout or ():
-            with printing:
+            with printing, suppress(OSError):  # the terminal may be closed
                 print(f"{stage:{width}} | {line}", end="", flush=True)
     return process.returncode
 
 
 def terminate_stages(number: int, frame: FrameType | None) -> None:
-    """Forward SIGTERM to the running stages, which treat it as Ctrl-C.
+    """Forward SIGTERM, or a closed terminal, to the running stages, which treat it as Ctrl-C.
 
     DVC does not forward it: it would exit at once and leave its stage running.
     """

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from charlm.core.errors import (
     ANOTHER_ENDED,
@@ -53,6 +53,9 @@ MODELS = Path("charlm/models")
 PYTHON = Path(".venv/bin/python")
 """Where `make` installs Python."""
 
+ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Signals that end a program: a request, and a closed terminal or lost connection."""
+
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
@@ -85,8 +88,8 @@ def loss_by_path(column: str) -> Path:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; SIGTERM counts as Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run a stage; SIGTERM and a closed terminal count as Ctrl-C."""
+    handle_signals(signal.default_int_handler)
     escape_unprintable()
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
@@ -100,9 +103,16 @@ def refuse_changed_inputs() -> None:
 
 
 def ignore_interrupts() -> None:
-    """Ignore Ctrl-C and SIGTERM from now on: what follows is short and must complete."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Ignore Ctrl-C and the like from now on: what follows is short and must complete."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handle_signals(signal.SIG_IGN)
+
+
+def handle_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    """Set the handler of the signals that end a program, unless they are ignored, as by nohup."""
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -120,7 +130,8 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
             reason = {"message": message, "timestamp": int(time.time())}
             Path(ERROR_FILE).write_text(json.dumps(reason), encoding="utf-8")
         else:
-            print(message, file=sys.stderr, flush=True)
+            with suppress(OSError):  # the terminal may be closed
+                print(message, file=sys.stderr, flush=True)
     else:
         sys.__excepthook__(kind, error, traceback)
         code = 1
@@ -207,6 +218,7 @@ inputs = None
 """What the stage depends on, if DVC runs it, before it has imported or read anything."""
 
 if DVC_STAGE:
+    handle_signals(signal.default_int_handler)  # from now on, outputs are restored
     from charlm.core.inputs import Inputs
 
     inputs = Inputs(DVC_STAGE)

@@ -37,12 +37,9 @@ def test_an_incomplete_clone_is_refused_before_anything_runs(
 
 def test_dvc_trains_nothing_whose_result_it_would_lose(template: Project, tmp_path: Path) -> None:
     project = incomplete(template, tmp_path / "clone", "shallow")
-    command = ["exp", "run", "--temp", "-S", "sample.count=21", "build_dataset"]
-    ran = project.dvc(*command, code=255)
+    ran = project.dvc("exp", "run", "--temp", "build_dataset", code=255)
     assert "this clone is shallow" in ran.text
     assert ran.stages == ["build_dataset"]
-    project.git(*REMEDIES["shallow"].split()[1:])
-    assert "Ran experiment(s)" in project.dvc(*command).text
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -162,6 +164,51 @@ def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
     assert process.returncode == 130
     assert text.endswith("interrupted; run the same command again to resume\n")
     assert "Traceback" not in text
+
+
+def start_in_a_terminal(project: Project, *command: str) -> tuple[int, int]:
+    """Run a command in a terminal of its own; return its process id and the terminal."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(project.path)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        os.execvpe(command[0], command, {**os.environ, "PATH": path})
+    return child, terminal
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dvc", "repro", "--single-item", "train_wavenet"],
+        pytest.param(["python", "-m", "pipeline.side_by_side"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_a_closed_terminal_is_taken_as_ctrl_c(
+    project: Project, uninterrupted: Project, command: list[str]
+) -> None:
+    """As when an SSH session is lost."""
+    before = project.outputs()
+    project.set(**LONG)
+    process, terminal = start_in_a_terminal(project, *command)
+    wait_for_state(project)
+    os.close(terminal)
+    os.waitpid(process, 0)
+    deadline = time.monotonic() + 60
+    while processes_in(project):  # dvc itself has ended, but its stage puts back the outputs
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert project.outputs() == before
+    assert ": resuming after epoch" in project.run(*command).text
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
+
+
+def test_nohup_is_respected(project: Project) -> None:
+    process = start(project, "nohup", sys.executable, "-m", "stages.train_fcn")
+    while "epoch 1" not in (process.stdout.readline() if process.stdout else "epoch 1"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0
 
 
 def test_ctrl_c_while_torch_is_being_loaded_is_told_in_a_line(project: Project) -> None:

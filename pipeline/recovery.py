@@ -1,0 +1,143 @@
+"""Repair what a killed DVC leaves behind, as `make repro` does first.
+
+DVC writes two of its files in place: `.dvc/tmp/rwlock`, which says which process uses which file,
+and `dvc.lock`. A kill at the wrong moment, or a power cut, leaves them empty or cut short, and DVC
+then refuses to start. `rwlock` may also name a process that has ended and whose number now belongs
+to another program, as after a restart of the machine or of a container.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from dvc.dvcfile import LOCK_FILE, Lockfile
+from dvc.exceptions import DvcException
+from dvc.lock import make_lock
+from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+from charlm.core.errors import InputError
+from charlm.core.files import replacing, write_json
+
+PROGRAMS = {"dvc", "dvc.exe", "pipeline.side_by_side"}
+"""What runs DVC: one of these is in the command of the process."""
+
+Holder = dict[str, Any]
+"""A process in DVC's lock: its number, `pid`, and its command, `cmd`."""
+
+
+def repair(repo: Repo) -> None:
+    """Clear DVC's lock of what no living process holds, and replace a damaged `dvc.lock`.
+
+    Prints a line for each repair. Raises InputError if the lock is damaged while another process
+    runs DVC here.
+    """
+    folder = Path(repo.tmp_dir)
+    hardlink = repo.config["core"].get("hardlink_lock", False)
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink):
+        clear_lock(folder / RWLOCK_FILE, Path(repo.root_dir))
+    replace_lock_file(repo)
+
+
+def clear_lock(path: Path, root: Path) -> None:
+    """Remove from DVC's lock each process that has ended, or the whole lock if it is damaged.
+
+    Args:
+        path: `.dvc/tmp/rwlock`.
+        root: the folder of the pipeline.
+    """
+    if not path.exists():
+        return
+    try:
+        lock = json.loads(path.read_bytes())
+        writers: dict[str, Holder] = lock.get("write", {})
+        readers: dict[str, list[Holder]] = lock.get("read", {})
+        holders = {(its["pid"], its["cmd"]) for its in _each(writers, readers)}
+        ended = sorted(holder for holder in holders if not is_running(*holder))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if running := others(root):
+            raise InputError(
+                f"DVC's lock {path} is damaged, and process {running[0].pid} runs DVC here; "
+                "wait until it has ended, or stop it, and run the same command again"
+            ) from None
+        path.unlink()
+        print(f"DVC's lock {path} was damaged; removed it", flush=True)
+        return
+    if not ended:
+        return
+
+    def living(its: Holder) -> bool:
+        return (its["pid"], its["cmd"]) not in ended
+
+    writers = {file: its for file, its in writers.items() if living(its)}
+    readers = {file: list(filter(living, its)) for file, its in readers.items()}
+    readers = {file: its for file, its in readers.items() if its}
+    write_json(path, {"write": writers, "read": readers})
+    for pid, command in ended:
+        print(f"DVC's lock was held by process {pid}, which has ended ({command}); cleared it")
+
+
+def _each(writers: dict[str, Holder], readers: dict[str, list[Holder]]) -> Iterator[Holder]:
+    yield from writers.values()
+    for its in readers.values():
+        yield from its
+
+
+def is_running(pid: int, command: str) -> bool:
+    """Return whether a process, other than this one, still runs the command in DVC's lock.
+
+    The command is `sys.argv`: its first word is the path of a script, also for `python -m`.
+    """
+    program, *_ = command.split() or [""]
+    arguments = command.removeprefix(program).strip()
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process != psutil.Process() and process.status() != psutil.STATUS_ZOMBIE:
+            words = " ".join(process.cmdline())
+            return Path(program).stem in words and words.endswith(arguments)
+    return False
+
+
+def others(root: Path) -> list[psutil.Process]:
+    """Return the other processes that run DVC in this folder."""
+    found = []
+    own = [psutil.Process(), *psutil.Process().parents()]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            names = {Path(word).name for word in process.cmdline()}
+            if process not in own and names & PROGRAMS and Path(process.cwd()).samefile(root):
+                found.append(process)
+    return found
+
+
+def replace_lock_file(repo: Repo) -> None:
+    """Replace a `dvc.lock` that DVC cannot read by the committed one, or remove it.
+
+    What it said of later runs is in DVC's run cache, from which `dvc repro` restores it. A merge
+    conflict is left alone.
+    """
+    path = Path(repo.root_dir) / LOCK_FILE
+    if not path.exists() or b"<<<<<<<" in path.read_bytes() or _is_readable(repo):
+        return
+    committed = subprocess.run(
+        ["git", "show", f"HEAD:./{LOCK_FILE}"], cwd=path.parent, capture_output=True, check=False
+    )
+    if committed.returncode == 0:
+        with replacing(path) as partial:
+            partial.write_bytes(committed.stdout)
+        print(f"{LOCK_FILE} was damaged; took the committed one", flush=True)
+    else:
+        path.unlink()
+        print(f"{LOCK_FILE} was damaged; removed it", flush=True)
+
+
+def _is_readable(repo: Repo) -> bool:
+    try:
+        loaded = Lockfile(repo, str(Path(repo.root_dir) / LOCK_FILE)).load()
+    except DvcException:
+        return False
+    return bool(loaded)

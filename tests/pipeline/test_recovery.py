@@ -1,0 +1,124 @@
+"""What a killed DVC leaves behind is repaired by `make repro`, and nothing else is touched."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import recovery
+from tests.conftest import Project
+from tests.helpers import refused
+
+GONE = 2**22 + 1  # above the highest process id of Linux
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "rwlock"
+
+
+@pytest.fixture
+def dvc(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A living process in the folder, whose command is that of DVC."""
+    script = tmp_path / "dvc"
+    script.write_text("import time; print(flush=True); time.sleep(600)")
+    command = [sys.executable, str(script), "repro"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def held_by(pid: int, command: str = "/usr/bin/dvc repro") -> dict[str, object]:
+    return {"pid": pid, "cmd": command}
+
+
+DAMAGED = [b"", b'{"write": {"/x/data', bytes(100), b"[]", b'{"read": {"/x": 1}}', b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_lock_is_removed(
+    lock: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock.write_bytes(content)
+    recovery.clear_lock(lock, lock.parent)
+    assert not lock.exists()
+    assert capsys.readouterr().out == f"DVC's lock {lock} was damaged; removed it\n"
+
+
+def test_not_while_dvc_runs_here(lock: Path, dvc: "subprocess.Popen[bytes]") -> None:
+    lock.touch()
+    with refused(f"process {dvc.pid} runs DVC here; wait until it has ended, or stop it"):
+        recovery.clear_lock(lock, lock.parent)
+    assert lock.exists()
+    recovery.clear_lock(lock, Path("/"))
+    assert not lock.exists(), "that process works elsewhere"
+
+
+def test_what_no_living_process_holds_is_cleared(
+    lock: Path, dvc: "subprocess.Popen[bytes]", capsys: pytest.CaptureFixture[str]
+) -> None:
+    living = held_by(dvc.pid, f"{lock.parent}/dvc repro")
+    content = {
+        "write": {
+            "/x/a": held_by(GONE),
+            "/x/b": held_by(os.getppid()),  # another program
+            "/x/c": held_by(dvc.pid, "/usr/bin/dvc exp run"),  # another command
+            "/x/d": living,
+        },
+        "read": {"/x/e": [held_by(os.getpid()), living], "/x/f": [held_by(GONE)]},
+    }
+    lock.write_text(json.dumps(content))
+    recovery.clear_lock(lock, lock.parent)
+    assert json.loads(lock.read_text()) == {"write": {"/x/d": living}, "read": {"/x/e": [living]}}
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert f"held by process {GONE}, which has ended (/usr/bin/dvc repro); cleared it" in lines[-1]
+
+
+def test_a_lock_that_is_held_is_left_alone(lock: Path, dvc: "subprocess.Popen[bytes]") -> None:
+    living = held_by(dvc.pid, f"{lock.parent}/dvc repro")
+    lock.write_text(before := json.dumps({"read": {"/x/a": [living]}}))
+    recovery.clear_lock(lock, lock.parent)
+    assert lock.read_text() == before
+
+
+def test_make_repro_goes_on_after_a_kill_that_left_dvcs_files_damaged(project: Project) -> None:
+    """`dvc repro` itself refuses either."""
+    path = project.path / "dvc.lock"
+    before = path.read_bytes()
+    damages = {
+        project.path / ".dvc/tmp/rwlock": (b"", "rwlock was damaged; removed it"),
+        path: (before[: len(before) // 2 + 3], "dvc.lock was damaged; took the committed one"),
+    }
+    for file, (content, said) in damages.items():
+        file.write_bytes(content)
+        project.dvc("repro", code=255)
+        ran = project.run("python", "-m", "pipeline.side_by_side")
+        assert said in ran.text
+        assert ran.text.endswith("Data and pipelines are up to date.\n")
+    assert path.read_bytes() == before
+
+
+def test_a_lock_file_that_was_never_committed_is_removed(project: Project) -> None:
+    path = project.path / "dvc.lock"
+    before = path.read_bytes()
+    path.unlink()
+    project.commit("Without a lock file")
+    path.write_bytes(b"")
+    ran = project.run("python", "-m", "pipeline.side_by_side")
+    assert "dvc.lock was damaged; removed it\n" in ran.text
+    assert ran.stages == [], "all is in DVC's run cache"
+    assert path.read_bytes() == before
+
+
+def test_a_merge_conflict_is_left_to_the_user(project: Project) -> None:
+    path = project.path / "dvc.lock"
+    path.write_bytes(conflict := b"<<<<<<< HEAD\n" + path.read_bytes())
+    project.run("python", "-m", "pipeline.side_by_side", code=None)
+    assert path.read_bytes() == conflict
