@@ -1,0 +1,172 @@
+"""Kills `make repro` at random moments, and checks that it then goes on to the same bytes.
+
+    python -m tests.kill_repro --kills 1000
+
+SIGKILL goes to all of it: make, DVC, and the stages. The project is small (300 names, trainings of
+a second or two), so that a kill meets everything about as often. Each round begins either without
+any output, or with those of other parameters, and ends when a start is not killed: then all
+outputs, dvc.lock included, are compared with those of a run that was never interrupted. Prints each
+start that did not go on by itself, and the number of kills. Takes about ten seconds for a kill.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.conftest import Project, make_small
+from tests.helpers import processes_in
+
+LENGTH = {"epochs": "60", "compact.epochs": "30"}
+SEEDS = ("1", "2")
+"""The rounds take turns with these parameters."""
+WRITTEN = ("data", "metrics", "plots", "dvc.lock")
+LINES = ("was damaged", "cleared it", "resuming after", "starts from scratch")
+"""What is counted in the output."""
+
+
+@dataclass
+class Result:
+    """What happened in one folder."""
+
+    kills: int = 0
+    rounds: int = 0
+    failures: list[str] = field(default_factory=list)
+    said: Counter[str] = field(default_factory=Counter)
+
+
+def command() -> list[str]:
+    """Return `make repro`, with this Python and without set-up."""
+    venv = Path(sys.prefix)
+    installed = [
+        option for path in (venv / ".installed", ".dvc/vega.js") for option in ("-o", path)
+    ]
+    return ["make", "repro", f"VENV={venv}", *map(str, installed)]
+
+
+def start(project: Project, log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command(),
+            cwd=project.path,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def kill(project: Project, process: "subprocess.Popen[bytes]") -> None:
+    """Kill the command and everything that works in the folder."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    while found := processes_in(project):
+        for its in found:
+            with suppress(psutil.Error):
+                its.kill()
+        psutil.wait_procs(found, timeout=5)
+
+
+def contents(project: Project) -> dict[str, bytes]:
+    files = {"dvc.lock": (project.path / "dvc.lock").read_bytes()}
+    return files | {
+        path: content for path, content in project.outputs().items() if ".gitignore" not in path
+    }
+
+
+def clear(project: Project, entirely: bool) -> None:
+    """Remove DVC's run cache, so that all stages run, and maybe every output and the cache."""
+    shutil.rmtree(project.path / ".dvc/cache/runs", ignore_errors=True)
+    if entirely:
+        project.git("rm", "-r", "--quiet", "--cached", "--ignore-unmatch", "dvc.lock")
+        for name in ("metrics", "plots", "dvc.lock", ".dvc/cache", ".dvc/tmp"):
+            path = project.path / name
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+        for line in (project.path / "data/.gitignore").read_text().split():
+            path = project.path / f"data{line}"
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
+def work(project: Project, kills: int, seed: int) -> Result:
+    """Kill and restart in one folder until there were that many kills and the last round ended."""
+    chance, result, log = random.Random(seed), Result(), project.path.with_suffix(".log")
+    expected, whole = {}, 0.0
+    for setting in SEEDS:
+        project.set(seed=setting)
+        clear(project, entirely=True)
+        began = time.monotonic()
+        assert start(project, log).wait() == 0, log.read_text()
+        whole = time.monotonic() - began
+        expected[setting] = contents(project)
+    while result.kills < kills:
+        result.rounds += 1
+        setting = SEEDS[result.rounds % len(SEEDS)]
+        clear(project, entirely=chance.random() < 0.5)
+        project.set(seed=setting)
+        while True:
+            process = start(project, log)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0, whole) if result.kills < kills else None)
+            if ended := process.poll() is not None:
+                kill(project, process)  # what it may have left running
+            else:
+                kill(project, process)
+                result.kills += 1
+            text = log.read_text(errors="replace")
+            result.said.update(line for line in LINES for _ in range(text.count(line)))
+            if ended:
+                break
+        now, wanted = contents(project), expected[setting]
+        others = [path for path in sorted({*now, *wanted}) if now.get(path) != wanted.get(path)]
+        states = [path.name for path in (project.path / ".resume").glob("*.pt")]
+        if process.returncode or others or states or "Traceback" in text:
+            told = f"code {process.returncode}, other bytes {others}, states {states}\n{text}"
+            result.failures.append(told)
+            print(f"FAILURE after {result.kills} kills: {told}", flush=True)
+            clear(project, entirely=True)
+        if result.rounds % 10 == 0:
+            print(f"{project.path.name}: {result.kills} kills, {dict(result.said)}", flush=True)
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=1, help="folders in which kills take place")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as folder:
+        template = make_small(Path(folder) / "template")
+        template.set(**{name.replace(".", "__"): value for name, value in LENGTH.items()})
+        projects = []
+        for number in range(options.jobs):
+            target = Path(folder) / f"project-{number + 1}"
+            shutil.copytree(template.path, target, symlinks=True)
+            projects.append(Project(target))
+        each = -(-options.kills // options.jobs)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            seeds = range(options.seed, options.seed + options.jobs)
+            results = list(pool.map(work, projects, [each] * options.jobs, seeds))
+    kills, rounds = sum(its.kills for its in results), sum(its.rounds for its in results)
+    failures = [failure for its in results for failure in its.failures]
+    said = sum((its.said for its in results), Counter())
+    print(f"{kills} kills in {rounds} rounds, {len(failures)} failures; said: {dict(said)}")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
