@@ -8,9 +8,12 @@ WaveNet and renamed. `evaluate`, `sample`, `plot` and the command line find the 
 
 import argparse
 import inspect
+import io
 import re
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from charlm.core.errors import InputError
 from charlm.core.files import write_text
@@ -75,17 +78,30 @@ def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
     stages = re.findall(r"^  train_\w+:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
     template = next(stage for stage in stages if stage.startswith(f"  train_{TEMPLATE}:"))
     stage = re.sub(rf"\b{TEMPLATE}\b|(?<=_){TEMPLATE}\b", name, template)
-    stage = stage.replace(f"the {TEMPLATE_TITLE}", architecture.title)
-    stage = stage.replace(f"title: {TEMPLATE_TITLE}", f"title: {architecture.title}")
-    text = text.replace(stages[-1], stages[-1] + stage, 1)
+    text = text.replace(stages[-1], stages[-1] + as_dvc_writes(stage, architecture.title), 1)
     # The report shows how each model was trained.
     return re.sub(
-        r"^  plot:\n(?:    .*\n)*?    params: \[[^]]*",
-        rf"\g<0>, {name}",
+        r"(^  plot:\n(?:    .*\n)*?    params:\n)((?:    - .*\n)+)",
+        lambda found: found[1] + "".join(sorted([*found[2].splitlines(True), f"    - {name}\n"])),
         text,
         count=1,
         flags=re.MULTILINE,
     )
+
+
+def as_dvc_writes(stage: str, title: str) -> str:
+    """Return a stage with the title in place of the template's, in DVC's order and style."""
+    yaml = YAML()
+    stages = yaml.load(stage)
+    for fields in stages.values():
+        fields["desc"] = fields["desc"].replace(f"the {TEMPLATE_TITLE}", title)
+        for (options,) in (plot.values() for plot in fields["plots"]):
+            options["title"] = title
+        for key in ("deps", "params"):
+            fields[key].sort()
+    written = io.StringIO()
+    yaml.dump({"stages": stages}, written)
+    return written.getvalue().removeprefix("stages:\n")
 
 
 def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.conftest import MODELS, ROOT, STAGES
+from tests.conftest import MODELS, ROOT, STAGES, Project, copy_checkout
 
 REPORT = "plots/report.html"
 """The one picture that is too large for git."""
@@ -110,6 +110,37 @@ def test_it_can_be_read() -> None:
     assert len(text.splitlines()) <= 260
     assert "meta:" not in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def changed_lines(project: Project) -> list[str]:
+    """The lines of dvc.yaml that git sees removed or added."""
+    lines = project.git("diff", "--unified=0", "dvc.yaml").splitlines()[4:]
+    return [line for line in lines if not line.startswith("@@")]
+
+
+def test_dvcs_own_commands_change_only_what_they_mean_to(tmp_path: Path) -> None:
+    project = copy_checkout(tmp_path)
+    project.commit("All")
+    stages = [name for name in STAGES if name != "build_dataset"]
+    project.dvc("freeze", *stages)
+    assert changed_lines(project) == ["+    frozen: true"] * len(stages)
+    project.dvc("unfreeze", *stages)
+    assert changed_lines(project) == []
+    refused = project.dvc("freeze", "build_dataset", code=1)
+    assert "cannot dump a parametrized stage" in refused.text  # its deps have ${names.path}
+    count = ["--deps", "data/prenoms.txt", "--outs", "data/count.txt", "wc -l < data/prenoms.txt"]
+    project.dvc("stage", "add", "--name", "count", "--desc", "Count", *count)
+    assert changed_lines(project) == [
+        "+  count:",
+        "+    desc: Count",
+        "+    cmd: wc -l < data/prenoms.txt",
+        "+    deps:",
+        "+    - data/prenoms.txt",
+        "+    outs:",
+        "+    - data/count.txt",
+    ]
+    project.dvc("remove", "count")
+    assert changed_lines(project) == []
 
 
 def test_a_training_depends_on_its_own_model_and_on_no_tool() -> None:

@@ -1,11 +1,14 @@
 """`python -m pipeline.new_model`: what it writes, for a first, second and third model."""
 
 import inspect
+import io
 import textwrap
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from pipeline.new_model import with_stage
 from tests import models
 from tests.conftest import MODELS, ROOT, Project
 from tests.pipeline.test_dvc_yaml import read_yaml
@@ -40,6 +43,10 @@ class Linear(LanguageModel):
     def forward(self, contexts: Tensor) -> Tensor:
         return self.output(self.embedding(contexts).flatten(1))
 '''
+
+
+SHARED = ["batch_size", "epochs", "lr", "names", "seed", "split", "training"]
+"""The parameters of the report that are not a model's."""
 
 
 def new_model(project: Project, name: str, code: str, exit_code: int = 0) -> str:
@@ -109,6 +116,23 @@ def test_what_cannot_be_added_is_told_and_nothing_is_written(
     assert told in ran.text
     assert ran.text.count("\n") == 1
     assert project.git("status", "--short") == before
+
+
+@pytest.mark.parametrize("name", ["attention", "gru", "zoneout", "bidirectional_transformer"])
+def test_its_stage_is_as_dvc_would_write_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.CausalTransformer, "title", "Attention: all you need")
+    text = with_stage((ROOT / "dvc.yaml").read_text("utf-8"), name, models.CausalTransformer)
+    yaml, written = YAML(), io.StringIO()
+    stages = yaml.load(text)["stages"]
+    stage = stages[f"train_{name}"]
+    assert stage["desc"] == "Train Attention: all you need"
+    for key in ("deps", "params"):
+        assert stage[key] == sorted(stage[key])
+        assert len(stage[key]) == len(stages["train_wavenet"][key])
+    assert name in stage["params"]
+    assert stages["plot"]["params"] == sorted([*MODELS, name, *SHARED])
+    yaml.dump(yaml.load(text), written)
+    assert written.getvalue() == text
 
 
 def test_a_second_time_is_refused(project: Project) -> None:
