@@ -13,6 +13,8 @@ This module uses NumPy only: importing torch takes longer than the work of the f
 """
 
 import os
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,28 @@ Integers = NDArray[np.int64]
 END = 0
 CHUNK = 1 << 20
 """Tokens, windows or bytes processed at once, to limit memory."""
+
+BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+"""Letters and marks that are drawn as nothing (Unicode's Default_Ignorable_Code_Point, and the
+blank of Braille)."""
+
+
+def printable(symbol: str) -> str:
+    """Return a label of a character that can be seen where it stands alone.
+
+    A space is ␣; any other character that leaves no ink is its code point, such as U+200C; a mark
+    stands on a dotted circle. Other characters, and text of several, stay as they are.
+    """
+    if len(symbol) != 1:
+        return symbol
+    category = unicodedata.category(symbol)
+    if symbol == " ":
+        return "␣"
+    if category[0] in "CZ" or BLANK.match(symbol):
+        return f"U+{ord(symbol):04X}"
+    return f"◌{symbol}" if category[0] == "M" else symbol
 
 
 @dataclass(frozen=True)
@@ -73,8 +97,8 @@ class Vocabulary:
         return text.view(f"<U{text.shape[1]}").ravel().tolist()
 
     def symbols(self) -> list[str]:
-        """Return a printable label for each token; '.' for `END`."""
-        return [".", *self.characters]
+        """Return a `printable` label for each token; '.' for `END`."""
+        return [".", *map(printable, self.characters)]
 
 
 @dataclass(frozen=True)

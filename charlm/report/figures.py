@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from charlm.core.files import replacing
-from charlm.data.corpus import END
+from charlm.data.corpus import END, printable
 
 Floats = NDArray[np.floating]
 
@@ -109,7 +109,7 @@ def embedding_maps(embeddings: Mapping[str, Floats | None], symbols: Sequence[st
         axes.set_aspect("equal", adjustable="datalim")
         for token in lettered:
             x, y = points[token].tolist()
-            label, font = _drawable(symbols[token])
+            label, font = _drawable(printable(symbols[token]))
             text = axes.text(x, y, label, fontproperties=font, ha="center", va="center")
             text.set_fontsize(size)
             if token == END:
@@ -179,20 +179,18 @@ def _size_point(
 
 
 @cache
-def _drawable(symbol: str) -> tuple[str, font_manager.FontProperties | None]:
-    """Return `symbol` and a font that has it; if there is none, its code point in hexadecimal."""
-    code_point = ord(symbol)
+def _drawable(label: str) -> tuple[str, font_manager.FontProperties | None]:
+    """Return `label` and a font that has it; if there is none, its code point."""
+    code_points = [ord(character) for character in label]
     default = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
-    if symbol.isspace():
-        return "␣", None
-    if ft2font.FT2Font(default).get_char_index(code_point):
-        return symbol, None
+    if all(map(ft2font.FT2Font(default).get_char_index, code_points)):
+        return label, None
     # The "Last Resort" font claims every character, but draws a box for each.
     fonts = (f for f in font_manager.fontManager.ttflist if not f.name.startswith("Last Resort"))
     for path in sorted({font.fname for font in fonts}):
         try:
-            if ft2font.FT2Font(path).get_char_index(code_point):
-                return symbol, font_manager.FontProperties(fname=path)
+            if all(map(ft2font.FT2Font(path).get_char_index, code_points)):
+                return label, font_manager.FontProperties(fname=path)
         except (OSError, RuntimeError):
             continue
-    return f"{code_point:04X}", None
+    return f"U+{code_points[-1]:04X}", None

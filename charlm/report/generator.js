@@ -135,7 +135,16 @@ function fold(character) {
 
 const element = (id) => document.getElementById(id);
 const percent = (p) => (p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`);
-const shown = (token) => (token === END ? "(end)" : symbols[token].trim() || "␣");
+
+/** A label of a character that can be seen where it stands alone, as `printable` in corpus.py. */
+function printable(symbol) {
+  if (symbol === " ") return "␣";
+  if (/[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u.test(symbol))
+    return `U+${symbol.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+  return /\p{M}/u.test(symbol) ? `◌${symbol}` : symbol;
+}
+
+const shown = (token) => (token === END ? "(end)" : printable(symbols[token]));
 const spelt = (name) => name.map((token) => symbols[token]).join("");
 const signed = (number, digits) => number.toFixed(digits).replace("-", "−");
 const likelihood = (name) => chances(name).reduce((sum, p) => sum + Math.log(p), 0);
@@ -147,17 +156,24 @@ function make(kind, text, className) {
   return made;
 }
 
+/** Characters with a separator between them, each isolated from the direction of the others. */
+function listed(characters, separator) {
+  const isolated = characters.map((character) => make("bdi", printable(character)));
+  return isolated.flatMap((character, i) => (i ? [separator, character] : [character]));
+}
+
 /** The tokens of what is typed; null, and a line that says why, where the model cannot read it. */
 function typed() {
   const text = [...element("prefix").value.normalize("NFC")];
   const folded = text.map(fold);
   const unread = text.filter((_, i) => folded[i] === null);
-  element("complaint").textContent = unread.length
-    ? `The model does not know ${[...new Set(unread.map((text) => text.trim() || "␣"))].join(", ")}. It knows: ${model.characters.join(" ")}`
+  const complaint = unread.length
+    ? ["The model does not know ", ...listed([...new Set(unread)], ", "), ". It knows: ", ...listed(model.characters, " ")]
     : text.length > LONGEST
-      ? `At most ${LONGEST} characters.`
-      : "";
-  if (element("complaint").textContent) return null;
+      ? [`At most ${LONGEST} characters.`]
+      : [];
+  element("complaint").replaceChildren(...complaint);
+  if (complaint.length) return null;
   return [...folded.join("")].map((character) => tokenOf.get(character));
 }
 
@@ -173,7 +189,7 @@ function showNext(name) {
     const letter = make(token === END ? "span" : "button", shown(token), "letter");
     if (token !== END) {
       letter.type = "button";
-      letter.setAttribute("aria-label", `add ${symbols[token]}`);
+      letter.setAttribute("aria-label", `add ${shown(token)}`);
       letter.addEventListener("click", () => {
         element("prefix").value = spelt([...name, token]);
         update();
@@ -221,7 +237,7 @@ function showInvented(event) {
   const rows = Array.from({ length: 10 }, () => {
     const name = invent(prefix, temperature());
     const row = make("li", "");
-    row.append(make("span", spelt(name), "name"), make("span", signed(likelihood(name), 1), "percent"));
+    row.append(make("bdi", spelt(name), "name"), make("span", signed(likelihood(name), 1), "percent"));
     return row;
   });
   element("invented").replaceChildren(...rows);

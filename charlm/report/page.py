@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from charlm.core.params import Params, Recipe
 from charlm.data.checkpoint import Weights
-from charlm.data.corpus import Corpus
+from charlm.data.corpus import Corpus, printable
 from charlm.data.splits import Split
 from charlm.report import charts, figures, live
 from charlm.report.nearest import Neighbor
@@ -141,7 +141,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = charts.svg
+    environment.filters |= {"svg": charts.svg, "printable": printable}
     titles = {name: model.title for name, model in models.items()}
     count_titles = {name: figures.COUNT_MODELS[name] for name in counts}
     metrics = {titles[name]: model.metrics for name, model in models.items()}

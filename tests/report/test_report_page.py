@@ -1,14 +1,15 @@
 """The report in a browser: it computes what PyTorch does, responds, and is accessible."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from charlm.core.randomness import seeded
-from charlm.data.corpus import Corpus
+from charlm.data.corpus import Corpus, printable
 from charlm.models.base import LanguageModel, build
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
@@ -268,6 +269,77 @@ def test_what_cannot_be_read_leaves_no_answer_of_before(pages: Pages, report: Pa
     for answer in ("#next li", "#chances li"):
         assert page.locator(answer).count() == 0
     assert page.locator("#whole").inner_text() == ""
+
+
+MIXED = ["علي", "نور", "می\u200cخواهم", "יוסף", "שרה 7", "ALI", "NOUR", "X Y"]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of names that are written in both directions."""
+    corpus = Corpus.from_names(MIXED, 4)
+    models = small_model(corpus, CompactWaveNet), small_model(corpus, FCN)
+    return write(tmp_path_factory.mktemp("mixed"), *models, corpus=corpus)
+
+
+PLACES = """line => {
+  const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+  const places = [];
+  while (walker.nextNode()) {
+    const text = walker.currentNode;
+    for (const found of text.data.matchAll(/[^\\s]+/g)) {
+      const range = document.createRange();
+      range.setStart(text, found.index);
+      range.setEnd(text, found.index + found[0].length);
+      const { left, right, top } = range.getBoundingClientRect();
+      places.push([found[0], (left + right) / 2, Math.round(top / 20)]);
+    }
+  }
+  return places;
+}"""
+"""Each word of a line, with its middle and its row."""
+
+
+def in_order(page: Page, line: Locator) -> bool:
+    """Whether the words of a line stand from left to right as they follow in the text."""
+    places = [(row, middle) for _, middle, row in line.evaluate(PLACES)]
+    return places == sorted(places)
+
+
+def test_the_parts_of_a_line_in_both_directions_keep_their_order(pages: Pages, mixed: Path) -> None:
+    page = pages.open(mixed)
+    lines = page.locator("#samples td:not(.number)").filter(has=page.locator("bdi"))
+    nearest = lines.locator("bdi").all_inner_texts()
+    assert {"علي", "نور", "יוסף"} & set(nearest)
+    for line, name in zip(lines.all(), nearest, strict=True):
+        if " " not in name:
+            assert in_order(page, line), line.inner_text()
+    page.get_by_label("Beginning").fill("ب9پЖ")
+    complaint = page.locator("#complaint")
+    assert complaint.inner_text().startswith("The model does not know ب, 9, پ, Ж. It knows: ␣ 7 A")
+    assert in_order(page, complaint)
+
+
+def test_a_name_is_typed_and_read_in_its_own_direction(pages: Pages, mixed: Path) -> None:
+    page = pages.open(mixed)
+    field = page.get_by_label("Beginning")
+    for typed, direction in (("علي", "rtl"), ("ALI", "ltr")):
+        field.fill(typed)
+        assert field.evaluate("input => getComputedStyle(input).direction") == direction
+        boxes = [cell.bounding_box() for cell in page.locator("#chances li").all()]
+        places = [box["x"] for box in boxes if box]
+        assert places == sorted(places, reverse=direction == "rtl")
+    page.get_by_role("button", name="Invent ten names").click()
+    assert page.locator("#invented bdi").count() == 10
+
+
+def test_the_page_labels_a_character_as_the_figures_do(pages: Pages, mixed: Path) -> None:
+    page = pages.open(mixed)
+    planes = [*range(0x20000), *range(0xE0000, 0xE1000)]
+    assigned = [chr(n) for n in planes if unicodedata.category(chr(n)) not in ("Cn", "Cs")]
+    found = page.evaluate("characters => characters.map(printable)", assigned)
+    expected = [printable(character) for character in assigned]
+    assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]] == []
 
 
 def test_no_label_of_the_tree_is_cut_off(pages: Pages, tmp_path: Path) -> None:

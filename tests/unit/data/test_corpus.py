@@ -17,6 +17,7 @@ from charlm.data.corpus import (
     Vocabulary,
     encode_stream,
     load_corpus,
+    printable,
     write_corpus,
 )
 from charlm.data.windows import every_window
@@ -115,6 +116,31 @@ def test_the_vocabulary_is_in_code_point_order_and_counts_the_end() -> None:
     assert vocabulary.characters == "BabÉ"
     assert len(vocabulary) == 5
     assert vocabulary.symbols() == [".", "B", "a", "b", "É"]
+
+
+@pytest.mark.parametrize(
+    ("character", "label"),
+    [
+        ("A", "A"),
+        ("א", "א"),
+        ("😀", "😀"),
+        (" ", "␣"),
+        ("\t", "U+0009"),
+        ("\xa0", "U+00A0"),
+        ("\xad", "U+00AD"),
+        ("\u200c", "U+200C"),
+        ("\u3164", "U+3164"),  # a letter by its category, the Hangul filler
+        ("\ufe0f", "U+FE0F"),
+        ("\U000e0041", "U+E0041"),
+        ("\u0301", "◌\u0301"),
+        ("\u093f", "◌\u093f"),
+        ("(rest)", "(rest)"),
+    ],
+)
+def test_a_label_can_be_seen(character: str, label: str) -> None:
+    assert printable(character) == label
+    if len(character) == 1:
+        assert Vocabulary(character).symbols() == [".", label]
 
 
 def test_decode_is_the_inverse_of_encode() -> None:

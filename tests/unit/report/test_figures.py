@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -174,13 +175,24 @@ def test_characters_of_any_script_are_drawn_without_a_warning(
     assert all(label.strip() for label in drawn)
 
 
-def test_a_character_that_no_font_has_is_drawn_as_its_code_point(tmp_path: Path) -> None:
+def test_a_character_that_no_font_has_is_drawn_as_its_code_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The box that matplotlib's font of last resort draws is the same for a whole script."""
-    symbols = [".", "A", "\U0010fffd", "\U0010fffc"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    symbols = [".", "A", "\U0010fffd", "\u9fa5"]
     figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
     save_without_warning(tmp_path / "figure.png", figure)
     drawn = [text.get_text() for text in figure.axes[0].texts]
-    assert drawn == [".", "A", "10FFFD", "10FFFC"]
+    assert drawn == [".", "A", "U+10FFFD", "U+9FA5"]
+
+
+def test_what_leaves_no_ink_is_drawn_as_a_label(tmp_path: Path) -> None:
+    symbols = [".", *" \xa0\u200c\u0301"]
+    figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
+    save_without_warning(tmp_path / "figure.png", figure)
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert drawn == [".", "␣", "U+00A0", "U+200C", "◌\u0301"]
 
 
 def test_thousands_of_tokens_are_drawn_in_small_letters() -> None:

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -153,14 +154,15 @@ def test_the_metrics_are_those_of_the_models(page: str) -> None:
 
 
 def test_samples_are_marked_and_have_a_neighbor(page: str) -> None:
-    rows = re.findall(r'<tr><th scope="row" class="name([^"]*)">([^<]+)</th>(.*?)</tr>', page, re.S)
+    row = r'<tr><th scope="row"([^>]*)><bdi class="name">([^<]+)</bdi></th>(.*?)</tr>'
+    rows = re.findall(row, page, re.DOTALL)
     samples = [row for row in rows if "−" in row[2]]
     assert len(samples) == 12 * len(MODELS)
     for mark, _, rest in samples:
         assert ("new" in mark) == ("new</span>, like" in rest)
         assert ("in the training set" in rest) == ("new" not in mark)
         if "new" in mark:
-            neighbor = re.search(r'class="name">([^<]+)</span> \((\d+)\)', rest)
+            neighbor = re.search(r'class="name">([^<]+)</bdi> \((\d+)\)', rest)
             assert neighbor[1].replace("&#39;", "'") in NAMES
 
 
@@ -180,6 +182,70 @@ def test_names_of_any_characters_do_no_harm() -> None:
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.DOTALL)
     assert len(scripts) == 2
     assert "".join(json.loads(scripts[0])["characters"]) == corpus.vocabulary.characters
+
+
+MIXED = ["علي", "می\u200cخواهم", "יוֹסֵף", "שרה 7", "عمر (2)", "ALI", "\u200cAB", "X Y", "דוד-בן"]
+
+
+class Isolated(Elements):
+    """The texts of a page with letters from right to left, and those that stand unprotected."""
+
+    def __init__(self, page: str) -> None:
+        self.found: list[str] = []
+        self.exposed: list[str] = []
+        super().__init__(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        for _, value in attrs:
+            self._check_plain(value or "")
+
+    def handle_data(self, data: str) -> None:
+        around = [*self.open]
+        if around and around[-1] == "title":
+            self._check_plain(data)
+        elif from_right(data) and "script" not in around:
+            self.found.append(data)
+            # An SVG label is a line of its own, and holds one character.
+            if "bdi" not in around and not (around[-1] == "text" and len(data.strip("◌")) == 1):
+                self.exposed.append(data)
+
+    def _check_plain(self, text: str) -> None:
+        """Check text that cannot hold elements, and is isolated by characters."""
+        if from_right(text):
+            self.found.append(text)
+            if from_right(re.sub("\u2068[^\u2068\u2069]*\u2069", "", text)):
+                self.exposed.append(text)
+
+
+def from_right(text: str) -> bool:
+    return any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> str:
+    corpus = Corpus.from_names(MIXED, 4)
+    models = {"a": small_model(corpus, FCN), "c": small_model(corpus, CompactWaveNet)}
+    return report_of(models, corpus)
+
+
+def test_every_name_is_isolated_from_the_direction_of_what_stands_beside_it(mixed: str) -> None:
+    page = Isolated(mixed)
+    assert page.exposed == []
+    assert len(page.found) > 100
+    (beginning,) = (its for tag, its in page.all if its.get("id") == "prefix")
+    assert beginning["dir"] == "auto"
+
+
+def test_no_label_of_a_character_is_an_empty_place(mixed: str) -> None:
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", mixed)
+    cells = re.findall(r'<bdi class="name">([^<]*)</bdi></t[hd]><td class="n', mixed)
+    for label in [*texts, *cells]:
+        assert label.strip(" \u200c"), "nothing to be seen"
+    assert {"␣", "U+200C", "◌\u05b5"} <= set(texts)
+    for drawing in ("mistakes", "tree"):
+        (first, *_) = re.findall(rf'<svg class="{drawing}".*?</svg>', mixed, flags=re.DOTALL)
+        assert "U+200C" in first or drawing == "tree"
 
 
 def test_a_page_of_the_largest_model_and_many_characters_is_small_enough() -> None:
