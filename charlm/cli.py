@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from charlm.core.errors import FileError, InputError, is_interrupt, is_out_of_memory, no_module
 from charlm.core.pinning import pin_kernels
 from charlm.core.terminal import escape_unprintable
+from charlm.names.invisible import clean
 
 if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
@@ -63,7 +64,7 @@ novel names:
   repeat. With --novel, all --count names are different and none is in the list
   that the model was trained on: dataset.safetensors, in the folder above the
   checkpoint's. If that file is missing, give the list with --novel-to: text
-  with one name per line, or .csv or .tsv with a --column, also .gz and .zip.
+  with one name per line, or a table with a --column, also .gz and .zip.
 
 reading a prefix:
   Case, accents and similar variants are converted to the model's characters
@@ -105,16 +106,22 @@ output:
   log-likelihood of each of its characters, given those before it, and of
   its end.
 
+unknown characters:
+  A name that cannot be converted is an error. With --skip-unknown such names
+  are left out, and listed and counted on standard error.
+
 JSON:
   An object with checkpoint and names, a list of objects with given, name (as
   read), log_likelihood, nats_per_character, bits_per_character, perplexity,
   and with --characters also characters: a list of objects with character
-  (null for the end), probability and log_likelihood.
+  (null for the end), probability and log_likelihood. With --skip-unknown also
+  skipped, a list of objects with given, location and reason.
 
 examples:
   python -m charlm score data/checkpoints/compact.safetensors MARTINE zoé
   python -m charlm score data/checkpoints/compact.safetensors --characters MARTINE
   python -m charlm score data/checkpoints/compact.safetensors < data/prenoms.txt | sort -n
+  python -m charlm score data/checkpoints/compact.safetensors --skip-unknown < data/prenoms.txt
   python -m charlm sample data/checkpoints/compact.safetensors --novel |
       python -m charlm score data/checkpoints/compact.safetensors --json
 """
@@ -237,11 +244,20 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     )
     sampling.add_argument(
         "--novel-to",
-        type=Path,
         metavar="FILE",
         help="only distinct names that are not in this list",
     )
-    sampling.add_argument("--column", metavar="NAME", help="for a table: the column with the names")
+    sampling.add_argument(
+        "--column",
+        type=_column,
+        metavar="NAME",
+        help="for a table: the column with the names, by its heading or its number",
+    )
+    sampling.add_argument(
+        "--no-header",
+        action="store_true",
+        help="for a table without headings; then --column is a number",
+    )
     sampling.add_argument("--json", action="store_true", help="print a JSON document")
     sampling.set_defaults(run=_sample)
 
@@ -257,9 +273,19 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     scoring.add_argument(
         "--characters", action="store_true", help="show every character and the end, too"
     )
+    scoring.add_argument(
+        "--skip-unknown",
+        action="store_true",
+        help="leave out names that the model cannot read, and list them on standard error",
+    )
     scoring.add_argument("--json", action="store_true", help="print a JSON document")
     scoring.set_defaults(run=_score)
     return parser, {"sample": sampling, "score": scoring}
+
+
+def _column(text: str) -> str | int:
+    """Return the number of a column, or else its heading."""
+    return int(text) if text.isdecimal() and int(text) else text
 
 
 def _load(path: Path) -> "TrainedModel":
@@ -275,8 +301,9 @@ def _load(path: Path) -> "TrainedModel":
 
 
 def _sample(arguments: argparse.Namespace) -> Iterator[str]:
-    if arguments.column is not None and arguments.novel_to is None:
-        raise InputError("--column is for a table of names; give the table with --novel-to")
+    if arguments.novel_to is None and (arguments.column is not None or arguments.no_header):
+        option = "--no-header" if arguments.no_header else "--column"
+        raise InputError(f"{option} is for a table of names; give the table with --novel-to")
     model = _load(arguments.checkpoint)
     settings = {
         "prefix": _read(model, arguments.prefix, "--prefix"),
@@ -299,7 +326,8 @@ def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterab
     from charlm.names.reading import name_blocks
 
     if arguments.novel_to is not None:
-        return chain.from_iterable(name_blocks(arguments.novel_to, arguments.column))
+        blocks = name_blocks(arguments.novel_to, arguments.column, not arguments.no_header)
+        return chain.from_iterable(blocks)
     if not arguments.novel:
         return None
     path = Path(os.path.normpath(arguments.checkpoint.parent / os.pardir / DATASET))
@@ -323,19 +351,37 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
     model = _load(arguments.checkpoint)
     header = "" if arguments.characters else HEADER
     objects: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    total = 0
     while some := list(islice(given, AT_ONCE)):
-        scores = model.score(*(_read(model, name, location) for location, name in some))
+        total += len(some)
+        readable: dict[str, tuple[str, str]] = {}  # by location: as given, and as read
+        for location, name in some:
+            try:
+                readable[location] = name, model.fold(clean(name))
+            except InputError as error:
+                if not arguments.skip_unknown:
+                    raise InputError(
+                        f"{location}: {error}; to leave out such names, add --skip-unknown"
+                    ) from None
+                reason = str(error).rpartition("; ")[0]
+                skipped.append({"given": name, "location": location, "reason": reason})
+                print(f"skipped {location}: {reason}", file=sys.stderr)
+        scores = model.score(*(read for _, read in readable.values()))
         if arguments.json:
             objects += (
                 _as_object(name, score, arguments.characters)
-                for (_, name), score in zip(some, scores, strict=True)
+                for (name, _), score in zip(readable.values(), scores, strict=True)
             )
-        else:
+        elif scores:
             as_text = _character_by_character if arguments.characters else _as_row
             yield header + "\n".join(map(as_text, scores))
             header = ""
     if arguments.json:
-        yield _as_json(arguments.checkpoint, names=objects)
+        more = {"skipped": skipped} if arguments.skip_unknown else {}
+        yield _as_json(arguments.checkpoint, names=objects, **more)
+    if skipped:
+        print(f"skipped {len(skipped):,} of {total:,} names", file=sys.stderr, flush=True)
 
 
 def _given(names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -353,7 +399,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     try:
         for number, line in enumerate(sys.stdin.buffer, start=1):
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if text:
+            if clean(text):
                 yield f"standard input, line {number}", text
     except UnicodeDecodeError as error:
         raise InputError(

@@ -3,7 +3,7 @@
 For a model of upper-case names "zoë" becomes "ZOË", or "ZOE" if no name has an Ë. For each
 character the first of these conversions that gives known characters is used:
 
-1. none (the text is in NFC, as the names are);
+1. none (the text is in NFC and without invisible characters, as the names are);
 2. typographic variants: other apostrophes and dashes, full-width letters, ligatures (ﬁ);
 3. another case;
 4. fewer accents, or replacement letters (Œ: OE), in any case.
@@ -16,6 +16,7 @@ from itertools import combinations
 from unicodedata import combining, normalize
 
 from charlm.core.errors import InputError
+from charlm.names.invisible import drop_invisible
 
 ALIKE = ("'’‘ʼʻ′´`", "-‐‑‒–—―−", " \u00a0\u2009\u202f")
 """Characters typed in place of each other."""
@@ -44,6 +45,7 @@ def fold(text: str, characters: Set[str]) -> str:
     text = normalize("NFC", text)
     if characters >= set(text):
         return text
+    text = drop_invisible(text)
     readings = {cluster: _readings(cluster, characters) for cluster in _clusters(text)}
     unknown = {cluster for cluster, found in readings.items() if not found}
     if not unknown:

@@ -19,6 +19,7 @@ from charlm.evaluation.metrics import perplexity
 from charlm.fast.running import Runner
 from charlm.folding import fold
 from charlm.models.base import build
+from charlm.names.invisible import clean
 from charlm.sampling.sampler import AT_ONCE, character_log_likelihoods, sample_names
 
 FIRST_ROUND = 1024
@@ -155,7 +156,7 @@ class TrainedModel:
 
         Raises InputError if a name is empty or cannot be converted to the model's characters.
         """
-        read = [self.fold(name.strip()) for name in names]
+        read = [self.fold(clean(name)) for name in names]
         if "" in read:
             raise InputError("a name is empty; leave it out")
         with _one_thread():
@@ -182,7 +183,7 @@ class TrainedModel:
         readable = set()
         for name in names:
             with suppress(InputError):
-                if (read := self.fold(name.strip())).startswith(start):
+                if (read := self.fold(clean(name))).startswith(start):
                     readable.add(read)
         return readable
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from charlm.core.errors import InputError
 from charlm.core.params import Params, blame, load_params
 from charlm.names.reading import gather_names
 from pipeline.put_back import drop_damaged_copies
@@ -27,9 +28,19 @@ def main() -> None:
 def check_input() -> Params:
     """Check the parameters and the list of names; return the parameters."""
     params = load_params()
+    names = params.names
     with blame("names"), tempfile.TemporaryFile() as aside:
-        gather_names(Path(params.names.path), params.names.column, aside)
+        refuse_home(names.path)
+        gather_names(names.path, names.column, names.header, aside)
     return params
+
+
+def refuse_home(path: str) -> None:
+    """Raise InputError for a path in a home folder by its short name, which DVC does not know."""
+    if path.startswith("~") and not Path(path).exists():
+        with suppress(RuntimeError):  # there is no such user: the path is missing
+            full = Path(path).expanduser()
+            raise InputError(f"DVC does not expand {path.split('/')[0]}; set path to {full}")
 
 
 def check_copies(repo: Repo) -> None:

@@ -15,7 +15,7 @@ def main() -> None:
     names, block_size = params.names, params.block_size
     with replacing(DATASET) as partial, TemporaryFile(dir=partial.parent) as distinct:
         with blame("names"):
-            found = gather_names(Path(names.path), names.column, distinct)
+            found = gather_names(names.path, names.column, names.header, distinct)
         length = found.total_length + block_size * (found.count + 1)
         write_corpus(partial, distinct, Vocabulary(found.characters), block_size, length)
     facts = {
@@ -24,8 +24,14 @@ def main() -> None:
         "windows": found.total_length + found.count,
     }
     write_json(Path("metrics/dataset.json"), facts)
-    facts |= {"duplicates dropped": found.duplicates, "characters in the longest": found.longest}
-    print(", ".join(f"{value:,} {name}" for name, value in facts.items()))
+    print(
+        f"{found.count:,} names from {found.tally.rows:,} {found.tally.unit}s "
+        f"({found.duplicates:,} duplicates, {found.empty:,} empty), "
+        f"{facts['characters']:,} characters, {facts['windows']:,} windows, "
+        f"{found.longest:,} characters in the longest"
+    )
+    for remark in found.tally.remarks():
+        print(remark)
 
 
 if __name__ == "__main__":

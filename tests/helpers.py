@@ -109,17 +109,18 @@ class NameList:
     duplicates: int
 
 
-def read_names(path: Path, column: str | None = None) -> NameList:
+def read_names(path: Path, column: str | int | None = None, header: bool = True) -> NameList:
     """Return what `gather_names` finds, compared with its report and with `read_names`."""
     with tempfile.TemporaryFile() as file:
-        found = reading.gather_names(path, column, file)
+        found = reading.gather_names(path, column, header, file)
         file.seek(0)
         names = file.read().decode().removesuffix("\n").split("\n")
     assert found.count == len(names)
     assert found.characters == "".join(sorted(set("".join(names))))
     assert found.total_length == len("".join(names))
     assert found.longest == max(map(len, names))
-    assert reading.read_names(path, column) == names
+    assert found.tally.rows == found.count + found.duplicates + found.empty
+    assert reading.read_names(path, column, header) == names
     return NameList(names, found.duplicates)
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     create_model,
     model_validator,
@@ -48,6 +49,14 @@ def _plain(value: Any) -> bool | int | float | str | None:
 
 def _none_if_blank(value: Any) -> Any:
     return None if value == "" else value
+
+
+def _column(value: Any) -> str | int | None:
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError("neither a heading nor the number of a column")
 
 
 OrEmpty = BeforeValidator(_none_if_blank)
@@ -148,10 +157,11 @@ class Names(Section):
     """The list of names to train on."""
 
     path: str = Field(min_length=1, description="the path of a list of names")
-    column: Annotated[str | None, OrEmpty] = Field(
-        min_length=1,
-        description="the name of a column (in quotes if it looks like a number) or empty",
+    column: Annotated[str | int | None, PlainValidator(_column)] = Field(
+        description="the heading of a column (in quotes if it is a number), "
+        "a whole number from 1, or empty",
     )
+    header: bool = Field(description="true or false")
 
 
 class Split(Section):

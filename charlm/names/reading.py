@@ -1,17 +1,17 @@
-"""Reading a list of names: plain text, CSV or TSV, optionally compressed."""
+"""Reading a list of names: plain text or a table, optionally compressed."""
 
 import codecs
 import collections
 import gzip
-import io
-import itertools
 import os
 import re
-import unicodedata
+import shlex
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO
@@ -19,28 +19,54 @@ from typing import IO, BinaryIO
 from charlm.core.errors import InputError
 from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
+from charlm.names.invisible import clean_all
+from charlm.names.tables import Block, column_cells, first_lines, looks_like_table
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-"""Separators of cells by suffix. A .csv whose header has semicolons and no comma is split at
-semicolons: spreadsheets write it so in locales with a decimal comma."""
+TABLES = {".csv", ".tsv"}
+"""Suffixes of tables; a file with any other suffix is a table if a column is given."""
 UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".parquet"}
 """Formats that would otherwise be read as plain text, but are not lists of names."""
 MIN_NAMES = 3  # one each for training, validation and test
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """Characters that no name contains and that break terminals or tables. Tabs are allowed."""
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""The beginning of a URL; not of a Windows path, whose drive is a single letter."""
 BLOCK = 1 << 20
 """Bytes per read."""
-ROWS = 1 << 16
-"""Rows of a table per read."""
+
+
+@dataclass
+class Tally:
+    """What was read so far, apart from the names.
+
+    Attributes:
+        unit: "line" of a text or "row" of a table.
+        rows: number of lines or rows, not counting headings.
+        invisible: number of invisible characters dropped, by character.
+        notes: remarks for the user.
+    """
+
+    unit: str = "line"
+    rows: int = 0
+    invisible: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def remarks(self) -> list[str]:
+        """Return the notes, and a line on the invisible characters, if any were dropped."""
+        counts = sorted(self.invisible.items())
+        shown = ", ".join(f"U+{ord(character):04X} ({count:,})" for character, count in counts)
+        return [*self.notes, *([f"dropped invisible characters: {shown}"] if shown else [])]
 
 
 @dataclass(frozen=True)
 class NamesFound:
-    """Statistics of a list of names.
+    """Statistics of a list of names. Every line or row is a name, a duplicate or empty.
 
     Attributes:
         count: number of distinct names.
         duplicates: number of repetitions dropped.
+        empty: number of lines or rows without a name.
+        tally: their number, and remarks.
         characters: the distinct characters of all names, in code point order.
         total_length: sum of the lengths of the distinct names, in characters.
         longest: length of the longest name, in characters.
@@ -48,35 +74,41 @@ class NamesFound:
 
     count: int
     duplicates: int
+    empty: int
+    tally: Tally
     characters: str
     total_length: int
     longest: int
 
 
-def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound:
+def gather_names(
+    path: str | os.PathLike[str], column: str | int | None, header: bool, target: BinaryIO
+) -> NamesFound:
     """Write the distinct names of a list to a file, one per line in UTF-8, in order.
 
     Names are normalized to Unicode NFC, so that an accented letter is always the same character,
-    and stripped of surrounding whitespace; empty lines and repeated names are dropped. A byte
-    order mark and any line endings are accepted. The list is read in blocks, and 16 bytes per
-    name are kept in memory.
+    and stripped of surrounding whitespace and invisible characters (`charlm.names.invisible`);
+    empty lines and repeated names are dropped. Any line endings are accepted. The list is read in
+    blocks, and 16 bytes per name are kept in memory.
 
     Args:
-        path: a text file with one name per line, or a `.csv` or `.tsv` table with a header (a
-            `.csv` may use semicolons), in UTF-8; may be compressed as `.gz`, or be the only file
-            in a `.zip`.
-        column: the column with the names; required for tables, None for text.
+        path: a text file with one name per line, or a table (`charlm.names.tables`), in UTF-8;
+            may be compressed as `.gz`, or be the only file in a `.zip`.
+        column: the column with the names, by its heading or its number from 1. Required for
+            `.csv` and `.tsv`; any other file is a table if it is given, or else text.
+        header: whether the first row of a table holds headings.
         target: an empty file, open for reading and writing.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, lacks the column, has a
-            control character in a name, or has fewer than three distinct names. If several
-            apply, the first in this order is raised, wherever they occur in the file.
+        InputError: the file cannot be read, changes meanwhile, is not UTF-8, is not a well-formed
+            table, lacks the column, has a control character in a name, or has fewer than three
+            distinct names. If several apply, the first in this order is raised, wherever they
+            occur in the file.
     """
-    distinct = Distinct(target)
+    distinct, tally = Distinct(target), Tally()
     characters: set[str] = set()
     given = total_length = longest = 0
-    for names in name_blocks(path, column):
+    for names in name_blocks(path, column, header, tally):
         given += len(names)
         new = distinct.add(names)
         lengths = list(map(len, new))
@@ -88,53 +120,95 @@ def gather_names(path: Path, column: str | None, target: BinaryIO) -> NamesFound
             distinct.count, f"only {distinct.count} names"
         )
         raise InputError(
-            f"{path} holds {held}; give a list of at least {MIN_NAMES} different names "
+            f"{os.fspath(path)} holds {held}; give a list of at least {MIN_NAMES} different names "
             "(a useful model needs thousands)"
         )
     return NamesFound(
         distinct.count,
         given - distinct.count,
+        tally.rows - given,
+        tally,
         "".join(sorted(characters)),
         total_length,
         longest,
     )
 
 
-def read_names(path: str | os.PathLike[str], column: str | None = None) -> list[str]:
+def read_names(
+    path: str | os.PathLike[str], column: str | int | None = None, header: bool = True
+) -> list[str]:
     """Return the distinct names of a list in order, read and checked as by `gather_names`."""
     with TemporaryFile() as file:
-        gather_names(Path(path), column, file)
+        gather_names(path, column, header, file)
         file.seek(0)
         return file.read().decode().splitlines()
 
 
-def name_blocks(path: Path, column: str | None) -> Iterator[list[str]]:
-    """Yield blocks of the names of a list, including repeated ones; see `gather_names`."""
+def name_blocks(
+    path: str | os.PathLike[str],
+    column: str | int | None = None,
+    header: bool = True,
+    tally: Tally | None = None,
+) -> Iterator[list[str]]:
+    """Yield blocks of the names of a list, including repeated ones; see `gather_names`.
+
+    What is read is added to `tally`.
+    """
+    path, tally = _local(path), tally or Tally()
     with _opened(path) as (source, suffix):
         if suffix in UNSUPPORTED:
             raise InputError(
                 f"{path} is {suffix[1:].upper()}; give text with one name per line, .csv or .tsv"
             )
-        unit = "row" if suffix in SEPARATORS else "line"
         texts = _texts(source, path)
-        if suffix in SEPARATORS:
-            lists = _cells(texts, SEPARATORS[suffix], path, column)
-        elif column is not None:
+        blocks = map(_lines, texts)
+        try:
+            if suffix in TABLES or column is not None:
+                tally.unit = "row"
+                numbered = column_cells(blocks, path, suffix, column, header, tally.notes)
+            else:
+                numbered = _numbered(blocks, path, tally)
+            for number, lines in numbered:
+                names = list(filter(None, clean_all(lines, tally.invisible)))
+                if CONTROL.search("\t".join(names)):
+                    _exhaust(numbered)
+                    raise InputError(_first_control(lines, number, path))
+                tally.rows += len(lines)
+                yield names
+        except InputError:
             _exhaust(texts)
-            raise InputError(
-                f"{path} is read as text with one name per line, which has no column {column!r}; "
-                "leave the column empty, or give a .csv or .tsv file"
-            )
-        else:
-            lists = map(_lines, texts)
-        before = 0
-        for lines in lists:
-            names = [name for line in lines if (name := unicodedata.normalize("NFC", line).strip())]
-            if CONTROL.search("\t".join(names)):
-                _exhaust(lists)
-                raise InputError(_first_control(lines, before, path, unit))
-            before += len(lines)
-            yield names
+            raise
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a list, with `~` expanded; raise InputError for a URL."""
+    text = os.fspath(path)
+    with suppress(OSError, ValueError):  # an impossible path is reported when it is opened
+        if Path(text).exists():
+            return Path(text)
+    if URL.match(text):
+        url = re.sub(":/+", "://", text, count=1)
+        raise InputError(
+            f"{url} is a URL; download the list first, for example: "
+            f"dvc import-url {shlex.quote(url)} data/ (then give the path of the file)"
+        )
+    with suppress(RuntimeError):  # there is no such user
+        return Path(text).expanduser()
+    return Path(text)
+
+
+def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator[Block]:
+    """Yield blocks of lines with the number of the first; note if they look like a table."""
+    first = first_lines(blocks)
+    if description := looks_like_table(first):
+        tally.notes.append(
+            f"{path} looks like {description}; if it is a table, set names.column to the heading "
+            "or the number of the column with the names"
+        )
+    number = 1
+    for lines in chain([first], blocks):
+        yield number, lines
+        number += len(lines)
 
 
 def _exhaust(blocks: Iterator[object]) -> None:
@@ -145,13 +219,13 @@ def _exhaust(blocks: Iterator[object]) -> None:
     collections.deque(blocks, maxlen=0)
 
 
-def _first_control(lines: list[str], before: int, path: Path, unit: str) -> str:
-    """Return the message for the first control character in lines that follow `before` others."""
-    for number, line in enumerate(lines, start=before + 1):
-        if control := CONTROL.search(name := line.strip()):
+def _first_control(lines: list[str], number: int, path: Path) -> str:
+    """Return the message for the first control character in lines counted from `number`."""
+    for place, name in enumerate(clean_all(lines), start=number):
+        if control := CONTROL.search(name):
             shown = name if len(name) <= 40 else f"{name[:37]}..."
             return (
-                f"{path}, {unit} {number}: {shown!a} contains a control character "
+                f"{path}, line {place}: {shown!a} contains a control character "
                 f"(U+{ord(control[0]):04X}); is this a list of names? If so, remove the character"
             )
     raise ValueError("no control character")
@@ -176,16 +250,28 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
                 case suffix:
                     unpacked = file
 
+        begun = _version(file)
+
         def blocks() -> Iterator[bytes]:
             while True:
                 with _explaining(path):
                     block = unpacked.read(BLOCK)
+                if _version(file) != begun:
+                    raise InputError(
+                        f"{path} changed while it was read; run this again when it is complete"
+                    )
                 if not block:
                     return
                 shown.update(file.tell() - shown.n)
                 yield block
 
         yield blocks(), suffix.lower()
+
+
+def _version(file: BinaryIO) -> tuple[int, int]:
+    """Return the size and the time of modification of a file, which change if it is written."""
+    stat = os.fstat(file.fileno())
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _open(path: Path) -> BinaryIO:
@@ -259,8 +345,10 @@ def _what_to_do(begins: bytes, path: Path) -> str:
         return ", but a workbook or an archive; save the table as CSV UTF-8, and give that file"
     wide = begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("LATIN1", "")
-    target = path.with_stem(f"{path.stem}-utf8")
-    return f"{kind}; convert it first, for example: iconv -f {encoding} -t UTF-8 {path} > {target}"
+    source, target = (shlex.quote(str(it)) for it in (path, path.with_stem(f"{path.stem}-utf8")))
+    return (
+        f"{kind}; convert it first, for example: iconv -f {encoding} -t UTF-8 {source} > {target}"
+    )
 
 
 def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -274,66 +362,3 @@ def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
             begun = []
         begun.append(block[cut:])
     yield b"".join(begun)
-
-
-class _Reader(io.TextIOBase):
-    """A file-like object over blocks of text, for pandas."""
-
-    def __init__(self, texts: Iterator[str]) -> None:
-        self.texts = texts
-        self.text = io.StringIO()
-
-    def read(self, size: int | None = -1, /) -> str:
-        while not (part := self.text.read(size)):
-            following = next(self.texts, None)
-            if following is None:
-                return ""
-            self.text = io.StringIO(following, newline="")
-        return part
-
-
-def _cells(
-    texts: Iterator[str], separator: str, path: Path, column: str | None
-) -> Iterator[list[str]]:
-    """Yield blocks of the cells of one column."""
-    import pandas as pd  # takes half a second, which a plain list need not spend
-
-    first = next(texts, "")
-    header = first.partition("\n")[0]
-    if separator == "," and ";" in header and "," not in header:
-        separator = ";"
-    texts = itertools.chain([first], texts)
-    known: dict[str, None] = {}
-
-    def wanted(name: str) -> bool:
-        known[name] = None
-        return name == column
-
-    try:
-        # Without keep_default_na=False, the names "NA", "Nan" and "None" would be missing values;
-        # without index_col=False, the first column would become the index if rows are too long.
-        tables = pd.read_csv(
-            _Reader(texts),
-            sep=separator,
-            usecols=wanted,
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            chunksize=ROWS,
-        )
-        if column not in known:
-            _exhaust(texts)
-            columns = ", ".join(map(str, known))
-            if column is None:
-                raise InputError(
-                    f"{path} is a table; give the column with the names, one of: {columns}"
-                )
-            raise InputError(f"{path}, line 1: no column {column!r}; give one of: {columns}")
-        for table in tables:
-            yield [str(value) for value in table[column].fillna("")]
-    except pd.errors.EmptyDataError:
-        return
-    except (pd.errors.ParserError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        _exhaust(texts)
-        raise InputError(f"{path} is not a well-formed table ({reason}); fix that line") from None

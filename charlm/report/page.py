@@ -32,7 +32,7 @@ class Source:
 
     Attributes:
         path: path of the list of names.
-        column: its column with the names; None if it is no table.
+        column: the heading or number of its column with the names; None if it is no table.
         names: number of names.
         mean_length: their mean length in characters.
         characters: number of distinct characters.
@@ -45,7 +45,7 @@ class Source:
     """
 
     path: str
-    column: str | None
+    column: str | int | None
     names: int
     mean_length: float
     characters: int

@@ -229,6 +229,7 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, value: str, number: float
         ("seed", str(2**63 - 1)),
         ("names.column", "prénom"),
         ("names.column", '"1"'),
+        ("names.column", "1"),
         ("block_size", "1"),
         ("block_size", "1024"),
         ("lr", "1e38"),
@@ -278,7 +279,7 @@ WRONG_TYPES = [
     for parameter in LEAVES
     for value in ["[1]", "{a: 1}", "true", "2001-01-01", "'text'", "''", "1.5", "-1", "0", ".nan"]
     if not (parameter in {"names.path", "names.column"} and value == "'text'")
-    and not (parameter == "fast" and value == "true")
+    and not (parameter in {"fast", "names.header"} and value == "true")
     and not (parameter == "sample.prefix" and value == "'text'")
     and not (parameter in {"sample.prefix", *MAY_BE_EMPTY, *SHARED_IF_EMPTY} and value == "''")
     and not (leaf(parameter) in MAY_BE_ABOVE_1 and value == "1.5")
@@ -325,7 +326,8 @@ def test_an_error_names_file_line_and_parameter_whatever_is_wrong(
         ("fcn.norm", "batch", "it must be none or layer"),
         ("wavenet.hidden_dim", "", "whole number"),
         ("names.path", "", "the path of a list of names"),
-        ("names.column", "3", "in quotes"),
+        ("names.column", "0", "in quotes"),
+        ("names.column", "1.0", "a whole number from 1"),
         ("sample.temperature", "0", "above 0"),
         ("sample.prefix", "007", "in quotes"),
         ("sample.max_length", "no", "whole number"),

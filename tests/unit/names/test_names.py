@@ -7,11 +7,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from charlm.core.errors import InputError
 from charlm.names import reading as names_module
+from charlm.names.invisible import SUSPECT
 from tests.helpers import NameList, few, read_names, refused, taken_or_refused
 
 THREE = ["ANNA", "BERTA", "CLARA"]
@@ -81,13 +82,14 @@ def test_names_of_other_cases_are_other_names(tmp_path: Path) -> None:
 
 
 @few
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), min_size=3))
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"])), min_size=3))
 def test_every_name_comes_back_clean_distinct_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]
 ) -> None:
     expected: list[str] = []
     for line in lines:
         name = unicodedata.normalize("NFC", line).strip()
+        assume(not SUSPECT.search(name))
         if name and name not in expected:
             expected.append(name)
     path = put(tmp_path_factory.mktemp("names"), "names.txt", "\ufeff" + "\n".join(lines))
@@ -149,14 +151,11 @@ def test_a_row_that_ends_before_the_column_holds_no_name(tmp_path: Path) -> None
     assert read_names(path, "name").names == ["A", "B", "C"]
 
 
-@pytest.mark.parametrize("ending", [",", ",9", ",,"])
-def test_rows_longer_than_the_header_keep_their_columns(tmp_path: Path, ending: str) -> None:
-    """pandas would use the first column as the index and read the counts as names."""
+@pytest.mark.parametrize("ending", [",", ",,", ", ,\t"])
+def test_rows_may_end_with_more_empty_cells_than_the_header(tmp_path: Path, ending: str) -> None:
     rows = [f"{name},{count}{ending}\n" for count, name in enumerate(THREE)]
-    table = "".join(["name,count\n", *rows])
-    path = put(tmp_path, "n.csv", table)
-    listed = taken_or_refused(lambda: read_names(path, "name"), path)
-    assert listed is None or listed.names == THREE
+    path = put(tmp_path, "n.csv", "".join(["name,count\n", *rows]))
+    assert read_names(path, "name").names == THREE
 
 
 @pytest.mark.parametrize("name", ["none.txt", "none.csv", "none.txt.gz", "none.zip"])
@@ -235,37 +234,14 @@ def _zip_of_bytes(name: str, data: bytes) -> bytes:
 
 def test_a_table_without_the_column_is_refused_with_those_it_has(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", CSV)
-    with refused(path, "line 1", "'prenom'", "count, name, sex"):
+    with refused(path, "line 1: no column 'prenom'", "'count', 'name', 'sex' (split at commas)"):
         read_names(path, "prenom")
 
 
 def test_a_table_needs_a_column(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", CSV)
-    with refused(path, "column", "count, name, sex"):
+    with refused(path, "column", "'count', 'name', 'sex'"):
         read_names(path)
-
-
-def test_text_takes_no_column(tmp_path: Path) -> None:
-    path = put(tmp_path, "names.txt", TEXT)
-    with refused(path, "no column 'name'"):
-        read_names(path, "name")
-
-
-def test_column_names_with_line_ends_leave_the_error_on_one_line(tmp_path: Path) -> None:
-    path = put(tmp_path, "n.csv", '"first\nname",count\nANNA,1\n')
-    with refused(path, "count"):
-        read_names(path, "name")
-
-
-@pytest.mark.parametrize(
-    "content", ['name,count\n"ANNA,1\nBERTA,2\nCLARA,3\n', "name,count\nA,1\nB,2,3,4\nC,3\n"]
-)
-def test_a_table_that_is_not_well_formed_is_refused_or_keeps_its_names(
-    tmp_path: Path, content: str
-) -> None:
-    path = put(tmp_path, "n.csv", content)
-    listed = taken_or_refused(lambda: read_names(path, "name"), path)
-    assert listed is None or listed.names == ["A", "B", "C"]
 
 
 GZIP = gzip.compress(TEXT.encode() * 50, mtime=0)
@@ -349,7 +325,7 @@ def test_no_damage_to_a_packed_file_gives_another_error(
 @given(
     content=st.lists(
         st.sampled_from(
-            [*'AB\n\r\t ,"', "É", "E\u0301", "𝔸", "\r\n", "\u2028", "\x00", "\xa0"]
+            [*'AB\n\r\t ,"', "\u200b", "É", "E\u0301", "𝔸", "\r\n", "\u2028", "\x00", "\xa0"]
         ).map(str.encode)
         | st.sampled_from([b"name\n", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"A\nB\nC\n"]),
         max_size=30,
@@ -378,7 +354,6 @@ def test_blocks_of_any_size_give_the_same_names_or_the_same_error(
     whole = outcome()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(names_module, "BLOCK", block)
-        patch.setattr(names_module, "ROWS", block)
         assert outcome() == whole
 
 
@@ -406,7 +381,7 @@ def test_a_table_of_a_spreadsheet_may_have_semicolons(
     text = mark + "Prénom;Année\n" + "".join(f"{name};1,5\n" for name in names)
     path = put(tmp_path, "n.csv", text)
     assert read_names(path, "Prénom").names == names
-    with refused(path, "line 1", "'prenom'", "one of: Prénom, Année"):
+    with refused(path, "line 1: no column 'prenom'", "'Prénom', 'Année' (split at semicolons)"):
         read_names(path, "prenom")
 
 

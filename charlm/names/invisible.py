@@ -1,0 +1,76 @@
+"""Dropping invisible characters, which make equal names different.
+
+Copied text, spreadsheets and joined files bring along byte order marks, zero-width spaces, soft
+hyphens and marks of the writing direction. They are dropped. What spells stays:
+
+- joiners (U+200C, U+200D and two rarer ones) between letters of a script that shapes them, or
+  between emoji, and after a virama, with which a Malayalam name may end (as in RFC 5892,
+  appendix A);
+- variation selectors after a character: Japanese names are told apart by them;
+- format characters with a visible form, such as the Arabic number sign.
+
+The characters are listed here, rather than found by their Unicode category, which depends on the
+version of Python.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from unicodedata import combining, normalize
+
+ALWAYS = re.compile(
+    "[\u00ad\u061c\u17b4\u17b5\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
+"""Characters that never spell."""
+_JOINERS = "\u034f\u180e\u200c\u200d"
+JOINERS = re.compile(f"[{_JOINERS}]+")
+SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+AT_START = re.compile(rf"(?:^|(?<=\s))[{_JOINERS}{SELECTORS}]+")
+SUSPECT = re.compile(f"{ALWAYS.pattern[:-1]}{_JOINERS}{SELECTORS}]")
+"""Any character that may have to be dropped."""
+UNSHAPED = re.compile("[\u0000-\u058f\u1e00-\u206f]")
+"""Latin, Greek, Cyrillic and Armenian, digits, blanks and punctuation: a joiner has no effect."""
+VIRAMA = 9
+"""The combining class of viramas."""
+
+
+def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
+    """Return `text` in NFC without the invisible characters that do not spell.
+
+    Args:
+        text: any text; blanks are left alone.
+        dropped: a count by character, to which those dropped are added.
+    """
+    text = normalize("NFC", text)
+    if not SUSPECT.search(text):
+        return text
+    counts: Counter[str] = Counter() if dropped is None else dropped
+
+    def drop(match: re.Match[str]) -> str:
+        counts.update(match[0])
+        return ""
+
+    def drop_unless_spelling(match: re.Match[str]) -> str:
+        before, after = text[: match.start()][-1:], text[match.end() :][:1]
+        if before and combining(before) == VIRAMA:
+            return match[0]
+        if before and after and not UNSHAPED.match(before) and not UNSHAPED.match(after):
+            return match[0]
+        return drop(match)
+
+    text = AT_START.sub(drop, ALWAYS.sub(drop, text))
+    return normalize("NFC", JOINERS.sub(drop_unless_spelling, text))
+
+
+def clean(text: str, dropped: Counter[str] | None = None) -> str:
+    """Return a name in NFC, without invisible characters and surrounding whitespace."""
+    return drop_invisible(text, dropped).strip()
+
+
+def clean_all(texts: Iterable[str], dropped: Counter[str] | None = None) -> list[str]:
+    """Return each of `texts` as by `clean`; quick if there are no invisible characters."""
+    texts = list(texts)
+    if SUSPECT.search("\n".join(texts)):
+        return [clean(text, dropped) for text in texts]
+    return [normalize("NFC", text).strip() for text in texts]

@@ -1,0 +1,257 @@
+"""Tables as they are found: separators, headings, quotes, and rows that do not fit."""
+
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from charlm.names.invisible import clean
+from charlm.names.reading import NamesFound, gather_names
+from charlm.names.tables import SEPARATORS
+from tests.helpers import few, read_names, refused
+from tests.unit.names.test_names import THREE, put
+
+US = "".join(f"{name},F,{count}\n" for name, count in zip(THREE, (7065, 612, 5), strict=True))
+"""Rows of the list of the US Social Security Administration, which has no headings."""
+
+
+def found_in(path: Path, column: str | int | None = None, header: bool = True) -> NamesFound:
+    with tempfile.TemporaryFile() as file:
+        return gather_names(path, column, header, file)
+
+
+@pytest.mark.parametrize("stray", ['"THE BOSS', '"THE" BOSS', '"A,B'])
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_a_stray_quote_in_any_column_is_refused_with_its_line(
+    tmp_path: Path, stray: str, suffix: str
+) -> None:
+    rows = [f"{number},NAME{number},x" for number in range(400)]
+    rows[10], rows[210] = f"10,NAME10,{stray}", '210,NAME210,"x'
+    path = put(tmp_path, f"n.{suffix}", "\n".join(["id,name,note", *rows]))
+    with refused(f"{path}, line 12: a quoted cell", "remove stray quotes", 'doubled ("")'):
+        read_names(path, "name")
+
+
+def test_a_quoted_cell_on_two_lines_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", 'name,address\nA,x\nB,"1 Road\n2 Town"\nC,x\n')
+    with refused(f"{path}, line 3: a quoted cell does not end on its line"):
+        read_names(path, "name")
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "txt"])
+def test_quotes_between_tabs_are_a_part_of_the_name(tmp_path: Path, suffix: str) -> None:
+    names = ['"Weird Al" Yankovic', '"', "O'NEIL", '""A""']
+    rows = [f'{number}\t{name}\t"x\n' for number, name in enumerate(names)]
+    path = put(tmp_path, f"n.{suffix}", "".join(["n\tname\tnote\n", *rows]))
+    assert read_names(path, "name").names == names
+
+
+def test_a_blank_before_a_quote_leaves_it_one(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", 'id, name\n1, "SMITH, ANNA"\n2, B\n3,\t"C"\n4, D "D" D\n')
+    assert read_names(path, "name").names == ["SMITH, ANNA", "B", '"C"', 'D "D" D']
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "txt"])
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("column", ["name", 2])
+def test_the_separator_is_found_whatever_the_suffix(
+    tmp_path: Path, suffix: str, separator: str, column: str | int
+) -> None:
+    table = "".join(f"x{separator}{name}{separator}3\n" for name in ["name", *THREE])
+    path = put(tmp_path, f"n.{suffix}", table)
+    assert read_names(path, column).names == THREE
+    with refused(path, f"'x', 'name', '3' (split at {SEPARATORS[separator]})"):
+        read_names(path, "Name")
+
+
+@pytest.mark.parametrize("stated", ["sep=;", '"sep=;"', "\ufeffSEP=;\r", "\n\nsep=;"])
+def test_a_stated_separator_is_taken_and_is_no_row(tmp_path: Path, stated: str) -> None:
+    path = put(tmp_path, "n.csv", f"{stated}\na,b,c;name\n1,2,3;A\n1;B\n1;C\n")
+    found = found_in(path, "name")
+    assert (found.count, found.tally.rows) == (3, 3)
+    path = put(tmp_path, "n.csv", f"{stated.replace(';', '^')}\na,b^name\n1^A,B\n1^B\n1^C\n")
+    assert read_names(path, "name").names == ["A,B", "B", "C"]
+    path = put(tmp_path, "n.tsv", "sep=\t\na,b\tname\n1\tA\n1\tB\n1\tC\n")
+    assert read_names(path, 2).names == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        '"Name, first";year, in all\nA;1\nB;2\nC;3\n',
+        "Name, first\tyear, in all\nA\t1\nB\t2\nC\t3\n",
+        'year, or so,"Name, first"\n1,,A\n2,,B\n3,,C\n',
+        '"one;two","Name, first"\n1,A\n2,B\n3,C\n',
+    ],
+)
+def test_a_heading_may_contain_other_separators(tmp_path: Path, table: str) -> None:
+    path = put(tmp_path, "n.csv", table)
+    assert read_names(path, "Name, first").names == ["A", "B", "C"]
+
+
+def test_the_separator_of_all_rows_is_that_of_the_table(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "name; and more,count\nA,1\nB,2\nC,3\n")
+    assert read_names(path, 1).names == ["A", "B", "C"]
+
+
+def test_two_separators_that_fit_alike_are_refused_unless_one_is_stated(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "A;1,5\nB;2,5\nC;3,5\n")
+    with refused(path, "commas or at semicolons", "sep=;"):
+        read_names(path, 1, header=False)
+    path = put(tmp_path, "n.csv", "sep=;\n" + path.read_text())
+    assert read_names(path, 1, header=False).names == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("heading", [" name", "name ", "\u00a0name\u00a0", "\u200bname", '" name"'])
+@pytest.mark.parametrize("column", ["name", " name", "\ufeffname\u00a0"])
+def test_blanks_around_a_heading_do_not_count(tmp_path: Path, heading: str, column: str) -> None:
+    path = put(tmp_path, "n.csv", f"id,{heading}\n1,A\n2,B\n3,C\n")
+    assert read_names(path, column).names == ["A", "B", "C"]
+    with refused(path, "'id', 'name'"):
+        read_names(path)
+
+
+def test_of_two_headings_alike_one_is_chosen_by_its_number(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "name,id,id, name\nA,1,1,D\nB,2,2,E\nC,3,3,F\n")
+    with refused(f"{path}, line 1: columns 1 and 4 are headed 'name'", "number"):
+        read_names(path, "name")
+    assert read_names(path, 4).names == ["D", "E", "F"]
+
+
+def test_a_number_in_quotes_is_a_heading(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "2,1\nA,D\nB,E\nC,F\n")
+    assert read_names(path, "1").names == ["D", "E", "F"]
+    assert read_names(path, 1).names == ["A", "B", "C"]
+    with refused(f"{path}, line 1: no column 3; there are 2: '2', '1'"):
+        read_names(path, 3)
+
+
+def test_a_table_of_many_columns_shows_some(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", ",".join(f"c{number}" for number in range(1000)) + "\n")
+    with refused(path, "'c19' and 980 more (split at commas)"):
+        read_names(path, "name")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "dat"])
+def test_a_table_without_headings_is_read_by_the_number_of_its_column(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = put(tmp_path, f"yob2020.{suffix}", US)
+    assert read_names(path, 1, header=False).names == THREE
+    with refused(path, "without headings", "by its number, 1 to 3", "'ANNA', 'F', '7065'"):
+        read_names(path, "name", header=False)
+    with refused(path, "no column 'name'", "if these are no headings, set header to false"):
+        read_names(path, "name")
+
+
+def test_a_first_name_read_as_a_heading_is_told(tmp_path: Path) -> None:
+    path = put(tmp_path, "yob2020.txt", f"{US}DORA,F,5\n")
+    (remark,) = found_in(path, 1).tally.remarks()
+    assert "line 1: column 1 is headed 'ANNA'; if that is a name, set names.header to fa" in remark
+    assert found_in(path, 1, header=False).tally.remarks() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        (US, "a table of 3 columns, separated by commas"),
+        ("A;1\nB;2\n\nC;3\n", "a table of 2 columns, separated by semicolons"),
+        ("A\tF\nB\tF\nC\tM\n", "a table of 2 columns, separated by tabs"),
+        ('1|"A|B"\n2|C\n3|D\n', "a table of 2 columns, separated by vertical bars"),
+        ("Smith, Anna\nJones, Berta\nMiller, Clara\n", None),
+        ("Anna\nBerta\nClara\n", None),
+        ("A,B\nC\nD,E\n", None),
+        ("A,B\nC,D\nE\nF\n", None),
+    ],
+)
+def test_text_that_looks_like_a_table_is_told_and_taken(
+    tmp_path: Path, text: str, table: str | None
+) -> None:
+    path = put(tmp_path, "n.txt", text)
+    assert read_names(path).names == [line for line in text.splitlines() if line]
+    remarks = found_in(path).tally.remarks()
+    assert len(remarks) == (table is not None)
+    assert all(f"{table}; if it is a table, set names.column" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("SMITH, ANNA,5", "line 3: 3 cells where line 1 has 2; put a cell that contains a ','"),
+        ("A,1,,x", "line 3: 4 cells"),
+    ],
+)
+def test_a_row_with_more_cells_than_the_first_is_refused(
+    tmp_path: Path, row: str, reason: str
+) -> None:
+    path = put(tmp_path, "n.csv", f"name,count\nA,1\n{row}\nC,3\nD,4\n")
+    with refused(path, reason):
+        read_names(path, "name")
+
+
+def test_every_row_is_accounted_for(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "id,name\n1,A\n\n2,B\n3,\n4\n5,A\n,C\n6,\u200b\n\n")
+    found = found_in(path, "name")
+    assert (found.count, found.duplicates, found.empty) == (3, 1, 5)
+    assert (found.tally.rows, found.tally.unit) == (9, "row")
+    path = put(tmp_path, "n.tsv", "\n1\tA\n\t\n2\tB\n3\tC\n")
+    found = found_in(path, 2, header=False)
+    assert (found.count, found.empty, found.tally.rows) == (3, 2, 5)
+    path = put(tmp_path, "n.txt", "A\nB\n\nA\n \nC\n")
+    found = found_in(path)
+    assert (found.count, found.duplicates, found.empty) == (3, 1, 2)
+    assert (found.tally.rows, found.tally.unit) == (6, "line")
+
+
+def test_an_error_has_the_line_of_the_file(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "\nsep=;\n\nid;name\n1;A\n\n2;B\x07\n")
+    with refused(f"{path}, line 7: 'B\\x07' contains a control character"):
+        read_names(path, "name")
+
+
+CELLS = st.text(
+    st.sampled_from([*",;|\"'\t A1\u00c9"])
+    | st.characters(codec="utf-8", exclude_categories=["C"]),
+    max_size=8,
+)
+
+
+@few
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=3, max_size=30),
+    separator=st.sampled_from([*SEPARATORS]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    line_end=st.sampled_from(["\n", "\r\n", "\r"]),
+    suffix=st.sampled_from(["csv", "tsv", "txt"]),
+    header=st.booleans(),
+)
+def test_a_table_comes_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str, str]],
+    separator: str,
+    quoting: int,
+    line_end: str,
+    suffix: str,
+    header: bool,
+) -> None:
+    table = io.StringIO(newline="")
+    if separator == "\t":  # which has no quotes
+        rows = [tuple(cell.replace("\t", " ") for cell in row) for row in rows]
+        for row in rows:
+            table.write("\t".join(row) + line_end)
+    else:
+        writer = csv.writer(table, delimiter=separator, quoting=quoting, lineterminator=line_end)
+        writer.writerows(rows)
+    first = f"sep={separator}{line_end}"
+    if header:
+        first += separator.join(["id", "the name", "x"]) + line_end
+    path = put(tmp_path_factory.mktemp("table"), f"n.{suffix}", first + table.getvalue())
+    names = list(dict.fromkeys(filter(None, (clean(row[1]) for row in rows))))
+    assume(len(names) >= 3)
+    column = "the name" if header else 2
+    assert read_names(path, column, header).names == names
+    assert found_in(path, column, header).tally.rows == len(rows)
