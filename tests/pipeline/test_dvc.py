@@ -420,7 +420,11 @@ def test_what_the_readme_says_of_dvcs_own_words_is_what_dvc_says(project: Projec
         assert words in project.dvc("exp", "run", "-S", setting, code=255).text
         assert words in README
     quoted = project.dvc("exp", "run", "-S", "names.column='Prénom'", code=255)
-    assert "has no column 'Prénom'" in quoted.text
+    assert "no column 'Prénom'" in quoted.text
+    path = "names.path='data/names (1).txt'"
+    assert f'-S "{path}"' in README
+    (project.path / "data/few.txt").rename(project.path / "data/names (1).txt")
+    project.dvc("exp", "run", "--single-item", "build_dataset", "-S", path)
 
 
 @pytest.mark.slow

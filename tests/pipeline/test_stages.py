@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.check import check_input
+from tests import helpers
 from tests.conftest import Project, Ran
 from tests.helpers import refused_here
 
@@ -187,6 +189,36 @@ def test_the_check_before_make_repro_refuses_without_touching_anything(checkout:
     )
     params.write_text(text, encoding="utf-8")
     assert checkout.outputs() == before
+
+
+def test_the_check_refuses_a_path_that_dvc_does_not_expand(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = checkout.path / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    monkeypatch.chdir(checkout.path)
+    monkeypatch.setenv("HOME", str(checkout.path))
+    try:
+        checkout.set(names__path="~/data/few.txt")
+        with helpers.refused("params.yaml, line 12: names: DVC does not expand ~; set path to"):
+            check_input()
+        checkout.set(names__path="https://example.com/names.txt")
+        with helpers.refused("names: https://example.com/names.txt is a URL", "dvc import-url"):
+            check_input()
+    finally:
+        params.write_text(text, encoding="utf-8")
+
+
+def test_a_table_without_headings_is_given_on_the_command_line(project: Project) -> None:
+    text = (project.path / "data/few.txt").read_text(encoding="utf-8")
+    rows = "".join(f"{name},F,5\n" for name in text.splitlines())
+    (project.path / "yob2020 (1).txt").write_text(rows, encoding="utf-8")
+    before = project.outputs()
+    settings = ["names.path='yob2020 (1).txt'", "names.header=false", "names.column=1"]
+    words = [word for setting in settings for word in ("-S", setting)]
+    ran = project.dvc("exp", "run", "--single-item", "build_dataset", *words)
+    assert f"{text.count(chr(10))} names from {text.count(chr(10))} rows (" in ran.text
+    assert project.outputs() == before
 
 
 def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> None:

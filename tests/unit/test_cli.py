@@ -140,6 +140,19 @@ def test_novel_names_are_new_to_a_list(run: Cli, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "options"),
+    [("n,a,b\n", ["--column", "2"]), ("", ["--no-header", "--column", "2"])],
+    ids=["headings", "none"],
+)
+def test_the_column_of_a_list_may_be_a_number(run: Cli, head: str, options: list[str]) -> None:
+    known = run.model.sample(count=50, novel_to=[])[::2]
+    path = run.folder / "list.txt"
+    path.write_text(head + "".join(f"1,{name},x\n" for name in known), encoding="utf-8")
+    told = run("sample", "CKPT", "--novel-to", str(path), *options, "--count", "50")
+    assert told.out.splitlines() == run.model.sample(count=50, novel_to=known)
+
+
+@pytest.mark.parametrize(
     ("words", "parts"),
     [
         (["sample", "CKPT", "--prefix", "日"], ["--prefix: '日'", KNOWN]),
@@ -151,9 +164,11 @@ def test_novel_names_are_new_to_a_list(run: Cli, kind: str) -> None:
         (["sample", "CKPT", "another"], ["another", "sample --help"]),
         (["sample"], ["checkpoint", "sample --help"]),
         (["sample", "CKPT", "--column", "first"], ["--novel-to"]),
+        (["sample", "CKPT", "--no-header"], ["--no-header is for a table", "--novel-to"]),
+        (["sample", "CKPT", "--novel-to", "https://example.com/n.txt"], ["URL", "import-url"]),
         (["sample", "CKPT", "--novel-to", "nowhere.txt"], ["nowhere.txt does not exist"]),
         (["sample", "CKPT", "--novel-to", "names.csv"], ["names.csv is a table", "first"]),
-        (["score", "CKPT", "ANNA", "日"], ["argument 2: '日'", KNOWN]),
+        (["score", "CKPT", "ANNA", "日"], ["argument 2: '日'", KNOWN, "add --skip-unknown"]),
         (["score", "CKPT", "ANNA", ""], ["empty"]),
         (["score"], ["required: checkpoint;", "score --help"]),
         (["sing"], ["'sing'", "sample", "score"]),
@@ -274,6 +289,33 @@ def test_names_come_from_the_standard_input_one_a_line(run: Cli, dash: list[str]
     assert [name["given"] for name in given] == ["anna", "Zoé", "D’Arcy"]
 
 
+def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> None:
+    lines = "anna\n\n日; X\nZoé\nЖ\n".encode()
+    told = run("score", "CKPT", "--skip-unknown", stdin=lines)
+    assert told.out == run("score", "CKPT", "ANNA", "ZOÉ").out
+    assert told.err.splitlines() == [
+        "skipped standard input, line 3: '日; X' has ' ', ';', '日', which the model does not know",
+        "skipped standard input, line 5: 'Ж' has 'Ж', which the model does not know",
+        "skipped 2 of 4 names",
+    ]
+    told = run("score", "CKPT", "--skip-unknown", "--json", "日", "anna")
+    document = json.loads(told.out)
+    assert document["names"] == run.json("score", "CKPT", "anna")["names"]
+    reason = "'日' has '日', which the model does not know"
+    assert document["skipped"] == [{"given": "日", "location": "argument 1", "reason": reason}]
+    assert run.json("score", "CKPT", "--skip-unknown", "anna")["skipped"] == []
+    told = run("score", "CKPT", "--skip-unknown", "日")
+    assert (told.code, told.out) == (0, "")
+    assert told.err.endswith("skipped 1 of 1 names\n")
+
+
+def test_invisible_characters_of_pasted_names_do_not_matter(run: Cli) -> None:
+    pasted = "\u200banna\u200b\n\ufeff\nZ\u00adoé\u200e\n".encode()
+    assert rows(run("score", "CKPT", stdin=pasted)) == rows(run("score", "CKPT", "ANNA", "ZOÉ"))
+    assert run("sample", "CKPT", "--prefix", "\u200fmar\u200b").out.startswith("MAR")
+    assert run.model.score("\u200b ANNA") == run.model.score("ANNA")
+
+
 def test_many_lines_are_scored_in_order_with_one_header(run: Cli) -> None:
     run.patch.setattr(cli, "AT_ONCE", 10)
     found = rows(run("score", "CKPT", stdin="\n".join(NAMES).encode()))
@@ -359,7 +401,9 @@ def test_a_missing_package_is_told_in_a_line() -> None:
 
 
 def test_help_tells_the_keys_of_json(run: Cli) -> None:
-    sample, score = run.json("sample", "CKPT"), run.json("score", "CKPT", "--characters", "ANNA")
+    sample = run.json("sample", "CKPT")
+    options = ("--characters", "--skip-unknown")
+    score = json.loads(run("score", "CKPT", *options, "ANNA", "日", "--json").out)
     for text, document in ((cli.SAMPLE_NOTES, sample), (cli.SCORE_NOTES, score)):
         (told,) = re.findall(r"^JSON:\n(.*?)\n\n", text, flags=re.MULTILINE | re.DOTALL)
         for key in re.findall(r'"(\w+)":', json.dumps(document)):
@@ -379,7 +423,7 @@ def test_the_examples_of_the_help_work(
 ) -> None:
     shown = [cli.OVERVIEW_EXAMPLES, cli.SAMPLE_NOTES, cli.SCORE_NOTES]
     commands = [command for text in shown for command in examples(text)]
-    assert len(commands) == 2 + 3 + 4
+    assert len(commands) == 2 + 3 + 5
     small = [command.replace("data/prenoms.txt", "data/few.txt") for command in commands]
     plain = [command for command in small if not set(command) & set("|<")]
     monkeypatch.chdir(template.path)

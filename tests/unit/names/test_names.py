@@ -404,6 +404,65 @@ def test_a_list_in_utf_16_is_reported_as_that(tmp_path: Path) -> None:
         read_names(path)
 
 
+def test_a_command_in_an_error_quotes_its_path(tmp_path: Path) -> None:
+    path = put(tmp_path, "names (1).txt", b"ZO\xc9\n")
+    with refused(path, f"-t UTF-8 '{path}' > '{tmp_path}/names (1)-utf8.txt'"):
+        read_names(path)
+
+
+def test_a_home_folder_may_be_written_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "names.txt", TEXT)
+    assert read_names(Path("~/names.txt")).names == THREE
+    with refused("~nobody-here/names.txt does not exist"):
+        read_names(Path("~nobody-here/names.txt"))
+    put(tmp_path, "~nobody-here", TEXT)
+    assert read_names(Path("~nobody-here")).names == THREE
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/n.txt", "s3://bucket/a%20b.csv", "HTTP://example.com/n.txt?a=1&b"]
+)
+def test_a_url_is_refused_with_how_to_fetch_it(url: str) -> None:
+    quoted = f"'{url}'" if "&" in url else url
+    for path in (url, Path(url)):
+        with refused(f"{url} is a URL", f"dvc import-url {quoted} data/"):
+            names_module.read_names(path)
+
+
+@pytest.mark.parametrize("suffix", ["txt", "txt.gz"])
+def test_a_list_that_grows_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(names_module, "BLOCK", 8)
+    content = TEXT.encode() * 500
+    path = put(tmp_path, f"n.{suffix}", gzip.compress(content) if "gz" in suffix else content)
+    blocks = names_module.name_blocks(path)
+    with refused(path, "changed while it was read"):
+        for _ in blocks:  # which would not end as long as something is written
+            with path.open("ab") as file:
+                file.write(b"HALF A NAME")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_names_may_be_of_any_length(tmp_path: Path, suffix: str) -> None:
+    names = [letter * 200_000 for letter in "ABC"]
+    path = put(tmp_path, f"n.{suffix}", "\n".join(["name,x", *names] if suffix == "csv" else names))
+    found = read_names(path, "name" if suffix == "csv" else None)
+    assert found.names == names
+
+
+def test_a_byte_order_mark_in_the_middle_is_dropped_and_told(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.txt", f"\ufeff{TEXT}\ufeff{TEXT}DORA\u200b\u200b\n".encode())
+    with (tmp_path / "target").open("w+b") as target:
+        found = names_module.gather_names(path, None, True, target)
+    assert (found.count, found.duplicates) == (4, 3)
+    assert found.tally.remarks() == ["dropped invisible characters: U+200B (2), U+FEFF (1)"]
+
+
 @pytest.mark.parametrize("name", ["names.json", "names.JSONL", "names.json.gz", "names.xml"])
 def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
     content = b'[\n"ANNA",\n"BERTA",\n"CLARA"\n]\n'
