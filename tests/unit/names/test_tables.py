@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from charlm.names import reading, tables
 from charlm.names.invisible import clean
 from charlm.names.reading import NamesFound, gather_names
 from charlm.names.tables import SEPARATORS
@@ -96,6 +97,19 @@ def test_a_heading_may_contain_other_separators(tmp_path: Path, table: str) -> N
 def test_the_separator_of_all_rows_is_that_of_the_table(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name; and more,count\nA,1\nB,2\nC,3\n")
     assert read_names(path, 1).names == ["A", "B", "C"]
+
+
+def test_of_separators_that_fit_alike_the_one_is_taken_that_gives_the_heading(
+    tmp_path: Path,
+) -> None:
+    path = put(tmp_path, "n.csv", "name;s,count\nA;B,1\nC;D,2\nE;F,3\n")
+    assert read_names(path, "name").names == ["A", "C", "E"]
+    assert read_names(path, "name;s").names == ["A;B", "C;D", "E;F"]
+
+
+def test_a_tsv_is_split_at_tabs_whatever_else_fits(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.tsv", "id,x\tname\n1,2\tA\n1,2\tB\n1,2\tC\n")
+    assert read_names(path, 2).names == ["A", "B", "C"]
 
 
 def test_two_separators_that_fit_alike_are_refused_unless_one_is_stated(tmp_path: Path) -> None:
@@ -210,6 +224,25 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
 def test_an_error_has_the_line_of_the_file(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "\nsep=;\n\nid;name\n1;A\n\n2;B\x07\n")
     with refused(f"{path}, line 7: 'B\\x07' contains a control character"):
+        read_names(path, "name")
+
+
+@pytest.mark.parametrize(
+    ("second", "later", "reason"),
+    [
+        (b"A\x07,1", b'B,"x', "line 102: a quoted cell"),
+        (b'A,"x', b"\xff", "line 102: not UTF-8"),
+        (b"A\x07,1", b"\xff", "line 102: not UTF-8"),
+    ],
+)
+def test_an_error_of_the_whole_file_comes_before_one_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: bytes, later: bytes, reason: str
+) -> None:
+    monkeypatch.setattr(tables, "SAMPLE", 5)
+    monkeypatch.setattr(reading, "BLOCK", 8)
+    rows = [b"name,x", second, *[b"C,1"] * 99, later]
+    path = put(tmp_path, "n.csv", b"\n".join(rows))
+    with refused(path, reason):
         read_names(path, "name")
 
 
