@@ -80,6 +80,12 @@ def column_cells(
         if separator == "\t"
         else f"put a cell that contains a {separator!r} in double quotes"
     )
+    rows = [line.split(separator)[place : place + 1] for line in sample[header:]]
+    if separator == "\t" and rows and all(row and QUOTED.fullmatch(row[0]) for row in rows):
+        notes.append(
+            f"{path}: the names are in quotes, which stay a part of them, as in any table with "
+            "tabs; if they should not, save it with commas, as .csv"
+        )
     if header:
         skipped = top
     number = skipped + 1
@@ -167,8 +173,8 @@ def _place(
     """Return the place of the column in the first row of a table, from 0."""
     headings = clean_all(_split(line, separator, path, number))
     shown = ", ".join(map(repr, headings[:SHOWN]))
-    if more := len(headings) - SHOWN:
-        shown += f" and {more:,} more" if more > 0 else ""
+    if len(headings) > SHOWN:
+        shown += f" and {len(headings) - SHOWN:,} more"
     shown += f" (split at {SEPARATORS.get(separator, repr(separator))})"
     if isinstance(column, int):
         if column > len(headings):

@@ -421,6 +421,7 @@ def test_what_the_readme_says_of_dvcs_own_words_is_what_dvc_says(project: Projec
         assert words in README
     quoted = project.dvc("exp", "run", "-S", "names.column='Prénom'", code=255)
     assert "no column 'Prénom'" in quoted.text
+    project.git("checkout", "params.yaml")
     path = "names.path='data/names (1).txt'"
     assert f'-S "{path}"' in README
     (project.path / "data/few.txt").rename(project.path / "data/names (1).txt")

@@ -51,6 +51,14 @@ def test_quotes_between_tabs_are_a_part_of_the_name(tmp_path: Path, suffix: str)
     assert read_names(path, "name").names == names
 
 
+def test_names_that_are_all_in_quotes_between_tabs_are_told(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.tsv", '"id"\t"name"\n"1"\t"A"\n"2"\t"B"\n"3"\t"C"\n')
+    (remark,) = found_in(path, '"name"').tally.remarks()
+    assert "the names are in quotes, which stay a part of them" in remark
+    path = put(tmp_path, "n.tsv", f"{path.read_text()}4\tD\n")
+    assert found_in(path, '"name"').tally.remarks() == []
+
+
 def test_a_blank_before_a_quote_leaves_it_one(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", 'id, name\n1, "SMITH, ANNA"\n2, B\n3,\t"C"\n4, D "D" D\n')
     assert read_names(path, "name").names == ["SMITH, ANNA", "B", '"C"', 'D "D" D']
