@@ -7,10 +7,10 @@ loses the result with exit code 0; in a partial clone it fails with an unexpecte
 """
 
 import subprocess
+import sys
 from pathlib import Path
 
 from charlm.core.errors import InputError
-from stages import run
 
 
 def refuse_incomplete(repository: Path = Path()) -> None:
@@ -37,4 +37,7 @@ def _git(repository: Path, *command: str) -> str:
 
 
 if __name__ == "__main__":
-    run(refuse_incomplete)
+    try:
+        refuse_incomplete()
+    except InputError as error:
+        sys.exit(f"error: {error}")

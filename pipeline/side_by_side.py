@@ -26,7 +26,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.stage import Stage
-from dvc.utils.serialize import load_yaml, modify_yaml
+from dvc.utils.serialize import load_yaml, modify_yaml, parse_yaml
 
 from charlm.core.errors import InputError
 from pipeline.check import check_copies, check_input
@@ -48,11 +48,14 @@ class Plan:
         outdated: all stages that changed, or that depend on one that did.
         trainings: the outdated trainings that depend on no other outdated training.
         first: the stages that the trainings depend on.
+        order: all stages, in the order that `dvc repro` gives them in `dvc.lock`: as in the
+            committed one, and new ones in the order in which it runs them.
     """
 
     outdated: set[str]
     trainings: list[str]
     first: list[str]
+    order: list[str]
 
 
 def main() -> None:
@@ -69,9 +72,18 @@ def main() -> None:
         with repo.lock:
             check_copies(repo)
             plan = make_plan(repo)
-    if plan and not plan.outdated:
-        print("Data and pipelines are up to date.")
-        return
+    try:
+        if plan and not plan.outdated:
+            print("Data and pipelines are up to date.")
+        else:
+            reproduce(plan, at_once)
+    finally:
+        if plan:
+            put_in_order(plan.order)
+
+
+def reproduce(plan: Plan | None, at_once: int) -> None:
+    """Run the outdated stages, the trainings in parallel and all others by `dvc repro`."""
     if plan and len(plan.trainings) > 1 and at_once > 1:
         if plan.outdated.intersection(plan.first):
             exit_on_failure(dvc("repro", *plan.first, last=False))
@@ -129,6 +141,7 @@ def make_plan(repo: Repo) -> Plan:
         outdated={stage.addressing for stage in outdated},
         trainings=[stage.addressing for stage in ready],
         first=sorted(first),
+        order=[*committed_stages(), *(stage.addressing for stage in order)],
     )
 
 
@@ -144,7 +157,6 @@ def train(stages: list[str], at_once: int) -> None:
 
     Raises InputError if one fails, KeyboardInterrupt if they were interrupted.
     """
-    recorded = recorded_stages()
     before = signal.signal(signal.SIGINT, lambda number, frame: stopping.set())
     try:
         with ThreadPoolExecutor(at_once) as pool:
@@ -152,7 +164,6 @@ def train(stages: list[str], at_once: int) -> None:
             codes = dict(zip(stages, pool.map(run_one, stages), strict=True))
     finally:
         signal.signal(signal.SIGINT, before)
-    put_in_order([*recorded, *(stage for stage in stages if stage not in recorded)])
     if stopping.is_set():
         raise KeyboardInterrupt
     if failed := [stage for stage, code in codes.items() if code]:
@@ -197,18 +208,21 @@ def terminate_stages(number: int, frame: FrameType | None) -> None:
                 process.terminate()
 
 
-def recorded_stages() -> list[str]:
-    """Return the stages in dvc.lock, in order."""
-    try:
-        return list(load_yaml("dvc.lock")["stages"])
-    except FileNotFoundError:
-        return []
+def committed_stages() -> list[str]:
+    """Return the stages in the `dvc.lock` of HEAD, in order; none if there is no such file."""
+    committed = subprocess.run(
+        ["git", "show", "HEAD:./dvc.lock"], capture_output=True, text=True, check=False
+    )
+    return list(parse_yaml(committed.stdout, "dvc.lock")["stages"]) if committed.stdout else []
 
 
 def put_in_order(stages: Iterable[str]) -> None:
-    """Sort dvc.lock, where DVC appends new stages in the order in which they finish."""
-    recorded = recorded_stages()
-    wanted = [stage for stage in stages if stage in recorded]
+    """Sort `dvc.lock`, where DVC appends new stages in the order in which they finish."""
+    try:
+        recorded = list(load_yaml("dvc.lock")["stages"])
+    except FileNotFoundError:
+        return
+    wanted = [stage for stage in dict.fromkeys([*stages, *recorded]) if stage in recorded]
     if recorded == wanted:
         return
     with Repo() as repo, repo.lock, modify_yaml("dvc.lock") as lock:

@@ -219,7 +219,7 @@ inputs = None
 
 if DVC_STAGE:
     handle_signals(signal.default_int_handler)  # from now on, outputs are restored
-    from charlm.core.inputs import Inputs
+    from stages.inputs import Inputs
 
     inputs = Inputs(DVC_STAGE)
     if ROOT.is_relative_to((CHECKOUT / ".dvc/tmp/exps").resolve()):
