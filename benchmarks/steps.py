@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     setting = Setting(arguments.device, arguments.batch_size)
-    if setting.device == "cuda" and not cuda_is_available():
+    if not arguments.turn and setting.device == "cuda" and not cuda_is_available():
         sys.exit("error: torch finds no CUDA device on this machine; leave out --device cuda")
     before = arguments.against
     if before and not (before / "benchmarks/steps.py").is_file():

@@ -5,7 +5,9 @@ more slowly than a GPU runs them. A graph needs a single launch (PyTorch documen
 Graphs", whole-network capture).
 """
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,13 +18,22 @@ WARM_UP = 3
 Step = Callable[[Tensor, Tensor, int], None]
 
 
-def on_side_stream(function: Callable[[], None]) -> None:
-    """Run a function on a separate CUDA stream, which the current stream then waits for."""
+def on_side_stream(function: Callable[[], None]) -> bool:
+    """Run a function on a separate CUDA stream, which the current stream then waits for.
+
+    Returns whether it waited for the device (`.item()`, a copy from the CPU): not to be captured.
+    """
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        function()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with torch.cuda.stream(stream), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            function()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     torch.cuda.current_stream().wait_stream(stream)
+    return any("synchronizing" in str(warning.message) for warning in caught)
 
 
 def record(function: Callable[[], None]) -> Callable[[], None]:
@@ -36,27 +47,28 @@ def record(function: Callable[[], None]) -> Callable[[], None]:
 class Captured:
     """A training step that is captured after `WARM_UP` batches and replayed from then on.
 
-    The step must change tensors only in place, allocate nothing that outlives it except the
-    gradients, and not wait for the device. A batch whose shape differs from the first, as the
-    last of an epoch may, is run directly.
+    The step must change tensors only in place, and allocate nothing that outlives it except the
+    gradients. A batch whose shape differs from the first, as the last of an epoch may, is run
+    directly; so is every batch if a step waits for the device.
     """
 
     def __init__(
         self,
         step: Step,
-        on_side_stream: Callable[[Callable[[], None]], None] = on_side_stream,
+        on_side_stream: Callable[[Callable[[], None]], bool] = on_side_stream,
         record: Callable[[Callable[[], None]], Callable[[], None]] = record,
     ) -> None:
         """
         Args:
             step: takes contexts (N, T), targets (N,) and a count that depends only on N.
-            on_side_stream: runs a function as required for warm-up.
+            on_side_stream: runs a function as required for warm-up; returns whether it waited.
             record: captures a function without running it, and returns its replay.
         """
         self._step = step
         self._on_side_stream = on_side_stream
         self._record = record
         self._warm = 0
+        self._waits = False
         self._batch: tuple[Tensor, Tensor] | None = None  # the input buffers of the graph
         self._replay: Callable[[], None] | None = None
 
@@ -65,13 +77,14 @@ class Captured:
         if self._batch is None:
             self._batch = torch.empty_like(contexts), torch.empty_like(targets)
         static_contexts, static_targets = self._batch
-        if contexts.shape != static_contexts.shape:
+        if self._waits or contexts.shape != static_contexts.shape:
             self._step(contexts, targets, count)
             return
         static_contexts.copy_(contexts)
         static_targets.copy_(targets)
         if self._warm < WARM_UP:
-            self._on_side_stream(lambda: self._step(static_contexts, static_targets, count))
+            step = partial(self._step, static_contexts, static_targets, count)
+            self._waits = self._on_side_stream(step)
             self._warm += 1
             return
         if self._replay is None:

@@ -199,11 +199,11 @@ class Runner:
         A copy is run on the CPU: nothing can differ if every function that depends on the contexts
         has a rule, dropout is off and no random number is drawn.
         """
-        copied = copy.deepcopy(self.model).cpu().train()
         with torch.no_grad():
             stand_in = Contexts(contexts[:CHECKED].cpu())
         before = torch.get_rng_state()
         try:
+            copied = copy.deepcopy(self.model).cpu().train()
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 copied(stand_in)
                 return not stand_in.tape.drops and torch.equal(torch.get_rng_state(), before)

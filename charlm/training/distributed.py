@@ -82,7 +82,8 @@ def launched() -> bool:
 def join(processes: int, device: torch.device) -> Group:
     """Join the process group of torchrun, with gloo or NCCL as the backend.
 
-    Raises InputError unless torchrun started `processes` processes.
+    Raises InputError unless torchrun started `processes` processes, each with a GPU of its own if
+    they train on GPUs.
     """
     size = int(os.environ["WORLD_SIZE"]) if launched() else 1
     if size != processes:
@@ -90,6 +91,9 @@ def join(processes: int, device: torch.device) -> Group:
     if size == 1:
         return Group()
     if device.type == "cuda":
+        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > gpus:
+            raise InputError(f"each process needs a GPU of its own; this machine has {gpus}")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     # Gloo's threads abort the process if they still run while Python shuts down.

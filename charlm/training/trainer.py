@@ -227,7 +227,8 @@ class Trainer:
             self.runner.check(contexts, targets)
             self.runner.load_state_dict(self.group.broadcast(self.runner.state_dict()))
         self._validated.load_state_dict(self.runner.state_dict())
-        if self._total.device.type == "cuda" and self._same_every_step():
+        captured = isinstance(self._update, Captured)
+        if self._total.device.type == "cuda" and not captured and self._same_every_step():
             self._update = Captured(self._take_step)
 
     def check_last_batch(self) -> None:

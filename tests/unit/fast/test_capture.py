@@ -8,6 +8,7 @@ from torch import Tensor
 
 from charlm.core.params import Recipe
 from charlm.fast.capture import WARM_UP, Captured
+from charlm.models.wavenet import WaveNet
 from charlm.training.trainer import Trainer
 from tests.helpers import small_corpus, small_model, small_split
 
@@ -17,14 +18,16 @@ RECIPE = Recipe(lr=0.2, batch_size=16, epochs=4)
 class Graph:
     """Captures a function like `torch.cuda.graph`: once, and without running it."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: bool = False) -> None:
+        self.waits = waits
         self.recorded = 0
         self.replayed = 0
         self.on_side_stream = 0
 
-    def aside(self, function: Callable[[], None]) -> None:
+    def aside(self, function: Callable[[], None]) -> bool:
         self.on_side_stream += 1
         function()
+        return self.waits
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
@@ -52,6 +55,16 @@ def test_every_batch_is_done_once_in_order_and_from_one_recording() -> None:
     assert graph.recorded == 1
     assert graph.on_side_stream == WARM_UP
     assert graph.replayed == 10 - WARM_UP
+
+
+def test_a_step_that_waits_for_the_device_is_not_recorded() -> None:
+    seen: list[int] = []
+    graph = Graph(waits=True)
+    captured = Captured(lambda c, t, _: seen.append(int(t[0])), graph.aside, graph.record)
+    for i in range(6):
+        captured(torch.full((4, 2), i), torch.full((4,), i), 4)
+    assert seen == list(range(6))
+    assert (graph.on_side_stream, graph.recorded) == (1, 0)
 
 
 def test_the_recording_reads_its_batch_where_it_was_recorded() -> None:
@@ -111,6 +124,18 @@ def test_on_a_gpu_a_training_is_captured_and_comes_to_the_losses_of_a_cpu() -> N
         parts = [part.to(torch.device(device)) for part in small_split(corpus).values()][:2]
         model = small_model(corpus).to(device)
         trainer = Trainer(model, *parts, RECIPE, seed=1)
-        assert isinstance(trainer._update, Captured) == (device == "cuda")
         histories.append([epoch.val_loss for epoch in trainer.run(3)])
+        assert isinstance(trainer._update, Captured) == (device == "cuda")
     assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_on_a_gpu_a_model_that_waits_for_it_is_trained_all_the_same() -> None:
+    class Waiting(WaveNet):
+        def forward(self, contexts: Tensor) -> Tensor:
+            return super().forward(contexts) * self.output.bias[0].detach().exp().item()
+
+    corpus = small_corpus()
+    parts = [part.to(torch.device("cuda")) for part in small_split(corpus).values()][:2]
+    trainer = Trainer(small_model(corpus, Waiting).to("cuda"), *parts, RECIPE, seed=1)
+    assert len([*trainer.run(3)]) == 3
