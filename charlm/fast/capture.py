@@ -25,15 +25,15 @@ def on_side_stream(function: Callable[[], None]) -> bool:
     """
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with torch.cuda.stream(stream), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with torch.cuda.stream(stream), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             function()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     torch.cuda.current_stream().wait_stream(stream)
-    return any("synchronizing" in str(warning.message) for warning in caught)
+    return any("called a synchronizing" in str(warning.message) for warning in caught)
 
 
 def record(function: Callable[[], None]) -> Callable[[], None]:
