@@ -7,6 +7,7 @@ to another program, as after a restart of the machine or of a container.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,10 +22,13 @@ from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
 from charlm.core.errors import InputError
-from charlm.core.files import replacing, write_json
+from charlm.core.files import PARTIAL, replacing, write_json
 
 PROGRAMS = {"dvc", "dvc.exe", "pipeline.side_by_side"}
 """What runs DVC: one of these is in the command of the process."""
+
+WRITTEN_TO = ("data", "metrics", "plots", ".resume", ".dvc/tmp")
+"""Folders with files of the pipeline."""
 
 Holder = dict[str, Any]
 """A process in DVC's lock: its number, `pid`, and its command, `cmd`."""
@@ -41,6 +45,8 @@ def repair(repo: Repo) -> None:
     with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink):
         clear_lock(folder / RWLOCK_FILE, Path(repo.root_dir))
     replace_lock_file(repo)
+    if not others(Path(repo.root_dir)):
+        remove_half_written(Path(repo.root_dir))
 
 
 def clear_lock(path: Path, root: Path) -> None:
@@ -133,6 +139,13 @@ def replace_lock_file(repo: Repo) -> None:
     else:
         path.unlink()
         print(f"{LOCK_FILE} was damaged; removed it", flush=True)
+
+
+def remove_half_written(root: Path) -> None:
+    """Remove what `charlm.core.files.replacing` had begun to write when its process was killed."""
+    for folder in WRITTEN_TO:
+        for path in (root / folder).rglob(f"{PARTIAL}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_readable(repo: Repo) -> bool:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # all of it goes into a single entry.
 _METADATA = "charlm"
 
+PARTIAL = ".partial-"
+"""Prefix of the folders in which new files are written."""
+
 DECIMALS = 6
 """Decimals in text files: enough to distinguish runs; further digits differ between machines."""
 
@@ -38,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PARTIAL) as folder:
             partial = Path(folder) / path.name
             yield partial
             if partial.is_dir():

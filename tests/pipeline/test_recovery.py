@@ -122,3 +122,14 @@ def test_a_merge_conflict_is_left_to_the_user(project: Project) -> None:
     path.write_bytes(conflict := b"<<<<<<< HEAD\n" + path.read_bytes())
     project.run("python", "-m", "pipeline.side_by_side", code=None)
     assert path.read_bytes() == conflict
+
+
+def test_what_a_killed_stage_had_begun_to_write_is_removed(tmp_path: Path) -> None:
+    half = tmp_path / "data/checkpoints/.partial-abc/fcn.safetensors"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    whole = tmp_path / "data/checkpoints/fcn.safetensors"
+    whole.touch()
+    recovery.remove_half_written(tmp_path)
+    assert not half.parent.exists()
+    assert whole.exists()
