@@ -1,10 +1,16 @@
 # The commands of the README. Each sets up .venv first if needed.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(abspath $(VENV))/bin
+BIN := $(VENV)/bin
 
 # DVC runs the stages with the first `python` on PATH.
-export PATH := $(BIN):$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+# With these, Python would find other modules than those here and in .venv, or not end well.
+unexport PYTHONHOME PYTHONINSPECT PYTHONOPTIMIZE PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
+
+# Two pips must not install into .venv at once (make -j2 repro test).
+.NOTPARALLEL:
 
 .PHONY: help repro verify test test-slow smoke report hooks seeds sweep bench grow
 help:

@@ -8,20 +8,19 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from charlm.core.errors import InputError
 from charlm.core.params import Params, blame, load_params
 from charlm.names.reading import gather_names
-from pipeline.put_back import drop_damaged_copies
+from pipeline.put_back import DVC_ERRORS, drop_damaged_copies
 from stages import run
 
 
 def main() -> None:
     check_input()
     # DVC reports its own errors when it is run.
-    with suppress(DvcException, OSError), Repo() as repo:
+    with suppress(*DVC_ERRORS), Repo() as repo:
         check_copies(repo)
 
 
@@ -29,7 +28,7 @@ def check_input() -> Params:
     """Check the parameters and the list of names; return the parameters."""
     params = load_params()
     names = params.names
-    with blame("names"), tempfile.TemporaryFile() as aside:
+    with blame("names"), tempfile.TemporaryFile(dir=".") as aside:
         refuse_home(names.path)
         gather_names(names.path, names.column, names.header, aside)
     return params

@@ -1,7 +1,12 @@
-"""Restore the outputs that DVC removed before it ran a stage that then failed."""
+"""Restore the outputs that DVC removed before it ran a stage that then failed.
+
+The stages do this themselves; `python -m pipeline.put_back` does it after a failure in which none
+of our code ran (no `python`, a stage that was killed).
+"""
 
 import hashlib
 import json
+import sqlite3
 import subprocess
 import sys
 from operator import itemgetter
@@ -15,27 +20,31 @@ from charlm.core.files import replacing
 Content = dict[str, bytes]
 """The files of an output by relative path; an output that is a single file has the path "."."""
 
+DVC_ERRORS = (DvcException, OSError, sqlite3.Error)
+"""What DVC raises for bad input, a folder that is not writable, or a full disk."""
+
 FOLDER = ".dir"
 """Suffix that DVC adds to the MD5 of a folder (of its file list)."""
 
 
-def put_back_outputs(stage: str) -> None:
+def put_back_outputs(stage: str | None = None) -> None:
     """Restore the outputs of `stage` to the contents recorded in dvc.lock.
 
-    Outputs in neither the cache nor git did not exist before and are left alone.
+    Without a stage, restore all outputs that are missing. Outputs in neither the cache nor git did
+    not exist before and are left alone.
     """
     try:
         # The lock ensures that dvc.lock is not being written for another stage.
         with Repo() as repo, repo.lock:
-            for out in repo.stage.load_one(name=stage).outs:
+            for out in repo.stage.load_one(name=stage).outs if stage else repo.index.outs:
                 md5, path = out.hash_info.value, Path(out.fs_path)
-                if md5 is None or _has(path, md5):
+                if md5 is None or (_has(path, md5) if stage else path.exists()):
                     continue
                 content = recorded_content(repo, path, md5)
                 if content is not None:
                     with replacing(path) as partial:
                         write_content(partial, content)
-    except (DvcException, OSError) as error:
+    except DVC_ERRORS as error:
         print(f"the previous outputs could not be restored ({error}); try: dvc checkout")
 
 
@@ -166,8 +175,8 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def main(stage: str) -> None:
-    """Restore the outputs of a stage, and what git knows of them."""
+def main(stage: str | None = None) -> None:
+    """Restore the outputs of a stage, or all that are missing, and what git knows of them."""
     put_back_outputs(stage)
     refresh_git_index()
 

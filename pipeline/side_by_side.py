@@ -22,7 +22,6 @@ from types import FrameType
 import networkx
 import psutil
 from dvc import cli
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.stage import Stage
@@ -30,6 +29,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml, parse_yaml
 
 from charlm.core.errors import InputError
 from pipeline.check import check_copies, check_input
+from pipeline.put_back import DVC_ERRORS, put_back_outputs
 from pipeline.recovery import repair
 from stages import handle_signals, run
 
@@ -61,13 +61,15 @@ class Plan:
 def main() -> None:
     options = parse_options()
     if options.only:
-        sys.exit(dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False))
+        code = dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False)
+        exit_on_failure(code, options.only)
+        return
     handle_signals(terminate_stages)
     training = check_input().training
     at_once = options.at_once or max(1, cores() // (training.threads * training.processes))
     plan = None
     # DVC reports its own errors when it is run.
-    with suppress(DvcException, OSError), Repo() as repo:
+    with suppress(*DVC_ERRORS), Repo() as repo:
         repair(repo)
         with repo.lock:
             check_copies(repo)
@@ -118,11 +120,16 @@ def dvc(*arguments: str, last: bool = True) -> int:
     return code
 
 
-def exit_on_failure(code: int) -> None:
-    """Exit with the code of a failed DVC command, which has printed the error."""
+def exit_on_failure(code: int, stage: str | None = None) -> None:
+    """Exit with the code of a failed DVC command, which has printed the error.
+
+    DVC has removed the outputs of the stage that failed; they are restored, if the stage was killed
+    or could not start and so did not do it. `stage` is its name, if known.
+    """
     if stopping.is_set():
         raise KeyboardInterrupt
     if code:
+        put_back_outputs(stage)
         sys.exit(code)
 
 

@@ -47,8 +47,7 @@ def main() -> None:
 
 def verify() -> None:
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        clone = Path(folder) / "clone"
-        clone_committed(clone)
+        clone = clone_committed(Path(folder) / "clone")
         committed = locked(clone)
         with Repo() as repo:
             before = {p: recorded_content(repo, Path(p), md5) for p, md5 in committed.items()}
@@ -83,17 +82,24 @@ def verify() -> None:
     )
 
 
-def clone_committed(clone: Path) -> None:
-    """Clone the current repository, without uncommitted changes."""
-    inside = subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=False)
-    if inside.returncode or not (clone / "dvc.lock").exists():
+def clone_committed(clone: Path) -> Path:
+    """Clone the current repository, without uncommitted changes; return the project's folder."""
+    top, prefix = (_git("rev-parse", f"--show-{what}") for what in ("toplevel", "prefix"))
+    if top:
+        subprocess.run(["git", "clone", "--quiet", top, str(clone)], check=False)
+    if not (clone / prefix / "dvc.lock").exists():
         raise InputError("no dvc.lock is committed here; run this in a clone of the project")
-    changed = subprocess.run(
-        ["git", "status", "--short"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    changed = _git("status", "--short", ".").splitlines()
     if changed:
         names = ", ".join(line[3:] for line in changed[:3])
         print(f"not committed, left out: {names}{', ...' if len(changed) > 3 else ''}")
+    return clone / prefix
+
+
+def _git(*command: str) -> str:
+    """Return what git prints; nothing if it fails, as outside of a repository."""
+    done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+    return done.stdout.rstrip("\n")
 
 
 def run_from_scratch(clone: Path) -> None:

@@ -102,6 +102,17 @@ def refuse_changed_inputs() -> None:
         inputs.refuse_if_changed()
 
 
+def refuse_other_code() -> None:
+    """Raise InputError if this code is not in the current folder, of which DVC records the code."""
+    for name in ("charlm", "stages"):
+        own, found = Path(name, "__init__.py"), Path(sys.modules[name].__file__ or "")
+        if not own.exists() or not own.samefile(found):
+            raise InputError(
+                f"Python found {name} in {found.parent.parent}, and DVC would record the code in "
+                f"{Path.cwd()}; run: unset PYTHONPATH PYTHONSAFEPATH"
+            )
+
+
 def ignore_interrupts() -> None:
     """Ignore Ctrl-C and the like from now on: what follows is short and must complete."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -157,13 +168,12 @@ def _put_back(stage: str) -> None:
 
 def _dropped() -> str:
     """Drop damaged copies from DVC's cache; return a note about them for the error message."""
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    from pipeline.put_back import drop_damaged_copies
+    from pipeline.put_back import DVC_ERRORS, drop_damaged_copies
 
     dropped: list[str] = []
-    with suppress(DvcException, OSError), Repo() as repo:
+    with suppress(*DVC_ERRORS), Repo() as repo:
         dropped = drop_damaged_copies(repo)
     return f" (DVC's copy of {', '.join(dropped)} was damaged too; removed it)" if dropped else ""
 
@@ -184,10 +194,16 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
         case OSError(errno=int(number)) if number in REMEDIES:  # without a file name
             return f"error: {error.strerror}; {REMEDIES[number]} and run the same command again", 1
+        case OSError(errno=errno.EPIPE | errno.EBADF, filename=None):
+            return f"error: output cannot be printed ({error.strerror}); redirect it elsewhere", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1
     if is_out_of_memory(error):
-        return "error: not enough memory; lower batch_size, sample.count or a model's sizes", 1
+        return (
+            "error: not enough memory; lower batch_size, sample.count or a model's sizes, or raise "
+            "the limits of the shell (ulimit -a)",
+            1,
+        )
     if mistake := _mistake_in_model(error):
         return f"error: {mistake}; fix it", 1
     return None
@@ -221,6 +237,7 @@ if DVC_STAGE:
     handle_signals(signal.default_int_handler)  # from now on, outputs are restored
     from stages.inputs import Inputs
 
+    refuse_other_code()
     inputs = Inputs(DVC_STAGE)
     if ROOT.is_relative_to((CHECKOUT / ".dvc/tmp/exps").resolve()):
         from pipeline.clone import refuse_incomplete

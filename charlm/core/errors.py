@@ -28,9 +28,17 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out; on a CPU, torch raises a plain RuntimeError then."""
-    return isinstance(error, MemoryError) or bool(re.search("(allocate|out of) memory", str(error)))
+NO_MEMORY = re.compile("(allocate|out of) memory|failed to map segment|can't start new thread")
+"""What libraries say if memory runs out; torch raises a plain RuntimeError on a CPU."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether memory ran out, also while a library was being loaded."""
+    while error:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
 
 
 def no_module(name: str) -> str:

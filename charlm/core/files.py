@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from charlm.core.errors import FileError
+from charlm.core.errors import FileError, is_out_of_memory
 
 # torch takes two seconds to import, pandas half a second: imported only if needed.
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None
     except Exception as error:  # the parsers raise a dozen kinds of error for a damaged file
+        if is_out_of_memory(error):
+            raise
         raise FileError(f"{path} is damaged or not a file of this project ({error})") from None
 
 

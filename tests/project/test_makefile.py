@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 STUB = '#!/bin/sh\necho "$(basename "$0") $*" >> "$(dirname "$0")/../../ran"\n'
 
 
-@pytest.mark.parametrize("name", ["names", "my names", "prénoms (été) & l'hiver"])
+@pytest.mark.parametrize("name", ["names", "my names", "prénoms (été) & l'hiver", '"$HOME" #1 %2;`'])
 def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     commands = folder / ".venv/bin"
