@@ -149,6 +149,20 @@ def test_too_little_memory_is_told_in_a_line() -> None:
     assert stages.explain(RuntimeError("a bug")) is None
 
 
+def test_too_low_a_limit_on_memory_is_told_in_a_line_and_loses_nothing(project: Project) -> None:
+    """Not even torch can be loaded."""
+    before = project.outputs()
+    limit = 300 * 2**20
+    code, lines = run_alone(
+        project, "train_fcn", lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    )
+    assert code == 1
+    (line,) = lines
+    assert line.startswith("error: not enough memory; ")
+    assert line.endswith("or raise the limits of the shell (ulimit -a)")
+    assert project.outputs() == before
+
+
 def test_a_model_larger_than_the_machine_is_refused_before_it_is_built(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

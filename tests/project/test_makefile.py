@@ -1,5 +1,6 @@
 """The commands of the Makefile, in folders of any name."""
 
+import os
 import shutil
 import stat
 import subprocess
@@ -12,7 +13,9 @@ from tests.conftest import ROOT
 STUB = '#!/bin/sh\necho "$(basename "$0") $*" >> "$(dirname "$0")/../../ran"\n'
 
 
-@pytest.mark.parametrize("name", ["names", "my names", "prénoms (été) & l'hiver", '"$HOME" #1 %2;`'])
+@pytest.mark.parametrize(
+    "name", ["names", "my names", "prénoms (été) & l'hiver", '"$HOME" #1 %2;`']
+)
 def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     commands = folder / ".venv/bin"
@@ -42,3 +45,18 @@ def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
         "python -m pipeline.verify",
     ):
         assert f"{line}\n" in ran
+
+
+def test_python_variables_of_another_setup_do_not_reach_it(tmp_path: Path) -> None:
+    """With PYTHONSAFEPATH, Python would not even find `pipeline`."""
+    commands = tmp_path / ".venv/bin"
+    commands.mkdir(parents=True)
+    (commands / "python").write_text('#!/bin/sh\necho "unset ${PYTHONSAFEPATH-} ${PYTHONPATH-}"\n')
+    (commands / "python").chmod(stat.S_IRWXU)
+    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv/.installed").touch()
+    command = ["make", "-s", "-C", str(tmp_path), "verify"]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": "/elsewhere"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["unset"]

@@ -1,0 +1,33 @@
+"""What counts as memory that ran out."""
+
+import pytest
+
+from charlm.core.errors import is_out_of_memory
+from charlm.core.files import load_tensors
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "libtorch_cpu.so: failed to map segment from shared object",
+        "can't start new thread",
+    ],
+)
+def test_also_what_libraries_say_of_it_while_they_are_loaded(message: str) -> None:
+    assert is_out_of_memory(RuntimeError(message))
+    later = OSError("library not found")
+    later.__context__ = ImportError(message)
+    assert is_out_of_memory(later)
+    later.__suppress_context__ = True  # raise ... from None
+    assert not is_out_of_memory(later)
+
+
+def test_a_file_is_not_taken_for_damaged(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("safetensors.safe_open", fail)
+    with pytest.raises(MemoryError):
+        load_tensors(tmp_path / "file")
