@@ -330,7 +330,7 @@ def test_without_the_environment_nothing_is_lost(project: Project, installed: bo
     path = f"{project.path / 'other'}{os.pathsep}{os.environ['PATH']}"
     command = (sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "evaluate")
     told = project.run(*command, code=255, PATH=path).text
-    assert "error: this Python has no pandas; install it, or run: source " in told
+    assert "error: this Python has no ruamel; install it, or run: source " in told
     assert "Traceback" not in told
     if not installed:
         assert project.outputs() != before
