@@ -68,7 +68,9 @@ def test_an_account_without_name_home_shell_or_python_runs_the_pipeline(
 def test_dvc_keeps_its_hashes_here_if_the_shared_folder_has_no_room(
     room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    for name in ("PATH", "SHELL", "DVC_SITE_CACHE_DIR"):  # as they were, after this test
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR")
     monkeypatch.setattr(pipeline, "HASHES", tmp_path / "shared/dvc")
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(room, 0, room)
