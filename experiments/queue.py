@@ -17,7 +17,6 @@ import pandas as pd
 from dvc.repo import Repo
 
 from benchmarks.turns import say
-from pipeline.clone import refuse_incomplete
 
 WAITING = ("Queued", "Running")
 POLL_SECONDS = 2.0
@@ -56,11 +55,7 @@ def queued() -> dict[str, str]:
 
 
 def refuse_others(names: Collection[str]) -> None:
-    """Exit if the queue has other experiments than `names`, since it would run them, too.
-
-    Raises InputError if this clone is incomplete, since the results would be lost.
-    """
-    refuse_incomplete()
+    """Exit if the queue has other experiments than `names`, since it would run them, too."""
     waiting = [name for name, state in queued().items() if state in WAITING]
     if others := sorted(set(waiting) - set(names)):
         first = f"{others[0]} and {len(others) - 1} more are" if others[1:] else f"{others[0]} is"

@@ -19,6 +19,7 @@ import pandas as pd
 
 from benchmarks.turns import markdown
 from experiments import queue
+from pipeline.clone import refuse_incomplete
 from pipeline.side_by_side import cores
 
 NAME = "seeds"
@@ -86,6 +87,7 @@ def main() -> None:
             sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")
         # An experiment runs in its own folder, where a relative path would be wrong.
         assignments.append(f"names.path={arguments.names.expanduser().resolve()}")
+    refuse_incomplete()
     try:
         runs, count = run_seeds(arguments.seeds, assignments, arguments.jobs)
     except subprocess.CalledProcessError as error:

@@ -31,6 +31,7 @@ from benchmarks.turns import markdown
 from charlm.core.files import write_csv
 from charlm.report.figures import LOSS, MODEL_COLORS, MUTED, STYLE, save
 from experiments import queue
+from pipeline.clone import refuse_incomplete
 
 FOLDER = Path(__file__).parent
 RUNS, TABLE, PICTURE = (FOLDER / name for name in ("sweep.csv", "SWEEP.md", "sweep.png"))
@@ -229,6 +230,7 @@ def main() -> None:
     names = experiments(arguments.rows)
     if not arguments.gather:
         try:
+            refuse_incomplete()
             refuse_changes()
             queue.refuse_others(names.values())
             missing = [

@@ -235,7 +235,7 @@ inputs = None
 
 if DVC_STAGE:
     handle_signals(signal.default_int_handler)  # from now on, outputs are restored
-    from stages.inputs import Inputs
+    from pipeline.inputs import Inputs
 
     refuse_other_code()
     inputs = Inputs(DVC_STAGE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.inputs import Inputs
+from pipeline.inputs import Inputs
 from tests.helpers import refused
 
 DVC_YAML = """

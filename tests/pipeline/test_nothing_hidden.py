@@ -21,10 +21,10 @@ from tests.watch import files_opened
 
 Record = dict[str, list[str]]
 
-VARIABLES = {"DVC_STAGE", "TORCHELASTIC_ERROR_FILE"}
+VARIABLES = {"DVC_ROOT", "DVC_STAGE", "TORCHELASTIC_ERROR_FILE"}
 """What a stage looks at of the environment; none of it decides a byte."""
-TRAINING_VARIABLES = VARIABLES | {"COLUMNS", "DVC_ROOT", "LINES"}
-"""What a training also reads: the width of its progress bar, and the path of its state."""
+TRAINING_VARIABLES = VARIABLES | {"COLUMNS", "LINES"}
+"""What a training also reads: the width of its progress bar."""
 REQUIREMENTS = "requirements.txt"
 """What a stage depends on without reading it: it decides what is installed."""
 SCRATCH = ".resume"
