@@ -2,8 +2,9 @@
 
 DVC writes two of its files in place: `.dvc/tmp/rwlock`, which says which process uses which file,
 and `dvc.lock`. A kill at the wrong moment, or a power cut, leaves them empty or cut short, and DVC
-then refuses to start. `rwlock` may also name a process that has ended and whose number now belongs
-to another program, as after a restart of the machine or of a container.
+then refuses to start, as it does if a folder of its run cache is empty. `rwlock` may also name a
+process that has ended and whose number now belongs to another program, as after a restart of the
+machine or of a container.
 """
 
 import json
@@ -45,8 +46,11 @@ def repair(repo: Repo) -> None:
     with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink):
         clear_lock(folder / RWLOCK_FILE, Path(repo.root_dir))
     replace_lock_file(repo)
-    if not others(Path(repo.root_dir)):
-        remove_half_written(Path(repo.root_dir))
+    root, runs = Path(repo.root_dir), Path(repo.stage_cache.cache_dir)
+    if not others(root):
+        remove_half_written(root)
+        if runs.resolve().is_relative_to(root.resolve()):  # else DVC may write to it elsewhere
+            remove_empty_runs(runs)
 
 
 def clear_lock(path: Path, root: Path) -> None:
@@ -146,6 +150,16 @@ def remove_half_written(root: Path) -> None:
     for folder in WRITTEN_TO:
         for path in (root / folder).rglob(f"{PARTIAL}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_empty_runs(cache: Path) -> None:
+    """Remove folders of DVC's run cache in which nothing was written yet: DVC fails on them."""
+    for folder in cache.glob("*/*"):
+        for path in folder.iterdir():
+            if path.stat().st_size == 0:
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _is_readable(repo: Repo) -> bool:

@@ -133,3 +133,31 @@ def test_what_a_killed_stage_had_begun_to_write_is_removed(tmp_path: Path) -> No
     recovery.remove_half_written(tmp_path)
     assert not half.parent.exists()
     assert whole.exists()
+
+
+def test_what_is_empty_in_the_run_cache_is_removed(tmp_path: Path) -> None:
+    for run in ("aa/aa1", "aa/aa2", "bb/bb1"):
+        (tmp_path / run).mkdir(parents=True)
+    (tmp_path / "aa/aa2/tmp").touch()
+    (tmp_path / "bb/bb1/b").write_text("a run")
+    recovery.remove_empty_runs(tmp_path)
+    assert [path.name for path in sorted(tmp_path.glob("*/*/*"))] == ["b"]
+    assert [path.name for path in sorted(tmp_path.glob("*/*"))] == ["bb1"]
+
+
+@pytest.mark.slow
+def test_make_repro_goes_on_after_a_kill_that_left_dvcs_run_cache_half_written(
+    project: Project,
+) -> None:
+    """`dvc repro` itself fails on an empty folder of it."""
+    runs = project.path / ".dvc/cache/runs"
+    project.set(sample__count="21")
+    project.dvc("repro")
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+    for path in [path for path in runs.rglob("*") if path.is_file()]:
+        path.unlink()
+    project.set(sample__count="21")
+    assert "join() argument must be str" in project.dvc("repro", code=255).text
+    ran = project.run("python", "-m", "pipeline.side_by_side")
+    assert ran.stages == ["sample", "plot"]
