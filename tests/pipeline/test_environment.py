@@ -120,6 +120,7 @@ def test_outputs_of_a_stage_that_is_killed_or_does_not_start_are_put_back(
     assert project.outputs() == before
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_is_put_back_while_the_others_go_on(
     project: Project, tmp_path: Path
 ) -> None:
@@ -211,14 +212,10 @@ def with_cache(project: Project, template: Project) -> Project:
     return project
 
 
-PLACES = [
-    in_subfolder,
-    pytest.param(in_submodule, marks=pytest.mark.slow),
-    pytest.param(in_worktree, marks=pytest.mark.slow),
-    pytest.param(with_symlinks, marks=pytest.mark.slow),
-]
+PLACES = [in_subfolder, in_submodule, in_worktree, with_symlinks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_it_works_in_any_kind_of_checkout(
     template: Project,
@@ -249,7 +246,7 @@ def test_it_works_in_any_kind_of_checkout(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [in_subfolder, in_submodule, in_worktree, with_symlinks])
+@pytest.mark.parametrize("place", PLACES)
 def test_so_do_experiments_in_copies(
     template: Project, tmp_path: Path, place: Callable[[Project, Path], Project]
 ) -> None:

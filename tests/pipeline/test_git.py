@@ -45,6 +45,7 @@ def test_a_clone_of_git_on_windows_is_up_to_date(project: Project, tmp_path: Pat
     assert ends == {"w/lf", "w/none", "w/-text"}
 
 
+@pytest.mark.slow
 def test_what_was_committed_with_crlf_is_up_to_date_in_every_clone(
     project: Project, tmp_path: Path
 ) -> None:
