@@ -404,7 +404,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise InputError(
             f"standard input, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-            "convert it first, for example with: iconv -f LATIN1 -t UTF-8"
+            "convert it first, for example with: iconv -f CP1252 -t UTF-8"
         ) from None
     except OSError as error:
         raise InputError(

@@ -36,7 +36,10 @@ class Inputs:
     """
 
     def __init__(self, stage: str) -> None:
-        declared = _load(DVC_FILE)["stages"].get(stage, {})
+        stages = _load(DVC_FILE)["stages"]
+        if stage not in stages:
+            raise InputError(f"{DVC_FILE} has no stage {stage}; run: unset DVC_STAGE")
+        declared = stages[stage]
         parameters = declared.get("params", [])
         self.parameters = [name for name in parameters if isinstance(name, str)]
         paths = [*declared.get("deps", []), *(its for its in parameters if isinstance(its, dict))]
@@ -57,9 +60,9 @@ class Inputs:
         if len(names) > SHOWN:
             changes.append(f"{len(names) - SHOWN} more")
         raise InputError(
-            f"changed while this stage ran: {', '.join(changes)}; DVC would record the result with "
-            "the new version, so it is dropped; run the same command again, or first undo the "
-            "change to keep the result (a training is then complete at once)"
+            f"changed while this stage ran: {', '.join(changes)}; so nothing was recorded. To use "
+            "the new version, run the same command again; to keep a finished training, undo the "
+            "change first"
         )
 
     def _read(self) -> dict[str, Value]:

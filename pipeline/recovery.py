@@ -8,6 +8,7 @@ machine or of a container.
 """
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -35,16 +36,25 @@ Holder = dict[str, Any]
 """A process in DVC's lock: its number, `pid`, and its command, `cmd`."""
 
 
-def repair(repo: Repo) -> None:
-    """Clear DVC's lock of what no living process holds, and replace a damaged `dvc.lock`.
+def clear_locks(repo: Repo) -> None:
+    """Clear DVC's lock of what no living process holds, and print a line for each.
 
-    Prints a line for each repair. Raises InputError if the lock is damaged while another process
-    runs DVC here.
+    Raises InputError if the lock is damaged while another process runs DVC here, or if a stage
+    runs here without the DVC that started it, which may have been killed.
     """
-    folder = Path(repo.tmp_dir)
+    root, folder = Path(repo.root_dir), Path(repo.tmp_dir)
+    if orphans := [its for its in others(root) if _stage(its) and not _has_dvc_above(its)]:
+        raise InputError(
+            f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
+            f"been killed; wait until it has ended, or stop it: kill {orphans[0].pid}"
+        )
     hardlink = repo.config["core"].get("hardlink_lock", False)
     with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink):
-        clear_lock(folder / RWLOCK_FILE, Path(repo.root_dir))
+        clear_lock(folder / RWLOCK_FILE, root)
+
+
+def repair(repo: Repo) -> None:
+    """Replace a damaged `dvc.lock`, and remove what was half written; DVC's lock must be held."""
     replace_lock_file(repo)
     root, runs = Path(repo.root_dir), Path(repo.stage_cache.cache_dir)
     if not others(root):
@@ -98,41 +108,64 @@ def _each(writers: dict[str, Holder], readers: dict[str, list[Holder]]) -> Itera
 
 
 def is_running(pid: int, command: str) -> bool:
-    """Return whether a process, other than this one, still runs the command in DVC's lock.
+    """Return whether a process, other than this one, may still run the command in DVC's lock.
 
-    The command is `sys.argv`: its first word is the path of a script, also for `python -m`.
+    The command is `sys.argv`: its first word is the path of a script, also for `python -m`. If in
+    doubt, the process is taken for the one that holds the lock.
     """
     program, *_ = command.split() or [""]
     arguments = command.removeprefix(program).strip()
+    path = Path(program)
+    name = path.parent.name if path.stem == "__main__" else path.stem
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         if process != psutil.Process() and process.status() != psutil.STATUS_ZOMBIE:
             words = " ".join(process.cmdline())
-            return Path(program).stem in words and words.endswith(arguments)
+            return name in words or bool(arguments and words.strip().endswith(arguments))
     return False
 
 
 def others(root: Path) -> list[psutil.Process]:
-    """Return the other processes that run DVC in this folder."""
+    """Return the other processes that run DVC or a stage in this folder or below."""
     found = []
     own = [psutil.Process(), *psutil.Process().parents()]
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            names = {Path(word).name for word in process.cmdline()}
-            if process not in own and names & PROGRAMS and Path(process.cwd()).samefile(root):
+            known = {Path(word).name for word in process.cmdline()} & PROGRAMS or _stage(process)
+            if process not in own and known and _is_below(Path(process.cwd()), root):
                 found.append(process)
     return found
+
+
+def _is_below(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root.resolve())
+
+
+def _stage(process: psutil.Process) -> str:
+    """Return the module of the stage that a process runs, or nothing."""
+    words = [*process.cmdline(), ""]
+    following = words[words.index("-m") + 1] if "-m" in words else ""
+    return following if following.startswith("stages.") else ""
+
+
+def _has_dvc_above(process: psutil.Process) -> bool:
+    names = {Path(word).name for above in process.parents() for word in above.cmdline()}
+    return bool(names & PROGRAMS)
 
 
 def replace_lock_file(repo: Repo) -> None:
     """Replace a `dvc.lock` that DVC cannot read by the committed one, or remove it.
 
     What it said of later runs is in DVC's run cache, from which `dvc repro` restores it. A merge
-    conflict is left alone.
+    conflict is left alone, and a copy of the damaged file is kept in `.dvc/tmp`.
     """
     path = Path(repo.root_dir) / LOCK_FILE
-    if not path.exists() or b"<<<<<<<" in path.read_bytes() or _is_readable(repo):
+    if not path.exists() or _is_readable(repo):
         return
+    content = path.read_bytes()
+    if re.search(rb"^(<{7}|={7}|>{7})", content, re.MULTILINE):
+        return
+    Path(repo.tmp_dir, "dvc.lock.damaged").write_bytes(content)
     committed = subprocess.run(
         ["git", "show", f"HEAD:./{LOCK_FILE}"], cwd=path.parent, capture_output=True, check=False
     )
@@ -154,8 +187,8 @@ def remove_half_written(root: Path) -> None:
 
 def remove_empty_runs(cache: Path) -> None:
     """Remove folders of DVC's run cache in which nothing was written yet: DVC fails on them."""
-    for folder in cache.glob("*/*"):
-        for path in folder.iterdir():
+    for folder in filter(Path.is_dir, cache.glob("*/*")):
+        for path in filter(Path.is_file, folder.iterdir()):
             if path.stat().st_size == 0:
                 path.unlink()
         if not any(folder.iterdir()):

@@ -30,7 +30,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml, parse_yaml
 from charlm.core.errors import InputError
 from pipeline.check import check_copies, check_input
 from pipeline.put_back import DVC_ERRORS, put_back_outputs
-from pipeline.recovery import repair
+from pipeline.recovery import clear_locks, repair
 from stages import handle_signals, run
 
 TRAINING = "train_"
@@ -70,8 +70,9 @@ def main() -> None:
     plan = None
     # DVC reports its own errors when it is run.
     with suppress(*DVC_ERRORS), Repo() as repo:
-        repair(repo)
+        clear_locks(repo)
         with repo.lock:
+            repair(repo)
             check_copies(repo)
             plan = make_plan(repo)
     try:
@@ -116,7 +117,10 @@ def dvc(*arguments: str, last: bool = True) -> int:
     """
     level = logging.INFO if last else logging.WARNING
     logging.getLogger("dvc.repo.scm_context").setLevel(level)
-    code: int = cli.main(list(arguments))
+    try:
+        code: int = cli.main(list(arguments))
+    except OSError:  # it cannot print
+        return 1
     return code
 
 

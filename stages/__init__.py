@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
 from charlm.core.errors import (
     ANOTHER_ENDED,
@@ -28,6 +29,9 @@ from charlm.core.errors import (
 from charlm.core.pinning import pin_kernels
 from charlm.core.terminal import escape_unprintable
 
+if TYPE_CHECKING:  # sys.excepthook is set before pydantic is imported
+    from charlm.core.params import Params
+
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
 MISTAKES = Path("data/mistakes.csv")
@@ -37,8 +41,8 @@ CALIBRATION = Path("plots/evaluation/calibration.csv")
 FIGURES = Path("plots/figures")
 REPORT = Path("plots/report.html")
 
-DVC_STAGE = os.environ.get("DVC_STAGE")
-"""The name of the stage, if DVC runs it."""
+DVC_STAGE = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+"""The name of the stage, if DVC runs it (which gives its file too, if started elsewhere)."""
 
 CHECKOUT = Path(os.environ.get("DVC_ROOT", "."))
 """The user's own checkout, also if DVC runs an experiment in a temporary copy of it."""
@@ -94,6 +98,18 @@ def run(main: Callable[[], None]) -> None:
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
     refuse_changed_inputs()
+
+
+def read_params() -> "Params":
+    """Read the parameters, and compare them and the imported code with what DVC started from.
+
+    Else an edit that is undone before the stage ends would go unnoticed.
+    """
+    from charlm.core.params import load_params
+
+    params = load_params()
+    refuse_changed_inputs()
+    return params
 
 
 def refuse_changed_inputs() -> None:

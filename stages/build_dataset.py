@@ -4,14 +4,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from charlm.core.files import replacing, write_json
-from charlm.core.params import blame, load_params
+from charlm.core.params import blame
 from charlm.data.corpus import Vocabulary, write_corpus
 from charlm.names.reading import gather_names
-from stages import DATASET, run
+from stages import DATASET, read_params, run
 
 
 def main() -> None:
-    params = load_params()
+    params = read_params()
     names, block_size = params.names, params.block_size
     with replacing(DATASET) as partial, TemporaryFile(dir=partial.parent) as distinct:
         with blame("names"):

@@ -6,7 +6,7 @@ import pandas as pd
 
 import stages
 from charlm.core.files import write_csv, write_json
-from charlm.core.params import blame, load_params
+from charlm.core.params import blame
 from charlm.core.randomness import seeded
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
@@ -25,7 +25,7 @@ BASELINE = "kneser_ney"
 
 
 def main() -> None:
-    params = load_params()
+    params = stages.read_params()
     with blame("device"):
         device = set_up(params.device, threads=1)
     corpus = load_corpus(stages.DATASET)

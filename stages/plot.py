@@ -2,7 +2,6 @@
 
 import stages
 from charlm.core.files import replacing, write_text
-from charlm.core.params import load_params
 from charlm.data.checkpoint import load_weights
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
@@ -11,7 +10,7 @@ from charlm.report.nearest import nearest_names
 
 
 def main() -> None:
-    params, corpus = load_params(), load_corpus(stages.DATASET)
+    params, corpus = stages.read_params(), load_corpus(stages.DATASET)
     source = page.Source.of(params, corpus, load_split(stages.SPLIT, corpus))
     weights = load_weights(stages.checkpoints(params.models))
     measured = results.read_comparison(stages.COMPARISON, [*params.models, *figures.COUNT_MODELS])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from charlm.core.files import replacing, write_csv, write_json
-from charlm.core.params import blame, load_params
+from charlm.core.params import blame
 from charlm.core.randomness import generator, seeded
 from charlm.data.checkpoint import load_for
 from charlm.data.corpus import load_corpus
@@ -19,11 +19,11 @@ from charlm.sampling.sampler import (
     sample_names,
     training_names,
 )
-from stages import DATASET, SAMPLES, SPLIT, checkpoints, run
+from stages import DATASET, SAMPLES, SPLIT, checkpoints, read_params, run
 
 
 def main() -> None:
-    params = load_params()
+    params = read_params()
     with blame("device"):
         device = set_up(params.device, threads=1)
     corpus = load_corpus(DATASET)

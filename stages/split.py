@@ -1,14 +1,14 @@
 """Split the windows into training, validation and test sets."""
 
-from charlm.core.params import blame, load_params
+from charlm.core.params import blame
 from charlm.core.randomness import derive_seed
 from charlm.data.corpus import load_corpus
 from charlm.data.splits import save_split, split_windows
-from stages import DATASET, SPLIT, run
+from stages import DATASET, SPLIT, read_params, run
 
 
 def main() -> None:
-    params = load_params()
+    params = read_params()
     by, train, val = params.split.by, params.split.train, params.split.val
     corpus = load_corpus(DATASET)
     with blame("split"):

@@ -11,7 +11,7 @@ from functools import partial
 import pandas as pd
 
 from charlm.core.files import restoring, write_csv
-from charlm.core.params import Params, blame, check_arguments, load_params
+from charlm.core.params import Params, blame, check_arguments
 from charlm.core.randomness import seeded
 from charlm.data import checkpoint
 from charlm.data.corpus import Corpus, load_corpus
@@ -33,6 +33,7 @@ from stages import (
     checkpoint_path,
     history_path,
     ignore_interrupts,
+    read_params,
     refuse_changed_inputs,
 )
 
@@ -47,7 +48,7 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     Writes the history after each epoch, so that it can be watched, and the checkpoint at the
     end; if training fails or is interrupted, the previous ones are kept.
     """
-    params = load_params()
+    params = read_params()
     processes = params.training.processes
     if processes > 1 and not launched():
         run_in_processes(f"stages.train_{name}", processes)

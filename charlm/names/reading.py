@@ -20,7 +20,7 @@ from charlm.core.errors import InputError
 from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
 from charlm.names.invisible import clean_all
-from charlm.names.tables import Block, column_cells, first_lines, looks_like_table
+from charlm.names.tables import STATED, Block, column_cells, first_lines, looks_like_table
 
 TABLES = {".csv", ".tsv"}
 """Suffixes of tables; a file with any other suffix is a table if a column is given."""
@@ -163,7 +163,7 @@ def name_blocks(
         texts = _texts(source, path)
         blocks = map(_lines, texts)
         try:
-            if suffix in TABLES or column is not None:
+            if suffix in TABLES or column is not None or not header:
                 tally.unit = "row"
                 numbered = column_cells(blocks, path, suffix, column, header, tally.notes)
             else:
@@ -198,12 +198,21 @@ def _local(path: str | os.PathLike[str]) -> Path:
 
 
 def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator[Block]:
-    """Yield blocks of lines with the number of the first; note if they look like a table."""
+    """Yield blocks of lines with the number of the first; note if they look like a table.
+
+    Raises InputError if the first line states the separator of a table.
+    """
     first = first_lines(blocks)
+    if first and STATED.fullmatch(first[0]):
+        raise InputError(
+            f"{path} is a table, as its first line is {first[0]}; set names.column to the heading "
+            "or the number of the column with the names"
+        )
     if description := looks_like_table(first):
         tally.notes.append(
             f"{path} looks like {description}; if it is a table, set names.column to the heading "
-            "or the number of the column with the names"
+            "or the number of the column with the names (and names.header to false if there are "
+            "no headings)"
         )
     number = 1
     for lines in chain([first], blocks):
@@ -344,7 +353,7 @@ def _what_to_do(begins: bytes, path: Path) -> str:
     if begins.startswith(b"PK\3\4"):
         return ", but a workbook or an archive; save the table as CSV UTF-8, and give that file"
     wide = begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("LATIN1", "")
+    encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("CP1252", "")
     source, target = (shlex.quote(str(it)) for it in (path, path.with_stem(f"{path.stem}-utf8")))
     return (
         f"{kind}; convert it first, for example: iconv -f {encoding} -t UTF-8 {source} > {target}"

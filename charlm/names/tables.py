@@ -8,6 +8,7 @@ on its line, as a stray quote would swallow the lines after it.
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,8 @@ SAMPLE = 200
 """Lines at the beginning that decide about the separator."""
 SHOWN = 20
 """Headings shown in an error message."""
+REGULAR = 0.9
+"""Fraction of lines with as many separators from which on text looks like a table."""
 FEW_LINES = 3
 """With fewer lines nothing looks like a table."""
 
@@ -101,14 +104,16 @@ def column_cells(
 
 
 def looks_like_table(lines: list[str]) -> str:
-    """Return a description if all lines have the same number of the same separator, or ""."""
+    """Return a description if nine in ten lines have as many of a separator, or ""."""
     rows = [QUOTED.sub("", line) for line in lines if clean(line)][:SAMPLE]
     for separator, name in SEPARATORS.items():
-        counts = {row.count(separator) for row in rows}
+        counts = Counter(row.count(separator) for row in rows)
+        (count, lines_alike), *_ = counts.most_common(1) or [(0, 0)]
         # "Smith, Anna" is a name.
         spelled = separator == "," and all(row.count(", ") == row.count(",") for row in rows)
-        if len(rows) >= FEW_LINES and len(counts) == 1 and counts != {0} and not spelled:
-            return f"a table of {counts.pop() + 1} columns, separated by {name}"
+        regular = len(rows) >= FEW_LINES and lines_alike >= REGULAR * len(rows)
+        if count and regular and not spelled:
+            return f"a table of {count + 1} columns, separated by {name}"
     return ""
 
 

@@ -118,5 +118,10 @@ def test_of_many_changes_some_are_named() -> None:
         inputs.refuse_if_changed()
 
 
-def test_a_stage_without_dependencies_or_unknown_has_no_inputs() -> None:
-    assert Inputs("split").values == Inputs("mine").values == {}
+def test_a_stage_without_dependencies_has_no_inputs() -> None:
+    assert Inputs("split").values == {}
+
+
+def test_an_unknown_stage_is_refused() -> None:
+    with refused("dvc.yaml has no stage mine"):
+        Inputs("mine")

@@ -83,7 +83,8 @@ def differences(
     used = set(recorded["parameters"])
     leaves = set()
     for key in keys:
-        its = {f"{key}.{leaf}" for leaf in params[key]} if isinstance(params[key], dict) else {key}
+        inside = params.get(key)
+        its = {f"{key}.{leaf}" for leaf in inside} if isinstance(inside, dict) else {key}
         # `plot` needs the recipe of each model alone, but a key that is left out has no name
         # that it could declare.
         whole = key not in ("training", *MODELS) or not its & used

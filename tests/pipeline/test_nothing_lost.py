@@ -461,13 +461,14 @@ def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
     """DVC reads parameters when a stage ends, and would keep the result as that of the new one."""
     project.set(**LONG)
     before, recorded, runs = project.outputs(), project.git("diff", "dvc.lock"), run_cache(project)
-    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    elsewhere = Project(project.path / "docs")
+    process = start(elsewhere, "dvc", "repro", "--single-item", "../dvc.yaml:train_wavenet")
     wait_for_state(project, process)
     project.set(wavenet__lr="0.1", sample__count="30")
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "ran: wavenet.lr in params.yaml (empty, now 0.1); DVC would" in line
+    assert "ran: wavenet.lr in params.yaml (empty, now 0.1); so nothing was recorded" in line
     assert project.outputs() == before
     assert project.git("diff", "dvc.lock") == recorded
     assert run_cache(project) == runs
@@ -491,7 +492,7 @@ def test_code_edited_while_a_training_runs_is_not_recorded(
         file.write("# edited\n")
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "changed while this stage ran: charlm/models/fcn.py; DVC would" in text
+    assert "changed while this stage ran: charlm/models/fcn.py; so nothing" in text
     assert project.outputs() == before
     assert len(list((project.path / ".resume").glob("*.pt"))) == 1
 
@@ -513,5 +514,5 @@ stage.write_json = append_and_write
 stage.run(stage.main)
 """
     ran = project.run("python", "-c", code, code=1, DVC_STAGE="build_dataset")
-    assert "changed while this stage ran: data/few.txt; DVC would" in ran.text
+    assert "changed while this stage ran: data/few.txt; so nothing" in ran.text
     assert project.outputs() == before | {"data/few.txt": names.read_bytes()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import recovery
-from tests.conftest import Project
+from tests.conftest import Project, start, wait_for_state
 from tests.helpers import refused
 
 GONE = 2**22 + 1  # above the highest process id of Linux
@@ -56,7 +56,8 @@ def test_not_while_dvc_runs_here(lock: Path, dvc: "subprocess.Popen[bytes]") -> 
     with refused(f"process {dvc.pid} runs DVC here; wait until it has ended, or stop it"):
         recovery.clear_lock(lock, lock.parent)
     assert lock.exists()
-    recovery.clear_lock(lock, Path("/"))
+    (lock.parent / "elsewhere").mkdir()
+    recovery.clear_lock(lock, lock.parent / "elsewhere")
     assert not lock.exists(), "that process works elsewhere"
 
 
@@ -68,7 +69,7 @@ def test_what_no_living_process_holds_is_cleared(
         "write": {
             "/x/a": held_by(GONE),
             "/x/b": held_by(os.getppid()),  # another program
-            "/x/c": held_by(dvc.pid, "/usr/bin/dvc exp run"),  # another command
+            "/x/c": held_by(dvc.pid, "/usr/bin/celery worker"),  # another command
             "/x/d": living,
         },
         "read": {"/x/e": [held_by(os.getpid()), living], "/x/f": [held_by(GONE)]},
@@ -79,6 +80,44 @@ def test_what_no_living_process_holds_is_cleared(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert f"held by process {GONE}, which has ended (/usr/bin/dvc repro); cleared it" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("command", "recorded", "expected"),
+    [
+        (["dvc", "repro"], "/usr/bin/dvc repro", True),
+        (["-m", "dvc", "repro", "-s", "x"], "/lib/dvc/__main__.py repro -s x", True),
+        (["dvc", "exp", "run", "-m", "a text "], "/usr/bin/dvc exp run -m a text ", True),
+        (["-m", "pipeline.side_by_side"], "/x/pipeline/side_by_side.py", True),
+        (["program.py", "one"], "program.py one", True),
+        (["program.py", "one"], "/usr/bin/dvc repro", False),
+    ],
+)
+def test_a_living_process_is_known_by_its_command(
+    tmp_path: Path, command: list[str], recorded: str, expected: bool
+) -> None:
+    sleep = "import time; print(flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", sleep, *command], cwd=tmp_path, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert recovery.is_running(process.pid, recorded) is expected
+        process.kill()
+
+
+def test_a_stage_whose_dvc_was_killed_is_not_run_beside(project: Project) -> None:
+    project.set(epochs="5000")
+    process = start(project, sys.executable, "-m", "stages.train_fcn")
+    try:
+        wait_for_state(project, process)
+        ran = project.run("python", "-m", "pipeline.side_by_side", code=1)
+    finally:
+        process.kill()
+        process.communicate()
+    (line,) = ran.text.splitlines()
+    assert line.startswith(f"error: process {process.pid} runs stages.train_fcn here without DVC")
+    assert line.endswith(f"stop it: kill {process.pid}")
 
 
 def test_a_lock_that_is_held_is_left_alone(lock: Path, dvc: "subprocess.Popen[bytes]") -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from charlm.names import reading, tables
 from charlm.names.invisible import clean
-from charlm.names.reading import NamesFound, gather_names
-from charlm.names.tables import SEPARATORS
+from charlm.names.reading import NamesFound, gather_names, name_blocks
+from charlm.names.tables import SEPARATORS, looks_like_table
 from tests.helpers import few, read_names, refused
 from tests.unit.names.test_names import THREE, put
 
@@ -296,3 +297,24 @@ def test_a_table_comes_back_as_it_was_written(
     column = "the name" if header else 2
     assert read_names(path, column, header).names == names
     assert found_in(path, column, header).tally.rows == len(rows)
+
+
+def test_text_that_states_a_separator_is_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("sep=;\nname;sex\nANNA;F\nBERTA;F\nCLARA;F\n")
+    with refused("is a table, as its first line is sep=;; set names.column"):
+        list(name_blocks(path))
+    assert [*chain.from_iterable(name_blocks(path, "name"))] == ["ANNA", "BERTA", "CLARA"]
+
+
+def test_text_without_headings_needs_the_number_of_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("ANNA,F\nBERTA,F\nCLARA,F\n")
+    with refused("number"):
+        list(name_blocks(path, None, header=False))
+
+
+def test_a_few_odd_lines_hide_no_table() -> None:
+    lines = ["Names of 2020", *(f"NAME{n},F,{n}" for n in range(50)), "A,B,7,065"]
+    assert looks_like_table(lines) == "a table of 3 columns, separated by commas"
+    assert looks_like_table([*lines, *["ANNA"] * 6]) == ""
