@@ -12,8 +12,9 @@ import pytest
 
 import pipeline
 import stages
+from pipeline import side_by_side
 from pipeline.verify import clone_committed
-from tests.conftest import Project
+from tests.conftest import Project, start
 from tests.helpers import run_python
 
 REPRO = (sys.executable, "-m", "pipeline.side_by_side")
@@ -95,6 +96,26 @@ def test_a_stage_that_cannot_print_stops_in_one_line() -> None:
     assert stages.explain(OSError(errno.EPIPE, "Broken pipe", "a named pipe"))[0].startswith(
         "error: a named pipe: Broken pipe"
     )
+
+
+def test_outputs_are_put_back_if_nobody_reads_what_make_repro_prints(project: Project) -> None:
+    before = project.outputs()
+    make_plot_outdated(project)
+    process = start(project, sys.executable, "-m", "pipeline.side_by_side")
+    assert process.stdout
+    while "Running stage 'plot'" not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    assert process.wait(timeout=60) != 0
+    assert project.outputs() == before
+
+
+def test_dvc_that_cannot_print_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(side_by_side.cli, "main", fail)
+    assert side_by_side.dvc("repro") == 1
 
 
 def kills_itself(folder: Path) -> str:
