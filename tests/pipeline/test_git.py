@@ -1,5 +1,6 @@
 """What git does to the files that DVC hashes, and DVC to those that git does not know."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.inputs import Inputs
 from tests.conftest import ROOT, Project
 
 WINDOWS = ["-c", "core.autocrlf=true"]  # the default of git on Windows
@@ -132,11 +134,20 @@ def test_an_environment_in_the_folder_does_not_get_into_git(calm: Project) -> No
 
 def test_what_editors_leave_beside_the_code_makes_no_stage_outdated(project: Project) -> None:
     for folder in ("charlm/models", "data/samples"):
-        for name in (".DS_Store", ".fcn.py.swp", "fcn.py~", ".ipynb_checkpoints/fcn.py"):
+        for name in (
+            *(".DS_Store", ".fcn.py.swp", "fcn.py~", ".ipynb_checkpoints/fcn.py"),
+            *("#fcn.py#", "fcn.py.orig", ".goutputstream-AB12"),
+        ):
             file = project.path / folder / name
             file.parent.mkdir(exist_ok=True)
             file.write_text("left behind\n", encoding="utf-8")
+        (project.path / folder / ".#fcn.py").symlink_to("user@host.1:2")  # Emacs' lock
     assert_up_to_date(project)
+    with contextlib.chdir(project.path):
+        assert [n for n in Inputs("train_fcn").values if n.startswith("charlm/models/")] == [
+            "charlm/models/base.py",
+            "charlm/models/fcn.py",
+        ]
 
 
 def keeping_edits() -> list[str]:
