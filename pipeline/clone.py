@@ -12,13 +12,16 @@ from pathlib import Path
 
 from charlm.core.errors import InputError
 
+PROMISOR = r"^remote\..*\.promisor$"
+"""The option of a partial clone."""
+
 
 def refuse_incomplete(repository: Path = Path()) -> None:
     """Raise InputError if the clone is shallow, or lacks files of its history (partial)."""
-    if _git(repository, "rev-parse", "--is-shallow-repository") == "true":
+    if git("rev-parse", "--is-shallow-repository", cwd=repository) == "true":
         kind, remedy = "shallow", "git fetch --unshallow"
-    elif _git(repository, "config", "--get-regexp", r"^remote\..*\.promisor$") and (
-        "\n?" in "\n" + _git(repository, "rev-list", "--objects", "--missing=print", "HEAD")
+    elif git("config", "--get-regexp", PROMISOR, cwd=repository) and (
+        "\n?" in "\n" + git("rev-list", "--objects", "--missing=print", "HEAD", cwd=repository)
     ):
         kind, remedy = "partial", "git fetch --refetch --no-filter"
     else:
@@ -29,11 +32,10 @@ def refuse_incomplete(repository: Path = Path()) -> None:
     )
 
 
-def _git(repository: Path, *command: str) -> str:
+def git(*command: str, cwd: Path = Path()) -> str:
     """Return what git prints; nothing if it fails, as outside of a repository."""
-    return subprocess.run(
-        ["git", *command], cwd=repository, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    done = subprocess.run(["git", *command], cwd=cwd, capture_output=True, text=True, check=False)
+    return done.stdout.rstrip("\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def clear_locks(repo: Repo) -> None:
     runs here without the DVC that started it, which may have been killed.
     """
     root, folder = Path(repo.root_dir), Path(repo.tmp_dir)
-    if orphans := [its for its in others(root) if _stage(its) and not _has_dvc_above(its)]:
+    if orphans := [
+        its for its in others(root) if _stage(its) and not any(map(_runs_dvc, its.parents()))
+    ]:
         raise InputError(
             f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
             f"been killed; wait until it has ended, or stop it: kill {orphans[0].pid}"
@@ -131,14 +133,14 @@ def others(root: Path) -> list[psutil.Process]:
     own = [psutil.Process(), *psutil.Process().parents()]
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            known = {Path(word).name for word in process.cmdline()} & PROGRAMS or _stage(process)
-            if process not in own and known and _is_below(Path(process.cwd()), root):
+            known = process not in own and (_runs_dvc(process) or _stage(process))
+            if known and Path(process.cwd()).resolve().is_relative_to(root.resolve()):
                 found.append(process)
     return found
 
 
-def _is_below(folder: Path, root: Path) -> bool:
-    return folder.resolve().is_relative_to(root.resolve())
+def _runs_dvc(process: psutil.Process) -> bool:
+    return any(Path(word).name in PROGRAMS for word in process.cmdline())
 
 
 def _stage(process: psutil.Process) -> str:
@@ -146,11 +148,6 @@ def _stage(process: psutil.Process) -> str:
     words = [*process.cmdline(), ""]
     following = words[words.index("-m") + 1] if "-m" in words else ""
     return following if following.startswith("stages.") else ""
-
-
-def _has_dvc_above(process: psutil.Process) -> bool:
-    names = {Path(word).name for above in process.parents() for word in above.cmdline()}
-    return bool(names & PROGRAMS)
 
 
 def replace_lock_file(repo: Repo) -> None:

@@ -29,6 +29,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml, parse_yaml
 
 from charlm.core.errors import InputError
 from pipeline.check import check_copies, check_input
+from pipeline.clone import git
 from pipeline.put_back import DVC_ERRORS, put_back_outputs
 from pipeline.recovery import clear_locks, repair
 from stages import handle_signals, run
@@ -221,10 +222,8 @@ def terminate_stages(number: int, frame: FrameType | None) -> None:
 
 def committed_stages() -> list[str]:
     """Return the stages in the `dvc.lock` of HEAD, in order; none if there is no such file."""
-    committed = subprocess.run(
-        ["git", "show", "HEAD:./dvc.lock"], capture_output=True, text=True, check=False
-    )
-    return list(parse_yaml(committed.stdout, "dvc.lock")["stages"]) if committed.stdout else []
+    committed = git("show", "HEAD:./dvc.lock")
+    return list(parse_yaml(committed, "dvc.lock")["stages"]) if committed else []
 
 
 def put_in_order(stages: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from charlm.core.errors import InputError
 from charlm.core.params import load_params
 from charlm.fast.devices import choose_device
+from pipeline.clone import git
 from pipeline.environment import describe, without_promise
 from pipeline.put_back import Content, content_of, recorded_content
 from stages import run
@@ -84,22 +85,16 @@ def verify() -> None:
 
 def clone_committed(clone: Path) -> Path:
     """Clone the current repository, without uncommitted changes; return the project's folder."""
-    top, prefix = (_git("rev-parse", f"--show-{what}") for what in ("toplevel", "prefix"))
+    top, prefix = (git("rev-parse", f"--show-{what}") for what in ("toplevel", "prefix"))
     if top:
         subprocess.run(["git", "clone", "--quiet", top, str(clone)], check=False)
     if not (clone / prefix / "dvc.lock").exists():
         raise InputError("no dvc.lock is committed here; run this in a clone of the project")
-    changed = _git("status", "--short", ".").splitlines()
+    changed = git("status", "--short", ".").splitlines()
     if changed:
         names = ", ".join(line[3:] for line in changed[:3])
         print(f"not committed, left out: {names}{', ...' if len(changed) > 3 else ''}")
     return clone / prefix
-
-
-def _git(*command: str) -> str:
-    """Return what git prints; nothing if it fails, as outside of a repository."""
-    done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
-    return done.stdout.rstrip("\n")
 
 
 def run_from_scratch(clone: Path) -> None:

@@ -6,7 +6,7 @@ hyphens and marks of the writing direction. They are dropped. What spells stays:
 - joiners (U+200C, U+200D and two rarer ones) between letters of a script that shapes them, or
   between emoji, and after a virama, with which a Malayalam name may end (as in RFC 5892,
   appendix A);
-- variation selectors after a character: Japanese names are told apart by them;
+- variation selectors after a character: Japanese names are distinguished by them;
 - format characters with a visible form, such as the Arabic number sign.
 
 The characters are listed here, rather than found by their Unicode category, which depends on the

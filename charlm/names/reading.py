@@ -20,7 +20,7 @@ from charlm.core.errors import InputError
 from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
 from charlm.names.invisible import clean_all
-from charlm.names.tables import STATED, Block, column_cells, first_lines, looks_like_table
+from charlm.names.tables import Block, column_cells, first_lines, looks_like_table, stated
 
 TABLES = {".csv", ".tsv"}
 """Suffixes of tables; a file with any other suffix is a table if a column is given."""
@@ -203,9 +203,10 @@ def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator
     Raises InputError if the first line states the separator of a table.
     """
     first = first_lines(blocks)
-    if first and STATED.fullmatch(first[0]):
+    if statement := stated(first):
+        line = first[statement[0] - 1]
         raise InputError(
-            f"{path} is a table, as its first line is {first[0]}; set names.column to the heading "
+            f"{path} is a table, as its first line is {line}; set names.column to the heading "
             "or the number of the column with the names"
         )
     if description := looks_like_table(first):

@@ -44,6 +44,14 @@ def first_lines(blocks: Iterator[list[str]]) -> list[str]:
     return first
 
 
+def stated(lines: list[str]) -> tuple[int, str] | None:
+    """Return number (from 1) and separator of a line such as `sep=;`, if it is the first."""
+    filled = ((number, line) for number, line in enumerate(lines, start=1) if clean(line))
+    number, line = next(filled, (0, ""))
+    found = STATED.fullmatch(drop_invisible(line).strip(" "))
+    return (number, found[1]) if found else None
+
+
 def column_cells(
     blocks: Iterator[list[str]],
     path: Path,
@@ -69,13 +77,12 @@ def column_cells(
     first = first_lines(blocks)
     skipped = 0
     filled = [number for number, line in enumerate(first, start=1) if clean(line)]
-    stated = STATED.fullmatch(drop_invisible(first[filled[0] - 1]).strip(" ")) if filled else None
-    if stated:
+    if statement := stated(first):
         skipped = filled.pop(0)
     if not filled:
         return
     top, sample = filled[0], [first[number - 1] for number in filled[:SAMPLE]]
-    separator = stated[1] if stated else _separator(sample, path, suffix, column)
+    separator = statement[1] if statement else _separator(sample, path, suffix, column)
     width = len(_split(sample[0], separator, path, top))
     place = _place(sample[0], separator, path, top, column, header, notes)
     too_many = f"where line {top} has {width:,}; " + (
