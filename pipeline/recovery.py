@@ -122,8 +122,12 @@ def is_running(pid: int, command: str) -> bool:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         if process != psutil.Process() and process.status() != psutil.STATUS_ZOMBIE:
-            words = " ".join(process.cmdline())
-            return name in words or bool(arguments and words.strip().endswith(arguments))
+            words = process.cmdline()
+            names = {Path(word).stem for word in words} | {
+                word.rpartition(".")[2] for word in words
+            }
+            alike = " ".join(words).strip().endswith(arguments)
+            return name in names or bool(arguments and alike)
     return False
 
 

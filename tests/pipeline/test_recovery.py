@@ -91,6 +91,7 @@ def test_what_no_living_process_holds_is_cleared(
         (["-m", "pipeline.side_by_side"], "/x/pipeline/side_by_side.py", True),
         (["program.py", "one"], "program.py one", True),
         (["program.py", "one"], "/usr/bin/dvc repro", False),
+        (["pytest", "tests/test_dvc_yaml.py"], "/usr/bin/dvc repro", False),
     ],
 )
 def test_a_living_process_is_known_by_its_command(
