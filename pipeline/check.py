@@ -5,6 +5,7 @@ notices that the list of names is missing, and does not detect damaged files in 
 """
 
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from dvc.repo import Repo
 from charlm.core.errors import InputError
 from charlm.core.params import Params, blame, load_params
 from charlm.names.reading import gather_names
-from pipeline.put_back import DVC_ERRORS, drop_damaged_copies
+from pipeline.cache import Output, drop_damaged_copies, recorded_outputs, restorable_outputs
+from pipeline.put_back import DVC_ERRORS
 from stages import run
 
 
@@ -21,7 +23,8 @@ def main() -> None:
     check_input()
     # DVC reports its own errors when it is run.
     with suppress(*DVC_ERRORS), Repo() as repo:
-        check_copies(repo)
+        stages = [stage.addressing for stage in repo.index.stages]
+        check_copies(repo, [*recorded_outputs(repo), *restorable_outputs(repo, stages)])
 
 
 def check_input() -> Params:
@@ -42,9 +45,9 @@ def refuse_home(path: str) -> None:
             raise InputError(f"DVC does not expand {path.split('/')[0]}; set path to {full}")
 
 
-def check_copies(repo: Repo) -> None:
-    """Remove damaged files from DVC's cache and print a note for each."""
-    for path in drop_damaged_copies(repo):
+def check_copies(repo: Repo, outputs: Iterable[Output]) -> None:
+    """Remove damaged files of outputs from DVC's cache, and print a note for each output."""
+    for path in drop_damaged_copies(repo, outputs):
         print(f"DVC's copy of {path} was damaged; removed it, it will be recreated", flush=True)
 
 

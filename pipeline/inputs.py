@@ -5,8 +5,9 @@ recorded, in DVC's run cache for good, as what the stage ran with.
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from charlm.core.errors import InputError
+from charlm.core.files import write_text
 from charlm.core.params import PARAMS_FILE
 
 DVC_FILE = Path("dvc.yaml")
 IGNORE_FILE = Path(".dvcignore")
+LEFT = Path(".dvc/tmp/inputs")
+"""Where each stage leaves what it ran with (`pipeline.recorded` compares it with `dvc.lock`)."""
 
-Value = bytes | str | int | float | bool | list[Any] | None
+Value = str | int | float | bool | list[Any] | None
 
 MISSING = "missing"
 SHOWN = 3
@@ -32,56 +36,76 @@ class Inputs:
     Attributes:
         parameters: the names of its parameters and sections of parameters.
         paths: its files and folders, other files of parameters included.
-        values: parameters and SHA-256 hashes of files by name, as they are now.
+        values: the parameters by name, as they were when the stage began.
+        files: the MD5 of each file, likewise.
+        left: the file in which the stage leaves both.
     """
 
     def __init__(self, stage: str) -> None:
         stages = _load(DVC_FILE)["stages"]
         if stage not in stages:
             raise InputError(f"{DVC_FILE} has no stage {stage}; run: unset DVC_STAGE")
+        self.left = LEFT / f"{stage}.json"
         declared = stages[stage]
         parameters = declared.get("params", [])
         self.parameters = [name for name in parameters if isinstance(name, str)]
         paths = [*declared.get("deps", []), *(its for its in parameters if isinstance(its, dict))]
         self.paths = [_interpolated(path) for its in paths for path in _names(its)]
-        self.values = self._read()
+        self.values = self._read_values()
+        self.files = self._read_files()
 
     def refuse_if_changed(self) -> None:
         """Raise InputError, naming the changes, if an input is no longer what it was."""
-        now = self._read()
-        names = [
-            name
-            for name in dict.fromkeys([*self.values, *now])
-            if repr(self.values.get(name, MISSING)) != repr(now.get(name, MISSING))  # 1 is not true
-        ]
-        if not names:
-            return
-        changes = [self._change(name, now) for name in names[:SHOWN]]
-        if len(names) > SHOWN:
-            changes.append(f"{len(names) - SHOWN} more")
-        raise InputError(
-            f"changed while this stage ran: {', '.join(changes)}; so nothing was recorded. To use "
-            "the new version, run the same command again; to keep a finished training, undo the "
-            "change first"
-        )
+        if changes := self.changes():
+            raise InputError(
+                f"changed while this stage ran: {changes}; so nothing was recorded. To use the new "
+                "version, run the same command again; to keep a finished training, undo the change "
+                "first"
+            )
 
-    def _read(self) -> dict[str, Value]:
+    def changes(self) -> str:
+        """Describe which inputs are no longer what they were; empty if there are none."""
+        values = self._read_values()
+        changes = [
+            f"{name} in {PARAMS_FILE} ({_shown(before)}, now {_shown(after)})"
+            for name, before, after in _differences(self.values, values)
+        ]
+        changes += [path for path, *_ in _differences(self.files, self._read_files())]
+        if len(changes) > SHOWN:
+            changes[SHOWN:] = [f"{len(changes) - SHOWN} more"]
+        return ", ".join(changes)
+
+    def leave(self) -> None:
+        """Write the inputs to a file, for whoever looks at what DVC records."""
+        left = {"values": self.values, "files": self.files}
+        write_text(self.left, json.dumps(left, default=str))
+
+    def take_up(self) -> None:
+        """Replace the inputs by those that the stage left when it last ran."""
+        left = json.loads(self.left.read_bytes())
+        self.values, self.files = left["values"], left["files"]
+
+    def _read_values(self) -> dict[str, Value]:
         given = _load(PARAMS_FILE)
-        values: dict[str, Value] = {}
-        for name in self.parameters:
-            values |= _flat(name, _at(given, name))
+        return {k: v for name in self.parameters for k, v in flat(name, _at(given, name)).items()}
+
+    def _read_files(self) -> dict[str, str]:
+        files = {}
         for path in self.paths:
             for file in _files(Path(path)):
                 with file.open("rb") as content:
-                    values[file.as_posix()] = hashlib.file_digest(content, "sha256").digest()
-        return values
+                    files[file.as_posix()] = hashlib.file_digest(content, "md5").hexdigest()
+        return files
 
-    def _change(self, name: str, now: dict[str, Value]) -> str:
-        """Describe what has changed: the old and the new value of a parameter, or a file."""
-        before, after = self.values.get(name, MISSING), now.get(name, MISSING)
-        if bytes in (type(before), type(after)):
-            return name
-        return f"{name} in {PARAMS_FILE} ({_shown(before)}, now {_shown(after)})"
+
+def _differences(
+    before: Mapping[str, Value], after: Mapping[str, Value]
+) -> Iterator[tuple[str, Value, Value]]:
+    """Yield each name whose value differs, and both values."""
+    for name in dict.fromkeys([*before, *after]):
+        values = before.get(name, MISSING), after.get(name, MISSING)
+        if repr(values[0]) != repr(values[1]):  # 1 is not true
+            yield name, *values
 
 
 def _load(path: Path) -> Any:
@@ -103,10 +127,11 @@ def _at(values: Any, name: str) -> Any:
     return values
 
 
-def _flat(name: str, value: Any) -> dict[str, Value]:
+def flat(name: str, value: Any) -> dict[str, Value]:
+    """Return a parameter, or each of a section, by its name with dots."""
     if not isinstance(value, dict):
         return {name: value}
-    return {k: v for key, part in value.items() for k, v in _flat(f"{name}.{key}", part).items()}
+    return {k: v for key, part in value.items() for k, v in flat(f"{name}.{key}", part).items()}
 
 
 def _names(declared: str | dict[str, Any]) -> list[str]:

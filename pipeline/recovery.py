@@ -43,9 +43,8 @@ def clear_locks(repo: Repo) -> None:
     runs here without the DVC that started it, which may have been killed.
     """
     root, folder = Path(repo.root_dir), Path(repo.tmp_dir)
-    if orphans := [
-        its for its in others(root) if _stage(its) and not any(map(_runs_dvc, its.parents()))
-    ]:
+    stages = [its for its in others(root) if _stage(its) and _folder(its)]
+    if orphans := [its for its in stages if not any(map(_runs_dvc, its.parents()))]:
         raise InputError(
             f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
             f"been killed; wait until it has ended, or stop it: kill {orphans[0].pid}"
@@ -82,9 +81,12 @@ def clear_lock(path: Path, root: Path) -> None:
         ended = sorted(holder for holder in holders if not is_running(*holder))
     except (ValueError, KeyError, TypeError, AttributeError):
         if running := others(root):
+            its, where = running[0], "here; wait until it has ended, or stop it"
+            if not _folder(its):
+                where = f"as {its.username()}; if not here, remove the lock: rm {path}"
             raise InputError(
-                f"DVC's lock {path} is damaged, and process {running[0].pid} runs DVC here; "
-                "wait until it has ended, or stop it, and run the same command again"
+                f"DVC's lock {path} is damaged, and process {its.pid} runs DVC {where}, and run "
+                "the same command again"
             ) from None
         path.unlink()
         print(f"DVC's lock {path} was damaged; removed it", flush=True)
@@ -132,15 +134,27 @@ def is_running(pid: int, command: str) -> bool:
 
 
 def others(root: Path) -> list[psutil.Process]:
-    """Return the other processes that run DVC or a stage in this folder or below."""
+    """Return the other processes that run DVC or a stage in this folder or below.
+
+    Of another user's process the folder is unknown: it may be this one.
+    """
     found = []
     own = [psutil.Process(), *psutil.Process().parents()]
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             known = process not in own and (_runs_dvc(process) or _stage(process))
-            if known and Path(process.cwd()).resolve().is_relative_to(root.resolve()):
+            folder = _folder(process) if known else None
+            if known and (not folder or folder.is_relative_to(root.resolve())):
                 found.append(process)
     return found
+
+
+def _folder(process: psutil.Process) -> Path | None:
+    """Return the folder in which a process runs; None if it is another user's."""
+    try:
+        return Path(process.cwd()).resolve()
+    except psutil.AccessDenied:
+        return None
 
 
 def _runs_dvc(process: psutil.Process) -> bool:

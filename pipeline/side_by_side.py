@@ -25,12 +25,14 @@ from dvc import cli
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.stage import Stage
-from dvc.utils.serialize import load_yaml, modify_yaml, parse_yaml
+from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from charlm.core.errors import InputError
+from pipeline.cache import recorded_outputs, restorable_outputs
 from pipeline.check import check_copies, check_input
 from pipeline.clone import git
 from pipeline.put_back import DVC_ERRORS, put_back_outputs
+from pipeline.recorded import recorded_stages, refusing_other_inputs
 from pipeline.recovery import clear_locks, repair
 from stages import handle_signals, run
 
@@ -62,8 +64,8 @@ class Plan:
 def main() -> None:
     options = parse_options()
     if options.only:
-        code = dvc("--wait-for-lock", "repro", "--single-item", options.only, last=False)
-        exit_on_failure(code, options.only)
+        command = "--wait-for-lock", "repro", "--single-item", options.only
+        exit_on_failure(dvc(*command, stage=options.only, last=False), options.only)
         return
     handle_signals(terminate_stages)
     training = check_input().training
@@ -74,8 +76,9 @@ def main() -> None:
         clear_locks(repo)
         with repo.lock:
             repair(repo)
-            check_copies(repo)
+            check_copies(repo, recorded_outputs(repo))
             plan = make_plan(repo)
+            check_copies(repo, restorable_outputs(repo, plan.outdated))
     try:
         if plan and not plan.outdated:
             print("Data and pipelines are up to date.")
@@ -111,17 +114,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def dvc(*arguments: str, last: bool = True) -> int:
+def dvc(*arguments: str, stage: str | None = None, last: bool = True) -> int:
     """Run a DVC command in this process and return its exit code.
 
-    Only the last command prints the advice to track the changes with git.
+    Only the last command prints the advice to track the changes with git. Raises InputError if a
+    stage that it ran, or the given one, was recorded with other inputs than it ran with.
     """
     level = logging.INFO if last else logging.WARNING
     logging.getLogger("dvc.repo.scm_context").setLevel(level)
-    try:
-        code: int = cli.main(list(arguments))
-    except OSError:  # it cannot print
-        return 1
+    with refusing_other_inputs(stage):
+        try:
+            code: int = cli.main(list(arguments))
+        except OSError:  # it cannot print
+            code = 1
     return code
 
 
@@ -228,10 +233,7 @@ def committed_stages() -> list[str]:
 
 def put_in_order(stages: Iterable[str]) -> None:
     """Sort `dvc.lock`, where DVC appends new stages in the order in which they finish."""
-    try:
-        recorded = list(load_yaml("dvc.lock")["stages"])
-    except FileNotFoundError:
-        return
+    recorded = list(recorded_stages())
     wanted = [stage for stage in dict.fromkeys([*stages, *recorded]) if stage in recorded]
     if recorded == wanted:
         return

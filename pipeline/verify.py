@@ -26,9 +26,10 @@ from ruamel.yaml import YAML
 from charlm.core.errors import InputError
 from charlm.core.params import load_params
 from charlm.fast.devices import choose_device
+from pipeline.cache import Content, content_of
 from pipeline.clone import git
 from pipeline.environment import describe, without_promise
-from pipeline.put_back import Content, content_of, recorded_content
+from pipeline.put_back import recorded_content
 from stages import run
 
 REQUIREMENTS = Path("requirements.txt")

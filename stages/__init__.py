@@ -98,6 +98,8 @@ def run(main: Callable[[], None]) -> None:
     main()
     ignore_interrupts()  # all is done, but Python may take a while to exit
     refuse_changed_inputs()
+    if inputs:
+        inputs.leave()
 
 
 def read_params() -> "Params":
@@ -186,11 +188,12 @@ def _dropped() -> str:
     """Drop damaged copies from DVC's cache; return a note about them for the error message."""
     from dvc.repo import Repo
 
-    from pipeline.put_back import DVC_ERRORS, drop_damaged_copies
+    from pipeline.cache import drop_damaged_copies, recorded_outputs
+    from pipeline.put_back import DVC_ERRORS
 
     dropped: list[str] = []
     with suppress(*DVC_ERRORS), Repo() as repo:
-        dropped = drop_damaged_copies(repo)
+        dropped = drop_damaged_copies(repo, recorded_outputs(repo))
     return f" (DVC's copy of {', '.join(dropped)} was damaged too; removed it)" if dropped else ""
 
 

@@ -188,13 +188,13 @@ def test_outputs_removed_by_hand_come_back_without_a_run(project: Project) -> No
     assert project.outputs() == before
 
 
-def damage_copy(project: Project, path: str) -> Path:
+def damage_copy(project: Project, path: str, cut: int = 100) -> Path:
     """Change DVC's copy of an output, which it goes on taking for whole."""
     lock = (project.path / "dvc.lock").read_text(encoding="utf-8")
-    md5 = re.search(rf"path: {path}\n\s*hash: md5\n\s*md5: (\w+)", lock)[1]
+    md5 = re.search(rf"path: {path}\n\s*hash: md5\n\s*md5: (\S+)", lock)[1]
     copy = project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     copy.chmod(0o644)
-    copy.write_bytes(copy.read_bytes()[:-100])
+    copy.write_bytes(copy.read_bytes()[:-cut])
     copy.chmod(0o444)
     return copy
 
@@ -230,6 +230,30 @@ def test_a_damaged_copy_of_a_whole_output_is_mended_before_make_repro(project: P
     )
     assert project.dvc("repro").stages == ["train_fcn"]
     assert project.outputs() == before
+
+
+@pytest.mark.parametrize(
+    "path", ["data/samples", pytest.param("metrics/samples.json", marks=pytest.mark.slow)]
+)
+def test_make_repro_restores_no_damaged_copy_from_the_run_cache(
+    project: Project, path: str
+) -> None:
+    """`dvc repro` does: it trusts the copies, and `dvc.lock` does not name these."""
+    before = project.outputs()
+    project.set(sample__count="500")
+    project.dvc("repro")
+    wanted, changed = project.outputs(), (project.path / "dvc.lock").read_bytes()
+    assert wanted["metrics/samples.json"] != before["metrics/samples.json"]
+    copy = damage_copy(project, path, cut=3)
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+    project.set(sample__count="500")
+    ran = project.run("python", "-m", "pipeline.side_by_side")
+    assert f"DVC's copy of {path} was damaged; removed it" in ran.text
+    assert ran.stages == ["sample"]
+    assert project.outputs() == wanted
+    assert (project.path / "dvc.lock").read_bytes() == changed
+    assert copy.exists()
 
 
 def test_what_is_wrong_with_dvc_yaml_is_left_to_dvc_to_say(project: Project) -> None:

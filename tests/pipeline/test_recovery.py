@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline import recovery
@@ -59,6 +60,21 @@ def test_not_while_dvc_runs_here(lock: Path, dvc: "subprocess.Popen[bytes]") -> 
     (lock.parent / "elsewhere").mkdir()
     recovery.clear_lock(lock, lock.parent / "elsewhere")
     assert not lock.exists(), "that process works elsewhere"
+
+
+def test_not_while_another_user_may_run_dvc_here(
+    lock: Path, dvc: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    lock.touch()
+    monkeypatch.setattr(psutil.Process, "cwd", denied)
+    elsewhere = lock.parent / "elsewhere"
+    assert dvc.pid in [process.pid for process in recovery.others(elsewhere)]
+    with refused(f"; if not here, remove the lock: rm {lock}, and run the same command again"):
+        recovery.clear_lock(lock, elsewhere)
+    assert lock.exists()
 
 
 def test_what_no_living_process_holds_is_cleared(

@@ -22,7 +22,7 @@ from charlm.core.errors import InputError
 from charlm.core.files import write_json
 from charlm.core.pinning import KERNELS
 from pipeline import environment
-from pipeline.put_back import content_of
+from pipeline.cache import content_of
 from pipeline.verify import REQUIREMENTS, first_difference, metric_changes
 from tests.conftest import MODELS, STAGES, Project, start
 

@@ -1,0 +1,100 @@
+"""What DVC records of a stage that `make repro` runs is what the stage ran with."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from dvc.utils.serialize import load_yaml
+
+from pipeline import recorded
+from pipeline.inputs import Inputs
+from tests.conftest import LONG, STAGES, Project, start, wait_for_state
+from tests.helpers import refused
+
+
+@pytest.fixture
+def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(project.path)
+    return project
+
+
+def run_cache() -> list[Path]:
+    return sorted(path for path in Path(".dvc/cache/runs").rglob("*") if path.is_file())
+
+
+def test_the_inputs_of_every_stage_are_those_that_dvc_records(here: Project) -> None:
+    entries = recorded.recorded_stages()
+    assert list(entries) == STAGES
+    for stage in STAGES:
+        assert recorded.agree(Inputs(stage), entries[stage]), stage
+    here.set(wavenet__lr="0.1")
+    assert [its for its in STAGES if not recorded.agree(Inputs(its), entries[its])] == [
+        "train_wavenet",
+        "plot",
+    ]
+    Path("charlm/names/added.py").touch()
+    assert not recorded.agree(Inputs("build_dataset"), entries["build_dataset"])
+
+
+def test_an_edit_between_the_end_of_a_stage_and_its_record_is_undone(here: Project) -> None:
+    """As if DVC had read `params.yaml` when it was already changed."""
+    runs = run_cache()
+    here.set(sample__count="21")
+    inputs = Inputs("sample")
+    here.set(sample__count="22")
+
+    def record() -> None:
+        with recorded.refusing_other_inputs():
+            here.dvc("repro", "--single-item", "sample")
+            assert len(run_cache()) > len(runs)
+            inputs.leave()
+
+    with refused("changed before DVC recorded sample: sample.count in params.yaml (21, now 22)"):
+        record()
+    assert "sample" not in recorded.recorded_stages()
+    assert run_cache() == runs
+    assert here.dvc("repro").stages == ["sample", "plot"]
+
+
+@pytest.mark.slow
+def test_what_a_stage_left_earlier_is_not_compared(here: Project) -> None:
+    here.set(sample__count="21")
+    Inputs("sample").leave()
+    here.set(sample__count="22")
+    with recorded.refusing_other_inputs():
+        here.dvc("repro", "--single-item", "sample")
+    assert "sample" in recorded.recorded_stages()
+    with recorded.refusing_other_inputs("sample"):
+        here.dvc("repro", "--single-item", "plot")
+        here.set(sample__count="23")
+    assert Path(".dvc/tmp/inputs/plot.json").exists()
+
+
+@pytest.mark.slow
+def test_an_edit_while_dvc_waits_for_its_lock_is_undone(here: Project) -> None:
+    """As long as another DVC command runs, of which `make repro` says nothing."""
+    here.set(**LONG)
+    before, runs = here.outputs(), run_cache()
+    left = Path(".dvc/tmp/inputs/train_wavenet.json")
+    command = [sys.executable, "-m", "pipeline.side_by_side", "--only", "train_wavenet"]
+    process = start(here, *command)
+    wait_for_state(here, process)
+    with Repo() as repo, repo.lock:
+        while not left.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        here.set(wavenet__lr="0.1")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert text.splitlines()[-1] == (
+        "error: changed before DVC recorded train_wavenet: wavenet.lr in params.yaml "
+        "(empty, now 0.1); so the record was removed. Run the same command again"
+    )
+    assert run_cache() == runs
+    assert "train_wavenet" not in load_yaml("dvc.lock")["stages"]
+    here.run(*command)
+    assert here.outputs() != before
+    entry = load_yaml("dvc.lock")["stages"]["train_wavenet"]
+    assert entry["params"]["params.yaml"]["wavenet"]["lr"] == 0.1
