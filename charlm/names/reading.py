@@ -2,7 +2,7 @@
 
 import codecs
 import collections
-import gzip
+import importlib
 import os
 import re
 import shlex
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO
@@ -19,13 +19,52 @@ from typing import IO, BinaryIO
 from charlm.core.errors import InputError
 from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
-from charlm.names.invisible import clean_all
-from charlm.names.tables import Block, column_cells, first_lines, looks_like_table, stated
+from charlm.names.invisible import clean, clean_all
+from charlm.names.suspicious import (
+    Suspects,
+    looks_like_headings,
+    original,
+    other_format,
+    shown,
+)
+from charlm.names.tables import (
+    SAMPLE,
+    Block,
+    column_cells,
+    first_lines,
+    looks_like_table,
+    stated,
+)
 
 TABLES = {".csv", ".tsv"}
 """Suffixes of tables; a file with any other suffix is a table if a column is given."""
-UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".parquet"}
+UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".sql", ".rtf", ".parquet"}
 """Formats that would otherwise be read as plain text, but are not lists of names."""
+PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
+"""The module that opens a compressed file, by suffix."""
+_SAVE = "save the table as CSV UTF-8, and give that file"
+_UNPACK = "unpack it, and give the list"
+KINDS = {
+    b"PK\3\4": f"a workbook or an archive; {_SAVE}",
+    b"\xd0\xcf\x11\xe0": f"a workbook or a document; {_SAVE}",
+    b"%PDF": f"a PDF; {_SAVE}",
+    b"SQLite format 3\0": f"a database; {_SAVE}",
+    b"\x1f\x8b": f"compressed (gzip); {_UNPACK}",
+    b"BZh": f"compressed (bzip2); {_UNPACK}",
+    b"\xfd7zXZ\0": f"compressed (xz); {_UNPACK}",
+    b"\x28\xb5\x2f\xfd": f"compressed (zstd); {_UNPACK}",
+    b"7z\xbc\xaf\x27\x1c": f"an archive (7-Zip); {_UNPACK}",
+    b"Rar!": f"an archive (RAR); {_UNPACK}",
+}
+"""What a file is that is no text, and what to do, by its first bytes."""
+TAR = 257, b"ustar"
+"""Where an archive of tar says that it is one."""
+ENCODINGS = (
+    "CP1250 for Central European names, CP1251 for Cyrillic, CP1253 for Greek, CP1254 for Turkish, "
+    "GB18030 for Chinese, CP932 for Japanese, CP949 for Korean"
+)
+HEAD = 4096
+"""Bytes at the beginning of a file that tell its kind and encoding."""
 MIN_NAMES = 3  # one each for training, validation and test
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """Characters that no name contains and that break terminals or tables. Tabs are allowed."""
@@ -105,7 +144,7 @@ def gather_names(
             distinct names. If several apply, the first in this order is raised, wherever they
             occur in the file.
     """
-    distinct, tally = Distinct(target), Tally()
+    distinct, tally, suspects = Distinct(target), Tally(), Suspects()
     characters: set[str] = set()
     given = total_length = longest = 0
     for names in name_blocks(path, column, header, tally):
@@ -115,6 +154,8 @@ def gather_names(
         total_length += sum(lengths)
         longest = max([longest, *lengths])
         characters.update(*new)
+        suspects.add(new, characters)
+    tally.notes += [f"{os.fspath(path)}: {remark}" for remark in suspects.remarks()]
     if distinct.count < MIN_NAMES:
         held = {0: "no names", 1: "one name only"}.get(
             distinct.count, f"only {distinct.count} names"
@@ -160,7 +201,8 @@ def name_blocks(
             raise InputError(
                 f"{path} is {suffix[1:].upper()}; give text with one name per line, .csv or .tsv"
             )
-        texts = _texts(source, path)
+        head = bytearray()
+        texts = _texts(_keeping(source, head), path)
         blocks = map(_lines, texts)
         try:
             if suffix in TABLES or column is not None or not header:
@@ -177,6 +219,8 @@ def name_blocks(
                 yield names
         except InputError:
             _exhaust(texts)
+            if advice := _what_it_is(bytes(head), path):
+                raise InputError(f"{path} is not UTF-8, but {advice}") from None
             raise
 
 
@@ -209,11 +253,18 @@ def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator
             f"{path} is a table, as its first line is {line}; set names.column to the heading "
             "or the number of the column with the names"
         )
+    filled = list(islice(filter(None, map(clean, first)), SAMPLE))
     if description := looks_like_table(first):
         tally.notes.append(
             f"{path} looks like {description}; if it is a table, set names.column to the heading "
             "or the number of the column with the names (and names.header to false if there are "
             "no headings)"
+        )
+    elif description := other_format(filled):
+        tally.notes.append(f"{path} looks like {description}")
+    elif filled and looks_like_headings([filled[:1]]):
+        tally.notes.append(
+            f"{path}: {shown(filled[0])} is taken as a name; if it is a heading, remove it"
         )
     number = 1
     for lines in chain([first], blocks):
@@ -233,11 +284,15 @@ def _first_control(lines: list[str], number: int, path: Path) -> str:
     """Return the message for the first control character in lines counted from `number`."""
     for place, name in enumerate(clean_all(lines), start=number):
         if control := CONTROL.search(name):
-            shown = name if len(name) <= 40 else f"{name[:37]}..."
-            return (
-                f"{path}, line {place}: {shown!a} contains a control character "
-                f"(U+{ord(control[0]):04X}); is this a list of names? If so, remove the character"
-            )
+            at = f"{path}, line {place}: {shown(name, ascii)} contains a control character "
+            at += f"(U+{ord(control[0]):04X})"
+            for encoding in ("utf-8", "cp1252"):
+                if control[0] >= "\x80" and (was := original(name, "latin-1", encoding)):
+                    return (
+                        f"{at}, probably from {encoding.upper()} read as Latin-1 ({shown(was)}); "
+                        f"convert the original list again, from {encoding.upper()}"
+                    )
+            return f"{at}; is this a list of names? If so, remove the character"
     raise ValueError("no control character")
 
 
@@ -252,8 +307,8 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
     with _open(path) as file, bar("reading the names", path.stat().st_size, "B") as shown:
         with _explaining(path):
             match path.suffix.lower():
-                case ".gz":
-                    unpacked: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file)
+                case suffix if suffix in PACKED:
+                    unpacked: IO[bytes] = importlib.import_module(PACKED[suffix]).open(file)
                     suffix = PurePath(path.stem).suffix
                 case ".zip":
                     unpacked, suffix = _only_member(file, path)
@@ -304,7 +359,7 @@ def _explaining(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # the decompressors raise a dozen kinds of error for damaged data
-        if path.suffix.lower() not in {".gz", ".zip"}:
+        if path.suffix.lower() not in {*PACKED, ".zip"}:
             raise _unreadable(path, error) from None
         raise InputError(
             f"{path} cannot be decompressed ({error}); compress the list again"
@@ -332,33 +387,55 @@ def _only_member(file: BinaryIO, path: Path) -> tuple[IO[bytes], str]:
     return archive.open(members[0]), PurePath(members[0].filename).suffix
 
 
+def _keeping(blocks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
+    """Yield the same blocks; once all are read without an error, put the first bytes in `head`."""
+    begun = bytearray()
+    for block in blocks:
+        begun += block[: HEAD - len(begun)]
+        yield block
+    head += begun
+
+
 def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
     """Yield the blocks as text, each of whole lines."""
-    line, begins = 1, b""
-    for number, lines in enumerate(_whole_lines(blocks)):
-        begins = begins or lines[:4]
-        data = lines if number else lines.removeprefix(codecs.BOM_UTF8)
+    line = 1
+    for number, data in enumerate(_whole_lines(blocks)):
         try:
-            yield data.decode()
+            text = data.decode()
         except UnicodeDecodeError as error:
             line += data.count(b"\n", 0, error.start)
             byte = data[error.start]
             _exhaust(blocks)
             place = f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x})"
-            raise InputError(f"{place}{_what_to_do(begins, path)}") from None
+            command = _conversion("CP1252", path)
+            raise InputError(
+                f"{place}; convert it first, for example: {command} (or from {ENCODINGS})"
+            ) from None
+        yield text if number else text.lstrip("\ufeff")
         line += data.count(b"\n")
 
 
-def _what_to_do(begins: bytes, path: Path) -> str:
-    """Return the advice for a file that is not UTF-8, given its first bytes."""
-    if begins.startswith(b"PK\3\4"):
-        return ", but a workbook or an archive; save the table as CSV UTF-8, and give that file"
-    wide = begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding, kind = ("UTF-16", ", but UTF-16") if wide else ("CP1252", "")
+def _what_it_is(head: bytes, path: Path) -> str:
+    """Return what a file is and what to do, if its first bytes show that it is not UTF-8; or ""."""
+    for begin, kind in KINDS.items():
+        if head.startswith(begin):
+            return kind
+    if head.startswith(TAR[1], TAR[0]):
+        return f"an archive (tar); {_UNPACK}"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "UTF-16"
+    else:
+        first, second = head[::2].count(0), head[1::2].count(0)  # of each pair of bytes
+        if min(first, second) or first + second < max(head.count(b"\n"), 1):
+            return ""
+        encoding = "UTF-16BE" if first else "UTF-16LE"
+    return f"{encoding}; convert it first, for example: {_conversion(encoding, path)}"
+
+
+def _conversion(encoding: str, path: Path) -> str:
+    """Return the command that converts a file to UTF-8."""
     source, target = (shlex.quote(str(it)) for it in (path, path.with_stem(f"{path.stem}-utf8")))
-    return (
-        f"{kind}; convert it first, for example: iconv -f {encoding} -t UTF-8 {source} > {target}"
-    )
+    return f"iconv -f {encoding} -t UTF-8 {source} > {target}"
 
 
 def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:

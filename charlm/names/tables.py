@@ -9,12 +9,24 @@ on its line, as a stray quote would swallow the lines after it.
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from charlm.core.errors import InputError
-from charlm.names.invisible import clean, clean_all, drop_invisible
+from charlm.names.invisible import SUSPECT, clean, clean_all, drop_invisible
+from charlm.names.suspicious import (
+    BLANKS,
+    FEW_LINES,
+    REGULAR,
+    Examples,
+    alike,
+    is_number,
+    looks_like_headings,
+    other_format,
+    shown,
+)
 
 Block = tuple[int, list[str]]
 """The number of a line, from 1, and what was read from it and the following ones."""
@@ -26,10 +38,9 @@ SAMPLE = 200
 """Lines at the beginning that decide about the separator."""
 SHOWN = 20
 """Headings shown in an error message."""
-REGULAR = 0.9
-"""Fraction of lines with as many separators from which on text looks like a table."""
-FEW_LINES = 3
-"""With fewer lines nothing looks like a table."""
+TITLES = 20
+"""Lines at the beginning among which headings are sought."""
+R = "give a table written with write.csv(x, row.names = FALSE)"
 
 
 def first_lines(blocks: Iterator[list[str]]) -> list[str]:
@@ -83,31 +94,145 @@ def column_cells(
         return
     top, sample = filled[0], [first[number - 1] for number in filled[:SAMPLE]]
     separator = statement[1] if statement else _separator(sample, path, suffix, column)
-    width = len(_split(sample[0], separator, path, top))
-    place = _place(sample[0], separator, path, top, column, header, notes)
-    too_many = f"where line {top} has {width:,}; " + (
-        "remove the tabs within cells"
-        if separator == "\t"
-        else f"put a cell that contains a {separator!r} in double quotes"
-    )
-    rows = [line.split(separator)[place : place + 1] for line in sample[header:]]
-    if separator == "\t" and rows and all(row and QUOTED.fullmatch(row[0]) for row in rows):
-        notes.append(
-            f"{path}: the names are in quotes, which stay a part of them, as in any table with "
-            "tabs; if they should not, save it with commas, as .csv"
-        )
+    if separator not in sample[0] and alike(sample[1:], BLANKS):
+        raise InputError(f"{path} is separated by blanks, as R's write.table does it; {R}")
+    cells = _split(sample[0], separator, path, top)
+    width = len(cells)
+    place = _place(clean_all(cells), separator, path, top, column, header, notes, sample)
+    odd = _OddRows(path, separator, top, place, sample)
+    headings = {cells[place], f"\ufeff{cells[place]}"} if header else set()
     if header:
         skipped = top
-    number = skipped + 1
+    number, spaced = skipped + 1, f"{separator} "
     for lines in chain([first[skipped:]], blocks):
         cells = []
         for at, line in enumerate(lines, start=number):
             row = _split(line, separator, path, at)
-            if len(row) > width and any(map(clean, row[width:])):
-                raise InputError(f"{path}, line {at}: {len(row):,} cells {too_many}")
+            if len(row) != width:
+                odd.check_width(row, at)
+            elif spaced in line:
+                odd.check_blank(row, at)
             cells.append(row[place] if place < len(row) else "")
+        if not headings.isdisjoint(cells):
+            odd.drop_headings(lines, cells, number)
         yield number, cells
         number += len(lines)
+    notes += [f"{path}: {remark}" for remark in odd.remarks(number - skipped - 1, header)]
+
+
+@dataclass
+class _OddRows:
+    """Rows of a table that differ from its first one.
+
+    Attributes:
+        path: the file of the table.
+        separator: the separator of its cells.
+        top: the number of the first row's line.
+        place: the place of the column with the names, from 0.
+        sample: the first lines with text, beginning with the first row.
+        short: rows with fewer cells.
+        blank: rows with a blank between the name and the next cell.
+        repeated: rows that repeat the headings.
+    """
+
+    path: Path
+    separator: str
+    top: int
+    place: int
+    sample: list[str]
+    short: Examples = field(default_factory=Examples)
+    blank: Examples = field(default_factory=Examples)
+    repeated: Examples = field(default_factory=Examples)
+
+    def __post_init__(self) -> None:
+        self.headings, *_ = self.rows(self.sample[:1])
+        self.width = len(self.headings)
+
+    def rows(self, lines: list[str]) -> list[list[str]]:
+        """Return the cells of lines; none of a line that is not well-formed."""
+        return [_cells(line, self.separator) for line in lines]
+
+    def check_width(self, row: list[str], at: int) -> None:
+        """Note a row that has fewer cells than the first one.
+
+        Raises InputError if it has more, unless these are empty.
+        """
+        if len(row) < self.width:
+            if any(map(clean, row)):
+                self.short.add(str(at))
+        elif any(map(clean, row[self.width :])):
+            raise InputError(
+                f"{self.path}, line {at}: {len(row):,} cells where line {self.top} has "
+                f"{self.width:,}; {self._too_many()}"
+            )
+
+    def _too_many(self) -> str:
+        rows = self.rows(self.sample[1:])
+        (usual, _), *_ = Counter(map(len, rows)).most_common(1) or [(self.width, 0)]
+        if usual == self.width + 1 and all(is_number(row[0]) for row in rows if row):
+            return f"if the first heading is missing, as R's write.table does it, {R}"
+        if usual > self.width and len(rows) >= FEW_LINES:
+            return f"if line {self.top} is a title, remove it"
+        if self.separator == "\t":
+            return "remove the tabs within cells"
+        return f"put a cell that contains a {self.separator!r} in double quotes"
+
+    def check_blank(self, row: list[str], at: int) -> None:
+        """Note a row in which a separator with a blank may be a part of the name."""
+        if row[self.place + 1 : self.place + 2] and row[self.place + 1].startswith(" "):
+            self.blank.add(str(at))
+
+    def drop_headings(self, lines: list[str], cells: list[str], number: int) -> None:
+        """Empty the cells of rows that repeat the headings, in lines counted from `number`."""
+        for index, row in enumerate(self.rows(lines)):
+            if row == self.headings:
+                self.repeated.add(str(number + index))
+                cells[index] = ""
+
+    def remarks(self, count: int, header: bool) -> list[str]:
+        """Return remarks for the user after all rows, which are `count`, are read.
+
+        Raises InputError if the names are R's numbers of the rows.
+        """
+        rows = self.rows(self.sample)
+        names = [row[self.place] for row in rows[header:] if self.place < len(row)]
+        remarks = []
+        if self.width == 1 and (description := looks_like_table(self.sample[1:])):
+            remarks.append(
+                f"looks like {description}, below line {self.top}; if that is a title, remove it"
+            )
+        if len(names) >= FEW_LINES and all(map(is_number, names)):
+            if header and all(len(row) == self.width + 1 for row in rows[1:]):
+                raise InputError(
+                    f"{self.path}: rows have one cell more than headings, and the names are "
+                    f"numbers; if the first heading is missing, as R's write.table does it, {R}"
+                )
+            remarks.append(f"the names are numbers, such as {shown(names[0])}; check names.column")
+        if self.separator == "\t" and names and all(map(QUOTED.fullmatch, names)):
+            remarks.append(
+                "the names are in quotes, which stay a part of them, as in any table with tabs; "
+                "if they should not, save it with commas, as .csv"
+            )
+        elif description := other_format(names):
+            remarks.append(f"the names look like {description}")
+        if not header and looks_like_headings(rows):
+            remarks.append(
+                f"line {self.top} looks like headings, and {shown(self.headings[self.place])} is "
+                "taken as a name; if they are, set names.header to true"
+            )
+        if self.repeated.count:
+            remarks.append(f"{self.repeated.lines()}: headings repeated, and left out")
+        if self.short.count:
+            remarks.append(
+                f"{self.short.lines()}: fewer cells than on line {self.top}; check that none is "
+                "missing"
+            )
+        if 0 < self.blank.count < count / 2:
+            remarks.append(
+                f"{self.blank.lines()}: a blank after the name's {self.separator!r}; if these are "
+                "a part of the name, put it in double quotes"
+            )
+        return remarks
 
 
 def looks_like_table(lines: list[str]) -> str:
@@ -118,28 +243,56 @@ def looks_like_table(lines: list[str]) -> str:
         (count, lines_alike), *_ = counts.most_common(1) or [(0, 0)]
         # "Smith, Anna" is a name.
         spelled = separator == "," and all(row.count(", ") == row.count(",") for row in rows)
+        ending = count == 1 and sum(row.endswith(separator) for row in rows) > lines_alike / 2
         regular = len(rows) >= FEW_LINES and lines_alike >= REGULAR * len(rows)
-        if count and regular and not spelled:
+        if count and regular and not spelled and not ending:
             return f"a table of {count + 1} columns, separated by {name}"
     return ""
 
 
-def _split(line: str, separator: str, path: Path, number: int) -> list[str]:
-    """Return the cells of a line. Raises InputError if a quoted one is not well-formed."""
+def _split(line: str, separator: str, path: Path, number: int, moved: bool = False) -> list[str]:
+    """Return the cells of a line, whose invisible characters around quotes may have been moved.
+
+    Raises InputError if a quoted cell is not well-formed.
+    """
     if separator == "\t" or '"' not in line:
         return line.split(separator)
+    read = csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True)
     try:
-        return next(csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True))
+        row = next(read)
+        if line.isascii() or '"' not in "".join(row):
+            return row
+        problem = ""
     except csv.Error as error:
-        reasons = {
-            "unexpected end of data": "a quoted cell does not end on its line",
-            f"'{separator}' expected after '\"'": "a quoted cell is followed by text",
-        }
-        reason = reasons.get(str(error), str(error))
-        raise InputError(
-            f"{path}, line {number}: {reason}; remove stray quotes, or put the cell in quotes "
-            'on one line with each quote in it doubled ("")'
-        ) from None
+        problem = str(error)
+    tidy = line if moved else _into_quotes(line, separator)
+    if tidy != line:
+        return _split(tidy, separator, path, number, moved=True)
+    if not problem:
+        return row
+    reasons = {
+        "unexpected end of data": "a quoted cell does not end on its line",
+        f"'{separator}' expected after '\"'": "a quoted cell is followed by text",
+    }
+    raise InputError(
+        f"{path}, line {number}: {reasons.get(problem, problem)}; remove stray quotes, or put the "
+        'cell in quotes on one line with each quote in it doubled ("")'
+    )
+
+
+def _into_quotes(line: str, separator: str) -> str:
+    """Move invisible characters around a quoted cell into it, where they are dropped."""
+    around, edge = f"({SUSPECT.pattern[:-1]} ]*)", re.escape(separator)
+    cell = rf'(^|{edge}){around}"((?:[^"]|"")*)"{around}(?=$|{edge})'
+    return re.sub(cell, r'\1"\2\3\4"', line)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """Return the cells of a line, cleaned; none if it is not well-formed."""
+    try:
+        return clean_all(_split(line, separator, Path(), 1))
+    except InputError:
+        return []
 
 
 def _separator(rows: list[str], path: Path, suffix: str, column: str | int | None) -> str:
@@ -152,7 +305,7 @@ def _separator(rows: list[str], path: Path, suffix: str, column: str | int | Non
     if suffix == ".tsv" and "\t" in found:
         return "\t"
     if isinstance(column, str):
-        giving = [it for it in found if clean(column) in _headings(rows[0], it)]
+        giving = [it for it in found if clean(column) in _cells(rows[0], it)]
         found = giving or found
     if len(found) > 1:
         counts = {it: [row.count(it) for row in unquoted] for it in found}
@@ -166,32 +319,25 @@ def _separator(rows: list[str], path: Path, suffix: str, column: str | int | Non
     return found[0] if found else "\t" if suffix == ".tsv" else ","
 
 
-def _headings(line: str, separator: str) -> list[str]:
-    try:
-        return clean_all(_split(line, separator, Path(), 1))
-    except InputError:
-        return []
-
-
 def _place(
-    line: str,
+    headings: list[str],
     separator: str,
     path: Path,
     number: int,
     column: str | int | None,
     header: bool,
     notes: list[str],
+    sample: list[str],
 ) -> int:
     """Return the place of the column in the first row of a table, from 0."""
-    headings = clean_all(_split(line, separator, path, number))
-    shown = ", ".join(map(repr, headings[:SHOWN]))
+    listed = ", ".join(map(repr, headings[:SHOWN]))
     if len(headings) > SHOWN:
-        shown += f" and {len(headings) - SHOWN:,} more"
-    shown += f" (split at {SEPARATORS.get(separator, repr(separator))})"
+        listed += f" and {len(headings) - SHOWN:,} more"
+    listed += f" (split at {SEPARATORS.get(separator, repr(separator))})"
     if isinstance(column, int):
         if column > len(headings):
             raise InputError(
-                f"{path}, line {number}: no column {column}; there are {len(headings)}: {shown}"
+                f"{path}, line {number}: no column {column}; there are {len(headings)}: {listed}"
             )
         if header:
             notes.append(
@@ -202,12 +348,19 @@ def _place(
     if not header:
         raise InputError(
             f"{path}, line {number}: without headings, the column with the names must be given "
-            f"by its number, 1 to {len(headings)}, as the first row is: {shown}"
+            f"by its number, 1 to {len(headings)}, as the first row is: {listed}"
         )
     if column is None:
         raise InputError(
-            f"{path} is a table; give the column with the names, one of: {shown}, or its number"
+            f"{path} is a table; give the column with the names, one of: {listed}, or its number"
         )
+    return _place_of_heading(headings, listed, path, number, column, sample)
+
+
+def _place_of_heading(
+    headings: Sequence[str], listed: str, path: Path, number: int, column: str, sample: list[str]
+) -> int:
+    """Return the place of the only heading that is `column`."""
     places = [place for place, heading in enumerate(headings) if heading == clean(column)]
     if len(places) > 1:
         numbers = " and ".join(str(place + 1) for place in places)
@@ -216,8 +369,13 @@ def _place(
             "give the number of the one with the names"
         )
     if not places:
+        title = ""
+        for line in sample[1:TITLES]:
+            if any(clean(column) in _cells(line, separator) for separator in SEPARATORS):
+                title = f"remove the lines above {shown(line)}, if that has the headings, or "
+                break
         raise InputError(
-            f"{path}, line {number}: no column {column!r}; give one of: {shown}, or its number; "
-            "if these are no headings, set header to false and column to a number"
+            f"{path}, line {number}: no column {column!r}; {title}give one of: {listed}, or its "
+            "number; if these are no headings, set header to false and column to a number"
         )
     return places[0]

@@ -1,9 +1,13 @@
 """Reading lists of names."""
 
+import bz2
 import gzip
 import io
+import lzma
+import tarfile
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,7 +105,7 @@ def test_every_name_comes_back_clean_distinct_and_in_order(
 
 
 @pytest.mark.parametrize("suffix", ["txt", "names", "csv", "CSV", "tsv"])
-@pytest.mark.parametrize("packing", ["", ".gz", ".zip", ".GZ", ".ZIP"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zip", ".GZ", ".ZIP", ".bz2", ".xz"])
 def test_every_format_is_read_plain_and_packed(tmp_path: Path, suffix: str, packing: str) -> None:
     table = suffix.lower() in {"csv", "tsv"}
     text = CSV if table else TEXT
@@ -110,6 +114,8 @@ def test_every_format_is_read_plain_and_packed(tmp_path: Path, suffix: str, pack
         "": text.encode(),
         ".gz": gzip.compress(text.encode()),
         ".zip": zipped((f"folder/names.{suffix}", text)),
+        ".bz2": bz2.compress(text.encode()),
+        ".xz": lzma.compress(text.encode()),
     }[packing.lower()]
     path = put(tmp_path, f"list.{suffix}{packing}", content)
     assert read_names(path, "name" if table else None) == NameList(THREE, 0)
@@ -258,6 +264,16 @@ def test_a_broken_gzip_is_refused(tmp_path: Path, content: bytes) -> None:
         read_names(path)
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_a_broken_bz2_or_xz_is_refused(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    for content in (b"", b"no such thing", pack(TEXT.encode() * 50)[:-9]):
+        path = put(tmp_path, f"n.txt.{suffix}", content)
+        with refused(path):
+            read_names(path)
+
+
 ZIP = zipped(("n.txt", TEXT))
 
 
@@ -404,6 +420,74 @@ def test_a_list_in_utf_16_is_reported_as_that(tmp_path: Path) -> None:
         read_names(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("names", [THREE, ["Мария", "Анна", "Людмила"], ["张伟", "王芳", "李娜"]])
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_utf_16_without_a_byte_order_mark_is_reported_as_that(
+    tmp_path: Path, encoding: str, names: list[str], suffix: str
+) -> None:
+    path = put(tmp_path, f"n.{suffix}", "\n".join(["name", *names, ""]).encode(encoding))
+    with refused(path, f"iconv -f {encoding.upper().replace('16-', '16')} -t UTF-8 {path}"):
+        read_names(path, "name" if suffix == "csv" else None)
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        file.addfile(tarfile.TarInfo("names.txt"))
+    return buffer.getvalue()
+
+
+NO_TEXT = [
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a workbook"),  # .xls
+    (b"PK\3\4\x14\0\0\x08" + bytes(100), "a workbook"),  # .ods
+    (b"%PDF-1.7\n%\xe2\xe3\n", "a PDF"),
+    (b"SQLite format 3\0\x10\0\1\1", "a database"),
+    (gzip.compress(TEXT.encode()), "gzip"),
+    (bz2.compress(TEXT.encode()), "bzip2"),
+    (lzma.compress(TEXT.encode()), "xz"),
+    (b"7z\xbc\xaf\x27\x1c\0\4", "7-Zip"),
+    (archive(), "tar"),
+]
+
+
+@pytest.mark.parametrize(("content", "kind"), NO_TEXT, ids=[kind for _, kind in NO_TEXT])
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_files_that_are_no_text_are_reported_as_what_they_are(
+    tmp_path: Path, content: bytes, kind: str, suffix: str
+) -> None:
+    path = put(tmp_path, f"n.{suffix}", content)
+    with refused(f"{path} is not UTF-8, but", kind):
+        read_names(path, "name" if suffix == "csv" else None)
+
+
+def test_the_advice_for_a_list_that_is_not_utf8_names_other_encodings(tmp_path: Path) -> None:
+    path = put(tmp_path, "names.txt", "Мария\nАнна\nЛюдмила\n".encode("cp1251"))
+    with refused(path, "line 1: not UTF-8", "CP1251 for Cyrillic", "GB18030 for Chinese"):
+        read_names(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("O\u2019Brien".encode("cp1252"), "(U+0092), probably from CP1252 read as Latin-1"),
+        ("ZO\u00c9".encode(), "(U+0089), probably from UTF-8 read as Latin-1 ('ZO\u00c9')"),
+    ],
+)
+def test_a_control_character_of_a_wrong_conversion_is_explained(
+    tmp_path: Path, name: bytes, said: str
+) -> None:
+    with refused("line 4:", "contains a control character", said):
+        read_text(tmp_path, f"{TEXT}{name.decode('latin-1')}\n")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_two_byte_order_marks_at_the_start_do_not_matter(tmp_path: Path, suffix: str) -> None:
+    text = '"name",x\n"ANNA",1\n"BERTA",1\n"CLARA",1\n' if suffix == "csv" else TEXT
+    path = put(tmp_path, f"n.{suffix}", f"\ufeff\ufeff{text}")
+    assert read_names(path, "name" if suffix == "csv" else None).names == THREE
+
+
 def test_a_command_in_an_error_quotes_its_path(tmp_path: Path) -> None:
     path = put(tmp_path, "names (1).txt", b"ZO\xc9\n")
     with refused(path, f"-t UTF-8 '{path}' > '{tmp_path}/names (1)-utf8.txt'"):
@@ -463,9 +547,12 @@ def test_a_byte_order_mark_in_the_middle_is_dropped_and_told(tmp_path: Path) -> 
     assert found.tally.remarks() == ["dropped invisible characters: U+200B (2), U+FEFF (1)"]
 
 
-@pytest.mark.parametrize("name", ["names.json", "names.JSONL", "names.json.gz", "names.xml"])
+@pytest.mark.parametrize(
+    "name", ["names.json", "names.JSONL", "names.json.gz", "names.xml", "names.yaml"]
+)
 def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
     content = b'[\n"ANNA",\n"BERTA",\n"CLARA"\n]\n'
     path = put(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
-    with refused(path, "JSON" if "json" in name.lower() else "XML", "one name per line"):
+    kind = name.upper().removesuffix(".GZ").rpartition(".")[2]
+    with refused(path, f"is {kind}; ", "one name per line"):
         read_names(path)

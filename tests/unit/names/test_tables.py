@@ -216,6 +216,69 @@ def test_a_row_with_more_cells_than_the_first_is_refused(
         read_names(path, "name")
 
 
+def test_rows_with_fewer_cells_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    rows = [*(f"1,NAME{n},x" for n in range(9)), "1,SMITH", "", "(9 rows)", ",,", *["1"] * 1200]
+    path = put(tmp_path, "n.csv", "\n".join(["id,name,note", *rows]))
+    (remark,) = found_in(path, "name").tally.remarks()
+    assert remark.startswith(f"{path}: lines 11, 13, 15 and 1,199 more: fewer cells than on line 1")
+    path = put(tmp_path, "n.csv", "id,name\n1,A\n2,B\n3,C\n4\n")
+    (remark,) = found_in(path, "name").tally.remarks()
+    assert remark.startswith(f"{path}: line 5: fewer cells")
+
+
+def test_a_separator_that_may_be_a_part_of_the_name_is_told(tmp_path: Path) -> None:
+    rows = ["A,F,", "Smith, Anna,", '"Smith, Berta",F,', "C,F,", "D,F, x"]
+    path = put(tmp_path, "n.csv", "\n".join(["name,sex,note", *rows]))
+    (remark,) = found_in(path, "name").tally.remarks()
+    assert f"{path}: line 3: a blank after the name's ','" in remark
+    path = put(tmp_path, "n.csv", "name, sex\nA, F\nB, F\nC, F\nD,F\n")
+    assert found_in(path, "name").tally.remarks() == []
+
+
+@pytest.mark.parametrize("again", ["name,sex", "\ufeffname,sex", " name ,sex"])
+def test_headings_in_the_middle_of_joined_tables_are_left_out_and_told(
+    tmp_path: Path, again: str
+) -> None:
+    rows = ["A,F", "B,F", again, "C,F", "name,F", "D,F"]
+    path = put(tmp_path, "n.csv", "\n".join([again.removeprefix("\ufeff"), *rows]))
+    found = found_in(path, "name")
+    assert (found.count, found.empty, found.tally.rows) == (5, 1, 6)
+    assert found.tally.notes == [f"{path}: line 4: headings repeated, and left out"]
+    assert read_names(path, "name").names == ["A", "B", "C", "name", "D"]
+
+
+def test_a_title_above_the_headings_is_reported_as_one(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "Names of 2020\n\n\nname;sex\nA;F\nB;F\nC;F\n")
+    with refused(path, "no column 'name'; remove the lines above 'name;sex', if"):
+        read_names(path, "name")
+    remark = "a table of 2 columns, separated by semicolons, below line 1; if that is a title"
+    assert remark in found_in(path, 1).tally.remarks()[1]
+    path = put(tmp_path, "n.csv", path.read_text().replace(";", ","))
+    with refused(path, "line 4: 2 cells where line 1 has 1; if line 1 is a title, remove it"):
+        read_names(path, 1)
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\ufeff\u200e"])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_invisible_characters_around_quotes_do_not_matter(
+    tmp_path: Path, invisible: str, blank: str
+) -> None:
+    cells = ['{}"SMITH, ANNA"', '"SMITH, BERTA"{}', '{}"A ""B"" C"{}', "D{}"]
+    cells = [cell.format(*[f"{invisible}{blank}"] * 2) for cell in cells]
+    table = f'{invisible}"id"{invisible},name\n' + "".join(f"1,{cell}\n" for cell in cells)
+    path = put(tmp_path, "n.csv", table)
+    found = found_in(path, "name")
+    assert read_names(path, "name").names == ["SMITH, ANNA", "SMITH, BERTA", 'A "B" C', "D"]
+    assert sum(found.tally.invisible.values()) == 5 * len(invisible)
+
+
+@pytest.mark.parametrize("cell", ['"\u200b', '"A\u200b', '"A"\u200bB'])
+def test_stray_quotes_beside_invisible_characters_are_refused(tmp_path: Path, cell: str) -> None:
+    path = put(tmp_path, "n.csv", f"id,name\n1,A\n2,B\n3,{cell}\n4,C\n")
+    with refused(f"{path}, line 4: a quoted cell"):
+        read_names(path, "name")
+
+
 def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "id,name\n1,A\n\n2,B\n3,\n4\n5,A\n,C\n6,\u200b\n\n")
     found = found_in(path, "name")

@@ -1,0 +1,193 @@
+"""Lists with what is probably no name: taken, but not in silence; other lists without a remark."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from charlm.names.reading import gather_names
+from charlm.names.suspicious import SHOWN, Suspects, looks_like_headings, other_format
+from tests.helpers import refused
+from tests.unit.names.test_names import put
+
+NAMES = ["Mary", "Anna", "Berta", "Clara", "Dora", "Emma", "Frida", "Greta", "Ida", "Jana"]
+
+
+def lines(pattern: str) -> str:
+    """A line for each name, with its number."""
+    return "".join(f"{pattern}\n".format(name, number) for number, name in enumerate(NAMES, 1))
+
+
+def remarks(path: Path, column: str | int | None = None, header: bool = True) -> list[str]:
+    with tempfile.TemporaryFile() as file:
+        return gather_names(path, column, header, file).tally.remarks()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"name" "sex"\n' + lines('"{1}" "{0}" "F"'), "write.csv(x, row.names = FALSE)"),
+        ("name sex\n" + lines("{1} {0} F"), "a numbered list"),
+        (lines("{1}. {0}"), "a numbered list"),
+        (lines('"{0}"'), "names in quotes, which stay a part of them"),
+        (lines("'{0}'"), "names in quotes"),
+        ("[\n" + lines('  "{0}",') + "]\n", "such as JSON"),
+        (lines('{{"name": "{0}", "sex": "F"}}'), "such as JSON"),
+        (lines('{{\n  "name": "{0}",\n  "sex": "F"\n}},'), "such as JSON"),
+        ("names:\n" + lines("- {0}"), "a line is '- Dora'"),
+        ("names:\n" + lines("- name: {0}\n  sex: F"), "YAML"),
+        (lines("INSERT INTO names VALUES ('{0}', 'F');"), "SQL"),
+        ("INSERT INTO names VALUES\n" + lines("('{0}'),"), "SQL"),
+        ("+---+\n| name |\n+---+\n" + lines("| {0} |") + "+---+\n", "Markdown"),
+        ("<ul>\n" + lines("<li>{0}</li>") + "</ul>\n", "<li>"),
+        (lines(r"\f0 {0}\par"), "another format"),
+        ("First name\n" + lines("{0}"), "'First name' is taken as a name; if it is a heading"),
+        ("Фамилия\n" + lines("{0}"), "is taken as a name"),
+    ],
+)
+def test_text_in_another_format_is_noted(tmp_path: Path, text: str, said: str) -> None:
+    path = put(tmp_path, "n.txt", text)
+    first, *_ = remarks(path)
+    assert first.startswith(str(path))
+    assert said in first
+    assert "\n" not in first
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        *((rule, repr(rule)) for rule in ("-----+----", "====", "|---|---|", "...", "─┼─", "- -")),
+        ("\\N", r"'\\N'"),
+        *((comment, repr(comment)) for comment in ("# Names of 2020", "-- names", "// names")),
+        *(
+            (rows, repr(rows))
+            for rows in ("(30 rows)", "(1 row)", "(2 rows affected)", "(3 lignes)")
+        ),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_rules_and_footers_of_databases_are_noted(
+    tmp_path: Path, name: str, shown: str, suffix: str
+) -> None:
+    head, cell = ("name;x\n", ";1") if suffix == "csv" else ("", "")
+    path = put(tmp_path, f"n.{suffix}", f"{head}{lines('{0}' + cell)}{name}{cell}\n")
+    expected = f"{path}: probably no names: {shown}; if so, remove them from the list"
+    assert remarks(path, "name" if head else None) == [expected]
+
+
+def test_many_suspicious_names_are_counted_and_a_few_shown() -> None:
+    suspects = Suspects()
+    suspects.add(["-" * n for n in range(1, 1500)], set("-"))
+    suspects.add(["-" * 1000, "ANNA", "D'ARCY", "-ANNA"], set("-AN"))
+    (remark,) = suspects.remarks()
+    assert remark.startswith(f"probably no names: '-', '--', '---' and {1500 - SHOWN:,} more;")
+    long = Suspects()
+    long.add(["-" * 10_000], set("-"))
+    assert len(long.remarks()[0]) < 120
+
+
+@pytest.mark.parametrize("cells", [['="Mary"'], [f'="{name}"' for name in NAMES]])
+def test_texts_written_as_formulas_are_noted(tmp_path: Path, cells: list[str]) -> None:
+    rows = [*NAMES[4:], *cells] if len(cells) == 1 else cells
+    path = put(tmp_path, "n.csv", "name,sex\n" + "".join(f"{cell},F\n" for cell in rows))
+    (remark,) = remarks(path, "name")
+    assert (
+        f"names as formulas of a spreadsheet: '=\"Mary\"'{'' if rows != cells else ','}" in remark
+    )
+
+
+def test_letters_lost_in_a_conversion_are_noted(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.txt", lines("{0}") + "Ren\ufffd\nZo\ufffd\nZo\ufffd\n")
+    (remark,) = remarks(path)
+    assert "letters lost in a conversion (U+FFFD) in 2 names: 'Ren\ufffd', 'Zo\ufffd';" in remark
+
+
+def test_utf8_that_was_read_as_cp1252_is_noted(tmp_path: Path) -> None:
+    damaged = "Renée\nZoë\nMüller\nΜαρία\n".encode().decode("cp1252", errors="replace")
+    path = put(tmp_path, "n.txt", lines("{0}") + damaged.rpartition("Î")[0])
+    (remark,) = [it for it in remarks(path) if "CP1252" in it]
+    assert "UTF-8 read as CP1252 in 3 names: 'RenÃ©e' for 'Renée', 'ZoÃ«' for 'Zoë', " in remark
+
+
+ORDINARY = {
+    "French": "Élodie|Anaïs|Jean-Luc|D'Arc|L'Hôpital|N'Golo|Zoé|Œdipe|Maëlys|Aÿa",
+    "Portuguese": "JOÃO|CONCEIÇÃO|Mª José|GUIMARÃES|Antônio",
+    "Polish": "Łukasz|Żaneta|Ścibor|Ćwikła",
+    "Vietnamese": "Nguyễn Văn A|Trần Thị B|Đỗ",
+    "Greek": "Ελένη|Γιώργος Π.|Σ. Κ.|Ζωή",
+    "Russian": "Мария|Анна|Наталья|Фёдор",
+    "Chinese": "张伟|王芳|李娜|阿卜杜拉·买买提",
+    "Hebrew": "שרה|אברהם|צה\"ל|ג'ורג'",
+    "Arabic": "محمد|فاطمة|عبد الله",
+    "Hawaiian": "Ka‘ahumanu|Leʻa|Keali’i|É’lan",
+    "emoji": "🚀|❤️|🐍|A🚀",
+    "odd": "O'Brien|\"Weird Al\" Yankovic|(unknown)|Smith, Anna|AT&T|Yahoo!|C++|'t Hooft|*NSYNC",
+    "products": "3M|747|iPhone 12 Pro|7-Eleven|Café™|NESCAFÉ®|MOËT®|737 MAX|320|319|318",
+    "titles": "Dune: Part Two|Alien|(500) Days of Summer|[REC]|'71|9|8½|2001: A Space Odyssey",
+    "abbreviations": "King Jr.|Mr. T.|J. R.",
+    "surnames first": "Smith, Anna|Jones, Berta|Miller, J.",
+    "handles": "@anna|@berta|@clara|#1|_PRENOMS_RARES",
+    "long": "|".join(f"{letter * 5000} x" for letter in "1234-a\"' "),
+    "quoted": '"Bugs"|"Weird Al"|Anna|Berta',
+}
+
+
+@pytest.mark.parametrize("names", ORDINARY.values(), ids=ORDINARY)
+def test_ordinary_lists_have_no_remark(tmp_path: Path, names: str) -> None:
+    path = put(tmp_path, "n.txt", names.replace("|", "\n"))
+    assert remarks(path) == []
+    table = "name\tsex\n" + "".join(f"{name}\tF\n" for name in names.split("|"))
+    assert remarks(put(tmp_path, "n.tsv", table), "name") == []
+    table = "F\t" + names.replace("|", "\nF\t")
+    assert remarks(put(tmp_path, "n.tsv", table), 2, header=False) == []
+
+
+def test_few_lines_tell_no_format() -> None:
+    assert other_format([]) == other_format(['"A"', '"B"']) == ""
+    assert other_format(['"A"'] * 3) != ""
+    assert other_format(['"A"'] * 8 + ["B"] * 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "headings"),
+    [
+        (["name,sex", "ANNA,F"], True),
+        (["Given Name,F", "ANNA,F"], True),
+        (["who,count", "ANNA,1", "BERTA,2", "CLARA,3"], True),
+        (["ANNA,7", "BERTA,1", "CLARA,2", "DORA,3"], False),
+        (["ANNA,NA", "BERTA,1", "CLARA,2", "DORA,3"], False),
+        (["ANNA,null", "BERTA,1", "CLARA,2", "DORA,3"], False),
+        (["who,count", "ANNA,1", "BERTA,2"], False),
+        (["ANNA,F", "BERTA,F", "CLARA,M"], False),
+    ],
+)
+def test_headings_are_usual_words_or_stand_above_numbers(rows: list[str], headings: bool) -> None:
+    assert looks_like_headings([row.split(",") for row in rows]) == headings
+
+
+def test_headings_that_are_taken_as_a_name_are_noted(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "first,count\n" + lines("{0},{1}"))
+    (remark,) = remarks(path, 1, header=False)
+    assert "line 1 looks like headings, and 'first' is taken as a name" in remark
+    assert "names.header to true" in remark
+
+
+def test_r_tables_are_refused_with_how_to_write_them(tmp_path: Path) -> None:
+    advice = "write.csv(x, row.names = FALSE)"
+    path = put(tmp_path, "n.csv", '"name" "sex"\n' + lines('"{1}" "{0}" "F"'))
+    with refused(path, "separated by blanks, as R's write.table", advice):
+        remarks(path, "name")
+    path = put(tmp_path, "n.csv", '"name","sex"\n' + lines('"{1}","{0}","F"'))
+    with refused(path, "line 2: 3 cells where line 1 has 2; if the first heading", advice):
+        remarks(path, "name")
+    path = put(tmp_path, "n.csv", '"name","sex"\n' + lines('"{1}","{0}",'))
+    with refused(path, "one cell more than headings, and the names are numbers", advice):
+        remarks(path, "name")
+
+
+def test_a_column_of_numbers_is_noted(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "id,name\n" + lines("{1},{0}"))
+    assert remarks(path, "name") == []
+    assert remarks(path, "id") == [
+        f"{path}: the names are numbers, such as '1'; check names.column"
+    ]
