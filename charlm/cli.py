@@ -107,8 +107,9 @@ output:
   its end.
 
 unknown characters:
-  A name that cannot be converted is an error. With --skip-unknown such names
-  are left out, and listed and counted on standard error.
+  A name that cannot be converted, or is empty, is an error. With --skip-unknown
+  such names are left out, and listed and counted on standard error. Empty lines
+  of standard input are no names.
 
 JSON:
   An object with checkpoint and names, a list of objects with given, name (as
@@ -323,11 +324,9 @@ def _sample(arguments: argparse.Namespace) -> Iterator[str]:
 def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterable[str] | None:
     """Return the names to exclude; None without --novel and --novel-to."""
     from charlm.data.corpus import load_corpus
-    from charlm.names.reading import name_blocks
 
     if arguments.novel_to is not None:
-        blocks = name_blocks(arguments.novel_to, arguments.column, not arguments.no_header)
-        return chain.from_iterable(blocks)
+        return _listed(arguments.novel_to, arguments.column, not arguments.no_header)
     if not arguments.novel:
         return None
     path = Path(os.path.normpath(arguments.checkpoint.parent / os.pardir / DATASET))
@@ -341,6 +340,16 @@ def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterab
             f"{path} has other names than {arguments.checkpoint} was trained on; {instead}"
         )
     return chain.from_iterable(corpus.name_chunks())
+
+
+def _listed(path: str, column: str | int | None, header: bool) -> Iterator[str]:
+    """Yield the names of a list; print remarks on it to standard error."""
+    from charlm.names.reading import Tally, name_blocks
+
+    tally = Tally()
+    yield from chain.from_iterable(name_blocks(path, column, header, tally))
+    for remark in tally.remarks():
+        print(remark, file=sys.stderr)
 
 
 def _score(arguments: argparse.Namespace) -> Iterator[str]:
@@ -358,7 +367,9 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
         readable: dict[str, tuple[str, str]] = {}  # by location: as given, and as read
         for location, name in some:
             try:
-                readable[location] = name, model.fold(clean(name))
+                if not (cleaned := clean(name)):
+                    raise InputError("an empty name; give one of a character or more")
+                readable[location] = name, model.fold(cleaned)
             except InputError as error:
                 if not arguments.skip_unknown:
                     raise InputError(

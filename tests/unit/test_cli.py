@@ -169,7 +169,8 @@ def test_the_column_of_a_list_may_be_a_number(run: Cli, head: str, options: list
         (["sample", "CKPT", "--novel-to", "nowhere.txt"], ["nowhere.txt does not exist"]),
         (["sample", "CKPT", "--novel-to", "names.csv"], ["names.csv is a table", "first"]),
         (["score", "CKPT", "ANNA", "日"], ["argument 2: '日'", KNOWN, "add --skip-unknown"]),
-        (["score", "CKPT", "ANNA", ""], ["empty"]),
+        (["score", "CKPT", "ANNA", ""], ["argument 2: an empty name", "add --skip-unknown"]),
+        (["score", "CKPT", "ANNA", "\u200b "], ["argument 2: an empty name"]),
         (["score"], ["required: checkpoint;", "score --help"]),
         (["sing"], ["'sing'", "sample", "score"]),
         ([], ["COMMAND", "python -m charlm --help"]),
@@ -307,6 +308,20 @@ def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> Non
     told = run("score", "CKPT", "--skip-unknown", "日")
     assert (told.code, told.out) == (0, "")
     assert told.err.endswith("skipped 1 of 1 names\n")
+    told = run("score", "CKPT", "--skip-unknown", "", "anna", " \ufeff")
+    assert told.out == run("score", "CKPT", "ANNA").out
+    assert told.err.splitlines() == [
+        "skipped argument 1: an empty name",
+        "skipped argument 3: an empty name",
+        "skipped 2 of 3 names",
+    ]
+
+
+def test_remarks_on_a_list_of_known_names_are_printed(run: Cli) -> None:
+    (run.folder / "known.csv").write_text("name,sex\nANNA,F\nBERTA\n")
+    told = run("sample", "CKPT", "--novel-to", "known.csv", "--column", "name", "--count", "2")
+    assert "known.csv: line 3: fewer cells than on line 1" in told.err
+    assert len(told.out.splitlines()) == 2
 
 
 def test_invisible_characters_of_pasted_names_do_not_matter(run: Cli) -> None:
