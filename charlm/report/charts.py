@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MARKERS = "os^Dv"
 FEWEST = 30
 """Minimum number of windows for a point on a chart."""
+MARKED = 100
+"""Points of a line from which on only some get a marker, as each is an element of the page."""
 
 THEME = {
     "#000000": "var(--ink)",
@@ -143,10 +145,12 @@ def loss_by(table: "pd.DataFrame", column: str, titles: Mapping[str, str], label
     enough = table[table["windows"] >= FEWEST]
     shown = enough if len(enough) else table
     *nets, counts = titles
+    every = -(-len(shown) // MARKED)
     for number, name in enumerate(nets):
         marker = MARKERS[number % len(MARKERS)]
         color = MODEL_COLORS[number % len(MODEL_COLORS)]
-        axes.plot(shown[column], shown[name], color=color, marker=marker, ms=4, label=titles[name])
+        (line,) = axes.plot(shown[column], shown[name], color=color, marker=marker, ms=4)
+        line.set(label=titles[name], markevery=every)
     axes.plot(shown[column], shown[counts], "--", color=MUTED, label=titles[counts])
     axes.set_xlabel(label)
     axes.set_ylabel(LOSS)

@@ -451,6 +451,19 @@ def test_means_of_few_windows_are_not_drawn() -> None:
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2, 1], [4, 3, 2]]
 
 
+def test_a_line_of_many_points_has_few_markers() -> None:
+    def chart(points: int) -> str:
+        loss = np.random.default_rng(1).random(points)
+        columns = {"position": np.arange(points), "windows": 50, "a": loss, "kneser_ney": loss}
+        titles = {"a": "A", "kneser_ney": "Counts"}
+        return charts.svg(charts.loss_by(pd.DataFrame(columns), "position", titles, "x"), "it")
+
+    ticks = chart(50).count("<use") - 50
+    assert chart(100).count("<use") >= 100
+    assert 50 <= chart(5000).count("<use") - ticks <= charts.MARKED + 10
+    assert len(chart(5000)) < 300_000
+
+
 def history(epochs: int, start: float = 3.0, lr: float = 0.1) -> pd.DataFrame:
     epoch = np.arange(1, epochs + 1)
     losses = {"train_loss": start / epoch**0.2, "val_loss": start / epoch**0.1}
