@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from ruamel.yaml import YAML
 from charlm.core.errors import InputError
 from charlm.core.files import write_text
 from charlm.core.params import PARAMS_FILE
+from pipeline.ignored import hashed_files
 
 DVC_FILE = Path("dvc.yaml")
-IGNORE_FILE = Path(".dvcignore")
 LEFT = Path(".dvc/tmp/inputs")
 """Where each stage leaves what it ran with (`pipeline.recorded` compares it with `dvc.lock`)."""
 
@@ -92,7 +91,7 @@ class Inputs:
     def _read_files(self) -> dict[str, str]:
         files = {}
         for path in self.paths:
-            for file in _files(Path(path)):
+            for file in hashed_files(Path(path)):
                 with file.open("rb") as content:
                     files[file.as_posix()] = hashlib.file_digest(content, "md5").hexdigest()
         return files
@@ -143,21 +142,6 @@ def _interpolated(path: str) -> str:
     """Return a path with parameters filled in: `${names.path}`."""
     given = _load(PARAMS_FILE) if "${" in path else {}
     return re.sub(r"\$\{(.*?)\}", lambda found: str(_at(given, found[1].strip())), path)
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """Yield the files of a dependency, without those with a name that DVC ignores."""
-    if path.is_file():
-        yield path
-    ignored = _ignored_names()
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and not any(fnmatch(part, i) for part in file.parts for i in ignored):
-            yield file
-
-
-def _ignored_names() -> list[str]:
-    lines = IGNORE_FILE.read_text(encoding="utf-8").splitlines() if IGNORE_FILE.is_file() else []
-    return [line.rstrip("/") for line in lines if line and not line.startswith("#")]
 
 
 def _shown(value: Value) -> str:
