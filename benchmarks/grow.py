@@ -240,7 +240,7 @@ def write(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     sizes = [30_000, 300_000, 3_000_000, 10_000_000, 30_000_000]
     parser.add_argument("--sizes", type=int, nargs="+", default=sizes, metavar="NAMES")
     parser.add_argument(

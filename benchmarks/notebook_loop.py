@@ -124,7 +124,7 @@ def sample(model: nn.Module, characters: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", type=Path)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--count", type=int, default=1000, help="names to sample from each model")

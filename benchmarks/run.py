@@ -53,14 +53,14 @@ def machine() -> str:
     )
 
 
-def explained(description: str) -> str:
-    """Return a module's docstring up to the command that runs it."""
-    return description.split("\n\n    python")[0].strip()
+def explained(description: str | None) -> str:
+    """Return a module's docstring, which `python -OO` drops, up to the command that runs it."""
+    return (description or "").split("\n\n    python")[0].strip()
 
 
 def write_result(path: Path, template: str, description: str | None, **parts: object) -> None:
     """Fill a template with a module's docstring and other parts; write and print it."""
-    text = template.format(explained=explained(description or ""), **parts)
+    text = template.format(explained=explained(description), **parts)
     write_text(path, text)
     print(text)
 
@@ -83,7 +83,7 @@ def measure(pairs: int, epochs: int) -> str:
         say(f"{title} ({number} of {len(parts)})")
         text = PART.format(
             title=title,
-            explained=explained(module.__doc__ or ""),
+            explained=explained(module.__doc__),
             table=table(),
             command=f"python -m {module.__name__} {options}",
         )
@@ -93,7 +93,7 @@ def measure(pairs: int, epochs: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument(
         "--epochs", type=int, default=50, help="epochs of the runs of the whole pipeline"

@@ -111,7 +111,7 @@ def table(count: int, many: int = 100_000, most: int = 1_000_000) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--turn", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -130,7 +130,7 @@ def table(count: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

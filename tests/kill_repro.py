@@ -170,7 +170,7 @@ def work(project: Project, make: Make, kills: int, seed: int) -> Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=1, help="folders in which kills take place")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
