@@ -27,7 +27,7 @@ from charlm.core.errors import (
     no_module,
 )
 from charlm.core.pinning import pin_kernels
-from charlm.core.terminal import escape_unprintable
+from charlm.core.terminal import discard_unprintable, escape_unprintable
 
 if TYPE_CHECKING:  # sys.excepthook is set before pydantic is imported
     from charlm.core.params import Params
@@ -96,6 +96,8 @@ def run(main: Callable[[], None]) -> None:
     handle_signals(signal.default_int_handler)
     escape_unprintable()
     main()
+    if sys.stdout:
+        sys.stdout.flush()  # Python would do it after the error handling
     ignore_interrupts()  # all is done, but Python may take a while to exit
     refuse_changed_inputs()
     if inputs:
@@ -150,6 +152,7 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
     DVC removes a stage's outputs before it runs the stage; they are restored.
     """
     ignore_interrupts()  # another Ctrl-C, or a signal from another process of this training
+    discard_unprintable()
     explained = explain(error)
     if explained:
         message, code = explained

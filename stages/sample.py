@@ -53,8 +53,9 @@ def main() -> None:
             table["in_training"] = table["name"].isin(known)
             write_csv(folder / f"{name}.csv", table)
             metrics[name] = describe_samples(table["name"].tolist(), known)
-            print(f"{name}: {', '.join(table['name'][:5])}")
     write_json(Path("metrics/samples.json"), metrics)
+    for name, table in tables.items():
+        print(f"{name}: {', '.join(table['name'][:5])}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary path is in a folder next to `path` and is renamed at the end, so that a reader
     sees the old version or the new one, never part of it. A folder is replaced as a whole. On an
-    exception `path` is left unchanged; an OSError names it.
+    exception `path` is left unchanged; an OSError names it, unless only a stream can raise it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,8 @@ def replacing(path: Path) -> Iterator[Path]:
                     os.fsync(file.fileno())
                 partial.replace(path)
     except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EBADF):
+            raise
         reason = error.strerror or str(error)
         raise OSError(error.errno or errno.EIO, reason, os.fspath(path)) from error
 

@@ -1,7 +1,9 @@
 """What is printed on a terminal."""
 
+import os
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # slow to import, and needed only for large inputs
@@ -31,3 +33,13 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def discard_unprintable() -> None:
+    """Discard output that cannot be printed, or Python would fail on it again when it exits."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

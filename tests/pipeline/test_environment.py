@@ -1,6 +1,7 @@
 """Accounts, containers and folders in which DVC alone fails or takes other code."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import stages
 from pipeline import side_by_side
 from pipeline.verify import clone_committed
 from tests.conftest import Project, start
-from tests.helpers import run_python
+from tests.helpers import refused_here, run_python
 
 REPRO = (sys.executable, "-m", "pipeline.side_by_side")
 """What `make repro` runs."""
@@ -96,6 +97,28 @@ def test_a_stage_that_cannot_print_stops_in_one_line() -> None:
     assert stages.explain(OSError(errno.EPIPE, "Broken pipe", "a named pipe"))[0].startswith(
         "error: a named pipe: Broken pipe"
     )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_stage_whose_output_nobody_reads_says_so(project: Project, unbuffered: str) -> None:
+    """Output in a buffer is printed at the end, where Python would report it in its own way."""
+    code = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); "
+    code += "os.execvp(sys.executable, [sys.executable, '-m', 'stages.split'])"
+    ran = project.run(sys.executable, "-c", code, code=1, PYTHONUNBUFFERED=unbuffered)
+    assert ran.text == "error: output cannot be printed (Broken pipe); redirect it elsewhere\n"
+
+
+class Unread(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def test_output_that_nobody_reads_is_blamed_on_no_file(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Unread())
+    line = refused_here(project, "sample", monkeypatch)
+    assert line == "error: output cannot be printed (Broken pipe); redirect it elsewhere"
 
 
 def test_outputs_are_put_back_if_nobody_reads_what_make_repro_prints(project: Project) -> None:

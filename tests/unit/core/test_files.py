@@ -98,6 +98,13 @@ def test_an_error_in_a_folder_names_the_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EBADF])
+def test_an_error_of_a_stream_is_blamed_on_no_file(tmp_path: Path, number: int) -> None:
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, replacing(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))  # from print, say
+    assert caught.value.filename is None
+
+
 def test_replacing_makes_the_folders_above(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file"
     with replacing(path) as partial:
