@@ -3,6 +3,7 @@
 This module has what they share: paths, and error handling.
 """
 
+import atexit
 import errno
 import json
 import os
@@ -95,6 +96,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage; SIGTERM and a closed terminal count as Ctrl-C."""
     handle_signals(signal.default_int_handler)
     escape_unprintable()
+    atexit.register(discard_unprintable)
     main()
     if sys.stdout:
         sys.stdout.flush()  # Python would do it after the error handling
@@ -152,7 +154,6 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
     DVC removes a stage's outputs before it runs the stage; they are restored.
     """
     ignore_interrupts()  # another Ctrl-C, or a signal from another process of this training
-    discard_unprintable()
     explained = explain(error)
     if explained:
         message, code = explained
