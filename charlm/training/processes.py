@@ -3,8 +3,9 @@
 import logging
 import signal
 import sys
+from tempfile import TemporaryDirectory
 
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -19,26 +20,28 @@ def run_in_processes(module: str, processes: int) -> None:
         KeyboardInterrupt: the processes were interrupted or terminated.
     """
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # reported below
-    launch = elastic_launch(
-        LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            run_id=module,
-            max_restarts=0,
-            shutdown_timeout=10,
-        ),
-        sys.executable,
-    )
-    try:
-        launch("-m", module)
-    except SignalException:
-        raise KeyboardInterrupt from None
-    except ChildFailedError as error:
-        raise InputError(_reason(error.failures, processes)) from None
+    with TemporaryDirectory() as folder:  # else torch leaves one for each training
+        launch = elastic_launch(
+            LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                local_addr="localhost",
+                run_id=module,
+                max_restarts=0,
+                shutdown_timeout=10,
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            ),
+            sys.executable,
+        )
+        try:
+            launch("-m", module)
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            raise InputError(_reason(error.failures, processes)) from None
 
 
 def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:

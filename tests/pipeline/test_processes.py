@@ -126,15 +126,25 @@ def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
     project.run("git", "diff", "--quiet", "--", "dvc.lock", code=1)
 
 
-def test_bad_input_is_said_once(project: Project) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files of processes that start afresh."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def test_bad_input_is_said_once(project: Project, temporary: Path) -> None:
     project.set(training__processes="2", lr="1e30", epochs="3")
-    ran = project.stage("train_fcn", code=1)
+    ran = project.run(sys.executable, "-m", "stages.train_fcn", code=1)
     assert "Traceback" not in ran.text, ran.text
     assert len(re.findall("error: ", ran.text)) == 1, ran.text
     assert re.search(r"params.yaml, line \d+: lr: training diverged in epoch 1", ran.text)
+    assert list(temporary.iterdir()) == []
 
 
-def test_ctrl_c_ends_all_of_them(project: Project) -> None:
+def test_ctrl_c_ends_all_of_them(project: Project, temporary: Path) -> None:
     project.set(**LONG, training__processes="2")
     process = start(project, sys.executable, "-m", "stages.train_wavenet")
     wait_for_state(project, process)
@@ -144,6 +154,7 @@ def test_ctrl_c_ends_all_of_them(project: Project) -> None:
     assert text.rstrip().endswith("interrupted; run the same command again to resume")
     assert "Traceback" not in text
     assert processes_in(project) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) -> None:
