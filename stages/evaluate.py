@@ -30,9 +30,12 @@ def main() -> None:
         device = set_up(params.device, threads=1)
     corpus = load_corpus(stages.DATASET)
     windows = windows_by_part(corpus, load_split(stages.SPLIT, corpus))
+    paths = stages.checkpoints(params.models)
+    models = {name: load_for(path, corpus, build) for name, path in paths.items()}
+    stages.refuse_changed_inputs()  # again, as the code of the models has been imported
     measured, losses, calibration, mistakes = {}, {}, [], []
-    for name, path in stages.checkpoints(params.models).items():
-        model = Runner(load_for(path, corpus, build).to(device), params.fast)
+    for name, loaded in models.items():
+        model = Runner(loaded.to(device), params.fast)
         with seeded(params.seed, f"evaluate/{name}"):  # a model may be random in evaluation too
             scores = {part: score(model, windows[part].to(device)) for part in Part}
             predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))

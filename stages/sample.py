@@ -19,7 +19,7 @@ from charlm.sampling.sampler import (
     sample_names,
     training_names,
 )
-from stages import DATASET, SAMPLES, SPLIT, checkpoints, read_params, run
+from stages import DATASET, SAMPLES, SPLIT, checkpoints, read_params, refuse_changed_inputs, run
 
 
 def main() -> None:
@@ -28,9 +28,12 @@ def main() -> None:
         device = set_up(params.device, threads=1)
     corpus = load_corpus(DATASET)
     split = load_split(SPLIT, corpus)
+    paths = checkpoints(params.models)
+    models = {name: load_for(path, corpus, build) for name, path in paths.items()}
+    refuse_changed_inputs()  # again, as the code of the models has been imported
     tables = {}
-    for name, path in checkpoints(params.models).items():
-        model = Runner(load_for(path, corpus, build).to(device), params.fast)
+    for name, loaded in models.items():
+        model = Runner(loaded.to(device), params.fast)
         # A model may draw random numbers of its own, in evaluation too.
         with blame("sample.prefix"), seeded(params.seed, f"sample/{name}/model"):
             names = sample_names(

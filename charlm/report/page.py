@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 
 from charlm.core.params import Params, Recipe
 from charlm.data.checkpoint import Weights
@@ -21,7 +21,11 @@ from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, 
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = Path(__file__).parent
+PAGE, STYLE, SCRIPT = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("page.html", "style.css", "generator.js")
+)
+"""Read on import like the code: the stage compares them with what DVC records after its imports."""
 SHOWN = 12
 """Number of generated names shown for each model."""
 
@@ -135,7 +139,7 @@ def render(
         loss_by: mean test loss by "position" and by "length", as from `results.read_loss_by`.
     """
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=DictLoader({"page.html": PAGE}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -152,8 +156,8 @@ def render(
     sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
     symbols = next(iter(models.values())).weights.vocabulary.symbols()
     return environment.get_template("page.html").render(
-        style=(FOLDER / "style.css").read_text(encoding="utf-8"),
-        script=(FOLDER / "generator.js").read_text(encoding="utf-8"),
+        style=STYLE,
+        script=SCRIPT,
         source=source,
         models=list(models.values()),
         ranked=sorted(metrics.items(), key=lambda item: item[1]["test_loss"]),

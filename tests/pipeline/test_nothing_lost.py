@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import importlib
 import json
 import math
 import os
@@ -22,8 +23,9 @@ import stages.training
 from charlm.core.files import write_text
 from charlm.data import checkpoint
 from charlm.data.corpus import Corpus, load_corpus
+from pipeline.inputs import Inputs
 from tests.conftest import LONG, Project, start, wait_for_state
-from tests.helpers import DAMAGED, NAMES, refused_here, small_model
+from tests.helpers import DAMAGED, NAMES, refused, refused_here, small_model
 
 FCN = "data/checkpoints/fcn.safetensors"
 WAVENET = "data/checkpoints/wavenet.safetensors"
@@ -540,3 +542,50 @@ stage.run(stage.main)
     ran = project.run("python", "-c", code, code=1, DVC_STAGE="build_dataset")
     assert "changed while this stage ran: data/few.txt; so nothing" in ran.text
     assert project.outputs() == before | {"data/few.txt": names.read_bytes()}
+
+
+@pytest.mark.parametrize("stage", ["sample", "evaluate"])
+def test_a_model_edited_while_it_is_loaded_is_not_recorded(
+    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Its code is imported by then; the edit is undone while the stage runs."""
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr(stages, "inputs", Inputs(stage))
+    module = importlib.import_module(f"stages.{stage}")
+    load_for, runner = module.load_for, module.Runner
+    source = Path("charlm/models/fcn.py")
+    before = source.read_text()
+
+    def edit_and_load(*arguments: object) -> object:
+        source.write_text(f"{before}# edited\n")
+        return load_for(*arguments)
+
+    def undo_and_run(*arguments: object) -> object:
+        source.write_text(before)
+        return runner(*arguments)
+
+    monkeypatch.setattr(module, "load_for", edit_and_load)
+    monkeypatch.setattr(module, "Runner", undo_and_run)
+    with refused("changed while this stage ran: charlm/models/fcn.py; so nothing"):
+        module.main()
+
+
+def test_a_style_sheet_edited_and_undone_while_the_report_is_drawn_has_no_effect(
+    project: Project,
+) -> None:
+    before = project.outputs()
+    code = """
+from pathlib import Path
+import stages.plot as stage
+style, render = Path("charlm/report/style.css"), stage.page.render
+before = style.read_text()
+def edit_and_render(*arguments):
+    style.write_text(f"{before}/* edited */")
+    rendered = render(*arguments)
+    style.write_text(before)
+    return rendered
+stage.page.render = edit_and_render
+stage.stages.run(stage.main)
+"""
+    project.run("python", "-c", code, DVC_STAGE="plot")
+    assert project.outputs() == before
