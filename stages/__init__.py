@@ -3,6 +3,13 @@
 This module has what they share: paths, and error handling.
 """
 
+import sys
+
+from charlm.core.interrupts import defer_interrupts, note, obey_interrupts
+
+if sys.argv[0] == "-m":  # a stage is being started, and this comes before its own imports
+    defer_interrupts()
+
 import atexit
 import errno
 import json
@@ -10,7 +17,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -95,6 +101,7 @@ def loss_by_path(column: str) -> Path:
 def run(main: Callable[[], None]) -> None:
     """Run a stage; SIGTERM and a closed terminal count as Ctrl-C."""
     handle_signals(signal.default_int_handler)
+    obey_interrupts()
     escape_unprintable()
     atexit.register(discard_unprintable)
     main()
@@ -250,14 +257,14 @@ def _mistake_in_model(error: BaseException) -> str:
     return f"{path}, line {line}: {said}"
 
 
-sys.excepthook = end  # set before the imports: Ctrl-C may come while torch is loaded
+sys.excepthook = end  # set before the imports, which may fail
 pin_kernels()  # before a stage imports NumPy or torch
 
 inputs = None
 """What the stage depends on, if DVC runs it, before it has imported or read anything."""
 
 if DVC_STAGE:
-    handle_signals(signal.default_int_handler)  # from now on, outputs are restored
+    handle_signals(note)
     from pipeline.inputs import Inputs
 
     refuse_other_code()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import LONG, MODELS, Project, start, wait_for_queue, wait_for_state
+from tests.conftest import LONG, MODELS, ROOT, Project, start, wait_for_queue, wait_for_state
 from tests.helpers import processes_in
 
 CHECKPOINT = "data/checkpoints/wavenet.safetensors"
@@ -208,18 +208,46 @@ def test_nohup_is_respected(project: Project) -> None:
     assert process.wait(timeout=60) == 0
 
 
-def test_ctrl_c_while_torch_is_being_loaded_is_told_in_a_line(project: Project) -> None:
-    process = start(project, sys.executable, "-X", "importtime", "-m", "stages.train_wavenet")
-    seen = []
-    while True:
-        seen.append(process.stdout.readline())
-        if "| torch" in seen[-1] or "torch._" in seen[-1]:
-            break
+@pytest.mark.parametrize(
+    ("stage", "imported"),
+    [("split", "json.decoder"), ("train_wavenet", "numpy._"), ("train_wavenet", "torch._")],
+)
+def test_ctrl_c_while_modules_are_imported_is_told_in_a_line(
+    project: Project, stage: str, imported: str
+) -> None:
+    """torch would drop the exception as it imports NumPy, and go on with half of it."""
+    process = start(project, sys.executable, "-X", "importtime", "-m", f"stages.{stage}")
+    while imported not in (process.stdout.readline() if process.stdout else imported):
+        assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     lines = [line for line in text.splitlines() if not line.startswith("import time:")]
     assert lines == ["interrupted; run the same command again to resume"]
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("where", ["", "raise ValueError"])
+def test_ctrl_c_in_code_whose_exceptions_python_ignores_is_repeated(where: str) -> None:
+    """As in the callbacks of the compiler of Numba."""
+    code = f"""
+import signal, time, stages
+class Dropped:
+    def __del__(self):
+        {where}
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(100):
+            pass
+def main():
+    Dropped()
+    for _ in range(100):
+        time.sleep(0.01)
+stages.run(main)
+"""
+    ran = Project(ROOT).run(sys.executable, "-c", code, code=0 if where else 130)
+    if where:
+        assert "ValueError" in ran.text
+    else:
+        assert ran.text == "interrupted; run the same command again to resume\n"
 
 
 def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
