@@ -8,7 +8,7 @@ run cache for good, as what the stage ran with.
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from charlm.core.errors import InputError
 from charlm.core.params import PARAMS_FILE
 from pipeline.cache import FOLDER, drop_run, file_list
 from pipeline.inputs import LEFT, Inputs, flat
+from pipeline.put_back import DVC_ERRORS
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -27,11 +28,11 @@ Entry = dict[str, Any]
 
 
 def recorded_stages() -> dict[str, Entry]:
-    """Return the entries of `dvc.lock` by stage; none if there is no such file."""
-    try:
-        return dict(load_yaml(str(LOCK_FILE))["stages"])
-    except FileNotFoundError:
-        return {}
+    """Return the entries of `dvc.lock` by stage; DVC's lock must be held, as DVC writes in place.
+
+    There are none if there is no such file.
+    """
+    return dict((load_yaml(str(LOCK_FILE)) or {}).get("stages", {})) if LOCK_FILE.exists() else {}
 
 
 @contextmanager
@@ -40,26 +41,25 @@ def refusing_other_inputs(stage: str | None = None) -> Iterator[None]:
 
     Raises InputError if it did. Without a stage, all of them are compared.
     """
-    left = f"{stage or '*'}.json"
-    for path in LEFT.glob(left):
+    for path in LEFT.glob(f"{stage or '*'}.json"):
         path.unlink()
-    before = recorded_stages()
     yield
-    after = recorded_stages()
-    for name in sorted(path.stem for path in LEFT.glob(left)):
-        if name in after and after[name] != before.get(name):
-            _refuse_if_other(name, after[name])
+    if ran := sorted(path.stem for path in LEFT.glob(f"{stage or '*'}.json")):
+        with suppress(*DVC_ERRORS), Repo(_wait_for_lock=True) as repo, repo.lock:
+            entries = recorded_stages()
+            for name in ran:
+                if name in entries:
+                    _refuse_if_other(repo, name, entries[name])
 
 
-def _refuse_if_other(stage: str, entry: Entry) -> None:
+def _refuse_if_other(repo: Repo, stage: str, entry: Entry) -> None:
     inputs = Inputs(stage)
     inputs.take_up()
     if agree(inputs, entry) or not (changes := inputs.changes()):
         return
-    with Repo() as repo, repo.lock:
-        drop_run(repo, entry)
-        with modify_yaml(str(LOCK_FILE)) as lock:
-            del lock["stages"][stage]
+    drop_run(repo, entry)
+    with modify_yaml(str(LOCK_FILE)) as lock:
+        del lock["stages"][stage]
     raise InputError(
         f"changed before DVC recorded {stage}: {changes}; so the record was removed. Run the same "
         "command again"

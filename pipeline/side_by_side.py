@@ -233,13 +233,13 @@ def committed_stages() -> list[str]:
 
 def put_in_order(stages: Iterable[str]) -> None:
     """Sort `dvc.lock`, where DVC appends new stages in the order in which they finish."""
-    recorded = list(recorded_stages())
-    wanted = [stage for stage in dict.fromkeys([*stages, *recorded]) if stage in recorded]
-    if recorded == wanted:
-        return
-    with Repo() as repo, repo.lock, modify_yaml("dvc.lock") as lock:
-        for stage in wanted:
-            lock["stages"][stage] = lock["stages"].pop(stage)
+    with suppress(*DVC_ERRORS), Repo() as repo, repo.lock:  # else another DVC command runs
+        recorded = list(recorded_stages())
+        wanted = [stage for stage in dict.fromkeys([*stages, *recorded]) if stage in recorded]
+        if recorded != wanted:
+            with modify_yaml("dvc.lock") as lock:
+                for stage in wanted:
+                    lock["stages"][stage] = lock["stages"].pop(stage)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_what_editors_leave_beside_the_code_makes_no_stage_outdated(project: Pro
         (project.path / folder / ".#fcn.py").symlink_to("user@host.1:2")  # Emacs' lock
     assert_up_to_date(project)
     with contextlib.chdir(project.path):
-        assert [n for n in Inputs("train_fcn").values if n.startswith("charlm/models/")] == [
+        assert [n for n in Inputs("train_fcn").files if n.startswith("charlm/models/")] == [
             "charlm/models/base.py",
             "charlm/models/fcn.py",
         ]

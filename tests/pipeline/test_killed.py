@@ -62,6 +62,7 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     assert project.git("status", "--short", "--", ":!metrics", ":!plots", ":!params.yaml") == ""
 
 
+@pytest.mark.slow
 def test_where_epochs_are_long_it_goes_on_in_the_midst_of_one(project: Project) -> None:
     project.set(batch_size="1", epochs="1")
     whole = project.path.parent / "whole"

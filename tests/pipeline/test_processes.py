@@ -157,6 +157,7 @@ def test_ctrl_c_ends_all_of_them(project: Project, temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) -> None:
     project.set(training__processes="3")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]

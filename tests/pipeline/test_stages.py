@@ -141,6 +141,7 @@ def test_under_dvc_too_what_was_there_stays(
     assert checkout.dvc("repro").stages == []
 
 
+@pytest.mark.slow
 def test_a_refused_experiment_hides_nothing_from_git(project: Project) -> None:
     """DVC and git can take a changed file that is as long as the committed one for unchanged."""
     project.dvc("exp", "run", "-S", "fcn.lr=0.1", "train_fcn")

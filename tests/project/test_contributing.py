@@ -68,14 +68,12 @@ def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Proj
 
 
 @THE_GRU
-@pytest.mark.parametrize(
-    "folder", ["tests/unit/models", pytest.param("tests/unit", marks=pytest.mark.slow)]
-)
-def test_the_tests_pass_with_the_gru(project: Project, folder: str) -> None:
+@pytest.mark.slow
+def test_the_tests_pass_with_the_gru(project: Project) -> None:
     parameters = (ROOT / "params.yaml").read_text(encoding="utf-8")
     (project.path / "params.yaml").write_text(parameters, encoding="utf-8")
     add_the_gru(project)
-    project.run(sys.executable, "-m", "pytest", "-q", "-n", "0", folder)
+    project.run(sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit")
 
 
 def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:

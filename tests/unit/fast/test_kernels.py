@@ -403,6 +403,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
 
 
 @ON_X86_64
+@pytest.mark.slow
 def test_numbas_environment_variables_change_no_byte(tmp_path: Path) -> None:
     printed = run_python(
         "import stages; from tests.unit.fast.test_kernels import digest; print(digest())",

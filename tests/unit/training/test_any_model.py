@@ -347,7 +347,7 @@ def digests(threads: int, fast: bool) -> str:
     return json.dumps(sums)
 
 
-@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_any_number_of_threads_gives_the_same_bytes(fast: bool) -> None:
     code = "from tests.unit.training.test_any_model import digests; print(digests({}, {}))"
     one, two = (run_python(code.format(threads, fast)) for threads in (1, 2))
