@@ -64,7 +64,7 @@ novel names:
   repeat. With --novel, all --count names are different and none is in the list
   that the model was trained on: dataset.safetensors, in the folder above the
   checkpoint's. If that file is missing, give the list with --novel-to: text
-  with one name per line, or a table with a --column, also .gz and .zip.
+  with one name per line, or a table with a --column; also .gz, .bz2, .xz, .zip.
 
 reading a prefix:
   Case, accents and similar variants are converted to the model's characters

@@ -77,7 +77,7 @@ def other_format(lines: Sequence[str]) -> str:
     if alike(lines, FORMULA):
         return ""  # which is noted name by name
     if alike(lines, QUOTES):
-        return "names in quotes, which stay a part of them; if they should not, remove them"
+        return "names in quotes, which stay a part of them; if they should not, remove the quotes"
     if alike(lines, SIGNS):
         return (
             "another format than one name per line, such as JSON, YAML, SQL or Markdown (a line "
@@ -165,10 +165,9 @@ class Suspects:
             f"probably no names: {self.none}; if so, remove them from the list": self.none,
             f"names as formulas of a spreadsheet: {self.formulas}; save the table with their "
             "values": self.formulas,
-            f"letters lost in a conversion (U+FFFD) in {self.lost.count:,} names: {self.lost}; "
-            "convert the original list again": self.lost,
-            f"UTF-8 read as CP1252 in {self.misread.count:,} names: {self.misread}; give the "
-            "original list": self.misread,
+            f"letters lost in a conversion (U+FFFD): {self.lost}; convert the original list "
+            "again": self.lost,
+            f"UTF-8 read as CP1252: {self.misread}; give the original list": self.misread,
         }
         return [line for line, examples in lines.items() if examples.count]
 

@@ -220,6 +220,12 @@ class _OddRows:
                 f"line {self.top} looks like headings, and {shown(self.headings[self.place])} is "
                 "taken as a name; if they are, set names.header to true"
             )
+        second = [row for row in rows[1:2] if row != self.headings]
+        if header and second and looks_like_headings(second):
+            remarks.append(
+                f"the row below line {self.top} looks like headings; if line {self.top} is a "
+                "title, remove it"
+            )
         if self.repeated.count:
             remarks.append(f"{self.repeated.lines()}: headings repeated, and left out")
         if self.short.count:

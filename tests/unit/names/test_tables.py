@@ -256,6 +256,13 @@ def test_a_title_above_the_headings_is_reported_as_one(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", path.read_text().replace(";", ","))
     with refused(path, "line 4: 2 cells where line 1 has 1; if line 1 is a title, remove it"):
         read_names(path, 1)
+    path = put(tmp_path, "n.csv", "Names of 2020,\nname,sex\nA,F\nB,F\nC,F\n")
+    remark = f"{path}: the row below line 1 looks like headings; if line 1 is a title, remove it"
+    assert found_in(path, 1).tally.remarks()[1:] == [remark]
+    path = put(tmp_path, "n.csv", "name\nname\nA\nB\nC\n")
+    assert found_in(path, "name").tally.remarks() == [
+        f"{path}: line 2: headings repeated, and left out"
+    ]
 
 
 @pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\ufeff\u200e"])
