@@ -99,7 +99,10 @@ def _runs(repo: Repo, commands: Collection[str]) -> Iterator[tuple[Path, str]]:
     They are not parsed as YAML, which takes 9 ms each.
     """
     for path in Path(repo.stage_cache.cache_dir).glob("*/*/*"):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # not readable, or removed meanwhile
+            continue
         if text.partition("\n")[0].removeprefix("cmd: ") in commands:
             yield path, text
 

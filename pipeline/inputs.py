@@ -42,10 +42,11 @@ class Inputs:
 
     def __init__(self, stage: str) -> None:
         stages = _load(DVC_FILE)["stages"]
-        if stage not in stages:
-            raise InputError(f"{DVC_FILE} has no stage {stage}; run: unset DVC_STAGE")
+        name = stage.partition("@")[0]  # one of several with different values, by `matrix`
+        if name not in stages:
+            raise InputError(f"{DVC_FILE} has no stage {name}; run: unset DVC_STAGE")
+        declared = stages[name].get("do", stages[name])
         self.left = LEFT / f"{stage}.json"
-        declared = stages[stage]
         parameters = declared.get("params", [])
         self.parameters = [name for name in parameters if isinstance(name, str)]
         paths = [*declared.get("deps", []), *(its for its in parameters if isinstance(its, dict))]

@@ -22,6 +22,7 @@ from pipeline.cache import (
     in_cache,
     write_content,
 )
+from pipeline.recovery import written_elsewhere
 
 DVC_ERRORS = (DvcException, OSError, sqlite3.Error)
 """What DVC raises for bad input, a folder that is not writable, or a full disk."""
@@ -31,14 +32,15 @@ def put_back_outputs(stage: str | None = None) -> None:
     """Restore the outputs of `stage` to the contents recorded in dvc.lock.
 
     Without a stage, restore all outputs that are missing. Outputs in neither the cache nor git did
-    not exist before and are left alone.
+    not exist before and are left alone, as are those that another DVC is writing.
     """
     try:
         # The lock ensures that dvc.lock is not being written for another stage.
         with Repo() as repo, repo.lock:
+            taken = written_elsewhere(repo)
             for out in repo.stage.load_one(name=stage).outs if stage else repo.index.outs:
                 md5, path = out.hash_info.value, Path(out.fs_path)
-                if md5 is None or (has(path, md5) if stage else path.exists()):
+                if md5 is None or path in taken or (has(path, md5) if stage else path.exists()):
                     continue
                 content = recorded_content(repo, path, md5)
                 if content is not None:

@@ -7,7 +7,8 @@ run cache for good, as what the stage ran with.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,44 +46,49 @@ def refusing_other_inputs(stage: str | None = None) -> Iterator[None]:
         path.unlink()
     yield
     if ran := sorted(path.stem for path in LEFT.glob(f"{stage or '*'}.json")):
+        changes = {}
         with suppress(*DVC_ERRORS), Repo(_wait_for_lock=True) as repo, repo.lock:
             entries = recorded_stages()
-            for name in ran:
-                if name in entries:
-                    _refuse_if_other(repo, name, entries[name])
+            changes = {name: _drop_if_other(repo, name, entries) for name in ran if name in entries}
+        if found := [f"{name}: {its}" for name, its in changes.items() if its]:
+            raise InputError(
+                f"changed before DVC recorded {', and '.join(found)}; so the record was removed. "
+                "Run the same command again"
+            )
 
 
-def _refuse_if_other(repo: Repo, stage: str, entry: Entry) -> None:
+def _drop_if_other(repo: Repo, stage: str, entries: Mapping[str, Entry]) -> str:
+    """Drop what DVC recorded of a stage if it ran with other inputs; return which have changed."""
     inputs = Inputs(stage)
+    recorded_since = LOCK_FILE.stat().st_mtime_ns > inputs.left.stat().st_mtime_ns
     inputs.take_up()
-    if agree(inputs, entry) or not (changes := inputs.changes()):
-        return
-    drop_run(repo, entry)
-    with modify_yaml(str(LOCK_FILE)) as lock:
-        del lock["stages"][stage]
-    raise InputError(
-        f"changed before DVC recorded {stage}: {changes}; so the record was removed. Run the same "
-        "command again"
-    )
+    if not recorded_since or agree(inputs, entries[stage]):
+        return ""
+    if changes := inputs.changes():
+        drop_run(repo, entries[stage])
+        with modify_yaml(str(LOCK_FILE)) as lock:
+            del lock["stages"][stage]
+    return changes
 
 
 def agree(inputs: Inputs, entry: Entry) -> bool:
     """Return whether DVC recorded the inputs that a stage ran with."""
     values = entry.get("params", {}).get(PARAMS_FILE.name, {})
     given = {k: v for name in inputs.parameters for k, v in flat(name, values.get(name)).items()}
-    same = json.dumps(given, default=str) == json.dumps(inputs.values, default=str)
-    return same and all(
-        _md5(inputs, dep["path"]) == dep.get("md5") for dep in entry.get("deps", [])
+    files = {os.path.relpath(path): md5 for path, md5 in inputs.files.items()}
+    return json.dumps(given, default=str) == json.dumps(inputs.values, default=str) and all(
+        dep.get("md5") == _md5(files, os.path.relpath(dep["path"])) for dep in entry.get("deps", [])
     )
 
 
-def _md5(inputs: Inputs, path: str) -> str:
-    """Return the MD5 of a dependency as the stage found it."""
-    if path in inputs.files:
-        return inputs.files[path]
+def _md5(files: Mapping[str, str], path: str) -> str:
+    """Return the MD5 of a dependency as the stage found it, given that of each file."""
+    if path in files:
+        return files[path]
+    folder = f"{path}{os.sep}"
     within = {
-        file.removeprefix(f"{path}/"): md5
-        for file, md5 in inputs.files.items()
-        if file.startswith(f"{path}/")
+        Path(file.removeprefix(folder)).as_posix(): md5
+        for file, md5 in files.items()
+        if file.startswith(folder)
     }
     return hashlib.md5(file_list(within), usedforsecurity=False).hexdigest() + FOLDER

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,14 @@ from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 from charlm.core.errors import InputError
 from charlm.core.files import PARTIAL, replacing, write_json
 
-PROGRAMS = {"dvc", "dvc.exe", "pipeline.side_by_side"}
+REPRO = "pipeline.side_by_side"
+"""What `make repro` runs."""
+
+PROGRAMS = {"dvc", "dvc.exe", REPRO}
 """What runs DVC: one of these is in the command of the process."""
+
+DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading DVC's lock raises if it is damaged, or not there."""
 
 WRITTEN_TO = ("data", "metrics", "plots", ".resume", ".dvc/tmp")
 """Folders with files of the pipeline."""
@@ -39,19 +45,45 @@ Holder = dict[str, Any]
 def clear_locks(repo: Repo) -> None:
     """Clear DVC's lock of what no living process holds, and print a line for each.
 
-    Raises InputError if the lock is damaged while another process runs DVC here, or if a stage
-    runs here without the DVC that started it, which may have been killed.
+    Raises InputError if the lock is damaged while another process runs DVC here, if `make repro`
+    runs here already, or if a stage runs here without the DVC that started it, which may have been
+    killed.
     """
-    root, folder = Path(repo.root_dir), Path(repo.tmp_dir)
-    stages = [its for its in others(root) if _stage(its) and _folder(its)]
+    root = Path(repo.root_dir)
+    here = [its for its in others(root) if _folder(its)]
+    own = psutil.Process()
+    if earlier := [its for its in here if REPRO in its.cmdline() and _age(its) < _age(own)]:
+        raise InputError(
+            f"make repro runs here already (process {earlier[0].pid}); wait until it has ended"
+        )
+    stages = [its for its in here if _stage(its)]
     if orphans := [its for its in stages if not any(map(_runs_dvc, its.parents()))]:
         raise InputError(
             f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
             f"been killed; wait until it has ended, or stop it: kill {orphans[0].pid}"
         )
+    with _guard(repo):
+        clear_lock(Path(repo.tmp_dir, RWLOCK_FILE), root)
+
+
+def written_elsewhere(repo: Repo) -> set[Path]:
+    """Return the outputs that a DVC other than the one that runs this process is writing."""
+    own = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+    try:
+        with _guard(repo):
+            lock = json.loads(Path(repo.tmp_dir, RWLOCK_FILE).read_bytes())
+        writers = [(file, its["pid"], its["cmd"]) for file, its in lock.get("write", {}).items()]
+    except DAMAGES:
+        return set()
+    return {Path(file) for file, pid, cmd in writers if pid not in own and is_running(pid, cmd)}
+
+
+def _guard(repo: Repo) -> AbstractContextManager[Any]:
+    """Return what DVC holds while it reads or writes its lock."""
     hardlink = repo.config["core"].get("hardlink_lock", False)
-    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink):
-        clear_lock(folder / RWLOCK_FILE, root)
+    path = str(Path(repo.tmp_dir, RWLOCK_LOCK))
+    guard: AbstractContextManager[Any] = make_lock(path, repo.tmp_dir, hardlink_lock=hardlink)
+    return guard
 
 
 def repair(repo: Repo) -> None:
@@ -79,7 +111,7 @@ def clear_lock(path: Path, root: Path) -> None:
         readers: dict[str, list[Holder]] = lock.get("read", {})
         holders = {(its["pid"], its["cmd"]) for its in _each(writers, readers)}
         ended = sorted(holder for holder in holders if not is_running(*holder))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except DAMAGES:
         if running := others(root):
             its, where = running[0], "here; wait until it has ended, or stop it"
             if not _folder(its):
@@ -155,6 +187,11 @@ def _folder(process: psutil.Process) -> Path | None:
         return Path(process.cwd()).resolve()
     except psutil.AccessDenied:
         return None
+
+
+def _age(process: psutil.Process) -> tuple[float, int]:
+    """Return a key that sorts processes by when they began."""
+    return process.create_time(), process.pid
 
 
 def _runs_dvc(process: psutil.Process) -> bool:

@@ -5,6 +5,11 @@ DVC runs one stage at a time. The trainings do not depend on each other, so each
 and dvc.lock are those of a plain `dvc repro`.
 """
 
+from charlm.core.interrupts import defer_interrupts
+
+if __name__ == "__main__":  # the imports take a second
+    defer_interrupts()
+
 import argparse
 import logging
 import os
@@ -34,7 +39,7 @@ from pipeline.clone import git
 from pipeline.put_back import DVC_ERRORS, put_back_outputs
 from pipeline.recorded import recorded_stages, refusing_other_inputs
 from pipeline.recovery import clear_locks, repair
-from stages import handle_signals, run
+from stages import handle_signals, ignore_interrupts, run
 
 TRAINING = "train_"
 """Prefix of the names of training stages."""
@@ -63,9 +68,10 @@ class Plan:
 
 def main() -> None:
     options = parse_options()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt_once)
     if options.only:
-        command = "--wait-for-lock", "repro", "--single-item", options.only
-        exit_on_failure(dvc(*command, stage=options.only, last=False), options.only)
+        run_only(options.only)
         return
     handle_signals(terminate_stages)
     training = check_input().training
@@ -87,6 +93,23 @@ def main() -> None:
     finally:
         if plan:
             put_in_order(plan.order)
+
+
+def run_only(stage: str) -> None:
+    """Run a single stage by `dvc repro`, and restore its outputs if it fails or is interrupted."""
+    handle_signals(interrupt_once)
+    try:
+        code = dvc("--wait-for-lock", "repro", "--single-item", stage, stage=stage, last=False)
+    except KeyboardInterrupt:
+        code = 130
+    exit_on_failure(code, stage)
+
+
+def interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt on the first signal; what follows it must complete."""
+    if not stopping.is_set():
+        stopping.set()
+        raise KeyboardInterrupt
 
 
 def reproduce(plan: Plan | None, at_once: int) -> None:
@@ -136,10 +159,12 @@ def exit_on_failure(code: int, stage: str | None = None) -> None:
     DVC has removed the outputs of the stage that failed; they are restored, if the stage was killed
     or could not start and so did not do it. `stage` is its name, if known.
     """
+    if code:
+        ignore_interrupts()
+        put_back_outputs(stage)
     if stopping.is_set():
         raise KeyboardInterrupt
     if code:
-        put_back_outputs(stage)
         sys.exit(code)
 
 

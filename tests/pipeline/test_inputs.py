@@ -122,6 +122,16 @@ def test_a_stage_without_dependencies_has_no_inputs() -> None:
     assert Inputs("split").values == {}
 
 
+@pytest.mark.parametrize("several", ["matrix: {lr: [1, 2]}, ", "foreach: [1, 2], do: {"])
+def test_a_stage_with_several_values_has_what_it_declares(several: str) -> None:
+    closed = "}" * several.count("do: {")
+    declared = f"{{{several}cmd: x, deps: [code], params: [seed]{closed}}}"
+    Path("dvc.yaml").write_text(f"stages: {{train: {declared}}}")
+    inputs = Inputs("train@1")
+    assert inputs.values == {"seed": 1}
+    assert list(inputs.files) == ["code/a.py", "code/more/b.py"]
+
+
 def test_an_unknown_stage_is_refused() -> None:
     with refused("dvc.yaml has no stage mine"):
         Inputs("mine")

@@ -29,7 +29,13 @@ def test_the_inputs_of_every_stage_are_those_that_dvc_records(here: Project) -> 
     assert list(entries) == STAGES
     for stage in STAGES:
         assert recorded.agree(Inputs(stage), entries[stage]), stage
-    here.set(wavenet__lr="0.1")
+    data = entries["build_dataset"]
+    for path in ("./data/few.txt", "data//few.txt", str(here.path / "data/few.txt")):
+        here.set(names__path=path)
+        data["params"]["params.yaml"]["names"]["path"] = path
+        assert recorded.agree(Inputs("build_dataset"), data), path
+    data["params"]["params.yaml"]["names"]["path"] = "data/few.txt"
+    here.set(names__path="data/few.txt", wavenet__lr="0.1")
     assert [its for its in STAGES if not recorded.agree(Inputs(its), entries[its])] == [
         "train_wavenet",
         "plot",
@@ -50,6 +56,7 @@ def test_an_edit_between_the_end_of_a_stage_and_its_record_is_undone(here: Proje
             here.dvc("repro", "--single-item", "sample")
             assert len(run_cache()) > len(runs)
             inputs.leave()
+            Path("dvc.lock").touch()
 
     with refused("changed before DVC recorded sample: sample.count in params.yaml (21, now 22)"):
         record()

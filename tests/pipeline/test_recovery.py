@@ -137,6 +137,21 @@ def test_a_stage_whose_dvc_was_killed_is_not_run_beside(project: Project) -> Non
     assert line.endswith(f"stop it: kill {process.pid}")
 
 
+def test_what_another_dvc_is_writing_is_not_restored(
+    project: Project, dvc: "subprocess.Popen[bytes]"
+) -> None:
+    """Else DVC would record the earlier outputs as those of what it runs."""
+    path = project.path / "data/checkpoints/fcn.safetensors"
+    path.unlink()
+    lock = project.path / ".dvc/tmp/rwlock"
+    lock.write_text(json.dumps({"write": {str(path): held_by(dvc.pid, "/usr/bin/dvc repro")}}))
+    for restored in (False, True):
+        project.run(sys.executable, "-m", "pipeline.put_back", "train_fcn")
+        assert path.exists() is restored
+        dvc.kill()
+        dvc.wait()
+
+
 def test_a_lock_that_is_held_is_left_alone(lock: Path, dvc: "subprocess.Popen[bytes]") -> None:
     living = held_by(dvc.pid, f"{lock.parent}/dvc repro")
     lock.write_text(before := json.dumps({"read": {"/x/a": [living]}}))

@@ -105,6 +105,53 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
         assert f"| {title}: resuming after epoch" in text, "the second time"
 
 
+IMPATIENT = """
+import os, signal, sys
+from pipeline import side_by_side
+from stages import run
+def put_back(stage):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("put back", stage)
+def dvc(*command, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+side_by_side.put_back_outputs, side_by_side.dvc = put_back, dvc
+sys.argv[1:] = ["--only", "train_fcn"]
+run(side_by_side.main)
+"""
+
+
+def test_ctrl_c_twice_lets_the_outputs_be_put_back(project: Project) -> None:
+    ran = project.run(sys.executable, "-c", IMPATIENT, code=130)
+    assert ran.text.splitlines() == [
+        "put back train_fcn",
+        "interrupted; run the same command again to resume",
+    ]
+
+
+def test_ctrl_c_while_dvc_is_imported_is_told_in_a_line(project: Project) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "pipeline.side_by_side"]
+    process = start(project, *command)
+    while "networkx" not in (process.stdout.readline() if process.stdout else "networkx"):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    lines = [line for line in text.splitlines() if not line.startswith("import time:")]
+    assert lines == ["interrupted; run the same command again to resume"]
+    assert process.returncode == 130
+
+
+def test_a_second_one_is_refused_and_the_first_goes_on(project: Project) -> None:
+    project.set(epochs="5000")
+    first = start_both(project)
+    second = project.run(*TWO, code=1)
+    said = f"error: make repro runs here already (process {first.pid}); wait until it has ended\n"
+    assert second.text == said
+    assert first.poll() is None
+    os.killpg(first.pid, signal.SIGINT)
+    text, _ = first.communicate(timeout=60)
+    assert first.returncode == 130, text
+
+
 def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
     before = project.outputs()
     project.set(epochs="3", wavenet__lr="1e30")
