@@ -6,6 +6,7 @@ hyphens and marks of the writing direction. They are dropped. What spells stays:
 - joiners (U+200C, U+200D and two rarer ones) between letters of a script that shapes them, or
   between emoji, and after a virama, with which a Malayalam name may end (as in RFC 5892,
   appendix A);
+- tags after a black flag: the flags of England, Scotland and Wales;
 - variation selectors after a character: Japanese names are distinguished by them;
 - format characters with a visible form, such as the Arabic number sign.
 
@@ -22,7 +23,9 @@ ALWAYS = re.compile(
     "[\u00ad\u061c\u17b4\u17b5\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
-"""Characters that never spell."""
+"""Characters that never spell, but for the tags of `FLAG`."""
+FLAG = "\U0001f3f4[\U000e0020-\U000e007f]+"
+NOT_SPELLING = re.compile(f"({FLAG})|{ALWAYS.pattern}")
 _JOINERS = "\u034f\u180e\u200c\u200d"
 JOINERS = re.compile(f"[{_JOINERS}]+")
 SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
@@ -59,7 +62,8 @@ def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
             return match[0]
         return drop(match)
 
-    text = AT_START.sub(drop, ALWAYS.sub(drop, text))
+    text = NOT_SPELLING.sub(lambda match: match[1] or drop(match), text)
+    text = AT_START.sub(drop, text)
     return normalize("NFC", JOINERS.sub(drop_unless_spelling, text))
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO
@@ -22,6 +22,7 @@ from charlm.names.distinct import Distinct
 from charlm.names.invisible import clean, clean_all
 from charlm.names.suspicious import (
     Suspects,
+    is_r_table,
     looks_like_headings,
     original,
     other_format,
@@ -30,9 +31,11 @@ from charlm.names.suspicious import (
 from charlm.names.tables import (
     SAMPLE,
     Block,
+    R,
     column_cells,
     first_lines,
     looks_like_table,
+    spread,
     stated,
 )
 
@@ -253,18 +256,23 @@ def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator
             f"{path} is a table, as its first line is {line}; set names.column to the heading "
             "or the number of the column with the names"
         )
-    filled = list(islice(filter(None, map(clean, first)), SAMPLE))
-    if description := looks_like_table(first):
+    filled = [line for line in first if clean(line)]
+    sample, begin = spread(filled), clean_all(filled[:SAMPLE])
+    if description := looks_like_table(sample):
         tally.notes.append(
             f"{path} looks like {description}; if it is a table, set names.column to the heading "
             "or the number of the column with the names (and names.header to false if there are "
             "no headings)"
         )
-    elif description := other_format(filled):
-        tally.notes.append(f"{path} looks like {description}")
-    elif filled and looks_like_headings([filled[:1]]):
+    elif is_r_table(clean_all(sample)):
         tally.notes.append(
-            f"{path}: {shown(filled[0])} is taken as a name; if it is a heading, remove it"
+            f"{path} looks like cells separated by blanks, as R's write.table writes them; {R}"
+        )
+    elif description := other_format(clean_all(sample), begin):
+        tally.notes.append(f"{path} looks like {description}")
+    elif begin and looks_like_headings([begin[:1]]):
+        tally.notes.append(
+            f"{path}: {shown(begin[0])} is taken as a name; if it is a heading, remove it"
         )
     number = 1
     for lines in chain([first], blocks):

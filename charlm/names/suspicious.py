@@ -7,14 +7,17 @@ names in quotes or parentheses, or that begin with a sign, are none of this.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html.entities import html5
 from itertools import pairwise
 
 REGULAR = 0.9
 """Fraction of lines that must be alike to tell a format."""
 FEW_LINES = 3
 """Fewer lines tell no format."""
-BLANKS = re.compile(r'"[^"]*"(?: (?:"[^"]*"|[^" ]+))+')
-"""Cells in quotes between blanks."""
+R_CELL = re.compile(r'"[^"]*"|[\w.+-]+')
+"""A cell of R's write.table: a text in quotes, or a number, TRUE or NA."""
+R_HEADINGS = re.compile(r'"[^"]*"(?: "[^"]*")*')
+R_ROW = re.compile(rf'"[^"]*"(?: (?:{R_CELL.pattern}))+')
 QUOTES = re.compile(r"""(["'`]).*\1""")
 """A line in quotes."""
 SIGNS = re.compile(r"""["'\[{<|(`\\].*|[-*+] .*|[-+=]+|.*[,;:|\]}>"'`]|\W*\w+\W*: .*""")
@@ -30,19 +33,35 @@ HEADING = re.compile(
 )
 """Usual headings of names, in small letters and with underscores for blanks."""
 NO_NAME = re.compile(
-    r"[!-/:-@\[-`{-~ \t\u2500-\u257f]+|\\N|\(\d+ \w+(?: \w+)?\)|(?:#|--|//)[ \t].*"
+    r"[!-/:-@\[-`{-~ \t\u2500-\u257f]+|\\N|\(\d+ \w+(?: \w+)?\)|(?:#|--|//)[ \t].*|"
+    r"_[A-Z]+(?:_[A-Z]+)+"
 )
-"""A name of punctuation only, what databases write in place of one, or a comment."""
+"""A name of punctuation only, what databases write in place of one, or a comment.
+
+Or the row of all rare names in the French statistics, `_PRENOMS_RARES`.
+"""
+OTHERS = "ALL OTHER NAMES"
+"""The last row of the surnames in the US Census."""
 FORMULA = re.compile(r'="[^"]*"')
 """A text as spreadsheets are made not to take it for a number."""
-MISSING = {"nan", "null", "none"}
+MISSING = {"nan", "null", "none", "unknown"}
 """Cells in place of numbers that are no headings."""
 LOST = "\ufffd"
 """What decoders put in place of bytes that they cannot read."""
 TRACES = set("¡¢£¤¥¦§¨©«¬¯°±²³´¶·¸¹»¼½¾¿€‚ƒ„…†‡ˆ‰‹“”•—˜™›")
 """Characters of CP1252 that are rarely part of a name, but of letters in UTF-8 read as CP1252."""
-MISREAD = re.compile(f"[ÂÃÄÅÐÑÎÏ×ØÙÚ][{''.join(sorted(TRACES))}]")
-"""A letter of Latin, Cyrillic, Greek, Hebrew or Arabic in UTF-8, as most are read as CP1252."""
+MISREAD = re.compile(f"[ÂÃÄÅÐÑÎÏ×ØÙÚà-ð][ºŸ]?[{''.join(sorted(TRACES))}]")
+"""The beginning of a letter, a punctuation mark or an emoji in UTF-8, as most are read as CP1252.
+
+Many more names match, such as "Zoé™", but are not UTF-8 if they are taken for it (`original`).
+"""
+ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9A-Fa-f]+|[A-Za-z]\w*);")
+"""A character as in HTML, if it has such a name."""
+ESCAPE = re.compile(
+    r"\\(?:u[\da-f]{4}|x[\da-f]{2})|%[c-f][\da-f]%[89ab][\da-f]|(?<=[^\W\d_])%2[\da-f](?=[^\W\d_])",
+    re.ASCII | re.IGNORECASE,
+)
+"""A character as in JSON and program code, or as in a URL."""
 SHOWN = 3
 """Examples in a remark."""
 LONGEST = 40
@@ -54,34 +73,60 @@ def shown(text: str, quoted: Callable[[str], str] = repr) -> str:
     return quoted(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
-def alike(lines: Sequence[str], pattern: re.Pattern[str]) -> bool:
+def alike(lines: Sequence[str], matches: Callable[[str], object]) -> bool:
     """Return whether nearly all of `lines` match, of which there must be some."""
-    matching = sum(pattern.fullmatch(line) is not None for line in lines)
+    matching = sum(map(bool, map(matches, lines)))
     return len(lines) >= FEW_LINES and matching >= REGULAR * len(lines)
 
 
-def other_format(lines: Sequence[str]) -> str:
-    """Describe the format of lines, without surrounding blanks, unless they are names; or ""."""
-    if alike(lines[1:], BLANKS):
-        return (
-            "cells separated by blanks, as R's write.table writes them; give a table written "
-            "with write.csv(x, row.names = FALSE)"
-        )
-    found = [NUMBER.match(line) for line in lines]
+def is_r_table(lines: Sequence[str]) -> bool:
+    """Return whether lines are as R's write.table writes them.
+
+    The headings are in quotes, and a row has as many cells, or one more: its number or name.
+    """
+    if not lines or not R_HEADINGS.fullmatch(lines[0]):
+        return False
+    extra = [
+        len(R_CELL.findall(row)) - len(R_CELL.findall(lines[0])) if R_ROW.fullmatch(row) else -1
+        for row in lines[1:]
+    ]
+    return any(len(extra) >= FEW_LINES and extra.count(it) >= REGULAR * len(extra) for it in (0, 1))
+
+
+def is_aligned(line: str) -> bool:
+    """Return whether a line has blanks as between columns, or a word and two or more numbers."""
+    *name, first, second = ["", "", *line.split(" ")]
+    words = any(map(str.isalpha, "".join(name)))
+    return "  " in line or (words and is_number(first) and is_number(second))
+
+
+def other_format(lines: Sequence[str], first: Sequence[str]) -> str:
+    """Describe the format of lines unless they are names; or "".
+
+    Args:
+        lines: lines spread over the list, beginning with the first; without surrounding blanks.
+        first: its first lines, which tell a numbered list.
+    """
+    found = [NUMBER.match(line) for line in first]
     numbers = [int(match[1]) if match else None for match in found]
     steps = list(pairwise(numbers))
     if len(steps) >= FEW_LINES:
         consecutive = sum(a is not None and b == a + 1 for a, b in steps)
         if consecutive >= REGULAR * len(steps):
             return "a numbered list; if it is one, remove the numbers"
-    if alike(lines, FORMULA):
+    if alike(lines, FORMULA.fullmatch):
         return ""  # which is noted name by name
-    if alike(lines, QUOTES):
+    if alike(lines, QUOTES.fullmatch):
         return "names in quotes, which stay a part of them; if they should not, remove the quotes"
-    if alike(lines, SIGNS):
+    if alike(lines, SIGNS.fullmatch):
         return (
             "another format than one name per line, such as JSON, YAML, SQL or Markdown (a line "
             f"is {shown(lines[len(lines) // 2])}); if it is one, remove all but the names"
+        )
+    if alike(lines, is_aligned):
+        return (
+            f"columns separated by blanks (a line is {shown(lines[len(lines) // 2])}); if they "
+            "are, remove all but the names"
         )
     return ""
 
@@ -140,17 +185,23 @@ class Suspects:
         formulas: names like `="ANNA"`.
         lost: names in which a letter was replaced by U+FFFD.
         misread: names in UTF-8 that were read as CP1252.
+        entities: names with characters as in HTML, such as `O&#39;Neil`.
+        escapes: names with characters as in program code or URLs, such as `Ren%C3%A9e`.
     """
 
     none: Examples = field(default_factory=Examples)
     formulas: Examples = field(default_factory=Examples)
     lost: Examples = field(default_factory=Examples)
     misread: Examples = field(default_factory=Examples)
+    entities: Examples = field(default_factory=Examples)
+    escapes: Examples = field(default_factory=Examples)
 
     def add(self, names: Sequence[str], characters: set[str]) -> None:
         """Look through further names, given all characters so far, which tell what may be found."""
         signs = (name for name in names if not name[0].isalnum())
         self.none.add(*map(shown, filter(NO_NAME.fullmatch, signs)))
+        if names[-1:] == [OTHERS]:  # it ends a list, and comparing all names takes time
+            self.none.add(shown(OTHERS))
         if "=" in characters:
             self.formulas.add(*map(shown, filter(FORMULA.fullmatch, names)))
         if LOST in characters:
@@ -158,6 +209,11 @@ class Suspects:
         if not TRACES.isdisjoint(characters):
             read = ((name, original(name)) for name in names if MISREAD.search(name))
             self.misread.add(*(f"{shown(name)} for {shown(it)}" for name, it in read if it))
+        if "&" in characters:
+            self.entities.add(*(shown(name) for name in names if "&" in name and has_entity(name)))
+        if not characters.isdisjoint("\\%"):
+            signs = (name for name in names if "%" in name or "\\" in name)
+            self.escapes.add(*map(shown, filter(ESCAPE.search, signs)))
 
     def remarks(self) -> list[str]:
         """Return a line on each kind of which there are some."""
@@ -168,8 +224,17 @@ class Suspects:
             f"letters lost in a conversion (U+FFFD): {self.lost}; convert the original list "
             "again": self.lost,
             f"UTF-8 read as CP1252: {self.misread}; give the original list": self.misread,
+            f"characters as in HTML: {self.entities}; replace them, for example with html.unescape "
+            "of Python": self.entities,
+            f"characters as in program code or URLs: {self.escapes}; replace them by the "
+            "characters themselves": self.escapes,
         }
         return [line for line, examples in lines.items() if examples.count]
+
+
+def has_entity(name: str) -> bool:
+    """Return whether a name has a character that is written as in HTML."""
+    return any(it[1] == "#" or it[1:] in html5 for it in ENTITY.findall(name))
 
 
 def original(name: str, taken_for: str = "cp1252", encoding: str = "utf-8") -> str:

@@ -17,12 +17,11 @@ from pathlib import Path
 from charlm.core.errors import InputError
 from charlm.names.invisible import SUSPECT, clean, clean_all, drop_invisible
 from charlm.names.suspicious import (
-    BLANKS,
     FEW_LINES,
     REGULAR,
     Examples,
-    alike,
     is_number,
+    is_r_table,
     looks_like_headings,
     other_format,
     shown,
@@ -35,7 +34,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 STATED = re.compile('"?sep=([^"])"?', re.IGNORECASE)
 QUOTED = re.compile('"(?:[^"]|"")*"')
 SAMPLE = 200
-"""Lines at the beginning that decide about the separator."""
+"""Lines that decide about the separator, at the beginning, or about the format, anywhere."""
 SHOWN = 20
 """Headings shown in an error message."""
 TITLES = 20
@@ -53,6 +52,15 @@ def first_lines(blocks: Iterator[list[str]]) -> list[str]:
         if found >= SAMPLE:
             break
     return first
+
+
+def spread(lines: Sequence[str]) -> list[str]:
+    """Return `SAMPLE` of the lines, or all if there are fewer, evenly spread from the first one.
+
+    The first lines of a sorted list are often the odd ones.
+    """
+    count = min(SAMPLE, len(lines))
+    return [lines[index * len(lines) // count] for index in range(count)]
 
 
 def stated(lines: list[str]) -> tuple[int, str] | None:
@@ -85,26 +93,27 @@ def column_cells(
     Raises:
         InputError: there is no such column, or not one only, or a row is not well-formed.
     """
-    first = first_lines(blocks)
+    block = first_lines(blocks)
     skipped = 0
-    filled = [number for number, line in enumerate(first, start=1) if clean(line)]
-    if statement := stated(first):
+    filled = [number for number, line in enumerate(block, start=1) if clean(line)]
+    if statement := stated(block):
         skipped = filled.pop(0)
     if not filled:
         return
-    top, sample = filled[0], [first[number - 1] for number in filled[:SAMPLE]]
-    separator = statement[1] if statement else _separator(sample, path, suffix, column)
-    if separator not in sample[0] and alike(sample[1:], BLANKS):
+    top, lines = filled[0], [block[number - 1] for number in filled]
+    first, sample = lines[:SAMPLE], spread(lines)
+    separator = statement[1] if statement else _separator(first, path, suffix, column)
+    if separator not in first[0] and is_r_table(clean_all(sample)):
         raise InputError(f"{path} is separated by blanks, as R's write.table does it; {R}")
-    cells = _split(sample[0], separator, path, top)
+    cells = _split(first[0], separator, path, top)
     width = len(cells)
-    place = _place(clean_all(cells), separator, path, top, column, header, notes, sample)
-    odd = _OddRows(path, separator, top, place, sample)
+    place = _place(clean_all(cells), separator, path, top, column, header, notes, first)
+    odd = _OddRows(path, separator, top, place, first, sample)
     headings = {cells[place], f"\ufeff{cells[place]}"} if header else set()
     if header:
         skipped = top
     number, spaced = skipped + 1, f"{separator} "
-    for lines in chain([first[skipped:]], blocks):
+    for lines in chain([block[skipped:]], blocks):
         cells = []
         for at, line in enumerate(lines, start=number):
             row = _split(line, separator, path, at)
@@ -129,7 +138,8 @@ class _OddRows:
         separator: the separator of its cells.
         top: the number of the first row's line.
         place: the place of the column with the names, from 0.
-        sample: the first lines with text, beginning with the first row.
+        first: the first lines with text, beginning with the first row.
+        sample: lines with text spread over the table, beginning with the first row.
         short: rows with fewer cells.
         blank: rows with a blank between the name and the next cell.
         repeated: rows that repeat the headings.
@@ -139,13 +149,14 @@ class _OddRows:
     separator: str
     top: int
     place: int
+    first: list[str]
     sample: list[str]
     short: Examples = field(default_factory=Examples)
     blank: Examples = field(default_factory=Examples)
     repeated: Examples = field(default_factory=Examples)
 
     def __post_init__(self) -> None:
-        self.headings, *_ = self.rows(self.sample[:1])
+        self.headings, *_ = self.rows(self.first[:1])
         self.width = len(self.headings)
 
     def rows(self, lines: list[str]) -> list[list[str]]:
@@ -171,11 +182,16 @@ class _OddRows:
         (usual, _), *_ = Counter(map(len, rows)).most_common(1) or [(self.width, 0)]
         if usual == self.width + 1 and all(is_number(row[0]) for row in rows if row):
             return f"if the first heading is missing, as R's write.table does it, {R}"
-        if usual > self.width and len(rows) >= FEW_LINES:
-            return f"if line {self.top} is a title, remove it"
+        inside = f"put a cell that contains a {self.separator!r} in double quotes"
         if self.separator == "\t":
-            return "remove the tabs within cells"
-        return f"put a cell that contains a {self.separator!r} in double quotes"
+            inside = "remove the tabs within cells"
+        if usual > self.width and len(rows) >= FEW_LINES:
+            return f"if line {self.top} is a title, remove it; if not, {inside}"
+        return inside
+
+    def names(self, rows: list[list[str]]) -> list[str]:
+        """Return the cells of the column in those rows that have it."""
+        return [row[self.place] for row in rows if self.place < len(row)]
 
     def check_blank(self, row: list[str], at: int) -> None:
         """Note a row in which a separator with a blank may be a part of the name."""
@@ -194,8 +210,8 @@ class _OddRows:
 
         Raises InputError if the names are R's numbers of the rows.
         """
-        rows = self.rows(self.sample)
-        names = [row[self.place] for row in rows[header:] if self.place < len(row)]
+        rows, first = self.rows(self.sample), self.rows(self.first)
+        names = self.names(rows[header:])
         remarks = []
         if self.width == 1 and (description := looks_like_table(self.sample[1:])):
             remarks.append(
@@ -213,14 +229,14 @@ class _OddRows:
                 "the names are in quotes, which stay a part of them, as in any table with tabs; "
                 "if they should not, save it with commas, as .csv"
             )
-        elif description := other_format(names):
+        elif description := other_format(names, self.names(first[header:])):
             remarks.append(f"the names look like {description}")
         if not header and looks_like_headings(rows):
             remarks.append(
                 f"line {self.top} looks like headings, and {shown(self.headings[self.place])} is "
                 "taken as a name; if they are, set names.header to true"
             )
-        second = [row for row in rows[1:2] if row != self.headings]
+        second = [row for row in first[1:2] if row != self.headings]
         if header and second and looks_like_headings(second):
             remarks.append(
                 f"the row below line {self.top} looks like headings; if line {self.top} is a "
@@ -243,7 +259,7 @@ class _OddRows:
 
 def looks_like_table(lines: list[str]) -> str:
     """Return a description if nine in ten lines have as many of a separator, or ""."""
-    rows = [QUOTED.sub("", line) for line in lines if clean(line)][:SAMPLE]
+    rows = [QUOTED.sub("", line) for line in lines]
     for separator, name in SEPARATORS.items():
         counts = Counter(row.count(separator) for row in rows)
         (count, lines_alike), *_ = counts.most_common(1) or [(0, 0)]

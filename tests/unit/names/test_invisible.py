@@ -1,5 +1,6 @@
 """Invisible characters: those that do not spell are dropped and counted."""
 
+import re
 import unicodedata
 from collections import Counter
 from itertools import chain
@@ -8,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.names.invisible import ALWAYS, SUSPECT, clean, clean_all
+from charlm.names.invisible import ALWAYS, FLAG, SUSPECT, clean, clean_all
 from tests.helpers import few
 
-ODD = "\ufeff\u200b\u200c\u200d\u200e\u2067\u00ad\ufe0f\U000e0100\u034f\u180e\u3164"
+ODD = "\U000e0067\ufeff\u200b\u200c\u200d\u200e\u2067\u00ad\ufe0f\U000e0100\u034f\u180e\u3164"
 
 
 @pytest.mark.parametrize("odd", [*"\ufeff\u200b\u200e\u200f\u00ad\u2060\u202a\u202e\u2066\u2069"])
@@ -32,6 +33,10 @@ def test_what_never_spells_is_dropped_wherever_it_is(name: str, odd: str) -> Non
         "\u2764\ufe0f",  # a red heart
         "\u845b\U000e0100",  # a variant of a character in Japanese family names
         "\u0600\u0661",  # the Arabic number sign, which is visible
+        *(
+            "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in f"gb{part}\x7f")
+            for part in ("eng", "sct", "wls")  # flags
+        ),
     ],
 )
 def test_what_spells_or_can_be_seen_stays(name: str) -> None:
@@ -54,6 +59,13 @@ def test_a_selector_of_nothing_is_dropped(selector: str) -> None:
     assert clean(f"{selector}\u200dANNA {selector}MARIA") == "ANNA MARIA"
 
 
+def test_tags_that_follow_no_black_flag_are_dropped() -> None:
+    flag, tag = "\U0001f3f4", "\U000e0067"
+    assert clean(f"{tag}A{tag}") == "A"
+    assert clean(f"{flag}A{tag}") == f"{flag}A"
+    assert clean(f"{flag}{tag}{tag}\U000e0001{tag}A") == f"{flag}{tag}{tag}A"
+
+
 def test_an_accent_behind_an_invisible_character_is_composed() -> None:
     assert clean("ZOE\u200b\u0301") == "ZO\u00c9"
 
@@ -70,7 +82,9 @@ def test_every_format_character_is_dropped_or_known_to_be_visible_or_to_spell() 
 @given(
     st.lists(
         st.text(
-            st.sampled_from([*ODD, *" AE\u0301", "\u05d0", "\u0d4d", "\U0001f469", "\u212b"])
+            st.sampled_from(
+                [*ODD, *"\U0001f3f4 AE\u0301", "\u05d0", "\u0d4d", "\U0001f469", "\u212b"]
+            )
             | st.characters(exclude_categories=["Cs"])
         )
     )
@@ -79,7 +93,7 @@ def test_cleaning_is_done_once_and_counts_what_is_gone(texts: list[str]) -> None
     dropped: Counter[str] = Counter()
     names = clean_all(texts, dropped)
     assert names == [clean(text) for text in texts] == clean_all(names)
-    assert not any(ALWAYS.search(name) for name in names)
+    assert not any(ALWAYS.search(re.sub(FLAG, "", name)) for name in names)
     left = Counter("".join(names))
     given_ = Counter(unicodedata.normalize("NFC", "".join(f"{text}\n" for text in texts)))
     for odd in ODD:

@@ -43,6 +43,10 @@ def remarks(path: Path, column: str | int | None = None, header: bool = True) ->
         (lines(r"\f0 {0}\par"), "another format"),
         ("First name\n" + lines("{0}"), "'First name' is taken as a name; if it is a heading"),
         ("Фамилия\n" + lines("{0}"), "is taken as a name"),
+        (lines("{0:<15}2.629  2.629{1:>7}"), "columns separated by blanks (a line is 'Emma "),
+        (lines("{0} 2.629 2629 {1}"), "columns separated by blanks (a line is 'Emma 2.629 "),
+        (lines("{0}   {1}"), "columns separated by blanks"),
+        ("Name   Sex\n" + lines("{0:<6} F"), "columns separated by blanks"),
     ],
 )
 def test_text_in_another_format_is_noted(tmp_path: Path, text: str, said: str) -> None:
@@ -53,11 +57,33 @@ def test_text_in_another_format_is_noted(tmp_path: Path, text: str, said: str) -
     assert "\n" not in first
 
 
+def test_the_first_lines_alone_tell_no_format(tmp_path: Path) -> None:
+    """They are the odd ones of a sorted list."""
+    odd = [*(f"'Abd {n} al-'" for n in range(150)), *(f"({n})" for n in range(150))]
+    text = "\n".join([*odd, *(f"Anna {letter * n}" for n in range(1, 80) for letter in "abcdef")])
+    assert remarks(put(tmp_path, "n.txt", text)) == []
+    text = text.replace("\n", "\n1\t")
+    assert remarks(put(tmp_path, "n.tsv", f"n\tname\n1\t{text}"), "name") == []
+    table = "x\n" * 300 + "".join(f"Anna,{n}\n" for n in range(3000))
+    (remark,) = remarks(put(tmp_path, "n.txt", table))
+    assert "a table of 2 columns" in remark
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+def test_a_numbered_list_is_told_however_long(tmp_path: Path, count: int) -> None:
+    text = "".join(f"{n}. Anna {n * n}\n" for n in range(1, count))
+    (remark,) = remarks(put(tmp_path, "n.txt", text))
+    assert "a numbered list" in remark
+    (remark,) = remarks(put(tmp_path, "n.csv", f"name\n{text}"), "name")
+    assert "a numbered list" in remark
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
         *((rule, repr(rule)) for rule in ("-----+----", "====", "|---|---|", "...", "─┼─", "- -")),
         ("\\N", r"'\\N'"),
+        *((others, repr(others)) for others in ("_PRENOMS_RARES", "ALL OTHER NAMES")),
         *((comment, repr(comment)) for comment in ("# Names of 2020", "-- names", "// names")),
         *(
             (rows, repr(rows))
@@ -109,6 +135,32 @@ def test_utf8_that_was_read_as_cp1252_is_noted(tmp_path: Path) -> None:
     assert "UTF-8 read as CP1252: 'RenÃ©e' for 'Renée', 'ZoÃ«' for 'Zoë', " in remark
 
 
+@pytest.mark.parametrize("name", ["Nguyễn", "Ẩn", "O’Neil", "ქეთი", "山田", "สมชาย", "Anna 😀"])
+def test_longer_letters_that_were_read_as_cp1252_are_noted(tmp_path: Path, name: str) -> None:
+    known = [it for it in name if "\ufffd" not in it.encode().decode("cp1252", errors="replace")]
+    damaged = "".join(known).encode().decode("cp1252")
+    (remark,) = remarks(put(tmp_path, "n.txt", lines("{0}") + damaged))
+    assert f"UTF-8 read as CP1252: '{damaged}' for '{''.join(known)}';" in remark
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("O&#39;Neil", "in HTML: 'O&#39;Neil';"),
+        ("O&#x27;Neil", "in HTML: 'O&#x27;Neil';"),
+        ("Ren&eacute;e", "in HTML: 'Ren&eacute;e';"),
+        ("B &amp; B", "in HTML: 'B &amp; B';"),
+        ("Ren\\u00e9e", r"in program code or URLs: 'Ren\\u00e9e';"),
+        ("Ren\\xe9e", r"in program code or URLs: 'Ren\\xe9e';"),
+        ("Ren%C3%A9e", "in program code or URLs: 'Ren%C3%A9e';"),
+        ("Anna%20Maria", "in program code or URLs: 'Anna%20Maria';"),
+    ],
+)
+def test_escaped_characters_are_noted(tmp_path: Path, name: str, said: str) -> None:
+    (remark,) = remarks(put(tmp_path, "n.txt", lines("{0}") + name))
+    assert f"characters as {said} replace them" in remark
+
+
 ORDINARY = {
     "French": "Élodie|Anaïs|Jean-Luc|D'Arc|L'Hôpital|N'Golo|Zoé|Œdipe|Maëlys|Aÿa",
     "Portuguese": "JOÃO|CONCEIÇÃO|Mª José|GUIMARÃES|Antônio",
@@ -126,7 +178,11 @@ ORDINARY = {
     "titles": "Dune: Part Two|Alien|(500) Days of Summer|[REC]|'71|9|8½|2001: A Space Odyssey",
     "abbreviations": "King Jr.|Mr. T.|J. R.",
     "surnames first": "Smith, Anna|Jones, Berta|Miller, J.",
-    "handles": "@anna|@berta|@clara|#1|_PRENOMS_RARES",
+    "handles": "@anna|@berta|@clara|#1|_ANNA|_anna_maria_",
+    "models": "Boeing 747|Anna Maria|Airbus A320 200|Peugeot 206|Apollo 11|Blink 182",
+    "numbers": "10 20 30|1 2 3|24 7 365|7 11 13|4 33|Six",
+    "signs": "AT&T;|R&D|Q&A;|100%|50%20|%C|C:\\users|\\o/|A\\B|&c.|Rock &roll; B",
+    "marks": "Café™|Lukáš“|“Zoé”|Renée’s|à la “carte”|Íñigo…|áº|Tomáš – x",
     "long": "|".join(f"{letter * 5000} x" for letter in "1234-a\"' "),
     "quoted": '"Bugs"|"Weird Al"|Anna|Berta',
 }
@@ -143,9 +199,9 @@ def test_ordinary_lists_have_no_remark(tmp_path: Path, names: str) -> None:
 
 
 def test_few_lines_tell_no_format() -> None:
-    assert other_format([]) == other_format(['"A"', '"B"']) == ""
-    assert other_format(['"A"'] * 3) != ""
-    assert other_format(['"A"'] * 8 + ["B"] * 2) == ""
+    assert other_format([], []) == other_format(['"A"', '"B"'], []) == ""
+    assert other_format(['"A"'] * 3, []) != ""
+    assert other_format(['"A"'] * 8 + ["B"] * 2, []) == ""
 
 
 @pytest.mark.parametrize(
@@ -157,6 +213,7 @@ def test_few_lines_tell_no_format() -> None:
         (["ANNA,7", "BERTA,1", "CLARA,2", "DORA,3"], False),
         (["ANNA,NA", "BERTA,1", "CLARA,2", "DORA,3"], False),
         (["ANNA,null", "BERTA,1", "CLARA,2", "DORA,3"], False),
+        (["ANNA,F,Unknown", "BERTA,F,1", "CLARA,F,2", "DORA,F,3"], False),
         (["who,count", "ANNA,1", "BERTA,2"], False),
         (["ANNA,F", "BERTA,F", "CLARA,M"], False),
     ],
@@ -183,6 +240,35 @@ def test_r_tables_are_refused_with_how_to_write_them(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", '"name","sex"\n' + lines('"{1}","{0}",'))
     with refused(path, "one cell more than headings, and the names are numbers", advice):
         remarks(path, "name")
+
+
+@pytest.mark.parametrize("heading", ["title", '"title"', '"title" "album"', "title album"])
+def test_titles_that_begin_with_quotes_are_no_table_of_r(tmp_path: Path, heading: str) -> None:
+    text = f"{heading}\n" + lines('"{0}" (album)')
+    for found in (
+        remarks(put(tmp_path, "n.tsv", text), 1),
+        remarks(put(tmp_path, "n.tsv", text), 1, header=False),
+        remarks(put(tmp_path, "n.txt", text)),
+    ):
+        assert not any("R's" in it for it in found)
+    text = "title\n" + lines('"{0}" "B"')
+    assert not any("R's" in it for it in remarks(put(tmp_path, "n.txt", text)))
+    assert not any("R's" in it for it in remarks(put(tmp_path, "n.tsv", text), "title"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"name" "n"\n' + lines('"{0}" {1}'),
+        '"name" "n"\n' + lines('"{1}" "{0}" NA'),
+        '"name"\n' + lines('"{1}" "{0}"'),
+    ],
+)
+def test_r_tables_are_told_by_their_quotes_and_their_number_of_cells(
+    tmp_path: Path, text: str
+) -> None:
+    (remark,) = remarks(put(tmp_path, "n.txt", text))
+    assert "as R's write.table writes them" in remark
 
 
 def test_a_column_of_numbers_is_noted(tmp_path: Path) -> None:

@@ -247,6 +247,12 @@ def test_headings_in_the_middle_of_joined_tables_are_left_out_and_told(
     assert read_names(path, "name").names == ["A", "B", "C", "name", "D"]
 
 
+def test_names_with_commas_in_the_only_column_are_told_to_be_put_in_quotes(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.csv", "name\nSmith, Anna\nSmith, Berta\nSmith, Clara\n")
+    with refused(path, "if line 1 is a title, remove it; if not, put a cell that contains a ','"):
+        read_names(path, "name")
+
+
 def test_a_title_above_the_headings_is_reported_as_one(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "Names of 2020\n\n\nname;sex\nA;F\nB;F\nC;F\n")
     with refused(path, "no column 'name'; remove the lines above 'name;sex', if"):
