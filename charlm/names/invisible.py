@@ -10,6 +10,8 @@ hyphens and marks of the writing direction. They are dropped. What spells stays:
 - variation selectors after a character: Japanese names are distinguished by them;
 - format characters with a visible form, such as the Arabic number sign.
 
+No-break spaces become plain ones.
+
 The characters are listed here, rather than found by their Unicode category, which depends on the
 version of Python.
 """
@@ -30,8 +32,9 @@ _JOINERS = "\u034f\u180e\u200c\u200d"
 JOINERS = re.compile(f"[{_JOINERS}]+")
 SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 AT_START = re.compile(rf"(?:^|(?<=\s))[{_JOINERS}{SELECTORS}]+")
-SUSPECT = re.compile(f"{ALWAYS.pattern[:-1]}{_JOINERS}{SELECTORS}]")
-"""Any character that may have to be dropped."""
+NO_BREAK = re.compile("[\u00a0\u2007\u202f]")
+SUSPECT = re.compile(f"{ALWAYS.pattern[:-1]}{NO_BREAK.pattern[1:-1]}{_JOINERS}{SELECTORS}]")
+"""Any character that may have to be dropped or replaced."""
 UNSHAPED = re.compile("[\u0000-\u058f\u1e00-\u206f]")
 """Latin, Greek, Cyrillic and Armenian, digits, blanks and punctuation: a joiner has no effect."""
 VIRAMA = 9
@@ -42,8 +45,8 @@ def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
     """Return `text` in NFC without the invisible characters that do not spell.
 
     Args:
-        text: any text; blanks are left alone.
-        dropped: a count by character, to which those dropped are added.
+        text: any text; blanks are left alone, except that no-break spaces become plain ones.
+        dropped: a count by character, to which those dropped or replaced are added.
     """
     text = normalize("NFC", text)
     if not SUSPECT.search(text):
@@ -54,6 +57,9 @@ def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
         counts.update(match[0])
         return ""
 
+    def blank(match: re.Match[str]) -> str:
+        return drop(match) or " "
+
     def drop_unless_spelling(match: re.Match[str]) -> str:
         before, after = text[: match.start()][-1:], text[match.end() :][:1]
         if before and combining(before) == VIRAMA:
@@ -62,6 +68,7 @@ def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
             return match[0]
         return drop(match)
 
+    text = NO_BREAK.sub(blank, text)
     text = NOT_SPELLING.sub(lambda match: match[1] or drop(match), text)
     text = AT_START.sub(drop, text)
     return normalize("NFC", JOINERS.sub(drop_unless_spelling, text))

@@ -19,7 +19,7 @@ from typing import IO, BinaryIO
 from charlm.core.errors import InputError
 from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
-from charlm.names.invisible import clean, clean_all
+from charlm.names.invisible import NO_BREAK, clean, clean_all
 from charlm.names.suspicious import (
     Suspects,
     is_r_table,
@@ -84,7 +84,7 @@ class Tally:
     Attributes:
         unit: "line" of a text or "row" of a table.
         rows: number of lines or rows, not counting headings.
-        invisible: number of invisible characters dropped, by character.
+        invisible: number of invisible characters dropped or replaced, by character.
         notes: remarks for the user.
     """
 
@@ -94,10 +94,19 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
-        """Return the notes, and a line on the invisible characters, if any were dropped."""
-        counts = sorted(self.invisible.items())
-        shown = ", ".join(f"U+{ord(character):04X} ({count:,})" for character, count in counts)
-        return [*self.notes, *([f"dropped invisible characters: {shown}"] if shown else [])]
+        """Return the notes, and lines on the invisible characters dropped or replaced, if any."""
+        remarks = [*self.notes]
+        for did, replaced in (
+            ("dropped invisible characters", False),
+            ("replaced no-break spaces by blanks", True),
+        ):
+            counts = ", ".join(
+                f"U+{ord(character):04X} ({count:,})"
+                for character, count in sorted(self.invisible.items())
+                if bool(NO_BREAK.match(character)) is replaced
+            )
+            remarks += [f"{did}: {counts}"] if counts else []
+        return remarks
 
 
 @dataclass(frozen=True)

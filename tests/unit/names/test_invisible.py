@@ -16,7 +16,7 @@ ODD = "\U000e0067\ufeff\u200b\u200c\u200d\u200e\u2067\u00ad\ufe0f\U000e0100\u034
 
 
 @pytest.mark.parametrize("odd", [*"\ufeff\u200b\u200e\u200f\u00ad\u2060\u202a\u202e\u2066\u2069"])
-@pytest.mark.parametrize("name", ["{}ANNA", "ANNA{}", " {} ANNA{}", "AN{}{}NA", "{}\u00a0ANNA{} "])
+@pytest.mark.parametrize("name", ["{}ANNA", "ANNA{}", " {} ANNA{}", "AN{}{}NA", "{}\u2003ANNA{} "])
 def test_what_never_spells_is_dropped_wherever_it_is(name: str, odd: str) -> None:
     dropped: Counter[str] = Counter()
     assert clean(name.format(odd, odd), dropped) == "ANNA"
@@ -57,6 +57,14 @@ def test_a_joiner_that_joins_nothing_is_dropped(name: str, joiner: str) -> None:
 def test_a_selector_of_nothing_is_dropped(selector: str) -> None:
     assert clean(selector) == ""
     assert clean(f"{selector}\u200dANNA {selector}MARIA") == "ANNA MARIA"
+
+
+@pytest.mark.parametrize("space", [*"\u00a0\u2007\u202f"])
+def test_no_break_spaces_become_blanks(space: str) -> None:
+    dropped: Counter[str] = Counter()
+    assert clean(f" ANNA{space}MARIA{space}", dropped) == "ANNA MARIA"
+    assert clean_all([f"ANNA{space}MARIA"]) == ["ANNA MARIA"]
+    assert dropped == {space: 2}
 
 
 def test_tags_that_follow_no_black_flag_are_dropped() -> None:
