@@ -4,6 +4,7 @@ The stages do this themselves; `python -m pipeline.put_back` does it after a fai
 of our code ran (no `python`, a stage that was killed).
 """
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def put_back_outputs(stage: str | None = None) -> None:
     try:
         # The lock ensures that dvc.lock is not being written for another stage.
         with Repo() as repo, repo.lock:
-            taken = written_elsewhere(repo)
+            # A stage's own outputs are written by the DVC that runs it.
+            taken = set() if "DVC_STAGE" in os.environ else written_elsewhere(repo)
             for out in repo.stage.load_one(name=stage).outs if stage else repo.index.outs:
                 md5, path = out.hash_info.value, Path(out.fs_path)
                 if md5 is None or path in taken or (has(path, md5) if stage else path.exists()):

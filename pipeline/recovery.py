@@ -67,15 +67,14 @@ def clear_locks(repo: Repo) -> None:
 
 
 def written_elsewhere(repo: Repo) -> set[Path]:
-    """Return the outputs that a DVC other than the one that runs this process is writing."""
-    own = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+    """Return the outputs that another process with DVC is writing."""
     try:
         with _guard(repo):
             lock = json.loads(Path(repo.tmp_dir, RWLOCK_FILE).read_bytes())
         writers = [(file, its["pid"], its["cmd"]) for file, its in lock.get("write", {}).items()]
     except DAMAGES:
         return set()
-    return {Path(file) for file, pid, cmd in writers if pid not in own and is_running(pid, cmd)}
+    return {Path(file) for file, pid, command in writers if is_running(pid, command)}
 
 
 def _guard(repo: Repo) -> AbstractContextManager[Any]:
