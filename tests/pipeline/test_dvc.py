@@ -15,7 +15,10 @@ from charlm.report.figures import COUNT_MODELS
 from tests.conftest import FEW, MODELS, ROOT, STAGES, Project, Ran, wait_for_queue
 from tests.helpers import refused_here
 
-README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+README, PROBLEMS = (
+    " ".join((ROOT / path).read_text(encoding="utf-8").split())
+    for path in ("README.md", "docs/troubleshooting.md")
+)
 
 DOWNSTREAM = ["evaluate", "sample", "plot"]
 
@@ -410,26 +413,32 @@ def test_analytics_are_off(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_readme_says_of_dvcs_own_words_is_what_dvc_says(project: Project) -> None:
+def test_what_the_page_on_problems_says_of_dvcs_own_words_is_what_dvc_says(
+    project: Project,
+) -> None:
     for setting, words in {
         "learning_rate=0.1": "To append to your config",
         "sample.lr=0.1": "Could not override",
         "lr=0,1": "Sweep overrides",
         "names.column=Prénom": "LexerNoViableAlt",
+        "names.path=data/names (1).txt": "mismatched input",
     }.items():
         assert words in project.dvc("exp", "run", "-S", setting, code=255).text
-        assert words in README
+        assert words in PROBLEMS
     quoted = project.dvc("exp", "run", "-S", "names.column='Prénom'", code=255)
     assert "no column 'Prénom'" in quoted.text
     project.git("checkout", "params.yaml")
     path = "names.path='data/names (1).txt'"
     assert f'-S "{path}"' in README
+    assert f'-S "{path}"' in PROBLEMS
     (project.path / "data/few.txt").rename(project.path / "data/names (1).txt")
     project.dvc("exp", "run", "--single-item", "build_dataset", "-S", path)
 
 
 @pytest.mark.slow
-def test_a_merge_of_two_experiments_is_settled_as_the_readme_says(project: Project) -> None:
+def test_a_merge_of_two_experiments_is_settled_as_the_page_on_problems_says(
+    project: Project,
+) -> None:
     project.git("switch", "--quiet", "--create", "other")
     for branch, length in (("other", "1"), ("main", "2")):  # so that few names are unique
         project.git("switch", "--quiet", branch)
@@ -442,7 +451,7 @@ def test_a_merge_of_two_experiments_is_settled_as_the_readme_says(project: Proje
     assert "unresolved merge conflict" in project.stage("sample", code=1).text
     project.git("checkout", "--theirs", "params.yaml")
     command = "git checkout --theirs dvc.lock metrics plots"
-    assert command in README
+    assert command in PROBLEMS
     project.run(*command.split())
     project.dvc("repro")
     project.commit("Merged")
