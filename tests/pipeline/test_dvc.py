@@ -413,7 +413,7 @@ def test_analytics_are_off(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_page_on_problems_says_of_dvcs_own_words_is_what_dvc_says(
+def test_what_the_page_says_of_dvcs_messages_is_what_dvc_says(
     project: Project,
 ) -> None:
     for setting, words in {
@@ -436,7 +436,7 @@ def test_what_the_page_on_problems_says_of_dvcs_own_words_is_what_dvc_says(
 
 
 @pytest.mark.slow
-def test_a_merge_of_two_experiments_is_settled_as_the_page_on_problems_says(
+def test_a_merge_of_two_experiments_is_settled_as_the_page_says(
     project: Project,
 ) -> None:
     project.git("switch", "--quiet", "--create", "other")
