@@ -51,8 +51,13 @@ def digest(content: Content) -> str:
     return _md5(_hashed(content)) + ("" if "." in content else FOLDER)
 
 
-def file_list(files: Mapping[str, str]) -> bytes:
-    """Return the file list of a folder, which DVC hashes and caches, from the MD5 of each file."""
+def folder_digest(files: Mapping[str, str]) -> str:
+    """Compute the MD5 of a folder as DVC does, from that of each file."""
+    return _md5(_file_list(files)) + FOLDER
+
+
+def _file_list(files: Mapping[str, str]) -> bytes:
+    """Return the file list of a folder, which DVC hashes and caches."""
     listed = [{"md5": md5, "relpath": name} for name, md5 in files.items()]
     return json.dumps(sorted(listed, key=itemgetter("relpath")), sort_keys=True).encode()
 
@@ -137,7 +142,7 @@ def _hashed(content: Content) -> bytes:
     """Return the bytes that DVC hashes and caches: those of a file, or a folder's file list."""
     if "." in content:
         return content["."]
-    return file_list({name: _md5(data) for name, data in content.items()})
+    return _file_list({name: _md5(data) for name, data in content.items()})
 
 
 def _digest(cached: Path, md5: str) -> str:

@@ -5,7 +5,6 @@ minutes later if another DVC command holds its lock. An edit in between would be
 run cache for good, as what the stage ran with.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 
 from charlm.core.errors import InputError
 from charlm.core.params import PARAMS_FILE
-from pipeline.cache import FOLDER, drop_run, file_list
+from pipeline.cache import drop_run, folder_digest
 from pipeline.inputs import LEFT, Inputs, flat
 from pipeline.put_back import DVC_ERRORS
 
@@ -91,4 +90,4 @@ def _md5(files: Mapping[str, str], path: str) -> str:
         for file, md5 in files.items()
         if file.startswith(folder)
     }
-    return hashlib.md5(file_list(within), usedforsecurity=False).hexdigest() + FOLDER
+    return folder_digest(within)

@@ -210,14 +210,19 @@ def test_nohup_is_respected(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "imported"),
-    [("split", "json.decoder"), ("train_wavenet", "numpy._"), ("train_wavenet", "torch._")],
+    ("module", "imported"),
+    [
+        ("stages.split", "json.decoder"),
+        ("stages.train_wavenet", "numpy._"),
+        ("stages.train_wavenet", "torch._"),
+        ("pipeline.side_by_side", "networkx"),
+    ],
 )
 def test_ctrl_c_while_modules_are_imported_is_told_in_a_line(
-    project: Project, stage: str, imported: str
+    project: Project, module: str, imported: str
 ) -> None:
     """torch would drop the exception as it imports NumPy, and go on with half of it."""
-    process = start(project, sys.executable, "-X", "importtime", "-m", f"stages.{stage}")
+    process = start(project, sys.executable, "-X", "importtime", "-m", module)
     while imported not in (process.stdout.readline() if process.stdout else imported):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)

@@ -128,18 +128,6 @@ def test_ctrl_c_twice_lets_the_outputs_be_put_back(project: Project) -> None:
     ]
 
 
-def test_ctrl_c_while_dvc_is_imported_is_told_in_a_line(project: Project) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "pipeline.side_by_side"]
-    process = start(project, *command)
-    while "networkx" not in (process.stdout.readline() if process.stdout else "networkx"):
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
-    lines = [line for line in text.splitlines() if not line.startswith("import time:")]
-    assert lines == ["interrupted; run the same command again to resume"]
-    assert process.returncode == 130
-
-
 def test_a_second_one_is_refused_and_the_first_goes_on(project: Project) -> None:
     project.set(epochs="5000")
     first = start_both(project)
