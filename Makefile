@@ -27,7 +27,7 @@ help:
 	@echo "make grow       time and memory for lists of up to 30 million names (15 minutes or more)"
 
 repro: $(VENV)/.installed .dvc/vega.js
-	@"$(BIN)/python" -m pipeline.side_by_side
+	@exec "$(BIN)/python" -m pipeline.side_by_side
 
 verify: $(VENV)/.installed
 	@"$(BIN)/python" -m pipeline.verify

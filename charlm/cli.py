@@ -408,7 +408,8 @@ def _lines() -> Iterator[tuple[str, str]]:
     """Yield each non-empty line of standard input and its location."""
     number = 0
     try:
-        for number, line in enumerate(sys.stdin.buffer, start=1):
+        lines = chain.from_iterable(map(bytes.splitlines, sys.stdin.buffer))
+        for number, line in enumerate(lines, start=1):
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if clean(text):
                 yield f"standard input, line {number}", text

@@ -266,7 +266,9 @@ inputs = None
 if DVC_STAGE:
     handle_signals(note)
     from pipeline.inputs import Inputs
+    from pipeline.parent import end_with_dvc
 
+    end_with_dvc()
     refuse_other_code()
     inputs = Inputs(DVC_STAGE)
     if ROOT.is_relative_to((CHECKOUT / ".dvc/tmp/exps").resolve()):

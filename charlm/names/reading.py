@@ -1,14 +1,16 @@
 """Reading a list of names: plain text or a table, optionally compressed."""
 
+import bz2
 import codecs
 import collections
-import importlib
+import gzip
+import lzma
 import os
 import re
 import shlex
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,7 +23,10 @@ from charlm.core.terminal import bar
 from charlm.names.distinct import Distinct
 from charlm.names.invisible import NO_BREAK, clean, clean_all
 from charlm.names.suspicious import (
+    SHOWN,
+    Examples,
     Suspects,
+    hidden_misread,
     is_r_table,
     looks_like_headings,
     original,
@@ -43,8 +48,15 @@ TABLES = {".csv", ".tsv"}
 """Suffixes of tables; a file with any other suffix is a table if a column is given."""
 UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".sql", ".rtf", ".parquet"}
 """Formats that would otherwise be read as plain text, but are not lists of names."""
-PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
-"""The module that opens a compressed file, by suffix."""
+PACKED = {".bz2": bz2.BZ2Decompressor, ".xz": lzma.LZMADecompressor}
+"""Decompressors of a stream, of which a file may hold several, by suffix."""
+COMPRESSED = {".gz", ".zip", *PACKED}
+PADDING = b"\0"
+"""Bytes that may follow a compressed stream."""
+SYSTEM_FILES = re.compile(r"^__MACOSX/|(^|/)(\.DS_Store|desktop\.ini|Thumbs\.db)$")
+"""What systems add to a zip."""
+ENCRYPTED = 1
+"""The flag of an encrypted member of a zip."""
 _SAVE = "save the table as CSV UTF-8, and give that file"
 _UNPACK = "unpack it, and give the list"
 KINDS = {
@@ -60,6 +72,8 @@ KINDS = {
     b"Rar!": f"an archive (RAR); {_UNPACK}",
 }
 """What a file is that is no text, and what to do, by its first bytes."""
+POINTER = "version https://git-lfs.github.com/spec/"
+"""The beginning of what Git LFS puts in place of a file."""
 TAR = 257, b"ustar"
 """Where an archive of tar says that it is one."""
 ENCODINGS = (
@@ -85,12 +99,14 @@ class Tally:
         unit: "line" of a text or "row" of a table.
         rows: number of lines or rows, not counting headings.
         invisible: number of invisible characters dropped or replaced, by character.
+        misread: names in UTF-8 read as another encoding that only dropped characters show.
         notes: remarks for the user.
     """
 
     unit: str = "line"
     rows: int = 0
     invisible: Counter[str] = field(default_factory=Counter)
+    misread: Examples = field(default_factory=Examples)
     notes: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
@@ -156,7 +172,8 @@ def gather_names(
             distinct names. If several apply, the first in this order is raised, wherever they
             occur in the file.
     """
-    distinct, tally, suspects = Distinct(target), Tally(), Suspects()
+    distinct, tally = Distinct(target), Tally()
+    suspects = Suspects(misread=tally.misread)
     characters: set[str] = set()
     given = total_length = longest = 0
     for names in name_blocks(path, column, header, tally):
@@ -224,6 +241,8 @@ def name_blocks(
                 numbered = _numbered(blocks, path, tally)
             for number, lines in numbered:
                 names = list(filter(None, clean_all(lines, tally.invisible)))
+                if tally.invisible:
+                    tally.misread.add(*hidden_misread(lines))
                 if CONTROL.search("\t".join(names)):
                     _exhaust(numbered)
                     raise InputError(_first_control(lines, number, path))
@@ -242,6 +261,8 @@ def _local(path: str | os.PathLike[str]) -> Path:
     with suppress(OSError, ValueError):  # an impossible path is reported when it is opened
         if Path(text).exists():
             return Path(text)
+    if text.lower().startswith("file:"):
+        raise InputError(f"{text} is a URL; give the path alone: {re.sub('^file:/*', '/', text)}")
     if URL.match(text):
         url = re.sub(":/+", "://", text, count=1)
         raise InputError(
@@ -304,7 +325,8 @@ def _first_control(lines: list[str], number: int, path: Path) -> str:
             at = f"{path}, line {place}: {shown(name, ascii)} contains a control character "
             at += f"(U+{ord(control[0]):04X})"
             for encoding in ("utf-8", "cp1252"):
-                if control[0] >= "\x80" and (was := original(name, "latin-1", encoding)):
+                given = lines[place - number].strip(" ")
+                if control[0] >= "\x80" and (was := original(given, "latin-1", encoding)):
                     return (
                         f"{at}, probably from {encoding.upper()} read as Latin-1 ({shown(was)}); "
                         f"convert the original list again, from {encoding.upper()}"
@@ -323,21 +345,23 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
     """Yield blocks of a file's uncompressed content, and the suffix that gives its format."""
     with _open(path) as file, bar("reading the names", path.stat().st_size, "B") as shown:
         with _explaining(path):
+            inner = PurePath(path.stem).suffix
             match path.suffix.lower():
-                case suffix if suffix in PACKED:
-                    unpacked: IO[bytes] = importlib.import_module(PACKED[suffix]).open(file)
-                    suffix = PurePath(path.stem).suffix
+                case ".gz":
+                    source, suffix = _read(gzip.GzipFile(fileobj=file)), inner
+                case packed if packed in PACKED:
+                    source, suffix = _unpacked(file, PACKED[packed]), inner
                 case ".zip":
-                    unpacked, suffix = _only_member(file, path)
+                    source, suffix = _only_member(file, path)
                 case suffix:
-                    unpacked = file
+                    source = _read(file)
 
         begun = _version(file)
 
         def blocks() -> Iterator[bytes]:
             while True:
                 with _explaining(path):
-                    block = unpacked.read(BLOCK)
+                    block = next(source, b"")
                 if _version(file) != begun:
                     raise InputError(
                         f"{path} changed while it was read; run this again when it is complete"
@@ -363,7 +387,11 @@ def _open(path: Path) -> BinaryIO:
             raise InputError(f"{path} is not a regular file; give the path of a list of names")
         return path.open("rb")
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the path of a list of names") from None
+        if Path(f"{path}.dvc").exists():
+            todo = f"restore it: dvc checkout {path}.dvc (or fetch it: dvc pull {path}.dvc)"
+        else:
+            todo = "give the path of a list of names"
+        raise InputError(f"{path} does not exist; {todo}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _unreadable(path, error) from None
 
@@ -376,7 +404,7 @@ def _explaining(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # the decompressors raise a dozen kinds of error for damaged data
-        if path.suffix.lower() not in {*PACKED, ".zip"}:
+        if path.suffix.lower() not in COMPRESSED:
             raise _unreadable(path, error) from None
         raise InputError(
             f"{path} cannot be decompressed ({error}); compress the list again"
@@ -390,18 +418,48 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
-def _only_member(file: BinaryIO, path: Path) -> tuple[IO[bytes], str]:
+def _read(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    """Yield blocks of a file."""
+    return iter(lambda: file.read(BLOCK), b"")
+
+
+def _unpacked(
+    file: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]
+) -> Iterator[bytes]:
+    """Yield blocks of the content of a file with one or more compressed streams.
+
+    `bz2.open` and `lzma.open` end without an error at the first stream that is damaged.
+    """
+    data = file.read(BLOCK)
+    while data:
+        decompressor = new()
+        while not decompressor.eof:
+            if decompressor.needs_input and not data and not (data := file.read(BLOCK)):
+                raise EOFError("it ends in the middle of a stream")
+            if block := decompressor.decompress(data, BLOCK):
+                yield block
+            data = b""
+        data = decompressor.unused_data.lstrip(PADDING)
+        while not data and (more := file.read(BLOCK)):
+            data = more.lstrip(PADDING)
+
+
+def _only_member(file: BinaryIO, path: Path) -> tuple[Iterator[bytes], str]:
     archive = zipfile.ZipFile(file)
     members = [
         info
         for info in archive.infolist()
-        if not info.is_dir() and not info.filename.startswith("__MACOSX/")
+        if not info.is_dir() and not SYSTEM_FILES.search(info.filename)
     ]
     if len(members) != 1:
+        listed = ", ".join(shown(info.filename) for info in members[:SHOWN])
         raise InputError(
-            f"{path} contains {len(members)} files; a zip must contain just one, the list of names"
+            f"{path} contains {len(members)} files{f' ({listed})' * bool(listed)}; a zip must "
+            "contain just one, the list of names"
         )
-    return archive.open(members[0]), PurePath(members[0].filename).suffix
+    if members[0].flag_bits & ENCRYPTED:
+        raise InputError(f"{path} is encrypted; {_UNPACK}")
+    return _read(archive.open(members[0])), PurePath(members[0].filename).suffix
 
 
 def _keeping(blocks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
@@ -420,7 +478,7 @@ def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            line += data.count(b"\n", 0, error.start)
+            line += _line_ends(data[: error.start])
             byte = data[error.start]
             _exhaust(blocks)
             place = f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x})"
@@ -428,8 +486,15 @@ def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
             raise InputError(
                 f"{place}; convert it first, for example: {command} (or from {ENCODINGS})"
             ) from None
+        if not number and text.startswith(POINTER):
+            raise InputError(f"{path} is a pointer of Git LFS; fetch the list: git lfs pull")
         yield text if number else text.lstrip("\ufeff")
-        line += data.count(b"\n")
+        line += _line_ends(data)
+
+
+def _line_ends(data: bytes) -> int:
+    """Count the line ends in whole lines: LF, CR LF, or CR."""
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
 def _what_it_is(head: bytes, path: Path) -> str:
@@ -439,7 +504,9 @@ def _what_it_is(head: bytes, path: Path) -> str:
             return kind
     if head.startswith(TAR[1], TAR[0]):
         return f"an archive (tar); {_UNPACK}"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "UTF-32"
+    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "UTF-16"
     else:
         first, second = head[::2].count(0), head[1::2].count(0)  # of each pair of bytes

@@ -5,7 +5,7 @@ names in quotes or parentheses, or that begin with a sign, are none of this.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html.entities import html5
 from itertools import pairwise
@@ -18,10 +18,12 @@ R_CELL = re.compile(r'"[^"]*"|[\w.+-]+')
 """A cell of R's write.table: a text in quotes, or a number, TRUE or NA."""
 R_HEADINGS = re.compile(r'"[^"]*"(?: "[^"]*")*')
 R_ROW = re.compile(rf'"[^"]*"(?: (?:{R_CELL.pattern}))+')
-QUOTES = re.compile(r"""(["'`]).*\1""")
+QUOTES = re.compile(r"""(["'`]).*\1|[“„].*[“”]|‘.*’|«.*»|».*«|「.*」""")
 """A line in quotes."""
-SIGNS = re.compile(r"""["'\[{<|(`\\].*|[-*+] .*|[-+=]+|.*[,;:|\]}>"'`]|\W*\w+\W*: .*""")
+SIGNS = re.compile(r"""["'\[{<|(`\\│].*|[-*+•·–—] .*|[-+=]+|.*[,;:|\]}>"'`]|\W*\w+\W*: .*""")
 """A line of JSON, YAML, SQL, HTML, Markdown or program code."""
+DOCUMENT = re.compile(r"<!doctype\b|<html\b|<\?xml\b|begin:v|[{[]$", re.IGNORECASE)
+"""The beginning of HTML, XML, contacts (vCard) or JSON."""
 NUMBER = re.compile(r"\W*(\d{1,9})\W+\w")
 """The number of a line of a numbered list."""
 HEADING = re.compile(
@@ -33,12 +35,13 @@ HEADING = re.compile(
 )
 """Usual headings of names, in small letters and with underscores for blanks."""
 NO_NAME = re.compile(
-    r"[!-/:-@\[-`{-~ \t\u2500-\u257f]+|\\N|\(\d+ \w+(?: \w+)?\)|(?:#|--|//)[ \t].*|"
-    r"_[A-Z]+(?:_[A-Z]+)+"
+    r"[!-/:-@\[-`{-~ \t\u2500-\u257f\u115f\u1160\u2800\ufffc]+|\\N|\(\d+ \w+(?: \w+)?\)|"
+    r"(?:#|--|//)[ \t].*|_[A-Z]+(?:_[A-Z]+)+"
 )
-"""A name of punctuation only, what databases write in place of one, or a comment.
+"""A name of punctuation or invisible characters only, or a comment.
 
-Or the row of all rare names in the French statistics, `_PRENOMS_RARES`.
+Or what databases write in place of a name, or `_PRENOMS_RARES`, the row of all rare names in the
+French statistics.
 """
 OTHERS = "ALL OTHER NAMES"
 """The last row of the surnames in the US Census."""
@@ -48,13 +51,32 @@ MISSING = {"nan", "null", "none", "unknown"}
 """Cells in place of numbers that are no headings."""
 LOST = "\ufffd"
 """What decoders put in place of bytes that they cannot read."""
-TRACES = set("¡¢£¤¥¦§¨©«¬¯°±²³´¶·¸¹»¼½¾¿€‚ƒ„…†‡ˆ‰‹“”•—˜™›")
-"""Characters of CP1252 that are rarely part of a name, but of letters in UTF-8 read as CP1252."""
-MISREAD = re.compile(f"[ÂÃÄÅÐÑÎÏ×ØÙÚà-ð][ºŸ]?[{''.join(sorted(TRACES))}]")
-"""The beginning of a letter, a punctuation mark or an emoji in UTF-8, as most are read as CP1252.
+TRACES = set("¡¢£¤¥¦§¨©«¬¯°±²³´¶·¸¹»¼½¾¿€‚ƒ„…†‡ˆ‰‹“”•—˜™›√≈├┼─╨╤")
+"""Characters that are rarely part of a name, but of letters in UTF-8 read in other encodings."""
+LEADS = {
+    "cp1252": "[ÂÃÄÅÐÑÎÏ×ØÙÚà-ð][ºŸ]?(?![ŠšŒœŽžŸªºµ])",  # "Lukáš“" is a name in quotes
+    "cp1250": "[ĂĹÄĐŃ]",
+    "cp1251": "[РСГЕ]",
+    "mac_roman": "[√≈–]",
+    "cp850": "[├┼─ð]",
+    "cp437": "[├┼─╨╤]",
+    "cp866": "[├┼─╨╤]",
+}
+"""Patterns of the character as which the first byte of a letter in UTF-8 is often read."""
 
-Many more names match, such as "Zoé™", but are not UTF-8 if they are taken for it (`original`).
-"""
+
+def _misread(encoding: str) -> re.Pattern[str]:
+    """Return a pattern of the beginning of a letter, a punctuation mark or an emoji.
+
+    Many more names match, such as "Zoé™", but are not UTF-8 if they are taken for it (`original`).
+    """
+    following = bytes(range(0x80, 0xC0)).decode(encoding, "ignore")
+    return re.compile(f"{LEADS[encoding]}[{re.escape(following)}]")
+
+
+MISREAD = {encoding: _misread(encoding) for encoding in LEADS}
+HIDING = re.compile("[\u00a0\u00ad]")
+"""A no-break space or a soft hyphen: the second byte of à or í."""
 ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9A-Fa-f]+|[A-Za-z]\w*);")
 """A character as in HTML, if it has such a name."""
 ESCAPE = re.compile(
@@ -94,10 +116,10 @@ def is_r_table(lines: Sequence[str]) -> bool:
 
 
 def is_aligned(line: str) -> bool:
-    """Return whether a line has blanks as between columns, or a word and two or more numbers."""
-    *name, first, second = ["", "", *line.split(" ")]
-    words = any(map(str.isalpha, "".join(name)))
-    return "  " in line or (words and is_number(first) and is_number(second))
+    """Return whether a line has blanks as between columns, or a number before or after a word."""
+    words = line.split(" ")
+    counted = is_number(words[0]) or is_number(words[-1].strip("()"))
+    return "  " in line or (counted and any(map(str.isalpha, line)))
 
 
 def other_format(lines: Sequence[str], first: Sequence[str]) -> str:
@@ -118,10 +140,11 @@ def other_format(lines: Sequence[str], first: Sequence[str]) -> str:
         return ""  # which is noted name by name
     if alike(lines, QUOTES.fullmatch):
         return "names in quotes, which stay a part of them; if they should not, remove the quotes"
-    if alike(lines, SIGNS.fullmatch):
+    if alike(lines, SIGNS.fullmatch) or (len(lines) >= FEW_LINES and DOCUMENT.match(lines[0])):
         return (
-            "another format than one name per line, such as JSON, YAML, SQL or Markdown (a line "
-            f"is {shown(lines[len(lines) // 2])}); if it is one, remove all but the names"
+            "another format than one name per line, such as JSON, YAML, SQL, HTML, Markdown or "
+            f"contacts (a line is {shown(lines[len(lines) // 2])}); if it is one, remove all but "
+            "the names"
         )
     if alike(lines, is_aligned):
         return (
@@ -184,7 +207,7 @@ class Suspects:
         none: names that match `NO_NAME`.
         formulas: names like `="ANNA"`.
         lost: names in which a letter was replaced by U+FFFD.
-        misread: names in UTF-8 that were read as CP1252.
+        misread: names in UTF-8 that were read as another encoding.
         entities: names with characters as in HTML, such as `O&#39;Neil`.
         escapes: names with characters as in program code or URLs, such as `Ren%C3%A9e`.
     """
@@ -207,8 +230,7 @@ class Suspects:
         if LOST in characters:
             self.lost.add(*(shown(name) for name in names if LOST in name))
         if not TRACES.isdisjoint(characters):
-            read = ((name, original(name)) for name in names if MISREAD.search(name))
-            self.misread.add(*(f"{shown(name)} for {shown(it)}" for name, it in read if it))
+            self.misread.add(*misread(names))
         if "&" in characters:
             self.entities.add(*(shown(name) for name in names if "&" in name and has_entity(name)))
         if not characters.isdisjoint("\\%"):
@@ -223,7 +245,7 @@ class Suspects:
             "values": self.formulas,
             f"letters lost in a conversion (U+FFFD): {self.lost}; convert the original list "
             "again": self.lost,
-            f"UTF-8 read as CP1252: {self.misread}; give the original list": self.misread,
+            f"UTF-8 read as another encoding: {self.misread}; give the original list": self.misread,
             f"characters as in HTML: {self.entities}; replace them, for example with html.unescape "
             "of Python": self.entities,
             f"characters as in program code or URLs: {self.escapes}; replace them by the "
@@ -237,7 +259,20 @@ def has_entity(name: str) -> bool:
     return any(it[1] == "#" or it[1:] in html5 for it in ENTITY.findall(name))
 
 
-def original(name: str, taken_for: str = "cp1252", encoding: str = "utf-8") -> str:
+def misread(names: Iterable[str]) -> Iterator[str]:
+    """Yield each name that is UTF-8 read as another encoding, with what it was."""
+    for name in names:
+        read = (original(name, its) for its, begins in MISREAD.items() if begins.search(name))
+        if was := next(filter(None, read), ""):
+            yield f"{shown(name)} for {shown(was)}"
+
+
+def hidden_misread(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the same of lines that lose the traces of it as invisible characters are dropped."""
+    return misread(line.strip(" ") for line in lines if HIDING.search(line))
+
+
+def original(name: str, taken_for: str, encoding: str = "utf-8") -> str:
     """Return what a name was if it was decoded wrongly, or "" if it cannot have been."""
     try:
         return name.encode(taken_for).decode(encoding)

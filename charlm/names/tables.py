@@ -109,7 +109,7 @@ def column_cells(
     width = len(cells)
     place = _place(clean_all(cells), separator, path, top, column, header, notes, first)
     odd = _OddRows(path, separator, top, place, first, sample)
-    headings = {cells[place], f"\ufeff{cells[place]}"} if header else set()
+    headings = {f"{mark}{it}" for it in cells if it for mark in ("", "\ufeff")} if header else set()
     if header:
         skipped = top
     number, spaced = skipped + 1, f"{separator} "
@@ -180,13 +180,13 @@ class _OddRows:
     def _too_many(self) -> str:
         rows = self.rows(self.sample[1:])
         (usual, _), *_ = Counter(map(len, rows)).most_common(1) or [(self.width, 0)]
-        if usual == self.width + 1 and all(is_number(row[0]) for row in rows if row):
-            return f"if the first heading is missing, as R's write.table does it, {R}"
         inside = f"put a cell that contains a {self.separator!r} in double quotes"
         if self.separator == "\t":
             inside = "remove the tabs within cells"
-        if usual > self.width and len(rows) >= FEW_LINES:
-            return f"if line {self.top} is a title, remove it; if not, {inside}"
+        if usual == self.width + 1 and all(is_number(row[0]) for row in rows if row):
+            inside = f"if the first heading is missing, as in a table of R, {R}; if not, {inside}"
+        elif usual > self.width and len(rows) >= FEW_LINES:
+            inside = f"if line {self.top} is a title, remove it; if not, {inside}"
         return inside
 
     def names(self, rows: list[list[str]]) -> list[str]:
@@ -199,11 +199,19 @@ class _OddRows:
             self.blank.add(str(at))
 
     def drop_headings(self, lines: list[str], cells: list[str], number: int) -> None:
-        """Empty the cells of rows that repeat the headings, in lines counted from `number`."""
+        """Empty the cells of rows that repeat the headings, in lines counted from `number`.
+
+        Raises InputError if they are repeated in another order.
+        """
         for index, row in enumerate(self.rows(lines)):
             if row == self.headings:
                 self.repeated.add(str(number + index))
                 cells[index] = ""
+            elif sorted(row) == sorted(self.headings):
+                raise InputError(
+                    f"{self.path}, line {number + index}: the headings of line {self.top} in "
+                    "another order; bring the columns of joined tables in the same order"
+                )
 
     def remarks(self, count: int, header: bool) -> list[str]:
         """Return remarks for the user after all rows, which are `count`, are read.
@@ -249,7 +257,8 @@ class _OddRows:
                 f"{self.short.lines()}: fewer cells than on line {self.top}; check that none is "
                 "missing"
             )
-        if 0 < self.blank.count < count / 2:
+        spaced = f"{self.separator} " in self.first[0] and (header or self.width > 2)
+        if self.blank.count and not spaced:  # else all of them are written so
             remarks.append(
                 f"{self.blank.lines()}: a blank after the name's {self.separator!r}; if these are "
                 "a part of the name, put it in double quotes"
@@ -264,7 +273,7 @@ def looks_like_table(lines: list[str]) -> str:
         counts = Counter(row.count(separator) for row in rows)
         (count, lines_alike), *_ = counts.most_common(1) or [(0, 0)]
         # "Smith, Anna" is a name.
-        spelled = separator == "," and all(row.count(", ") == row.count(",") for row in rows)
+        spelled = separator == "," and all(row.count(", ") == row.count(",") < 2 for row in rows)
         ending = count == 1 and sum(row.endswith(separator) for row in rows) > lines_alike / 2
         regular = len(rows) >= FEW_LINES and lines_alike >= REGULAR * len(rows)
         if count and regular and not spelled and not ending:
@@ -322,10 +331,10 @@ def _separator(rows: list[str], path: Path, suffix: str, column: str | int | Non
 
     Raises InputError if that is not clear.
     """
+    if suffix == ".tsv" and ("\t" in rows[0] or column in {1, clean(rows[0])}):
+        return "\t"
     unquoted = [QUOTED.sub("", row) for row in rows]
     found = [separator for separator in SEPARATORS if separator in unquoted[0]]
-    if suffix == ".tsv" and "\t" in found:
-        return "\t"
     if isinstance(column, str):
         giving = [it for it in found if clean(column) in _cells(rows[0], it)]
         found = giving or found

@@ -156,6 +156,49 @@ def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_g
     assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
 
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_if_dvc_alone_is_killed_its_stage_ends_too(
+    project: Project, uninterrupted: Project, number: signal.Signals
+) -> None:
+    """It would go on without a record, and write its outputs over those of the next run."""
+    before = project.outputs()
+    project.set(**LONG)
+    process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
+    wait_for_state(project, process)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)  # until the stage has closed the pipe
+    assert text.endswith("interrupted; run the same command again to resume\n")
+    wait_until_nothing_runs(project)
+    assert project.outputs() == before
+    ran = project.dvc("repro", "--single-item", "train_wavenet")
+    assert "WaveNet: resuming after epoch" in ran.text
+    assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
+
+
+def test_if_make_alone_is_asked_to_end_the_outputs_are_put_back(project: Project) -> None:
+    before = project.outputs()
+    project.set(**LONG)
+    made = [f"{Path(sys.prefix) / '.installed'}", ".dvc/vega.js"]
+    assume_made = [word for path in made for word in ("-o", path)]
+    process = start(project, "make", "repro", f"VENV={sys.prefix}", *assume_made)
+    wait_for_state(project, process)
+    process.terminate()
+    text, _ = process.communicate(timeout=60)
+    assert "interrupted; run the same command again to resume\n" in text
+    wait_until_nothing_runs(project)
+    assert project.outputs() == before
+
+
+def wait_until_nothing_runs(project: Project) -> None:
+    """Wait for what goes on when the command itself has ended."""
+    deadline = time.monotonic() + 60
+    while processes_in(project):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
     project.set(**LONG)
     process = start(project, sys.executable, "-m", "stages.train_fcn")
@@ -193,10 +236,7 @@ def test_a_closed_terminal_is_taken_as_ctrl_c(project: Project, command: list[st
     wait_for_state(project)
     os.close(terminal)
     os.waitpid(process, 0)
-    deadline = time.monotonic() + 60
-    while processes_in(project):  # dvc itself has ended, but its stage puts back the outputs
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until_nothing_runs(project)
     assert project.outputs() == before
     assert list((project.path / ".resume").glob("*.pt")), "to resume from"
 

@@ -32,6 +32,7 @@ AROUND = {
         "pipeline.cache",
         "pipeline.clone",
         "pipeline.inputs",
+        "pipeline.parent",
         "pipeline.put_back",
     },
     "pipeline": {"charlm", "stages", "benchmarks", "tests.chromium"},

@@ -290,6 +290,12 @@ def test_names_come_from_the_standard_input_one_a_line(run: Cli, dash: list[str]
     assert [name["given"] for name in given] == ["anna", "Zoé", "D’Arcy"]
 
 
+def test_lines_of_standard_input_may_end_as_on_an_old_mac(run: Cli) -> None:
+    told = run("score", "CKPT", "--skip-unknown", stdin="anna\r日\rZoé\r".encode())
+    assert told.out == run("score", "CKPT", "ANNA", "ZOÉ").out
+    assert "skipped standard input, line 2: '日'" in told.err
+
+
 def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> None:
     lines = "anna\n\n日; X\nZoé\nЖ\n".encode()
     told = run("score", "CKPT", "--skip-unknown", stdin=lines)

@@ -274,6 +274,56 @@ def test_a_broken_bz2_or_xz_is_refused(
             read_names(path)
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_all_streams_of_a_bz2_or_xz_are_read(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, padding = pack(b"ANNA\n" * 50), pack(b"BERTA\nCLARA\n"), bytes(8)
+    damaged = bytes([second[0] ^ 1]) + second[1:]
+    for block in (1, 7, 1 << 20):
+        monkeypatch.setattr(names_module, "BLOCK", block)
+        for content in (first + second, first + padding + second, first + second + padding):
+            path = put(tmp_path, f"n.txt.{suffix}", content)
+            assert read_names(path).names == THREE
+        for content in (first + damaged, first + b"x", first + padding + second[:-1]):
+            path = put(tmp_path, f"n.txt.{suffix}", content)
+            with refused(path, "cannot be decompressed"):
+                read_names(path)
+
+
+def test_a_missing_list_that_dvc_tracks_is_told_how_to_restore(tmp_path: Path) -> None:
+    put(tmp_path, "n.txt.dvc", "outs: []\n")
+    with refused(f"n.txt does not exist; restore it: dvc checkout {tmp_path}/n.txt.dvc"):
+        read_names(tmp_path / "n.txt")
+
+
+def test_the_url_of_a_file_is_refused_with_its_path(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.txt", TEXT)
+    with refused(f"is a URL; give the path alone: {path}"):
+        read_names(path.as_uri())
+
+
+def test_a_pointer_of_git_lfs_is_refused(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for name, column in (("n.txt", None), ("n.csv", "name")):
+        with refused(path := put(tmp_path, name, pointer), "git lfs pull"):
+            read_names(path, column)
+
+
+def test_lines_are_counted_whatever_their_ends(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.txt", b"A\rB\r\nC\nD\n\rE\rRen\xe9e\rF\n")
+    with refused(path, "line 7: not UTF-8"):
+        read_names(path)
+
+
+def test_a_zip_names_its_files_if_there_are_several(tmp_path: Path) -> None:
+    path = put(tmp_path, "n.zip", zipped(("a.txt", TEXT), ("b.txt", TEXT)))
+    with refused(path, "contains 2 files ('a.txt', 'b.txt')"):
+        read_names(path)
+    files = ("d/.DS_Store", "x"), ("desktop.ini", "x"), ("a.txt", TEXT)
+    assert read_names(put(tmp_path, "m.zip", zipped(*files))).names == THREE
+
+
 ZIP = zipped(("n.txt", TEXT))
 
 

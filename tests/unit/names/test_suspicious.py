@@ -46,6 +46,17 @@ def remarks(path: Path, column: str | int | None = None, header: bool = True) ->
         (lines("{0:<15}2.629  2.629{1:>7}"), "columns separated by blanks (a line is 'Emma "),
         (lines("{0} 2.629 2629 {1}"), "columns separated by blanks (a line is 'Emma 2.629 "),
         (lines("{0}   {1}"), "columns separated by blanks"),
+        (lines("{0} {1}"), "columns separated by blanks"),
+        (lines("{0} ({1})"), "columns separated by blanks"),
+        (lines("   900 {0}"), "columns separated by blanks"),  # as uniq -c
+        (lines("“{0}”"), "names in quotes"),
+        (lines("„{0}“"), "names in quotes"),
+        (lines("« {0} »"), "names in quotes"),
+        (lines("• {0}"), "a line is '• "),
+        ("┌──┐\n" + lines("│ {0} │ {1} │"), "a line is '│ "),
+        ("<!DOCTYPE html>\n<style>\nx\n</style>\n" + lines("{0}"), "such as JSON"),
+        ("BEGIN:VCARD\nVERSION:3.0\n" + lines("N:{0};;\nFN:{0}"), "contacts"),
+        ("Name, Sex, Count\n" + lines("{0}, F, {1}"), "a table of 3 columns"),
         ("Name   Sex\n" + lines("{0:<6} F"), "columns separated by blanks"),
     ],
 )
@@ -131,8 +142,8 @@ def test_letters_lost_in_a_conversion_are_noted(tmp_path: Path) -> None:
 def test_utf8_that_was_read_as_cp1252_is_noted(tmp_path: Path) -> None:
     damaged = "Renée\nZoë\nMüller\nΜαρία\n".encode().decode("cp1252", errors="replace")
     path = put(tmp_path, "n.txt", lines("{0}") + damaged.rpartition("Î")[0])
-    (remark,) = [it for it in remarks(path) if "CP1252" in it]
-    assert "UTF-8 read as CP1252: 'RenÃ©e' for 'Renée', 'ZoÃ«' for 'Zoë', " in remark
+    (remark,) = [it for it in remarks(path) if "UTF-8" in it]
+    assert "read as another encoding: 'RenÃ©e' for 'Renée', 'ZoÃ«' for 'Zoë', " in remark
 
 
 @pytest.mark.parametrize("name", ["Nguyễn", "Ẩn", "O’Neil", "ქეთი", "山田", "สมชาย", "Anna 😀"])
@@ -140,7 +151,30 @@ def test_longer_letters_that_were_read_as_cp1252_are_noted(tmp_path: Path, name:
     known = [it for it in name if "\ufffd" not in it.encode().decode("cp1252", errors="replace")]
     damaged = "".join(known).encode().decode("cp1252")
     (remark,) = remarks(put(tmp_path, "n.txt", lines("{0}") + damaged))
-    assert f"UTF-8 read as CP1252: '{damaged}' for '{''.join(known)}';" in remark
+    assert f"read as another encoding: '{damaged}' for '{''.join(known)}';" in remark
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        *(("Renée", encoding) for encoding in ("cp1250", "mac_roman", "cp437", "cp850", "cp866")),
+        *(("Zoë Müller", encoding) for encoding in ("mac_roman", "cp437", "cp850")),
+        *(("Мария", encoding) for encoding in ("cp1251", "mac_roman", "cp437", "cp866")),
+        *(("Łukasz", encoding) for encoding in ("mac_roman", "cp437", "cp850")),
+        ("Jiří", "cp1250"),
+        ("María", "cp1252"),  # í and à end in what is dropped or replaced
+        ("Sofía", "cp1250"),
+        ("Nicolà", "cp1252"),
+        ("Niccolà", "mac_roman"),
+    ],
+)
+def test_utf8_that_was_read_as_another_encoding_is_noted(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    damaged = name.encode().decode(encoding)
+    found = remarks(put(tmp_path, "n.txt", lines("{0}") + damaged))
+    (remark,) = [it for it in found if "UTF-8" in it]
+    assert f" for '{name}';" in remark
 
 
 @pytest.mark.parametrize(
@@ -184,6 +218,8 @@ ORDINARY = {
     "signs": "AT&T;|R&D|Q&A;|100%|50%20|%C|C:\\users|\\o/|A\\B|&c.|Rock &roll; B",
     "marks": "Café™|Lukáš“|“Zoé”|Renée’s|à la “carte”|Íñigo…|áº|Tomáš – x",
     "long": "|".join(f"{letter * 5000} x" for letter in "1234-a\"' "),
+    "Cyrillic": "РЁПИН|СОНЯ|Рёва|Сімаков|Њего|Ђорђе|Јован|Ґ.",
+    "DOS": "√2|≈ Anna|Anna – Ä|A ╨",
     "quoted": '"Bugs"|"Weird Al"|Anna|Berta',
 }
 

@@ -233,6 +233,33 @@ def test_a_separator_that_may_be_a_part_of_the_name_is_told(tmp_path: Path) -> N
     assert f"{path}: line 3: a blank after the name's ','" in remark
     path = put(tmp_path, "n.csv", "name, sex\nA, F\nB, F\nC, F\nD,F\n")
     assert found_in(path, "name").tally.remarks() == []
+    path = put(tmp_path, "n.csv", "A, F, 3\nB, F, 2\nC, F, 1\n")
+    assert found_in(path, 1, header=False).tally.remarks() == []
+    surnames_first = "Smith, Anna\nMiller, Bob\nBrown, Al\n"
+    for text, column in ((f"name,sex\n{surnames_first}", "name"), (surnames_first, 1)):
+        path = put(tmp_path, "n.csv", text)
+        (remark,) = found_in(path, column, header=column == "name").tally.remarks()
+        assert "a blank after the name's ','" in remark
+
+
+@pytest.mark.parametrize("separator", [", ", "; ", "|"])
+def test_a_tsv_with_one_column_is_not_split(tmp_path: Path, separator: str) -> None:
+    names = [f"{name}{separator}X" for name in THREE]
+    path = put(tmp_path, "n.tsv", "\n".join(names))
+    assert read_names(path, 1, header=False).names == names
+    path = put(tmp_path, "n.tsv", "\n".join([f"Name{separator}full", *names]))
+    assert read_names(path, f"Name{separator}full").names == names
+    assert read_names(path, 1).names == names
+
+
+@pytest.mark.parametrize("again", ["n,name,sex", "sex,n,name"])
+def test_tables_joined_with_other_columns_are_refused(tmp_path: Path, again: str) -> None:
+    rows = ["name,sex,n", "A,F,1", "B,F,2", "C,F,3", again, "x,y,z"]
+    path = put(tmp_path, "n.csv", "\n".join(rows))
+    with refused(path, "line 5: the headings of line 1 in another order"):
+        read_names(path, "name")
+    path = put(tmp_path, "n.csv", "\n".join([*rows[:4], ",,", "n,,"]))
+    assert read_names(path, "name").names == ["A", "B", "C", "n"]
 
 
 @pytest.mark.parametrize("again", ["name,sex", "\ufeffname,sex", " name ,sex"])
