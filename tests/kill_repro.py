@@ -8,6 +8,9 @@ any output, or with those of other parameters, and ends when a start is not kill
 outputs, dvc.lock included, are compared with those of a run that was never interrupted. Prints each
 start that did not go on by itself, and the number of kills. Stages are forked from a process that
 has imported torch already (tests/warm.py), which makes it three times as fast; not with --cold.
+
+With --one, a single process is killed, or asked to end: make, DVC or a stage. The next start is
+when the others have ended, by themselves or with it.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -91,6 +95,17 @@ class Make:
             psutil.wait_procs(found, timeout=5)
             time.sleep(0.005)
 
+    def kill_one(
+        self, project: Project, process: "subprocess.Popen[bytes]", chance: random.Random
+    ) -> None:
+        """Kill one of its processes, or ask it to end, and wait until none works in the folder."""
+        with suppress(psutil.Error):
+            victim = chance.choice([psutil.Process(process.pid), *processes_in(project)])
+            victim.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        process.wait()
+        while processes_in(project):
+            time.sleep(0.05)
+
 
 @contextmanager
 def warm(folder: Path) -> Iterator[Make]:
@@ -127,7 +142,7 @@ def clear(project: Project, entirely: bool) -> None:
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
 
-def work(project: Project, make: Make, kills: int, seed: int) -> Result:
+def work(project: Project, make: Make, seed: int, kills: int, one: bool) -> Result:
     """Kill and restart in one folder until there were that many kills and the last round ended."""
     chance, result, log = random.Random(seed), Result(), project.path.with_suffix(".log")
     expected, whole = {}, 0.0
@@ -150,7 +165,7 @@ def work(project: Project, make: Make, kills: int, seed: int) -> Result:
             if ended := process.poll() is not None:
                 make.kill(project, process)  # what it may have left running
             else:
-                make.kill(project, process)
+                make.kill_one(project, process, chance) if one else make.kill(project, process)
                 result.kills += 1
             text = log.read_text(errors="replace")
             result.said.update(line for line in LINES for _ in range(text.count(line)))
@@ -175,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="folders in which kills take place")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--cold", action="store_true", help="start each stage as a user would")
+    parser.add_argument("--one", action="store_true", help="a single process; implies --cold")
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         folder = stack.enter_context(
@@ -188,11 +204,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shutil.copytree(template.path, target, symlinks=True)
             projects.append(Project(target))
             aside = Path(folder) / f"venv-{number + 1}"
-            makes.append(Make() if options.cold else stack.enter_context(warm(aside)))
+            cold = options.cold or options.one
+            makes.append(Make() if cold else stack.enter_context(warm(aside)))
         each = -(-options.kills // options.jobs)
         with ThreadPoolExecutor(options.jobs) as pool:
             seeds = range(options.seed, options.seed + options.jobs)
-            results = list(pool.map(work, projects, makes, [each] * options.jobs, seeds))
+            run = partial(work, kills=each, one=options.one)
+            results = list(pool.map(run, projects, makes, seeds))
     kills, rounds = sum(its.kills for its in results), sum(its.rounds for its in results)
     failures = [failure for its in results for failure in its.failures]
     said = sum((its.said for its in results), Counter())
