@@ -1,10 +1,8 @@
 """Reading a list of names: plain text or a table, optionally compressed."""
 
-import bz2
 import codecs
 import collections
 import gzip
-import lzma
 import os
 import re
 import shlex
@@ -15,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePath
+from pkgutil import resolve_name
 from tempfile import TemporaryFile
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from charlm.core.errors import InputError
 from charlm.core.terminal import bar
@@ -48,7 +47,7 @@ TABLES = {".csv", ".tsv"}
 """Suffixes of tables; a file with any other suffix is a table if a column is given."""
 UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".sql", ".rtf", ".parquet"}
 """Formats that would otherwise be read as plain text, but are not lists of names."""
-PACKED = {".bz2": bz2.BZ2Decompressor, ".xz": lzma.LZMADecompressor}
+PACKED = {".bz2": "bz2:BZ2Decompressor", ".xz": "lzma:LZMADecompressor"}
 """Decompressors of a stream, of which a file may hold several, by suffix."""
 COMPRESSED = {".gz", ".zip", *PACKED}
 PADDING = b"\0"
@@ -350,7 +349,7 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
                 case ".gz":
                     source, suffix = _read(gzip.GzipFile(fileobj=file)), inner
                 case packed if packed in PACKED:
-                    source, suffix = _unpacked(file, PACKED[packed]), inner
+                    source, suffix = _unpacked(file, resolve_name(PACKED[packed])), inner
                 case ".zip":
                     source, suffix = _only_member(file, path)
                 case suffix:
@@ -423,9 +422,7 @@ def _read(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     return iter(lambda: file.read(BLOCK), b"")
 
 
-def _unpacked(
-    file: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]
-) -> Iterator[bytes]:
+def _unpacked(file: BinaryIO, new: Callable[[], Any]) -> Iterator[bytes]:
     """Yield blocks of the content of a file with one or more compressed streams.
 
     `bz2.open` and `lzma.open` end without an error at the first stream that is damaged.
