@@ -198,13 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         template = make_small(Path(folder) / "template")
         template.set(**{name.replace(".", "__"): value for name, value in LENGTH.items()})
-        projects, makes = [], []
+        projects, makes, cold = [], [], options.cold or options.one
         for number in range(options.jobs):
             target = Path(folder) / f"project-{number + 1}"
             shutil.copytree(template.path, target, symlinks=True)
             projects.append(Project(target))
             aside = Path(folder) / f"venv-{number + 1}"
-            cold = options.cold or options.one
             makes.append(Make() if cold else stack.enter_context(warm(aside)))
         each = -(-options.kills // options.jobs)
         with ThreadPoolExecutor(options.jobs) as pool:

@@ -159,7 +159,7 @@ def gather_names(
 
     Args:
         path: a text file with one name per line, or a table (`charlm.names.tables`), in UTF-8;
-            may be compressed as `.gz`, or be the only file in a `.zip`.
+            may be compressed as `.gz`, `.bz2` or `.xz`, or be the only file in a `.zip`.
         column: the column with the names, by its heading or its number from 1. Required for
             `.csv` and `.tsv`; any other file is a table if it is given, or else text.
         header: whether the first row of a table holds headings.
@@ -287,17 +287,18 @@ def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator
         )
     filled = [line for line in first if clean(line)]
     sample, begin = spread(filled), clean_all(filled[:SAMPLE])
+    cleaned = clean_all(sample)
     if description := looks_like_table(sample):
         tally.notes.append(
             f"{path} looks like {description}; if it is a table, set names.column to the heading "
             "or the number of the column with the names (and names.header to false if there are "
             "no headings)"
         )
-    elif is_r_table(clean_all(sample)):
+    elif is_r_table(cleaned):
         tally.notes.append(
             f"{path} looks like cells separated by blanks, as R's write.table writes them; {R}"
         )
-    elif description := other_format(clean_all(sample), begin):
+    elif description := other_format(cleaned, begin):
         tally.notes.append(f"{path} looks like {description}")
     elif begin and looks_like_headings([begin[:1]]):
         tally.notes.append(
@@ -319,13 +320,12 @@ def _exhaust(blocks: Iterator[object]) -> None:
 
 def _first_control(lines: list[str], number: int, path: Path) -> str:
     """Return the message for the first control character in lines counted from `number`."""
-    for place, name in enumerate(clean_all(lines), start=number):
+    for place, (line, name) in enumerate(zip(lines, clean_all(lines), strict=True), start=number):
         if control := CONTROL.search(name):
             at = f"{path}, line {place}: {shown(name, ascii)} contains a control character "
             at += f"(U+{ord(control[0]):04X})"
             for encoding in ("utf-8", "cp1252"):
-                given = lines[place - number].strip(" ")
-                if control[0] >= "\x80" and (was := original(given, "latin-1", encoding)):
+                if control[0] >= "\x80" and (was := original(line.strip(" "), "latin-1", encoding)):
                     return (
                         f"{at}, probably from {encoding.upper()} read as Latin-1 ({shown(was)}); "
                         f"convert the original list again, from {encoding.upper()}"

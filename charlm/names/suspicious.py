@@ -108,10 +108,8 @@ def is_r_table(lines: Sequence[str]) -> bool:
     """
     if not lines or not R_HEADINGS.fullmatch(lines[0]):
         return False
-    extra = [
-        len(R_CELL.findall(row)) - len(R_CELL.findall(lines[0])) if R_ROW.fullmatch(row) else -1
-        for row in lines[1:]
-    ]
+    width = len(R_CELL.findall(lines[0]))
+    extra = [len(R_CELL.findall(row)) - width if R_ROW.fullmatch(row) else -1 for row in lines[1:]]
     return any(len(extra) >= FEW_LINES and extra.count(it) >= REGULAR * len(extra) for it in (0, 1))
 
 

@@ -126,7 +126,7 @@ def column_cells(
             odd.drop_headings(lines, cells, number)
         yield number, cells
         number += len(lines)
-    notes += [f"{path}: {remark}" for remark in odd.remarks(number - skipped - 1, header)]
+    notes += [f"{path}: {remark}" for remark in odd.remarks(header)]
 
 
 @dataclass
@@ -213,8 +213,8 @@ class _OddRows:
                     "another order; bring the columns of joined tables in the same order"
                 )
 
-    def remarks(self, count: int, header: bool) -> list[str]:
-        """Return remarks for the user after all rows, which are `count`, are read.
+    def remarks(self, header: bool) -> list[str]:
+        """Return remarks for the user after all rows are read.
 
         Raises InputError if the names are R's numbers of the rows.
         """

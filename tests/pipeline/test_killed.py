@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import LONG, MODELS, ROOT, Project, start, wait_for_queue, wait_for_state
 from tests.helpers import processes_in
+from tests.kill_repro import Make
 
 CHECKPOINT = "data/checkpoints/wavenet.safetensors"
 OUTPUTS = {
@@ -180,13 +181,12 @@ def test_if_dvc_alone_is_killed_its_stage_ends_too(
 def test_if_make_alone_is_asked_to_end_the_outputs_are_put_back(project: Project) -> None:
     before = project.outputs()
     project.set(**LONG)
-    made = [f"{Path(sys.prefix) / '.installed'}", ".dvc/vega.js"]
-    assume_made = [word for path in made for word in ("-o", path)]
-    process = start(project, "make", "repro", f"VENV={sys.prefix}", *assume_made)
-    wait_for_state(project, process)
+    log = project.path.with_suffix(".log")
+    process = Make().start(project, log)
+    wait_for_state(project)
     process.terminate()
-    text, _ = process.communicate(timeout=60)
-    assert "interrupted; run the same command again to resume\n" in text
+    process.wait(timeout=60)
+    assert "interrupted; run the same command again to resume\n" in log.read_text()
     wait_until_nothing_runs(project)
     assert project.outputs() == before
 
