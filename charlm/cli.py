@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 DATASET = "dataset.safetensors"
 """The file with the names a checkpoint was trained on, in the folder above the checkpoint's."""
 AT_ONCE = 1 << 16
-"""Lines of standard input to score at once."""
+"""Lines of standard input to score, or names to print, at once."""
 HEADER = "log-likelihood  nats per character  perplexity  name\n"
 DECIMALS = 6
 """Decimals in JSON output; further ones differ between machines."""
@@ -51,6 +52,8 @@ Sample names and print them, one per line.
 
 Each character is sampled given those before it, until the end of the name is
 sampled. The same command prints the same names; another --seed gives others.
+With --most-probable, nothing is sampled: the names that the model finds most
+probable are printed, with their likelihoods.
 """
 
 SAMPLE_NOTES = """\
@@ -59,6 +62,18 @@ temperature:
   towards 0 the same most likely names repeat; above 1 names get more unusual,
   then random.
 
+conditions:
+  --prefix, --suffix and --length can be combined. Names are then distributed
+  exactly as those of the model's names that meet the conditions. If such names
+  are too rare, an error says so.
+
+  Given several times, --prefix prints names that begin with any of the
+  prefixes, each as frequent as the model makes it: after --prefix MAR --prefix
+  JO, names with MAR and names with JO have the same ratio as without options.
+
+  --length counts all characters, prefix and suffix included. Names are cut at
+  --max-length; with --suffix or --length a longer name is left out instead.
+
 novel names:
   Without --novel, some names exist in the training data, and likely ones may
   repeat. With --novel, all --count names are different and none is in the list
@@ -66,19 +81,39 @@ novel names:
   checkpoint's. If that file is missing, give the list with --novel-to: text
   with one name per line, or a table with a --column; also .gz, .bz2, .xz, .zip.
 
-reading a prefix:
+  --unlike 2 also leaves out names that one edit makes a name of the list: a
+  character inserted, deleted or replaced. --unlike 3 leaves out those that two
+  edits make one, and so on.
+
+most probable names:
+  --most-probable prints the --count most probable names, the most probable
+  first, in the columns of "score". This is exact, not a sample, and always at
+  temperature 1. It takes the same conditions, --novel and --unlike; no name is
+  cut. If too many names would have to be searched, an error says so.
+
+reading a prefix or suffix:
   Case, accents and similar variants are converted to the model's characters
   if there is only one way: for upper-case names "mar" becomes MAR, and "zoë"
   ZOË, or ZOE if the model has no Ë. Otherwise an error lists its characters.
 
 JSON:
-  An object with checkpoint, prefix (as read), temperature, seed, max_length,
-  novel (true or false) and names (a list of strings).
+  An object with checkpoint, prefix (as read; a list if there are several),
+  suffix (as read), length (a number, a list of fewest and most, or null),
+  temperature, seed, max_length, novel (true or false), unlike (a number or
+  null), most_probable (true or false) and names (a list of strings). With
+  --most-probable there is no temperature and no seed, and names is a list of
+  objects as in "score": name, log_likelihood, nats_per_character,
+  bits_per_character, perplexity.
 
 examples:
   python -m charlm sample data/checkpoints/compact.safetensors --prefix MAR
   python -m charlm sample data/checkpoints/compact.safetensors \\
       --prefix MAR --count 20 --temperature 0.8 --novel
+  python -m charlm sample data/checkpoints/compact.safetensors \\
+      --prefix MAR --prefix JO --suffix NE --length 6-9
+  python -m charlm sample data/checkpoints/compact.safetensors --unlike 2
+  python -m charlm sample data/checkpoints/compact.safetensors \\
+      --most-probable --novel --length 5
   python -m charlm sample data/checkpoints/compact.safetensors \\
       --novel-to data/prenoms.txt --json
 """
@@ -216,7 +251,18 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"
     )
     sampling.add_argument(
-        "--prefix", default="", metavar="TEXT", help="the beginning of every name"
+        "--prefix",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the beginning of every name; give it again for names that begin with any of several",
+    )
+    sampling.add_argument("--suffix", default="", metavar="TEXT", help="the end of every name")
+    sampling.add_argument(
+        "--length",
+        type=_length,
+        metavar="N",
+        help="number of characters of every name, or the fewest and the most, such as 3-7",
     )
     sampling.add_argument(
         "--count", type=int, default=20, metavar="N", help="number of names (default: %(default)s)"
@@ -247,6 +293,17 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         "--novel-to",
         metavar="FILE",
         help="only distinct names that are not in this list",
+    )
+    sampling.add_argument(
+        "--unlike",
+        type=int,
+        metavar="D",
+        help="as --novel, and at least D edits away from every name of the list",
+    )
+    sampling.add_argument(
+        "--most-probable",
+        action="store_true",
+        help="instead of samples, the most probable names and their likelihoods",
     )
     sampling.add_argument(
         "--column",
@@ -289,6 +346,14 @@ def _column(text: str) -> str | int:
     return int(text) if text.isdecimal() and int(text) else text
 
 
+def _length(text: str) -> int | tuple[int, int]:
+    """Return a number of characters, or the fewest and the most."""
+    if not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number and no range, such as 5 or 3-7")
+    shortest, _, longest = text.partition("-")
+    return (int(shortest), int(longest)) if longest else int(shortest)
+
+
 def _load(path: Path) -> "TrainedModel":
     from charlm import load
 
@@ -305,36 +370,53 @@ def _sample(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.novel_to is None and (arguments.column is not None or arguments.no_header):
         option = "--no-header" if arguments.no_header else "--column"
         raise InputError(f"{option} is for a table of names; give the table with --novel-to")
+    if arguments.most_probable and (arguments.temperature, arguments.seed) != (1, 1):
+        option = "--seed" if arguments.temperature == 1 else "--temperature"
+        raise InputError(f"{option} is for sampling; leave it out with --most-probable")
     model = _load(arguments.checkpoint)
-    settings = {
-        "prefix": _read(model, arguments.prefix, "--prefix"),
-        "temperature": arguments.temperature,
-        "seed": arguments.seed,
+    prefixes = [_read(model, prefix, "--prefix") for prefix in arguments.prefix] or [""]
+    conditions = {
+        "prefix": prefixes if len(prefixes) > 1 else prefixes[0],
+        "suffix": _read(model, arguments.suffix, "--suffix"),
+        "length": arguments.length,
         "max_length": arguments.max_length,
+        "unlike": arguments.unlike,
     }
+    drawing = {"temperature": arguments.temperature, "seed": arguments.seed}
     known = _known_names(arguments, model)
-    names = model.sample(count=arguments.count, novel_to=known, **settings)
+    shown = {"novel": known is not None, "most_probable": arguments.most_probable}
+    if arguments.most_probable:
+        scores = model.most_probable(arguments.count, novel_to=known, **conditions)
+        if arguments.json:
+            objects = [_as_object(score, characters=False) for score in scores]
+            yield _as_json(arguments.checkpoint, **conditions, **shown, names=objects)
+        else:
+            yield HEADER + "\n".join(map(_as_row, scores))
+        return
+    names = model.iterate(count=arguments.count, novel_to=known, **conditions, **drawing)
     if arguments.json:
-        novel = known is not None
-        yield _as_json(arguments.checkpoint, **settings, novel=novel, names=names)
+        shown |= {"names": list(names)}
+        yield _as_json(arguments.checkpoint, **conditions, **drawing, **shown)
     else:
-        yield "\n".join(names)
+        while some := list(islice(names, AT_ONCE)):
+            yield "\n".join(some)
 
 
 def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterable[str] | None:
-    """Return the names to exclude; None without --novel and --novel-to."""
+    """Return the names to exclude; None without --novel, --novel-to and --unlike."""
     from charlm.data.corpus import load_corpus
 
     if arguments.novel_to is not None:
         return _listed(arguments.novel_to, arguments.column, not arguments.no_header)
-    if not arguments.novel:
+    if not arguments.novel and arguments.unlike is None:
         return None
+    option = "--novel" if arguments.novel else "--unlike"
     path = Path(os.path.normpath(arguments.checkpoint.parent / os.pardir / DATASET))
     instead = "give a list of the known names with --novel-to FILE"
     try:
         corpus = load_corpus(path)
     except FileError as error:
-        raise InputError(f"{error}, and --novel needs it; {instead}") from None
+        raise InputError(f"{error}, and {option} needs it; {instead}") from None
     if corpus.vocabulary != model.vocabulary:
         raise InputError(
             f"{path} has other names than {arguments.checkpoint} was trained on; {instead}"
@@ -381,7 +463,7 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
         scores = model.score(*(read for _, read in readable.values()))
         if arguments.json:
             objects += (
-                _as_object(name, score, arguments.characters)
+                {"given": name, **_as_object(score, arguments.characters)}
                 for (name, _), score in zip(readable.values(), scores, strict=True)
             )
         elif scores:
@@ -451,9 +533,8 @@ def _character_by_character(score: "Score") -> str:
     return "\n".join(lines)
 
 
-def _as_object(given: str, score: "Score", characters: bool) -> dict[str, Any]:
-    values = {
-        "given": given,
+def _as_object(score: "Score", characters: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {
         "name": score.name,
         "log_likelihood": round(score.log_likelihood, DECIMALS),
         "nats_per_character": round(score.nats_per_character, DECIMALS),

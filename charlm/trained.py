@@ -4,8 +4,9 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -20,14 +21,17 @@ from charlm.fast.running import Runner
 from charlm.folding import fold
 from charlm.models.base import build
 from charlm.names.invisible import clean
-from charlm.sampling.sampler import AT_ONCE, character_log_likelihoods, sample_names
+from charlm.sampling.conditions import Conditions, sample_fitting
+from charlm.sampling.sampler import (
+    AT_ONCE,
+    as_several,
+    character_log_likelihoods,
+    sample_names,
+)
+from charlm.sampling.search import most_probable_names
 
-FIRST_ROUND = 1024
-"""Names to sample in the first round for novel names; each further round doubles it."""
-PATIENCE = 500_000
-"""Samples after which to give up if no novel name was found."""
-RARE = 1000
-"""Additional samples allowed for each novel name found."""
+MOST = 10**8
+"""Names to ask for at once."""
 
 
 @dataclass(frozen=True)
@@ -90,66 +94,137 @@ class TrainedModel:
     def sample(
         self,
         *,
-        prefix: str = "",
+        prefix: str | Iterable[str] = "",
+        suffix: str = "",
+        length: int | tuple[int, int] | None = None,
         count: int = 20,
         temperature: float = 1.0,
         seed: int = 1,
         max_length: int = 30,
         novel_to: Iterable[str] | None = None,
+        unlike: int | None = None,
     ) -> list[str]:
         """Sample `count` names; the same arguments give the same names.
 
+        The names are distributed exactly as those of the model, at this temperature, that meet
+        the conditions.
+
         Args:
-            prefix: the beginning of every name.
+            prefix: the beginning of every name, or several of which every name has one: each is
+                as frequent as among the model's names.
+            suffix: the end of every name.
+            length: number of characters of every name, or the fewest and the most.
             count: number of names, from 1 to 100,000,000.
             temperature: divides the logits; below 1 gives more likely names, above 1 more unusual
                 ones.
             seed: random seed. The seed and settings of the pipeline give the names of its stage
                 `sample`.
-            max_length: names are cut at this many characters.
+            max_length: names are cut at this many characters. With a suffix or a length, a name
+                that is longer is left out instead.
             novel_to: names to exclude. If given, even if empty, the sampled names are distinct;
                 otherwise likely names may repeat.
+            unlike: smallest edit distance (Levenshtein, in characters) from every name of
+                `novel_to`.
 
         Raises:
-            InputError: an argument is out of range, the prefix cannot be read or is longer than
-                `max_length`, or there seem to be fewer novel names than requested.
+            InputError: an argument is out of range or cannot be read, no name can meet the
+                conditions, or so few do that the search for them was given up.
         """
-        for name, value, fits, wanted in (
-            ("count", count, 1 <= count <= 10**8, "a whole number from 1 to 100,000,000"),
-            ("temperature", temperature, 0 < temperature <= 100, "a number above 0 and up to 100"),
-            ("seed", seed, 0 <= seed < 2**63, "a whole number from 0 to 2**63 - 1"),
-            ("max_length", max_length, 1 <= max_length <= 10**4, "a whole number from 1 to 10,000"),
-        ):
-            if not fits:
-                raise InputError(f"{name} is {value}; give {wanted}")
-        start = self.fold(prefix)
+        return list(
+            self.iterate(
+                prefix=prefix,
+                suffix=suffix,
+                length=length,
+                count=count,
+                temperature=temperature,
+                seed=seed,
+                max_length=max_length,
+                novel_to=novel_to,
+                unlike=unlike,
+            )
+        )
+
+    def iterate(
+        self,
+        *,
+        prefix: str | Iterable[str] = "",
+        suffix: str = "",
+        length: int | tuple[int, int] | None = None,
+        count: int = 20,
+        temperature: float = 1.0,
+        seed: int = 1,
+        max_length: int = 30,
+        novel_to: Iterable[str] | None = None,
+        unlike: int | None = None,
+    ) -> Iterator[str]:
+        """Sample names one after the other: those that `sample` returns for the same arguments.
+
+        Without `suffix`, `length` and `novel_to`, memory does not grow with `count`; with any of
+        them, all names are sampled before the first is returned.
+
+        Raises InputError as `sample` does.
+        """
+        _check("count", count, 1, MOST)
+        if not 0 < temperature <= 100:
+            raise InputError(f"temperature is {temperature}; give a number above 0 and up to 100")
+        _check("seed", seed, 0, 2**63 - 1)
+        conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
         # The same stream as in the stage `sample`, which names models by their module.
         source = generator(seed, f"sample/{type(self.model).__module__.rpartition('.')[2]}")
 
         def draw(number: int) -> list[str]:
-            return sample_names(
-                self._runner,
-                self.vocabulary,
-                number,
-                block_size=self.block_size,
-                generator=source,
-                temperature=temperature,
-                prefix=start,
-                max_length=max_length,
-            )
+            with _one_thread():
+                return sample_names(
+                    self._runner,
+                    self.vocabulary,
+                    number,
+                    block_size=self.block_size,
+                    generator=source,
+                    temperature=temperature,
+                    prefix=conditions.starts(),
+                    max_length=conditions.drawn_length,
+                )
 
+        if conditions.rejects:
+            return iter(sample_fitting(draw, conditions, count))
+        numbers = (min(AT_ONCE, count - first) for first in range(0, count, AT_ONCE))
+        return chain.from_iterable(map(draw, numbers))
+
+    def most_probable(
+        self,
+        count: int = 20,
+        *,
+        prefix: str | Iterable[str] = "",
+        suffix: str = "",
+        length: int | tuple[int, int] | None = None,
+        max_length: int = 30,
+        novel_to: Iterable[str] | None = None,
+        unlike: int | None = None,
+    ) -> list[Score]:
+        """Find the most probable names at temperature 1, exactly, the most probable first.
+
+        Args:
+            count: number of names.
+            prefix: the beginning of every name, or several of which every name has one.
+            suffix: the end of every name.
+            length: number of characters of every name, or the fewest and the most.
+            max_length: most characters of a name; none is cut.
+            novel_to: names to exclude.
+            unlike: smallest edit distance (Levenshtein, in characters) from every name of
+                `novel_to`.
+
+        Raises:
+            InputError: an argument is out of range or cannot be read, there are fewer names, or
+                they are so improbable that the search was given up.
+        """
+        _check("count", count, 1, MOST)
+        conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
         with _one_thread():
-            if novel_to is None:
-                return draw(count)
-            unwanted = self._readable(novel_to, start)
-            novel: dict[str, None] = {}
-            drawn, number = 0, FIRST_ROUND
-            while len(novel) < count:
-                if drawn >= PATIENCE + RARE * len(novel):
-                    raise InputError(_too_few(len(novel), drawn))
-                novel |= dict.fromkeys(name for name in draw(number) if name not in unwanted)
-                drawn, number = drawn + number, min(2 * number, AT_ONCE)
-        return list(novel)[:count]
+            names = most_probable_names(
+                self._runner, self.vocabulary, count, conditions, self.block_size
+            )
+            scores = self._scores(names)
+        return sorted(scores, key=lambda score: -score.log_likelihood)
 
     def score(self, *names: str) -> list[Score]:
         """Score each of `names`.
@@ -160,8 +235,7 @@ class TrainedModel:
         if "" in read:
             raise InputError("a name is empty; leave it out")
         with _one_thread():
-            every = character_log_likelihoods(self._runner, self.vocabulary, read, self.block_size)
-        return [Score(name, each) for name, each in zip(read, every, strict=True)]
+            return self._scores(read)
 
     def fold(self, text: str) -> str:
         """Convert `text` to the model's characters, by `charlm.folding`.
@@ -178,22 +252,66 @@ class TrainedModel:
     def _characters(self) -> frozenset[str]:
         return frozenset(self.vocabulary.characters)
 
-    def _readable(self, names: Iterable[str], start: str) -> set[str]:
-        """Return the names that start with `start`, in the model's characters."""
-        readable = set()
-        for name in names:
+    def _scores(self, names: list[str]) -> list[Score]:
+        """Return the score of each of `names`, which are in the model's characters."""
+        every = character_log_likelihoods(self._runner, self.vocabulary, names, self.block_size)
+        return [Score(name, each) for name, each in zip(names, every, strict=True)]
+
+    def _conditions(
+        self,
+        prefix: str | Iterable[str],
+        suffix: str,
+        length: int | tuple[int, int] | None,
+        max_length: int,
+        novel_to: Iterable[str] | None,
+        unlike: int | None,
+    ) -> Conditions:
+        """Check the arguments that say what names have to be like, and read their texts."""
+        _check("max_length", max_length, 1, 10**4)
+        if unlike is not None:
+            _check("unlike", unlike, 1, 100)
+            if novel_to is None:
+                raise InputError("unlike is a distance from names; give them as novel_to")
+        prefixes = [self.fold(text) for text in as_several(prefix)]
+        conditions = Conditions(
+            prefixes, self.fold(suffix), _lengths(length), max_length, unlike=unlike or 1
+        )
+        if novel_to is None:
+            return conditions
+        return replace(conditions, known=self._known(novel_to, conditions))
+
+    def _known(self, names: Iterable[str], conditions: Conditions) -> set[str]:
+        """Return names as the model reads them, as far as the conditions need them."""
+        starts = tuple(conditions.prefixes)
+        known = set()
+        for name in map(clean, names):
+            # One that cannot be read is never sampled, but may be near to a name that is.
+            read = name
             with suppress(InputError):
-                if (read := self.fold(clean(name))).startswith(start):
-                    readable.add(read)
-        return readable
+                read = self.fold(name)
+            if conditions.unlike > 1 or read.startswith(starts):
+                known.add(read)
+        return known
 
 
-def _too_few(found: int, drawn: int) -> str:
-    less = f"lower the count to {found:,}, " if found else ""
-    return (
-        f"{drawn:,} samples gave only {found:,} distinct novel names; "
-        f"{less}raise the temperature or shorten the prefix"
-    )
+def _check(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        shown = "2**63 - 1" if most == 2**63 - 1 else f"{most:,}"
+        raise InputError(f"{name} is {value}; give a whole number from {least} to {shown}")
+
+
+def _lengths(length: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the fewest and the most characters."""
+    if length is None:
+        return None
+    shortest, longest = (length, length) if isinstance(length, int) else length
+    if not 1 <= shortest <= longest:
+        shown = shortest if isinstance(length, int) else f"{shortest}-{longest}"
+        raise InputError(
+            f"length is {shown}; give a whole number from 1, or the fewest and the most "
+            "characters, such as 3-7"
+        )
+    return shortest, longest
 
 
 @contextmanager

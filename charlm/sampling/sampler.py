@@ -1,7 +1,7 @@
 """Sample names from a model, and compute the likelihood of names."""
 
 import unicodedata
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from itertools import chain, compress
 
 import numpy as np
@@ -29,10 +29,14 @@ def sample_names(
     block_size: int,
     generator: torch.Generator,
     temperature: float = 1.0,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     max_length: int = 30,
 ) -> list[str]:
     """Sample `count` names, one character of every unfinished name at a time.
+
+    With several prefixes, the names are distributed as the model's names that begin with any of
+    them: each prefix is chosen in proportion to its probability. One that begins with another
+    adds nothing to it.
 
     The logits are divided by `temperature` before the softmax. No name is empty: the end cannot
     be sampled first. Apart from the names themselves, memory does not grow with `count` beyond
@@ -41,60 +45,124 @@ def sample_names(
     Args:
         generator: a CPU generator; sampling is done on the CPU, so the names do not depend on
             the model's device.
-        prefix: the beginning of every name, in characters of `vocabulary` (after NFC).
+        prefix: the beginning of every name, in characters of `vocabulary` (after NFC), or several.
         max_length: names are cut at this many characters.
 
     Raises:
-        InputError: `prefix` has an unknown character or is longer than `max_length`.
+        InputError: a prefix has an unknown character or is longer than `max_length`.
     """
-    start = _encode_prefix(unicodedata.normalize("NFC", prefix), vocabulary, max_length)
+    texts = [unicodedata.normalize("NFC", text) for text in as_several(prefix)]
+    every = {text: _encode_prefix(text, vocabulary, max_length) for text in texts}
+    starts = [every[text] for text in outermost(texts)]
+    begun = torch.tensor([len(start) for start in starts])  # (P,)
+    # (P, T + length), including the padding
+    beginnings = torch.full((len(starts), block_size + max_length), END)
+    for row, start in zip(beginnings, starts, strict=True):
+        row[block_size : block_size + len(start)] = torch.tensor(start)
     runner = as_runner(model)
     names = []
-    for first in range(0, count, AT_ONCE):
-        # (N, T + length), including the padding
-        tokens = torch.full((min(AT_ONCE, count - first), block_size + max_length), END)
-        tokens[:, block_size : block_size + len(start)] = torch.tensor(start)
-        with evaluating(runner.model):
-            _continue(runner, block_size, tokens, len(start), temperature, generator)
-        names += vocabulary.decode_all(tokens[:, block_size:].numpy())
+    with evaluating(runner.model):
+        cumulated = _cumulated_prefixes(runner, block_size, beginnings, begun, temperature)
+        for first in range(0, count, AT_ONCE):
+            chosen = torch.zeros(min(AT_ONCE, count - first), dtype=torch.int64)
+            if len(starts) > 1:
+                chosen = draw(cumulated, chosen, generator)
+            tokens = beginnings[chosen]
+            _continue(runner, block_size, tokens, begun[chosen], temperature, generator)
+            names += vocabulary.decode_all(tokens[:, block_size:].numpy())
     return names
+
+
+def as_several(texts: str | Iterable[str]) -> list[str]:
+    """Return a list of texts, given one or several.
+
+    Raises InputError if there is none.
+    """
+    several = [texts] if isinstance(texts, str) else list(texts)
+    if not several:
+        raise InputError("the list of prefixes is empty; give one, or leave it out")
+    return several
+
+
+def outermost(prefixes: Iterable[str]) -> list[str]:
+    """Return the prefixes that begin with no other, sorted: a name begins with at most one."""
+    found: list[str] = []
+    for prefix in sorted(prefixes):
+        if not found or not prefix.startswith(found[-1]):
+            found.append(prefix)
+    return found
+
+
+def _cumulated_prefixes(
+    runner: Runner, block_size: int, beginnings: Tensor, begun: Tensor, temperature: float
+) -> Tensor:
+    """Return the cumulative probabilities (1, P), float64, of the prefixes among each other.
+
+    Args:
+        beginnings: (P, T + length) tokens.
+        begun: (P,) the number of characters of each prefix.
+
+    Raises InputError if none of several has a probability above 0.
+    """
+    T = block_size
+    # By temperature times the log-probability: no temperature overflows it, however low.
+    scaled = torch.zeros(len(begun), dtype=torch.float64)
+    for here in range(T, T + int(begun.max()) if len(begun) > 1 else T):
+        rows = torch.nonzero(begun > here - T).flatten()
+        logits = _usable(logits_of(runner, beginnings[rows, here - T : here]), may_end=here > T)
+        scaled[rows] += logits.gather(1, beginnings[rows, here, None]).squeeze(1)
+        scaled[rows] -= temperature * logits.div(temperature).logsumexp(1)
+    if scaled.isneginf().all():
+        raise InputError("the model gives none of the prefixes a probability above 0; give others")
+    return _cumulated(scaled[None], temperature, may_end=True)
 
 
 def _continue(
     runner: Runner,
     block_size: int,
     tokens: Tensor,
-    begun: int,
+    begun: Tensor,
     temperature: float,
     generator: torch.Generator,
 ) -> None:
-    """Sample the rest of the names in `tokens` (N, T + length) in place, after `begun` characters.
+    """Sample the rest of the names in `tokens` (N, T + length) in place, after `begun` (N,) each.
 
     The probabilities of each distinct context are computed once: for 65,536 names there are on
     average a third as many contexts as names.
     """
     T = block_size
-    unfinished = torch.arange(len(tokens))
-    for here in range(T + begun, tokens.shape[1]):
-        contexts, inverse = distinct(tokens[unfinished, here - T : here])
-        logits = torch.cat(
-            [runner.logits(part.to(runner.device)).cpu() for part in torch.split(contexts, CHUNK)]
-        )
+    rows = torch.empty(0, dtype=torch.int64)  # names that have begun and not ended
+    for here in range(T + int(begun.min()), tokens.shape[1]):
+        rows = torch.cat([rows, torch.nonzero(begun == here - T).flatten()])
+        if len(rows) == 0:
+            continue
+        contexts, inverse = distinct(tokens[rows, here - T : here])
+        logits = logits_of(runner, contexts)
         drawn = draw(_cumulated(logits, temperature, may_end=here > T), inverse, generator)
-        tokens[unfinished, here] = drawn
-        unfinished = unfinished[drawn != END]
-        if len(unfinished) == 0:
-            break
+        tokens[rows, here] = drawn
+        rows = rows[drawn != END]
+
+
+def logits_of(runner: Runner, contexts: Tensor) -> Tensor:
+    """Return logits (N, V) of any number of contexts (N, T), on the CPU."""
+    return torch.cat(
+        [runner.logits(part.to(runner.device)).cpu() for part in torch.split(contexts, CHUNK)]
+    )
 
 
 def _cumulated(logits: Tensor, temperature: float, may_end: bool) -> Tensor:
     """Return the cumulative probabilities (U, V), float64; the last of each row is 1."""
+    cumulated = _usable(logits, may_end).div_(temperature).exp_().cumsum(1)
+    return cumulated.div_(cumulated[:, -1:].clone())
+
+
+def _usable(logits: Tensor, may_end: bool) -> Tensor:
+    """Return logits (U, V), float64, below their largest, so that no temperature overflows."""
     logits = logits.double()
     if not may_end:
         logits[:, END] = -torch.inf
-    logits -= logits.amax(1, keepdim=True)  # so that no temperature overflows, however low
-    cumulated = logits.div_(temperature).exp_().cumsum(1)
-    return cumulated.div_(cumulated[:, -1:].clone())
+    logits -= logits.amax(1, keepdim=True)
+    return logits
 
 
 def draw(cumulated: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:

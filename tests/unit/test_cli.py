@@ -96,12 +96,77 @@ def test_names_are_printed_one_a_line(run: Cli) -> None:
 
 def test_every_option_is_the_argument_of_that_name(run: Cli) -> None:
     options = {"prefix": "A", "count": 9, "temperature": 1.5, "seed": 3, "max_length": 5}
+    options |= {"suffix": "E", "length": 4}
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     assert run("sample", "CKPT", *words).out.splitlines() == run.model.sample(**options)
     signature = inspect.signature(TrainedModel.sample).parameters
     defaults = {name: signature[name].default for name in options}
     parsed = vars(cli._parse(["sample", "x"]))
+    parsed["prefix"] = "".join(parsed["prefix"])
     assert {name: parsed[name] for name in options} == defaults
+    for method in (TrainedModel.iterate, TrainedModel.most_probable):
+        same = inspect.signature(method).parameters
+        assert all(same[name].default == signature[name].default for name in same)
+
+
+def test_names_may_begin_with_any_of_several_prefixes(run: Cli) -> None:
+    words = ["--prefix", "mar", "--prefix", "Jo", "--length", "4-7", "--count", "50"]
+    names = run("sample", "CKPT", *words).out.splitlines()
+    assert names == run.model.sample(prefix=["MAR", "JO"], length=(4, 7), count=50)
+    assert {name[0] for name in names} == {"M", "J"}
+
+
+def test_names_unlike_those_of_a_list_are_novel_too(run: Cli) -> None:
+    expected = run.model.sample(count=30, length=(1, 4), novel_to=NAMES, unlike=3)
+    for words in (["--unlike", "3"], ["--unlike", "3", "--novel"]):
+        told = run("sample", "CKPT", "--length", "1-4", "--count", "30", *words)
+        assert told.out.splitlines() == expected
+    (run.folder / "known.txt").write_text("ANNA\nBERTA\n")
+    words = ["--unlike", "2", "--novel-to", "known.txt"]
+    told = run("sample", "CKPT", *words)
+    assert told.out.splitlines() == run.model.sample(novel_to=["ANNA", "BERTA"], unlike=2)
+    (run.folder / "data/dataset.safetensors").unlink()
+    assert "does not exist, and --unlike needs it" in run.refuse("sample", "CKPT", "--unlike", "2")
+
+
+def test_many_names_are_printed_in_parts(run: Cli) -> None:
+    run.patch.setattr(cli, "AT_ONCE", 7)
+    names = run("sample", "CKPT", "--count", "50").out.splitlines()
+    assert names == run.model.sample(count=50)
+
+
+def test_the_most_probable_names_are_a_table_of_scores(run: Cli) -> None:
+    options = ["--suffix", "a", "--length", "2-3", "--count", "9"]
+    told = run("sample", "CKPT", "--most-probable", *options)
+    scores = run.model.most_probable(9, suffix="A", length=(2, 3))
+    assert [row[-1] for row in rows(told)] == [score.name for score in scores]
+    assert told.out == run("score", "CKPT", *(score.name for score in scores)).out
+    novel = [score.name for score in run.model.most_probable(9, novel_to=["A", "B"])]
+    (run.folder / "known.txt").write_text("A\nB\n")
+    words = ["--most-probable", "--novel-to", "known.txt", "--count", "9"]
+    assert [row[-1] for row in rows(run("sample", "CKPT", *words))] == novel
+
+
+def test_the_most_probable_names_as_json(run: Cli) -> None:
+    words = ["--most-probable", "--prefix", "mar", "--prefix", "jo", "--length", "4-5"]
+    document = run.json("sample", "CKPT", *words, "--count", "3", "--unlike", "2")
+    scores = run.model.most_probable(
+        3, prefix=["MAR", "JO"], length=(4, 5), novel_to=NAMES, unlike=2
+    )
+    listed = run.json("score", "CKPT", *(score.name for score in scores))["names"]
+    for name in listed:
+        del name["given"]
+    assert document == {
+        "checkpoint": run.checkpoint,
+        "prefix": ["MAR", "JO"],
+        "suffix": "",
+        "length": [4, 5],
+        "max_length": 30,
+        "novel": True,
+        "unlike": 2,
+        "most_probable": True,
+        "names": listed,
+    }
 
 
 def test_names_as_json(run: Cli) -> None:
@@ -109,7 +174,9 @@ def test_names_as_json(run: Cli) -> None:
     names = run.model.sample(count=3, **settings)
     words = ["--prefix", "Zoë", "--seed", "2", "--max-length", "6", "--count", "3"]
     document = run.json("sample", "CKPT", *words)
-    assert document == {"checkpoint": run.checkpoint, **settings, "novel": False, "names": names}
+    settings |= {"suffix": "", "length": None, "novel": False, "unlike": None}
+    settings |= {"most_probable": False}
+    assert document == {"checkpoint": run.checkpoint, **settings, "names": names}
     assert run.json("sample", "CKPT", "--novel")["novel"] is True
 
 
@@ -157,6 +224,26 @@ def test_the_column_of_a_list_may_be_a_number(run: Cli, head: str, options: list
     [
         (["sample", "CKPT", "--prefix", "日"], ["--prefix: '日'", KNOWN]),
         (["sample", "CKPT", "--prefix", "ANNA", "--max-length", "3"], ["'ANNA'", "max_length, 3"]),
+        (["sample", "CKPT", "--suffix", "日"], ["--suffix: '日'", KNOWN]),
+        (["sample", "CKPT", "--prefix", "A", "--prefix", "日"], ["--prefix: '日'", KNOWN]),
+        (["sample", "CKPT", "--length", "0"], ["length is 0; give"]),
+        (["sample", "CKPT", "--length", "5-3"], ["length is 5-3; give"]),
+        (["sample", "CKPT", "--length", "five"], ["--length: 'five'", "5 or 3-7", "--help"]),
+        (["sample", "CKPT", "--length=-5"], ["--length: '-5'", "5 or 3-7", "--help"]),
+        (["sample", "CKPT", "--length", "31"], ["length 31", "max_length, 30"]),
+        (
+            ["sample", "CKPT", "--length", "5", "--prefix", "mar", "--suffix", "ine"],
+            ["no name of 5 characters begins with 'MAR' and ends with 'INE'"],
+        ),
+        (["sample", "CKPT", "--unlike", "0"], ["unlike is 0; give"]),
+        (["sample", "CKPT", "--unlike", "x"], ["--unlike: invalid", "sample --help"]),
+        (["sample", "CKPT", "--most-probable", "--temperature", "2"], ["--temperature is for"]),
+        (["sample", "CKPT", "--most-probable", "--seed", "2"], ["--seed is for sampling"]),
+        (["sample", "CKPT", "--most-probable", "--count", "0"], ["count is 0; give"]),
+        (
+            ["sample", "CKPT", "--most-probable", "--max-length", "1", "--count", "99"],
+            ["the search of all names gave only", "of 99 names; lower the count"],
+        ),
         (["sample", "CKPT", "--count", "0"], ["count is 0; give"]),
         (["sample", "CKPT", "--count", "many"], ["--count: invalid", "sample --help"]),
         (["sample", "CKPT", "--temperature", "nan"], ["temperature is nan; give"]),
@@ -379,7 +466,7 @@ def test_too_little_memory_is_told_in_a_line(run: Cli, monkeypatch: pytest.Monke
     def exhaust(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(TrainedModel, "sample", exhaust)
+    monkeypatch.setattr(TrainedModel, "iterate", exhaust)
     assert "not enough memory; lower --count" in run.refuse("sample", "CKPT")
 
 
@@ -400,9 +487,10 @@ def test_help_teaches_and_does_not_wait_for_torch(command: list[str]) -> None:
     assert text.startswith(f"usage: python -m charlm {' '.join(command)}".rstrip())
     assert "examples:" in text
     assert max(map(len, text.splitlines())) <= 100
-    for option in {"sample": ["--novel-to", "temperature:", "JSON:"], "score": ["JSON:"]}.get(
-        *command or [""], ["sample", "score"]
-    ):
+    for option in {
+        "sample": ["--novel-to", "--unlike D", "conditions:", "JSON:"],
+        "score": ["JSON:"],
+    }.get(*command or [""], ["sample", "score"]):
         assert option in text
 
 
@@ -423,6 +511,7 @@ def test_a_missing_package_is_told_in_a_line() -> None:
 
 def test_help_tells_the_keys_of_json(run: Cli) -> None:
     sample = run.json("sample", "CKPT")
+    sample |= run.json("sample", "CKPT", "--most-probable", "--count", "1")
     options = ("--characters", "--skip-unknown")
     score = json.loads(run("score", "CKPT", *options, "ANNA", "日", "--json").out)
     for text, document in ((cli.SAMPLE_NOTES, sample), (cli.SCORE_NOTES, score)):
@@ -444,7 +533,7 @@ def test_the_examples_of_the_help_work(
 ) -> None:
     shown = [cli.OVERVIEW_EXAMPLES, cli.SAMPLE_NOTES, cli.SCORE_NOTES]
     commands = [command for text in shown for command in examples(text)]
-    assert len(commands) == 2 + 3 + 5
+    assert len(commands) == 2 + 6 + 5
     small = [command.replace("data/prenoms.txt", "data/few.txt") for command in commands]
     plain = [command for command in small if not set(command) & set("|<")]
     monkeypatch.chdir(template.path)

@@ -5,18 +5,20 @@ import inspect
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import charlm
-from charlm import trained
 from charlm.core.errors import FileError, InputError
 from charlm.core.pinning import KERNELS, ORDER
 from charlm.data import checkpoint
 from charlm.data.corpus import END
 from charlm.models.base import LanguageModel
+from charlm.sampling import conditions
+from charlm.sampling.sampler import AT_ONCE
 from charlm.trained import TrainedModel
 from tests.conftest import Project
 from tests.helpers import (
@@ -125,13 +127,52 @@ def test_the_arguments_alone_decide() -> None:
         {"seed": 2**63},
         {"max_length": 0},
         {"max_length": 10**4 + 1},
+        {"length": 0},
+        {"length": -1},
+        {"unlike": 0},
+        {"unlike": 101},
     ],
     ids=str,
 )
 def test_an_argument_out_of_its_range_is_refused(bad: dict[str, float]) -> None:
     ((name, value),) = bad.items()
-    with refused(f"{name} is {value}; give a "):
-        MODEL.sample(**bad)
+    calls = [MODEL.sample, MODEL.iterate]
+    calls += [MODEL.most_probable] if name not in {"temperature", "seed"} else []
+    for call in calls:
+        with refused(f"{name} is {value}; give a "):
+            call(**bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"length": (5, 3)}, "length is 5-3; give"),
+        ({"length": (0, 3)}, "length is 0-3; give"),
+        ({"length": 31}, "length 31 is above max_length, 30; raise max_length"),
+        ({"length": (3, 9), "max_length": 8}, "length 3-9 is above max_length, 8"),
+        ({"length": 5, "prefix": "MAR", "suffix": "INE"}, "no name of 5 characters begins with"),
+        ({"suffix": "日"}, "'日'"),
+        ({"prefix": ["A", "日"]}, "'日'"),
+        ({"prefix": []}, "the list of prefixes is empty"),
+        ({"prefix": "ANNA", "max_length": 3}, "'ANNA' is longer than max_length, 3"),
+        ({"unlike": 2}, "unlike is a distance from names; give them as novel_to"),
+    ],
+    ids=str,
+)
+def test_conditions_that_make_no_sense_are_refused(bad: dict[str, Any], message: str) -> None:
+    for call in (MODEL.sample, MODEL.most_probable):
+        with refused(message):
+            call(**bad)
+
+
+def test_names_one_after_the_other_are_the_same_names() -> None:
+    for options in ({"count": AT_ONCE + 3}, {"prefix": ["A", "B"]}, {"suffix": "A", "length": 3}):
+        assert list(MODEL.iterate(**options)) == MODEL.sample(**options)
+
+
+def test_names_are_sampled_as_they_are_asked_for() -> None:
+    names = MODEL.iterate(count=10**8, prefix=["A", "BE"])
+    assert [next(names) for _ in range(50)] == MODEL.sample(count=AT_ONCE, prefix=["A", "BE"])[:50]
 
 
 def test_any_module_samples_and_scores_names() -> None:
@@ -150,6 +191,8 @@ def test_texts_are_read_in_the_models_characters() -> None:
     assert MODEL.sample(prefix="jean–l") == MODEL.sample(prefix="JEAN-L")
     read = [score.name for score in MODEL.score("zoé", " Zoë\n", "d’arcy")]
     assert read == ["ZOÉ", "ZOE", "D'ARCY"]
+    assert MODEL.sample(suffix="–l") == MODEL.sample(suffix="-L")
+    assert MODEL.sample(prefix=["jean", "zoë"]) == MODEL.sample(prefix=["JEAN", "ZOE"])
     for call in (MODEL.fold, MODEL.score, lambda text: MODEL.sample(prefix=text)):
         with refused("'日'", f"the known characters are: {VOCABULARY.characters}"):
             call("日")
@@ -174,7 +217,7 @@ def test_fewer_novel_names_are_the_first_of_more() -> None:
 
 def test_a_known_name_is_known_however_it_is_written() -> None:
     (name,) = set(MODEL.sample(prefix="ZOÉ", max_length=3))
-    with refused("only 0 distinct novel names; raise the temperature"):
+    with refused("only 0 of 20 distinct novel names; raise the temperature"):
         MODEL.sample(prefix="ZOÉ", max_length=3, novel_to=["日本", " zoe\u0301\n"])
     assert name == "ZOÉ"
 
@@ -182,18 +225,18 @@ def test_a_known_name_is_known_however_it_is_written() -> None:
 def test_where_there_are_too_few_novel_names_the_error_says_how_many() -> None:
     model = ending_at_once()
     assert model.sample(prefix="ANNA", count=1, novel_to=["BERTA"]) == ["ANNA"]
-    with refused("only 1 distinct novel names; lower the count to 1, raise"):
+    with refused("only 1 of 2 distinct novel names; lower the count to 1, raise"):
         model.sample(prefix="ANNA", count=2, novel_to=["BERTA"])
-    with refused("only 0 distinct novel names; raise the temperature or shorten the prefix"):
+    with refused("only 0 of 1 distinct novel names; raise the temperature or shorten the prefix"):
         model.sample(prefix="ANNA", count=1, novel_to=["ANNA"])
 
 
 def test_as_many_as_the_error_says_there_are_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trained, "PATIENCE", 10_000)
-    monkeypatch.setattr(trained, "RARE", 10)
+    monkeypatch.setattr(conditions, "PATIENCE", 10_000)
+    monkeypatch.setattr(conditions, "RARE", 10)
     with pytest.raises(InputError) as caught:
         MODEL.sample(count=10**6, max_length=2, novel_to=[])
-    (count,) = re.findall(r"only ([\d,]+) distinct", str(caught.value))
+    (count,) = re.findall(r"only ([\d,]+) of 1,000,000 distinct", str(caught.value))
     found = int(count.replace(",", ""))
     assert 100 < found <= len(VOCABULARY) ** 2
     assert len(set(MODEL.sample(count=found, max_length=2, novel_to=[]))) == found
@@ -232,7 +275,8 @@ def test_an_empty_name_has_no_score(name: str) -> None:
 
 
 def test_all_that_is_public_is_documented_and_typed() -> None:
-    methods = [TrainedModel.load, TrainedModel.sample, TrainedModel.score, TrainedModel.fold]
+    sampling = [TrainedModel.sample, TrainedModel.iterate, TrainedModel.most_probable]
+    methods = [TrainedModel.load, *sampling, TrainedModel.score, TrainedModel.fold]
     for function in (charlm.load, *methods):
         assert function.__doc__
         signature = inspect.signature(function)

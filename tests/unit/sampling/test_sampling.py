@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.core.randomness import generator, seeded
+from charlm.core.randomness import generator
 from charlm.data.corpus import END, Corpus, Vocabulary
 from charlm.data.splits import Part, split_windows
 from charlm.fast.running import Runner, as_runner
 from charlm.models.base import LanguageModel
-from charlm.models.fcn import FCN
 from charlm.sampling import sampler as sampling
 from charlm.sampling.sampler import (
     describe_samples,
@@ -23,6 +22,12 @@ from charlm.sampling.sampler import (
     training_names,
 )
 from tests.helpers import ANY_MODEL, NAMES, refused, small_corpus, small_model
+from tests.unit.sampling.exact import (
+    exact_probabilities,
+    is_distributed_as,
+    next_log_probs,
+    tiny_model,
+)
 
 CORPUS = small_corpus()
 VOCABULARY = CORPUS.vocabulary
@@ -48,45 +53,6 @@ def biased_to_end(bias: float) -> LanguageModel:
     with torch.no_grad():
         model.output.bias[END] = bias
     return model
-
-
-def tiny_model(vocabulary: Vocabulary, block_size: int) -> LanguageModel:
-    """A model of few characters with strong opinions."""
-    with seeded(7, "init"):
-        model = FCN(vocab_size=len(vocabulary), block_size=block_size, embed_dim=4, hidden_dim=16)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2.5)
-    return model
-
-
-def next_log_probs(
-    model: LanguageModel, tokens: list[int], temperature: float = 1.0
-) -> torch.Tensor:
-    """(V,) the log-probabilities of the token after `tokens`, one context at a time."""
-    size = model.hyperparameters["block_size"]
-    context = [END] * size + tokens
-    with torch.no_grad():
-        logits = model.eval()(torch.tensor([context[-size:]]))[0]
-    return torch.log_softmax(logits.double() / temperature, dim=0)
-
-
-def exact_probabilities(
-    model: LanguageModel, vocabulary: Vocabulary, max_length: int, temperature: float
-) -> dict[str, float]:
-    """The probability of every name that can be drawn."""
-    exact = {}
-    for length in range(1, max_length + 1):
-        for name in map("".join, itertools.product(vocabulary.characters, repeat=length)):
-            tokens = vocabulary.encode(name)
-            log_prob = 0.0
-            for position, token in enumerate([*tokens, END][:max_length]):
-                log_probs = next_log_probs(model, tokens[:position], temperature)
-                if position == 0:  # the end cannot be drawn there
-                    log_probs = log_probs - torch.log1p(-log_probs[END].exp())
-                log_prob += log_probs[token].item()
-            exact[name] = torch.tensor(log_prob).exp().item()
-    return exact
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
@@ -218,6 +184,52 @@ def test_the_prefix_is_the_context_of_what_follows() -> None:
         share = names.count(f"AN{character}") / len(names)
         assert share == pytest.approx(expected[token].item(), abs=0.01)
     assert names.count("AN") / len(names) == pytest.approx(expected[END].item(), abs=0.01)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+@pytest.mark.parametrize(
+    "prefixes", [["a", "b"], ["a", "ba"], ["abb", "b", "ba"], ["b", "b", "abaa"], ["aa", "bbb"]]
+)
+def test_each_of_several_prefixes_is_as_frequent_as_the_model_makes_it(
+    prefixes: list[str], temperature: float
+) -> None:
+    vocabulary = Vocabulary("ab")
+    model = tiny_model(vocabulary, block_size=2)
+    exact = {
+        name: probability
+        for name, probability in exact_probabilities(model, vocabulary, 4, temperature).items()
+        if name.startswith(tuple(prefixes))
+    }
+    options = {"prefix": prefixes, "max_length": 4, "temperature": temperature}
+    assert is_distributed_as(exact, sample(model, 20_000, vocabulary=vocabulary, **options))
+    options["prefix"] = prefixes[-1:]
+    assert not is_distributed_as(exact, sample(model, 20_000, vocabulary=vocabulary, **options))
+
+
+def test_a_prefix_that_begins_with_another_changes_nothing() -> None:
+    for prefixes in (["MA"], ["MA", "MA"], ["MAR", "MA", "MARIE"], ("MAR", "MA")):
+        assert sample(prefix=prefixes) == sample(prefix="MA")
+    assert sample(prefix=["", "A"]) == sample()
+    assert sample(prefix=["A", "BE"]) == sample(prefix=["BE", "A", "AN"])
+
+
+def test_several_prefixes_suit_a_temperature_next_to_nothing() -> None:
+    characters = VOCABULARY.characters
+    likeliest = characters[next_log_probs(MODEL, [])[1:].argmax()]
+    names = sample(prefix=list(characters), temperature=1e-300)
+    assert {name[0] for name in names} == {likeliest}
+
+
+def test_prefixes_that_are_impossible_are_refused() -> None:
+    with torch.no_grad():
+        model = small_model(CORPUS)
+        model.output.bias[1:3] = -torch.inf
+    first, second, third = VOCABULARY.characters[:3]
+    assert {name[0] for name in sample(model, prefix=[first, third])} == {third}
+    with refused("none of the prefixes a probability above 0"):
+        sample(model, prefix=[first, second])
+    with refused("the list of prefixes is empty"):
+        sample(prefix=[])
 
 
 def test_a_prefix_is_normalized_as_the_names_are() -> None:
