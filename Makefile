@@ -39,7 +39,7 @@ test-slow: $(VENV)/.chromium
 	"$(BIN)/python" -m pytest -m slow
 
 # Settings of a small run.
-SMALL := -S epochs=1 -S compact.epochs=1 -S sample.count=100
+SMALL := -S epochs=1 -S compact.epochs=1 -S hybrid.epochs=1 -S sample.count=100
 BASE ?= main
 
 smoke: $(VENV)/.installed

@@ -13,7 +13,9 @@ from charlm.fast.devices import set_up
 from charlm.models.base import LanguageModel
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
+from charlm.models.hybrid import Hybrid
 from charlm.models.wavenet import WaveNet
+from charlm.training.counting import NGrams
 from charlm.training.initialization import initialize
 from charlm.training.trainer import Trainer
 
@@ -21,6 +23,7 @@ ARCHITECTURES: dict[str, type[LanguageModel]] = {
     "fcn": FCN,
     "wavenet": WaveNet,
     "compact": CompactWaveNet,
+    "hybrid": Hybrid,
 }
 COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
 """The titles of the course's models."""
@@ -44,7 +47,8 @@ def trainer_of(
     kind: type[Trainer] = Trainer,
     fast: bool = True,
 ) -> Trainer:
-    """Build a model and its Trainer with the parameters of its section."""
+    """Build a model and its Trainer with the parameters of its section; count for a hybrid."""
+    params = params.sized(len(windows[Part.TRAIN]), name)
     recipe = params.recipe(name)
     chosen = set_up(device, params.training.threads)
     with seeded(params.seed, "init"):
@@ -54,6 +58,9 @@ def trainer_of(
             **params.arguments(name),
         )
         initialize(model, recipe.init)
+    if isinstance(model, Hybrid):
+        ngrams = NGrams(windows[Part.TRAIN], len(corpus.vocabulary), corpus.block_size)
+        model.counts.tables = ngrams.tables(corpus.block_size)
     return kind(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),

@@ -53,8 +53,8 @@ def pipeline(command: list[str], epochs: int, compact_epochs: int | None = None)
         subprocess.run(clone, check=True)
         params = Path(folder) / "params.yaml"
         text = re.sub(r"(?m)^epochs: \d+", f"epochs: {epochs}", params.read_text(encoding="utf-8"))
-        if compact_epochs:  # the only section with its own number of epochs
-            text = re.sub(r"(?m)^  epochs: \d+", f"  epochs: {compact_epochs}", text)
+        if compact_epochs:  # and of the hybrid, which has its own number of epochs, too
+            text = re.sub(r"(?m)^  epochs: \S+", f"  epochs: {compact_epochs}", text)
         params.write_text(text, encoding="utf-8")
         # With dvc.lock, the committed metrics and plots would count as up to date.
         (Path(folder) / "dvc.lock").unlink()

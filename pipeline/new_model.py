@@ -1,9 +1,10 @@
 """Add a model to the pipeline: `python -m pipeline.new_model gru`.
 
 For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
-`train_gru` in `dvc.yaml` (and its section's name in the stage `plot`), and the section `gru` in
-`params.yaml` with the defaults of the model's constructor. Script and stage are copied from the
-WaveNet and renamed. `evaluate`, `sample`, `plot` and the command line find the model automatically.
+`train_gru` in `dvc.yaml` (with its checkpoint among what `train_mixture` depends on, and its
+section's name in the stage `plot`), and the section `gru` in `params.yaml` with the defaults of the
+model's constructor. Script and stage are copied from the WaveNet and renamed. The mixture,
+`evaluate`, `sample`, `plot` and the command line find the model automatically.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML
 
 from charlm.core.errors import InputError
 from charlm.core.files import write_text
+from charlm.core.params import MIXED
 from charlm.models.base import LanguageModel, architecture_of
 from stages import run
 
@@ -79,10 +81,15 @@ def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
     template = next(stage for stage in stages if stage.startswith(f"  train_{TEMPLATE}:"))
     stage = re.sub(rf"\b{TEMPLATE}\b|(?<=_){TEMPLATE}\b", name, template)
     text = text.replace(stages[-1], stages[-1] + as_dvc_writes(stage, architecture.title), 1)
-    # The report shows how each model was trained.
+    text = with_entry(text, f"train_{MIXED}", "deps", f"data/checkpoints/{name}.safetensors")
+    return with_entry(text, "plot", "params", name)  # the report shows how each model was trained
+
+
+def with_entry(text: str, stage: str, key: str, entry: str) -> str:
+    """Return dvc.yaml with one more entry in a sorted list of a stage, if there is that stage."""
     return re.sub(
-        r"(^  plot:\n(?:    .*\n)*?    params:\n)((?:    - .*\n)+)",
-        lambda found: found[1] + "".join(sorted([*found[2].splitlines(True), f"    - {name}\n"])),
+        rf"(^  {stage}:\n(?:    .*\n)*?    {key}:\n)((?:    - .*\n)+)",
+        lambda found: found[1] + "".join(sorted([*found[2].splitlines(True), f"    - {entry}\n"])),
         text,
         count=1,
         flags=re.MULTILINE,

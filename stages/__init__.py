@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # sys.excepthook is set before pydantic is imported
 
 DATASET = Path("data/dataset.safetensors")
 SPLIT = Path("data/split.safetensors")
+ORDERS = Path("plots/orders.csv")
 MISTAKES = Path("data/mistakes.csv")
 SAMPLES = Path("data/samples")
 COMPARISON = Path("plots/evaluation/models.csv")

@@ -20,8 +20,7 @@ from charlm.fast.running import Runner
 from charlm.models.base import build, count_parameters
 
 COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "parameters")
-BASELINE = "kneser_ney"
-"""Metrics of each model, and the baseline, that are compared between runs; the table has more."""
+"""Metrics of each model that are compared between runs; the table has more."""
 
 
 def main() -> None:
@@ -47,8 +46,6 @@ def main() -> None:
     for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
         scores = {part: counts.score(windows[part]) for part in Part}
         measured[name] = summarize(scores, counts.parameters)
-        if name == BASELINE:
-            losses[name], _ = scores[Part.TEST]
     for column, its in analysis.positions(windows[Part.TEST]).items():
         write_csv(stages.loss_by_path(column), analysis.mean_by(its, losses, column))
     write_csv(stages.CALIBRATION, pd.concat(calibration))
@@ -56,7 +53,6 @@ def main() -> None:
     table = pd.DataFrame.from_dict(measured, orient="index").rename_axis("model").reset_index()
     write_csv(stages.COMPARISON, table.astype({"parameters": int}))
     metrics = {name: {key: measured[name][key] for key in COMPARED} for name in params.models}
-    metrics[BASELINE] = {"test_loss": measured[BASELINE]["test_loss"]}
     write_json(Path("metrics/evaluation.json"), metrics)
     print("\n".join(in_a_line(name, its) for name, its in measured.items()))
 

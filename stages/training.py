@@ -16,7 +16,7 @@ from charlm.core.randomness import seeded
 from charlm.data import checkpoint
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.splits import Part, load_split
-from charlm.data.windows import windows_by_part
+from charlm.data.windows import Windows, windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
 from charlm.models.base import LanguageModel, count_parameters
 from charlm.training.checks import check, construct
@@ -42,8 +42,14 @@ SAVE_EVERY = 1000
 """Batches between saves of the training state within an epoch."""
 
 
-def train(name: str, architecture: type[LanguageModel]) -> None:
+def train(
+    name: str,
+    architecture: type[LanguageModel],
+    prepare: Callable[[LanguageModel, Windows], None] = lambda model, windows: None,
+) -> None:
     """Train the model that `params.yaml` describes under `name`.
+
+    `prepare` is called before with the model and the training windows.
 
     Writes the history after each epoch, so that it can be watched, and the checkpoint at the
     end; if training fails or is interrupted, the previous ones are kept.
@@ -58,9 +64,11 @@ def train(name: str, architecture: type[LanguageModel]) -> None:
     with blame("training.processes"):
         group = join(processes, device)
     corpus = load_corpus(DATASET)
+    windows = windows_by_part(corpus, load_split(SPLIT, corpus))
+    params = params.sized(len(windows[Part.TRAIN]), name)
     log: Callable[[str], None] = partial(print, flush=True) if group.first else lambda line: None
     model = build_model(name, architecture, params, corpus, log)
-    windows = windows_by_part(corpus, load_split(SPLIT, corpus))
+    prepare(model, windows[Part.TRAIN])
     trainer = Trainer(
         model.to(device),
         windows[Part.TRAIN].to(device),

@@ -32,14 +32,17 @@ SMALL = {
     "epochs": "2",
     "compact.epochs": "2",
     "compact.channels": "20",
+    "hybrid.epochs": "2",
+    "hybrid.channels": "20",
     "sample.count": "20",
 }
 FEW = 300
 
-LONG = {"epochs": "180", "compact.epochs": "75"}
+LONG = {"epochs": "180", "compact.epochs": "75", "hybrid.epochs": "75"}
 """What makes a training of the small project last a few seconds."""
 
 MODELS = load_params(ROOT / "params.yaml").models
+TRAINED = load_params(ROOT / "params.yaml").trained_models
 
 STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
@@ -255,13 +258,13 @@ def template(warm: None, tmp_path_factory: pytest.TempPathFactory, worker_id: st
 
 @pytest.fixture(scope="session")
 def uninterrupted(template: Project) -> Project:
-    """A longer training of both models, and what comes after it."""
+    """A longer training of each model, and what comes after it."""
 
     def make(target: Path) -> None:
         shutil.copytree(template.path, target, symlinks=True)
         project = Project(target)
         project.set(**LONG)
-        for stage in ("train_fcn", "train_wavenet", "train_compact", "evaluate"):
+        for stage in (*(f"train_{model}" for model in MODELS), "evaluate"):
             project.stage(stage)
 
     return made_once(template.path.parent / "uninterrupted", make)

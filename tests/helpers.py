@@ -32,7 +32,7 @@ from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from charlm.names import reading
 from charlm.training.trainer import Trainer
-from tests.conftest import MODELS, Project
+from tests.conftest import TRAINED, Project
 from tests.models import GRU, CausalTransformer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,11 +58,11 @@ NAME_LISTS = st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max
 ARCHITECTURES = pytest.mark.parametrize("architecture", [FCN, WaveNet, CompactWaveNet])
 """The models that come with the project, which run on the fast path."""
 
-EVERY_MODEL = pytest.mark.parametrize("architecture", list(map(architecture_of, MODELS)))
-"""The models of `charlm.models`, those that a user adds included."""
+EVERY_MODEL = pytest.mark.parametrize("architecture", list(map(architecture_of, TRAINED)))
+"""The models of `charlm.models` that are trained, those that a user adds included."""
 
 ANY_MODEL = pytest.mark.parametrize(
-    "architecture", [*map(architecture_of, MODELS), CausalTransformer, GRU]
+    "architecture", [*map(architecture_of, TRAINED), CausalTransformer, GRU]
 )
 """The same, and two of plain PyTorch."""
 

@@ -36,7 +36,7 @@ from tests.conftest import ROOT, Project, make_small
 from tests.helpers import processes_in
 from tests.warm import write_shim
 
-LENGTH = {"epochs": "20", "compact.epochs": "10"}
+LENGTH = {"epochs": "20", "compact.epochs": "10", "hybrid.epochs": "10"}
 SEEDS = ("1", "2")
 """The rounds take turns with these parameters."""
 SHARE = 0.6

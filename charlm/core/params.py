@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    WrapValidator,
     create_model,
     model_validator,
 )
@@ -62,9 +63,16 @@ def _column(value: Any) -> str | int | None:
 OrEmpty = BeforeValidator(_none_if_blank)
 """For a parameter that may be empty: `-S fcn.lr=` makes it an empty string rather than null."""
 
+AUTO = "auto"
+"""For a value that depends on the number of training windows, see `automatic`."""
+
+OrAuto = WrapValidator(lambda value, validate: value if value == AUTO else validate(value))
+"""For a parameter that may be `AUTO`."""
+
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
 Width = Annotated[int, Field(ge=1, le=2**20, description="a whole number from 1 to 1,048,576")]
 Processors = Annotated[int, Field(ge=1, le=1024, description="a whole number from 1 to 1024")]
+Order = Annotated[int, Field(ge=0, le=1024)]
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
@@ -139,12 +147,42 @@ class Recipe(Section):
 
 TOP_LEVEL = [name for name, field in Recipe.model_fields.items() if field.is_required()]
 
+AUTOMATIC = ("batch_size", "epochs", "weight_decay", "dropout")
+
+
+def automatic(windows: int) -> dict[str, float]:
+    """Return the values of the parameters `AUTOMATIC` for a number of training windows.
+
+    Fewer windows need more passes over them, smaller batches, and more weight decay and dropout:
+    measured on lists of 900 to 30,000 names (EXPERIMENTS.md, 2026-11-27).
+    """
+    batch_size = 2 ** round(math.log2(max(windows, 1) / 180))
+    epochs = round(15 * math.sqrt(200_000 / max(windows, 1)))
+    magnitude = math.log10(max(windows, 1) / 10_000)
+    weight_decay = round(0.58 - 0.38 * magnitude, 2)
+    dropout = round((0.3 - 0.23 * magnitude) * 20) / 20
+    return {
+        "batch_size": min(max(batch_size, 256), 1024),
+        "epochs": min(max(epochs, 4), 60),
+        "weight_decay": min(max(weight_decay, 0.1), 0.4),
+        "dropout": min(max(dropout, 0.0), 0.3),
+    }
+
+
+COUNTED, MIXED = "kneser_ney", "mixture"
+"""The models that are counted and mixed, not trained: no setting of a training applies to them."""
+
 ARGUMENTS: dict[str, Any] = {
     "embed_dim": Width,
     "hidden_dim": Width,
     "channels": Width,
     "norm": Literal["none", "layer"],
-    "dropout": BelowOne,
+    "dropout": Annotated[
+        BelowOne, OrAuto, Field(description="a fraction from 0 to below 1, such as 0.1, or auto")
+    ],
+    "order": Annotated[
+        Order | None, OrEmpty, Field(description="a whole number from 0 to 1024, or empty")
+    ],
 }
 """Constructor arguments whose range is checked, whichever model takes them."""
 
@@ -230,19 +268,41 @@ class Params(Section):
         """The names of the models, in the order of their sections."""
         return list(self.model_extra or {})
 
+    @property
+    def trained_models(self) -> list[str]:
+        """The names of the models that are trained by gradient descent."""
+        return [model for model in self.models if model not in (COUNTED, MIXED)]
+
     def section(self, model: str) -> ModelSection:
         """Return the section of one of `models`."""
         found: ModelSection = (self.model_extra or {})[model]
         return found
 
     def recipe(self, model: str) -> Recipe:
-        """Return how a model is trained: its own settings, and the shared ones for the rest."""
+        """Return how a model is trained: its own settings, and the shared ones for the rest.
+
+        None of them may be `AUTO`: see `sized`.
+        """
         own, values = self.section(model), {}
         for name in Recipe.model_fields:
             shared = getattr(self if name in TOP_LEVEL else self.training, name)
             value = getattr(own, name)
             values[name] = shared if value is None else value
         return Recipe(**values)
+
+    def sized(self, windows: int, *models: str) -> "Params":
+        """Return these parameters with numbers for `AUTO` in the sections of some models.
+
+        Args:
+            windows: the number of training windows.
+            models: the names of the models; no other section is read.
+        """
+        numbers, sections = automatic(windows), {}
+        for model in models:
+            own = self.section(model)
+            chosen = {name: numbers[name] for name in AUTOMATIC if getattr(own, name) == AUTO}
+            sections[model] = own.model_copy(update=chosen)
+        return self.model_copy(update=sections)
 
     def arguments(self, model: str) -> dict[str, Any]:
         """Return the constructor arguments given in a model's section."""
@@ -276,8 +336,11 @@ def _required(field: FieldInfo) -> Any:
 
 def _or_shared(name: str, field: FieldInfo) -> Any:
     """Return the type of a field of `Recipe` for a model's section, where it may be empty."""
-    description = f"{_must_be(field).removesuffix(', or empty')}, or empty for the shared {name}"
-    return Annotated[_required(field) | None, OrEmpty, Field(description=description)]
+    must_be, kind = _must_be(field).removesuffix(", or empty"), _required(field)
+    if name in AUTOMATIC:
+        must_be, kind = f"{must_be}, auto", Annotated[kind, OrAuto]
+    description = f"{must_be}, or empty for the shared {name}"
+    return Annotated[kind | None, OrEmpty, Field(description=description)]
 
 
 def _empty_if_none(value: Any) -> Any:
@@ -371,6 +434,12 @@ def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
                 )
             raise InputError(_unknown(where, str(key), values))
         if key in modules and isinstance(value, dict):
+            if key in (COUNTED, MIXED) and (settings := Recipe.model_fields.keys() & value.keys()):
+                setting = min(settings)
+                raise InputError(
+                    f"{path}{_line(lines, [key, setting])}: {key}.{setting} has no effect, since "
+                    "this model is not trained by gradient descent; remove it"
+                )
             for shared in SHARED & value.keys():
                 full = f"training.{shared}" if shared in Training.model_fields else shared
                 raise InputError(

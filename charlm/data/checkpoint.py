@@ -67,9 +67,14 @@ class Weights:
 
     @property
     def embedding(self) -> NDArray[np.float32] | None:
-        """The token embedding (V, C); None if no tensor looks like one."""
+        """The token embedding (V, C); None if no tensor of its own looks like one."""
         for name, tensor in self.tensors.items():
-            if "emb" in name and tensor.ndim == 2 and len(tensor) == len(self.vocabulary):
+            if (
+                "emb" in name
+                and not name.startswith("members.")
+                and tensor.ndim == 2
+                and len(tensor) == len(self.vocabulary)
+            ):
                 return tensor
         return None
 

@@ -1,4 +1,4 @@
-"""N-gram baselines: uniform, unigram, bigram and Kneser-Ney."""
+"""N-gram baselines: uniform, unigram and bigram."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,6 @@ from torch import Tensor
 
 from charlm.data.corpus import CHUNK
 from charlm.data.windows import Windows
-from charlm.evaluation.kneser_ney import KneserNey, count_kneser_ney
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,10 @@ class CountModel:
         return torch.where(self.pairs[position] == wanted, self.counts[position], 0)
 
 
-def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | KneserNey]:
-    """Fit the uniform, unigram, bigram and Kneser-Ney models to the training windows.
+def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
+    """Fit the uniform, unigram and bigram models to the training windows.
 
-    The first three use add-one (Laplace) smoothing, so pairs unseen in training have a finite
-    loss.
+    They use add-one (Laplace) smoothing, so pairs unseen in training have a finite loss.
     """
     nothing = torch.zeros(0, dtype=torch.int64)
     pairs, counts = nothing, nothing
@@ -87,7 +85,6 @@ def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel | Knes
         "uniform": CountModel(vocab_size, 0, nothing, nothing),
         "unigram": CountModel(vocab_size, 0, *tokens),
         "bigram": CountModel(vocab_size, 1, pairs, counts),
-        "kneser_ney": count_kneser_ney(train, vocab_size),
     }
 
 

@@ -29,7 +29,7 @@ from charlm.core.compiled import Floats, Integers
 from charlm.fast import kernels
 
 RULES: dict[Any, Callable[..., Any]] = {}
-"""The rule of each torch function, filled by `charlm.fast.rules`."""
+"""The rule of each torch function, or function of a model by its path; see `charlm.fast.rules`."""
 
 
 class NoRuleError(AttributeError, NotImplementedError):
@@ -194,7 +194,7 @@ class StandIn:
     def __torch_function__(
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        rule = RULES.get(func)
+        rule = RULES.get(func) or RULES.get(f"{func.__module__}.{func.__name__}")
         if rule is None:
             raise NoRuleError(resolve_name(func) or str(func))
         return rule(*args, **(kwargs or {}))
@@ -260,9 +260,13 @@ class Contexts(StandIn):
     dtype = torch.int64
 
     def __getitem__(self, key: Any) -> "Contexts":
-        part = Contexts.__new__(Contexts)
-        StandIn.__init__(part, indexed(self.index, key), self.tape)
-        return part
+        return self.with_index(indexed(self.index, key))
+
+    def with_index(self, index: Integers) -> "Contexts":
+        """Return a stand-in for other integers (*L,), in the same pass."""
+        other = Contexts.__new__(Contexts)
+        StandIn.__init__(other, index, self.tape)
+        return other
 
 
 class Rows(StandIn):
@@ -516,7 +520,7 @@ def aligned(operands: Sequence[Rows]) -> list[Rows]:
     first = operands[0]
     if len({rows.transposed for rows in operands}) > 1:
         raise NoRuleError("a transposed tensor combined with another")
-    if len({rows.node.x.shape[1] for rows in operands}) > 1:
+    if len({rows.node.x.shape[1] for rows in operands} - {1}) > 1:
         raise NoRuleError("tensors with different numbers of channels in one function")
     if all(same_memory(first.index, rows.index) for rows in operands):
         return list(operands)

@@ -125,9 +125,9 @@ def mul(input: Any, other: Any) -> Rows:
     result = one.with_rows(a.x * b.x)
 
     def backward(grad: Floats) -> None:
-        a.add(grad * b.x)
+        a.add(_summed(grad * b.x, a.x))
         grad *= a.x
-        b.add(grad)
+        b.add(_summed(grad, b.x))
 
     one.tape.record(result.node, backward)
     return result
@@ -142,8 +142,8 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Rows:
     result = one.with_rows(a.x + b.x)
 
     def backward(grad: Floats) -> None:
-        a.add(grad.copy())
-        b.add(grad)
+        a.add(_summed(grad.copy(), a.x))
+        b.add(_summed(grad, b.x))
 
     one.tape.record(result.node, backward)
     return result
@@ -422,6 +422,11 @@ def cross_entropy(
         node.add(kernels.cross_entropy_sum_backward(exps, sums, index, targets, grad))
 
     return Loss(float(total) / count, rows.tape, start)
+
+
+def _summed(grad: Floats, operand: Floats) -> Floats:
+    """Return the gradient of an operand that may be a single channel for all."""
+    return grad if grad.shape == operand.shape else grad.sum(1, keepdims=True)
 
 
 def _flat(x: Floats) -> Floats:

@@ -4,6 +4,7 @@ N batch, T context length, V vocabulary, W windows.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from charlm.core.errors import is_out_of_memory
 from charlm.data.windows import Windows
-from charlm.fast import rules  # noqa: F401  fills RULES
+from charlm.fast import ngrams, rules  # noqa: F401  fill RULES
 from charlm.fast.devices import widest
 from charlm.fast.products import PortableProducts
 from charlm.fast.rows import Contexts, Leaves, NoRuleError, Rows, StandIn
@@ -81,6 +82,7 @@ class Runner:
         self.model = model
         suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
         self.path: ExecutionPath | None = None if fast and suits else PLAIN
+        self.leaves_out = takes_targets(model)
         self.log = log
         self._has_buffers = any(True for _ in model.buffers())
         self._products: AbstractContextManager[Any] = nullcontext()
@@ -91,7 +93,9 @@ class Runner:
         """The device of the model."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def __call__(self, contexts: Tensor, key: int | None = None) -> Any:
+    def __call__(
+        self, contexts: Tensor, key: int | None = None, targets: Tensor | None = None
+    ) -> Any:
         """Return logits (N, V) of contexts (N, T): a tensor, or `Rows` that stand for one.
 
         To be called within the runner's own context: `with runner:`.
@@ -99,17 +103,19 @@ class Runner:
         Args:
             contexts: (N, T) tokens.
             key: 63-bit seed for dropout on the fast path; None for no dropout there.
+            targets: (N,) in training, for a model that leaves each window out of its counts.
         """
+        also = [targets] if self.leaves_out and targets is not None else []
         if (self.path or self.check(contexts)).fast:
             before = _copied_buffers(self.model) if self._has_buffers else []
             try:
-                return self.model(Contexts(contexts, key, self._leaves))
+                return self.model(Contexts(contexts, key, self._leaves), *also)
             except Exception as error:  # in a branch not taken on the first batch
                 self._give_up(_reason(error))
                 _restore(before)
                 self.__exit__(None, None, None)
                 self.__enter__()
-        return self.model(contexts.long())
+        return self.model(contexts.long(), *also)
 
     def state_dict(self) -> dict[str, bool]:
         """Return the path; empty before the first batch."""
@@ -202,6 +208,8 @@ class Runner:
         with torch.no_grad():
             stand_in = Contexts(contexts[:CHECKED].cpu())
         before = torch.get_rng_state()
+        if self.leaves_out:  # looked up on the CPU
+            return False
         try:
             copied = copy.deepcopy(self.model).cpu().train()
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -221,7 +229,8 @@ class Runner:
         for parameter in named.values():
             parameter.grad = None
         try:
-            loss = F.cross_entropy(self.model(contexts), targets)
+            logits = self.model(contexts, *([targets] if self.leaves_out else []))
+            loss = F.cross_entropy(logits, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             outcome = {"a different loss": loss.detach().double()}
             for name, parameter in named.items():
@@ -343,6 +352,11 @@ class _NoDropout(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         return args[0] if func is F.dropout else func(*args, **(kwargs or {}))
+
+
+def takes_targets(model: nn.Module) -> bool:
+    """Return whether `forward` takes the targets too, so that training can leave them out."""
+    return "targets" in inspect.signature(model.forward).parameters
 
 
 def title_of(model: nn.Module) -> str:

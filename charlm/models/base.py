@@ -93,5 +93,6 @@ def binary_levels(block_size: int) -> int:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """Return the number of trainable parameters, and of n-gram counts if a module has any."""
+    counts = sum(getattr(module, "counted", 0) for module in model.modules())
+    return counts + sum(p.numel() for p in model.parameters() if p.requires_grad)

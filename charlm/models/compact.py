@@ -25,7 +25,7 @@ class CompactWaveNet(LanguageModel):
     title = "Compact WaveNet"
 
     def __init__(
-        self, vocab_size: int, block_size: int, channels: int = 72, dropout: float = 0.0
+        self, vocab_size: int, block_size: int, channels: int = 88, dropout: float = 0.0
     ) -> None:
         super().__init__()
         levels = binary_levels(block_size)
@@ -38,6 +38,10 @@ class CompactWaveNet(LanguageModel):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     def forward(self, contexts: Tensor) -> Tensor:
+        return self.output(self.features(contexts))  # (N, V)
+
+    def features(self, contexts: Tensor) -> Tensor:
+        """Return features (N, C) of the contexts (N, T)."""
         *norms, last_norm = self.norms
         x = self.embedding(contexts)  # (N, T, C)
         for norm in norms:
@@ -45,5 +49,7 @@ class CompactWaveNet(LanguageModel):
             pairs = norm(x).view(N, T // 2, 2 * C)  # concatenated neighbors
             gated = self.value(pairs) * self.gate(pairs)  # (N, T/2, C)
             x = x[:, 1::2] + self.dropout(gated)  # residual on the right neighbor
-        x = last_norm(x).squeeze(1)  # (N, C)
-        return F.linear(x, self.embedding.weight, self.bias)  # (N, V)
+        return last_norm(x).squeeze(1)  # (N, C)
+
+    def output(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.embedding.weight, self.bias)  # (N, V)

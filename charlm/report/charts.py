@@ -16,7 +16,7 @@ from charlm.report.figures import LOSS, MODEL_COLORS, MUTED, STYLE, Floats, embe
 if TYPE_CHECKING:
     import pandas as pd
 
-MARKERS = "os^Dv"
+MARKERS = "os^DvP"
 FEWEST = 30
 """Minimum number of windows for a point on a chart."""
 MARKED = 100
@@ -81,17 +81,17 @@ def _axes(height: float = 3.6, rows: Sequence[float] = (1,)) -> tuple[Figure, li
 
 
 @style.context(STYLE)
-def side_by_side(metrics: Mapping[str, Mapping[str, float]], nets: Sequence[str]) -> Figure:
+def side_by_side(metrics: Mapping[str, Mapping[str, float]], titles: Sequence[str]) -> Figure:
     """Draw the test loss of every model, a row each, the lowest at the top.
 
     Args:
         metrics: `test_loss` and `test_loss_stderr` by title.
-        nets: titles of the neural networks, in the order of their colors.
+        titles: those of the models with a color, in the order of their colors.
     """
     figure, (axes,) = _axes(0.9 + 0.33 * len(metrics))
     ranked = sorted(metrics, key=lambda title: metrics[title]["test_loss"], reverse=True)
     for row, title in enumerate(ranked):
-        color = MODEL_COLORS[nets.index(title) % len(MODEL_COLORS)] if title in nets else MUTED
+        color = MODEL_COLORS[titles.index(title) % len(MODEL_COLORS)] if title in titles else MUTED
         loss, error = metrics[title]["test_loss"], 2 * metrics[title]["test_loss_stderr"]
         axes.errorbar(loss, row, xerr=error, fmt="o", color=color, capsize=3)
         axes.annotate(
@@ -105,12 +105,18 @@ def side_by_side(metrics: Mapping[str, Mapping[str, float]], nets: Sequence[str]
 
 
 @style.context(STYLE)
-def losses_and_rates(histories: "Mapping[str, pd.DataFrame]") -> Figure:
-    """Draw validation (solid) and training losses (dotted), and learning rates below."""
+def losses_and_rates(histories: "Mapping[str, pd.DataFrame]", titles: Sequence[str]) -> Figure:
+    """Draw validation (solid) and training losses (dotted), and learning rates below.
+
+    Args:
+        histories: losses and learning rate by epoch, by title.
+        titles: those of all models, in the order of their colors.
+    """
     figure, (losses, rates) = _axes(5.0, rows=(2.6, 1))
     width = 2.0 * len(histories)  # wider first, so that lines that coincide stay visible
-    for number, (title, history) in enumerate(histories.items()):
-        color, epochs = MODEL_COLORS[number % len(MODEL_COLORS)], history["epoch"]
+    for title, history in histories.items():
+        color = MODEL_COLORS[titles.index(title) % len(MODEL_COLORS)]
+        epochs = history["epoch"]
         marker = "o" if len(epochs) == 1 else ""
         losses.plot(epochs, history["val_loss"], color=color, label=title, marker=marker)
         losses.plot(epochs, history["train_loss"], ":", color=color, marker=marker)
@@ -138,20 +144,17 @@ def loss_by(table: "pd.DataFrame", column: str, titles: Mapping[str, str], label
     """Draw the mean test loss against a column of `analysis.mean_by`, if there are enough windows.
 
     Args:
-        titles: titles of the columns to draw: the networks in the order of their colors, then the
-            n-gram model.
+        titles: titles of the columns to draw, in the order of their colors.
     """
     figure, (axes,) = _axes()
     enough = table[table["windows"] >= FEWEST]
     shown = enough if len(enough) else table
-    *nets, counts = titles
     every = -(-len(shown) // MARKED)
-    for number, name in enumerate(nets):
+    for number, name in enumerate(titles):
         marker = MARKERS[number % len(MARKERS)]
         color = MODEL_COLORS[number % len(MODEL_COLORS)]
         (line,) = axes.plot(shown[column], shown[name], color=color, marker=marker, ms=4)
         line.set(label=titles[name], markevery=every)
-    axes.plot(shown[column], shown[counts], "--", color=MUTED, label=titles[counts])
     axes.set_xlabel(label)
     axes.set_ylabel(LOSS)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))

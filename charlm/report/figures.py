@@ -22,12 +22,11 @@ COUNT_MODELS = {
     "uniform": "Uniform",
     "unigram": "Unigram",
     "bigram": "Bigram",
-    "kneser_ney": "Kneser-Ney",
 }
-"""Titles of the n-gram models."""
+"""Titles of the n-gram baselines."""
 
 LOSS = "cross-entropy (nats per character)"
-MODEL_COLORS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a")
+MODEL_COLORS = ("#1f6fb4", "#d1495b", "#3a7d44", "#8f5fbf", "#c77f1a", "#12808a")
 MUTED = "#6b6b6b"
 # "default" first, so that the user's matplotlibrc does not change the figures.
 STYLE: list[Any] = [
@@ -56,11 +55,11 @@ def save(path: Path, figure: Figure) -> None:
 
 @style.context(STYLE)
 def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, Any]) -> Figure:
-    """Draw test loss against number of parameters: all models, and a close-up of the networks.
+    """Draw test loss against number of parameters: everything, and a close-up of the models.
 
     Args:
-        models: metrics of the networks by title, as returned by `metrics.summarize`.
-        baselines: the same for the n-gram models; one without parameters is drawn as a line.
+        models: metrics of the models by title, as returned by `metrics.summarize`.
+        baselines: the same for the n-gram baselines; one without parameters is drawn as a line.
     """
     figure, (overview, close_up) = _figure(10, 4.6, columns=2)
     for axes in (overview, close_up):
@@ -72,12 +71,12 @@ def loss_against_parameters(models: Mapping[str, Any], baselines: Mapping[str, A
         else:
             label = f"{title}: {metrics['test_loss']:#.4g}"
             overview.axhline(metrics["test_loss"], color=MUTED, linestyle="--", label=label)
-    overview.set_title("Neural networks and n-gram models (gray)")
+    overview.set_title("Models and n-gram baselines (gray)")
     overview.set_xscale("log")
     overview.legend(
         fontsize=9, title="test loss, parameters", loc="upper right", bbox_to_anchor=(1, 0.93)
     )
-    close_up.set_title("Neural networks only (bars: two standard errors)")
+    close_up.set_title("Models only (bars: two standard errors)")
     close_up.margins(x=0.3, y=0.3)
     close_up.xaxis.set_major_formatter("{x:,.0f}")
     return figure

@@ -86,9 +86,9 @@ class Trained:
 
     Attributes:
         weights: its checkpoint.
-        recipe: its training settings.
+        recipe: its training settings; None if it is not trained by gradient descent.
         metrics: as returned by `metrics.summarize`.
-        history: losses and learning rate by epoch.
+        history: losses and learning rate by epoch; None if it is not trained.
         calibration: as returned by `analysis.calibration`.
         mistakes: as returned by `analysis.mistakes`.
         samples: generated names, with columns name, log_likelihood, in_training.
@@ -96,9 +96,9 @@ class Trained:
     """
 
     weights: Weights
-    recipe: Recipe
+    recipe: Recipe | None
     metrics: Mapping[str, float]
-    history: "pd.DataFrame"
+    history: "pd.DataFrame | None"
     calibration: "pd.DataFrame"
     mistakes: "pd.DataFrame"
     samples: "pd.DataFrame"
@@ -150,9 +150,8 @@ def render(
     count_titles = {name: figures.COUNT_MODELS[name] for name in counts}
     metrics = {titles[name]: model.metrics for name, model in models.items()}
     metrics |= {count_titles[name]: values for name, values in counts.items()}
-    *_, counted = counts  # the last one is the strongest
-    drawn = {**titles, counted: count_titles[counted]}
-    settings = {its.title: in_use(its.recipe) for its in models.values()}
+    settings = {its.title: in_use(its.recipe) if its.recipe else {} for its in models.values()}
+    histories = {its.title: its.history for its in models.values() if its.history is not None}
     sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
     symbols = next(iter(models.values())).weights.vocabulary.symbols()
     return environment.get_template("page.html").render(
@@ -161,21 +160,25 @@ def render(
         source=source,
         models=list(models.values()),
         ranked=sorted(metrics.items(), key=lambda item: item[1]["test_loss"]),
-        color={title: f"var(--model-{n % 5})" for n, title in enumerate(titles.values())},
+        color={
+            title: f"var(--model-{n % len(figures.MODEL_COLORS)})"
+            for n, title in enumerate(titles.values())
+        },
         live=live.chosen({name: (its.weights, its.likelihoods) for name, its in models.items()}),
         settings=settings,
         setting_names=list(dict.fromkeys(key for its in settings.values() for key in its)),
-        sizes=[key for key in sizes if key != "vocab_size"],  # given by the names
-        averaged=[its.title for its in models.values() if its.recipe.average],
+        sizes=[key for key in sizes if key not in ("vocab_size", "members")],
+        averaged=[its.title for its in models.values() if its.recipe and its.recipe.average],
         fewest=charts.FEWEST,
         side_by_side=charts.side_by_side(metrics, list(titles.values())),
-        curves=charts.losses_and_rates({titles[n]: its.history for n, its in models.items()}),
+        histories=histories,
+        curves=charts.losses_and_rates(histories, list(titles.values())),
         by_position=charts.loss_by(
-            loss_by["position"], "position", drawn, "position in the name (including its end)"
+            loss_by["position"], "position", titles, "position in the name (including its end)"
         ),
-        by_length=charts.loss_by(loss_by["length"], "length", drawn, "length of the name"),
+        by_length=charts.loss_by(loss_by["length"], "length", titles, "length of the name"),
         loss_by=loss_by,
-        drawn=drawn,
+        drawn=titles,
         calibration=charts.calibration({titles[n]: its.calibration for n, its in models.items()}),
         calibration_error=calibration_error,
         grids={its.title: mistake_grid(its.mistakes) for its in models.values()},

@@ -194,7 +194,7 @@ class Trainer:
         for parameter in self._parameters:
             parameter.grad = None
         with self.runner:  # which makes matrix products portable
-            logits = self.runner(contexts, self._key)
+            logits = self.runner(contexts, self._key, targets)
             loss = self.summed_loss(logits, contexts, targets)
             (loss / count).backward()
         self.group.sum_gradients(self._parameters)

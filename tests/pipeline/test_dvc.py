@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm.report.figures import COUNT_MODELS
-from tests.conftest import FEW, MODELS, ROOT, STAGES, Project, Ran, wait_for_queue
+from tests.conftest import FEW, MODELS, ROOT, STAGES, TRAINED, Project, Ran, wait_for_queue
 from tests.helpers import refused_here
 
 README, PROBLEMS = (
@@ -20,9 +20,9 @@ README, PROBLEMS = (
     for path in ("README.md", "docs/troubleshooting.md")
 )
 
-DOWNSTREAM = ["evaluate", "sample", "plot"]
+DOWNSTREAM = ["train_mixture", "evaluate", "sample", "plot"]
 
-TRAININGS = [f"train_{model}" for model in MODELS]
+TRAININGS = [f"train_{model}" for model in TRAINED]
 
 CHECKPOINT = "data/checkpoints/{}.safetensors"
 
@@ -51,7 +51,8 @@ def test_repro_writes_all_that_it_declares(template: Project) -> None:
         *(f"data/checkpoints/{model}.safetensors" for model in MODELS),
         *(f"data/samples/{model}.csv" for model in MODELS),
         *(f"metrics/{name}.json" for name in ("dataset", "evaluation", "samples")),
-        *(f"plots/history/{model}.csv" for model in MODELS),
+        *(f"plots/history/{model}.csv" for model in TRAINED),
+        "plots/orders.csv",
         *(f"plots/evaluation/{name}.csv" for name in TABLES),
         *(f"plots/figures/{name}.png" for name in PICTURES),
     ]:
@@ -60,11 +61,10 @@ def test_repro_writes_all_that_it_declares(template: Project) -> None:
 
 def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> None:
     evaluation = metrics(template, "evaluation")
-    assert list(evaluation) == [*MODELS, "kneser_ney"]
+    assert list(evaluation) == MODELS
     compared = ["train_loss", "val_loss", "test_loss", "test_accuracy", "parameters"]
     for model in MODELS:
         assert list(evaluation[model]) == compared
-    assert list(evaluation["kneser_ney"]) == ["test_loss"]
     assert list(metrics(template, "dataset")) == ["names", "characters", "windows"]
     assert metrics(template, "dataset")["names"] == FEW
     samples = metrics(template, "samples")
@@ -102,7 +102,7 @@ def test_experiments_are_shown_in_columns_that_one_can_look_through(template: Pr
     columns = {name.rpartition(":")[2] for name in header} - deps
     count = {kind: len(columns & names) for kind, names in known.items()} | {"deps": len(deps)}
     print(f"\n{len(header)} columns: {count}, DVC's own {len(header) - sum(count.values())}")
-    assert len(header) <= 120 + 13 * (len(MODELS) - 3)
+    assert len(header) <= 120 + 16 * (len(MODELS) - 3)
 
 
 def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -148,9 +148,10 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
         *("-S", "wavenet.epochs=3", "-S", "training.optimizer=adamw"),
     )
     assert ran.stages == [*TRAININGS, *DOWNSTREAM]
-    compact, after = CHECKPOINT.format("compact"), project.outputs()
+    after = project.outputs()
     assert after != before
-    assert after[compact] == before[compact], "it has an lr, epochs and optimizer of its own"
+    for path in map(CHECKPOINT.format, ("compact", "hybrid")):
+        assert after[path] == before[path], "it has an lr, epochs and optimizer of its own"
     lengths = [
         len((project.path / f"plots/history/{model}.csv").read_text().splitlines()) - 1
         for model in ("fcn", "wavenet")
@@ -187,10 +188,10 @@ def test_a_setting_for_one_model_trains_that_one_and_a_shared_one_all(
     before = project.outputs()
     ran = project.dvc("exp", "run", "-S", setting)
     key, _, value = setting.removeprefix("+").partition("=")
-    ran_for = MODELS if key.partition(".")[0] not in MODELS else trained
+    ran_for = TRAINED if key.partition(".")[0] not in MODELS else trained
     assert ran.stages == [*(f"train_{model}" for model in ran_for), *DOWNSTREAM]
     after = project.outputs()
-    changed = [m for m in MODELS if after[CHECKPOINT.format(m)] != before[CHECKPOINT.format(m)]]
+    changed = [m for m in TRAINED if after[CHECKPOINT.format(m)] != before[CHECKPOINT.format(m)]]
     assert changed == trained, "the others have their own value"
     history = after[f"plots/history/{trained[0]}.csv"].decode()
     epochs = list(csv.DictReader(history.splitlines()))
@@ -236,8 +237,11 @@ COSTLY = [f"train_{model}" for model in MODELS]
         ("charlm/evaluation/metrics.py", ["evaluate"]),
         ("charlm/sampling/sampler.py", ["sample"]),
         ("charlm/report/charts.py", ["plot"]),
-        ("charlm/models/fcn.py", ["train_fcn", "evaluate", "sample"]),
-        ("charlm/models/compact.py", ["train_compact", "evaluate", "sample"]),
+        ("charlm/models/fcn.py", ["train_fcn", "train_mixture", "evaluate", "sample"]),
+        (
+            "charlm/models/compact.py",
+            ["train_compact", "train_hybrid", "train_mixture", "evaluate", "sample"],
+        ),
         ("charlm/training/trainer.py", COSTLY),
         ("charlm/fast/devices.py", [*COSTLY, "evaluate", "sample"]),
         ("pipeline/put_back.py", []),
@@ -380,7 +384,8 @@ def test_push_then_pull_and_repro_in_a_fresh_clone_trains_nothing(
 
 def test_the_models_are_artifacts_for_the_registry(project: Project, tmp_path: Path) -> None:
     declared = YAML(typ="safe").load(project.path / "dvc.yaml")["artifacts"]
-    assert {"fcn", "wavenet", "compact"} <= set(declared) <= set(MODELS)
+    its_own = {"fcn", "wavenet", "compact", "hybrid", "kneser_ney", "mixture"}
+    assert its_own <= set(declared) <= set(MODELS)
     for model in declared:
         project.git("tag", "--annotate", f"{model}@v1.0.0", "--message", "First version")
         target = tmp_path / f"{model}.safetensors"
@@ -402,6 +407,8 @@ def test_the_graph_has_all_stages(project: Project) -> None:
         ("split", "train_compact"),
         ("train_compact", "evaluate"),
         ("train_compact", "sample"),
+        ("train_compact", "train_mixture"),
+        ("train_mixture", "evaluate"),
         ("evaluate", "plot"),
     ]:
         assert f'"{before}" -> "{after}"' in drawn

@@ -13,7 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import LONG, MODELS, ROOT, Project, start, wait_for_queue, wait_for_state
+from tests.conftest import (
+    LONG,
+    MODELS,
+    ROOT,
+    TRAINED,
+    Project,
+    start,
+    wait_for_queue,
+    wait_for_state,
+)
 from tests.helpers import processes_in
 from tests.kill_repro import Make
 
@@ -23,7 +32,7 @@ OUTPUTS = {
         f"data/checkpoints/{model}.safetensors",
         f"plots/history/{model}.csv",
     ]
-    for model in MODELS
+    for model in TRAINED
 } | {"evaluate": ["metrics/evaluation.json", "plots/evaluation/models.csv"]}
 
 
@@ -33,13 +42,14 @@ OUTPUTS = {
         ("train_fcn", 2),
         pytest.param("train_wavenet", 7, marks=pytest.mark.slow),
         pytest.param("train_compact", 7, marks=pytest.mark.slow),
+        pytest.param("train_hybrid", 7, marks=pytest.mark.slow),
         pytest.param("evaluate", 2, marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     project: Project, uninterrupted: Project, stage: str, kills: int
 ) -> None:
-    """23 kills in all, over the stages that take longest."""
+    """25 kills in all, over the stages that take longest."""
     project.set(**LONG)
     if stage == "evaluate":
         for name in MODELS:

@@ -71,7 +71,9 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
     names = [*MODELS, "transformer", "linear"]
     assert stages[2 : 2 + len(names)] == [f"train_{name}" for name in names]
     ran = project.dvc("repro")
-    assert ran.stages == ["train_transformer", "train_linear", "evaluate", "sample", "plot"]
+    assert ran.stages == [
+        *("train_transformer", "train_linear", "train_mixture", "evaluate", "sample", "plot")
+    ]
     assert "Causal transformer: runs as plain PyTorch, since" in ran.text
     outputs = project.outputs()
     report = outputs["plots/report.html"].decode()
@@ -82,7 +84,7 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
     assert "transformer.test_loss" in told
     checkpoint = project.path / "data/checkpoints/transformer.safetensors"
     checkpoint.unlink()
-    for stage in ("train_transformer", "evaluate", "sample"):
+    for stage in ("train_transformer", "train_mixture", "evaluate", "sample"):
         project.stage(stage)
     assert project.outputs() == outputs, "dropout and rand are seeded"
 
@@ -131,8 +133,12 @@ def test_its_stage_is_as_dvc_would_write_it(name: str, monkeypatch: pytest.Monke
         assert stage[key] == sorted(stage[key])
         assert len(stage[key]) == len(stages["train_wavenet"][key])
     assert name in stage["params"]
-    before = YAML().load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]["plot"]["params"]
-    assert stages["plot"]["params"] == sorted([*before, name])
+    before = YAML().load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
+    for reader, key, entry in (
+        ("plot", "params", name),
+        ("train_mixture", "deps", f"data/checkpoints/{name}.safetensors"),
+    ):
+        assert stages[reader][key] == sorted([*before[reader][key], entry])
     yaml.dump(yaml.load(text), written)
     assert written.getvalue() == text
 

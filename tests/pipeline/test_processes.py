@@ -21,7 +21,7 @@ from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
 from charlm.training.distributed import Group
 from stages import DATASET, SPLIT
-from tests.conftest import LONG, MODELS, ROOT, Project, start, wait_for_state
+from tests.conftest import LONG, ROOT, TRAINED, Project, start, wait_for_state
 from tests.helpers import processes_in
 
 
@@ -48,14 +48,15 @@ def history(project: Project, model: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    "model", ["fcn", *(pytest.param(model, marks=pytest.mark.slow) for model in MODELS[1:])]
+    "model", ["fcn", *(pytest.param(model, marks=pytest.mark.slow) for model in TRAINED[1:])]
 )
 def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
     """The last batch is a single window, of which one process has none."""
     train = load_split(project.path / SPLIT, load_corpus(project.path / DATASET)).train
     batch_size = next(size for size in range(300, train) if train % size == 1)
     project.set(epochs="3", batch_size=str(batch_size))
-    project.set(compact__epochs="3", compact__batch_size=str(batch_size))
+    for own in ("compact", "hybrid"):
+        project.set(**{f"{own}__epochs": "3", f"{own}__batch_size": str(batch_size)})
     project.stage(f"train_{model}")
     alone = history(project, model)
     project.set(training__processes="2")

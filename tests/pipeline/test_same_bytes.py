@@ -24,10 +24,10 @@ from charlm.core.pinning import KERNELS
 from pipeline import environment
 from pipeline.cache import content_of
 from pipeline.verify import REQUIREMENTS, first_difference, metric_changes
-from tests.conftest import MODELS, STAGES, Project, start
+from tests.conftest import MODELS, STAGES, TRAINED, Project, start
 
 VERIFY = (sys.executable, "-m", "pipeline.verify")
-OUTPUTS = 13 + 2 * len(MODELS)  # a checkpoint and a history of each
+OUTPUTS = 14 + len(MODELS) + len(TRAINED)  # a checkpoint of each, and a history
 
 HOSTILE = {
     **dict.fromkeys(KERNELS, ""),

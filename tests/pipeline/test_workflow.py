@@ -403,7 +403,7 @@ def test_the_pipeline_runs_at_small_size_on_a_pull_request_and_on_a_push(
     assert pulled.run("small") == ["The pipeline at small size, before and after"]
     text = (checkout.path / "report/report.md").read_text(encoding="utf-8")
     committed, small = text.split("### Run at small size")
-    assert "`epochs=1 compact.epochs=1 sample.count=100`" in small
+    assert "`epochs=1 compact.epochs=1 hybrid.epochs=1 sample.count=100`" in small
     ((_, _, _, *of_run),), ((_, _, _, *of_small),) = (
         rows(part, "fcn.test_loss") for part in (committed, small)
     )

@@ -19,7 +19,7 @@ HOUSE = {
     "data": {"core"},
     "models": set[str](),
     "fast": {"core", "data"},
-    "training": {"core", "data", "models.base", "fast"},
+    "training": {"core", "data", "models.base", "models.kneser_ney", "fast"},
     "evaluation": {"core", "data", "models", "fast"},
     "sampling": {"core", "data", "models", "fast"},
     "report": {"core", "data"},

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from charlm.report.figures import COUNT_MODELS
 from tests.browser import Pages
-from tests.conftest import MODELS, Project
+from tests.conftest import MODELS, TRAINED, Project
 from tests.pipeline.test_dvc_yaml import read_yaml
 
 MARKS = "svg .mark-line path, svg .mark-rect path"
@@ -30,11 +30,12 @@ def page_of(ran: str, folder: Path) -> Path:
 
 def expected(project: Project) -> dict[str, int]:
     """How many curves or bars each plot has, by the id that DVC gives it; a picture has 0."""
-    plots = {f"plots_history_{model}_csv": 3 for model in MODELS}  # two losses, learning rate
+    plots = {f"plots_history_{model}_csv": 3 for model in TRAINED}  # two losses, learning rate
+    plots["plots_orders_csv"] = 1
     plots["plots_evaluation_models_csv"] = len([*MODELS, *COUNT_MODELS])
     plots["plots_evaluation_calibration_csv"] = len(MODELS)
     for place in ("position", "length"):
-        plots[f"plots_evaluation_loss_by_{place}_csv"] = len(MODELS) + 1
+        plots[f"plots_evaluation_loss_by_{place}_csv"] = len(MODELS)
     for file in (project.path / "plots/figures").iterdir():
         plots[f"plots_figures_{file.stem}_png"] = 0
     return plots

@@ -20,7 +20,7 @@ from charlm.core.params import (
     check_arguments,
     load_params,
 )
-from tests.conftest import MODELS
+from tests.conftest import MODELS, TRAINED
 from tests.helpers import ROOT, few, refused, run_python, taken_or_refused
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -29,8 +29,10 @@ LEAVES = [
     f"{name}.{leaf}" if leaf else name
     for name, value in DEFAULTS.items()
     for leaf in (value if isinstance(value, dict) else [""])
+    if leaf or name not in MODELS  # a model's section may be empty
 ]
-ADDED = {*MODELS} - {"fcn", "wavenet", "compact"}
+OURS = ("fcn", "wavenet", "compact", "hybrid", "kneser_ney", "mixture")
+ADDED = {*MODELS} - {*OURS}
 """Models that somebody has added."""
 
 
@@ -106,7 +108,8 @@ def test_the_file_holds_every_parameter_and_no_other() -> None:
 def test_the_keys_at_the_top_are_those_of_the_card() -> None:
     top = ["seed", "block_size", *TOP_LEVEL, "device", "fast"]
     assert list(DEFAULTS)[:7] == top == [*top[:2], "lr", "batch_size", "epochs", "device", "fast"]
-    assert [key for key in DEFAULTS if not isinstance(DEFAULTS[key], dict)] == top
+    sections = [key for key in DEFAULTS if key in MODELS or isinstance(DEFAULTS[key], dict)]
+    assert [key for key in DEFAULTS if key not in sections] == top
 
 
 @pytest.mark.parametrize(
@@ -126,22 +129,57 @@ def test_settings_missing_from_a_section_are_shared(tmp_path: Path) -> None:
     for model in ("fcn", "wavenet"):
         recipe = params.recipe(model)
         assert recipe == Recipe(lr=0.5, batch_size=256, epochs=7, keep="best")
-    before = load_params(ROOT / "params.yaml").recipe("compact")
-    assert params.recipe("compact") == before.model_copy(update={"keep": "best"}), "of its own"
+    text = with_value("training.init", "xavier")
+    before = load_params(ROOT / "params.yaml").sized(1, "compact").recipe("compact")
+    after = load_params(put(tmp_path, text)).sized(1, "compact").recipe("compact")
+    assert after == before.model_copy(update={"init": "xavier"}), "of its own"
 
 
-def test_the_recipe_of_the_compact_model() -> None:
-    assert load_params(ROOT / "params.yaml").recipe("compact") == Recipe(
+def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
+    params = load_params(ROOT / "params.yaml").sized(192_663, *TRAINED)
+    recipe = Recipe(
         lr=0.02,
-        batch_size=512,
-        epochs=60,
+        batch_size=1024,
+        epochs=15,
         optimizer="muon",
         momentum=0.95,
         beta2=0.99,
         weight_decay=0.1,
         scheduler="linear",
+        keep="best",
+        patience=8,
         average=0.998,
     )
+    assert params.recipe("compact") == recipe
+    own = {"epochs": 8, "lr_factor": 0.2, "patience": 4}
+    assert params.recipe("hybrid") == recipe.model_copy(update=own)
+    assert params.arguments("compact") == {"channels": 88, "dropout": 0.0}
+
+
+def test_fewer_windows_get_more_epochs_more_dropout_and_smaller_batches() -> None:
+    params = load_params(ROOT / "params.yaml")
+    sizes = [1, 1000, 10_000, 30_000, 100_000, 200_000, 10**6, 10**9]
+    sized = [params.sized(windows, *TRAINED) for windows in sizes]
+    epochs = [its.recipe("compact").epochs for its in sized]
+    batches = [its.recipe("compact").batch_size for its in sized]
+    dropouts = [its.arguments("compact")["dropout"] for its in sized]
+    assert epochs == sorted(epochs, reverse=True)
+    assert (epochs[0], epochs[-1]) == (60, 4)
+    assert batches == sorted(batches)
+    assert (batches[0], batches[-1]) == (256, 1024)
+    assert dropouts == sorted(dropouts, reverse=True)
+    assert (dropouts[0], dropouts[-1]) == (0.3, 0.0)
+    assert {its.recipe("fcn").epochs for its in sized} == {50}, "the course's models"
+    assert {its.recipe("hybrid").epochs for its in sized} == {8}, "what is given is kept"
+
+
+@pytest.mark.parametrize("model", ["kneser_ney", "mixture"])
+def test_a_setting_of_a_training_is_refused_for_a_model_that_is_not_trained(
+    tmp_path: Path, model: str
+) -> None:
+    text = TEXT.replace(f"\n{model}: ", f"\n{model}:\n  epochs: 3 #")
+    with refused("params.yaml, line", f"{model}.epochs has no effect"):
+        load_params(put(tmp_path, text))
 
 
 def test_a_models_own_values_hold_for_it_alone(tmp_path: Path) -> None:
@@ -163,13 +201,13 @@ OTHERWISE = {
 
 @pytest.mark.parametrize("setting", Recipe.model_fields)
 def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str) -> None:
-    default = load_params(ROOT / "params.yaml")
+    default = load_params(ROOT / "params.yaml").sized(1, *TRAINED)
     value, full = OTHERWISE[setting], setting if setting in TOP_LEVEL else f"training.{setting}"
-    shared = load_with(tmp_path, full, str(value))
-    for model in MODELS:
+    shared = load_with(tmp_path, full, str(value)).sized(1, *TRAINED)
+    for model in TRAINED:
         is_shared = DEFAULTS[model].get(setting) is None
         assert shared.origin(model, setting) == (full if is_shared else f"{model}.{setting}")
-        expected = value if is_shared else DEFAULTS[model][setting]
+        expected = value if is_shared else getattr(default.recipe(model), setting)
         recipe = default.recipe(model).model_copy(update={setting: expected})
         assert shared.recipe(model) == recipe
 
@@ -177,7 +215,9 @@ def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str)
     for empty, own in ((value, ""), ("", value)):  # in the net's section, in the WaveNet's
         sections = lines.replace("\nfcn:", f"\nfcn:\n  {setting}: {empty} #", 1)
         sections = sections.replace("\nwavenet:", f"\nwavenet:\n  {setting}: {own} #", 1)
-        params = load_params(put(tmp_path, TEXT[: TEXT.index("\nfcn:")] + sections))
+        params = load_params(put(tmp_path, TEXT[: TEXT.index("\nfcn:")] + sections)).sized(
+            1, *TRAINED
+        )
         changed = default.recipe("fcn").model_copy(update={setting: value})
         assert params.recipe("wavenet" if own else "fcn") == changed
         assert params.recipe("fcn" if own else "wavenet") == default.recipe("fcn")
@@ -189,7 +229,9 @@ def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
     assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
     assert params.arguments("wavenet") == {"hidden_dim": 128, **plain}
-    assert params.arguments("compact") == {"channels": 72, "dropout": 0.0}
+    assert params.arguments("compact") == {"channels": 88, "dropout": "auto"}
+    assert params.arguments("kneser_ney") == {"order": None}
+    assert params.arguments("mixture") == {}
 
 
 def test_the_models_are_in_the_order_of_their_sections(tmp_path: Path) -> None:
@@ -250,6 +292,7 @@ def test_values_at_the_edge_of_the_range_are_taken(
 
 MAY_BE_EMPTY = [
     "names.column", "training.clip_norm", "training.patience",
+    "kneser_ney.order",
     *(f"{model}.{key}" for model in ("fcn", "wavenet") for key in ("lr", "epochs")),
 ]  # fmt: skip
 SHARED_IF_EMPTY = [
@@ -266,7 +309,7 @@ def test_empty_is_empty_however_dvc_writes_it(tmp_path: Path, parameter: str, va
     assert load_with(tmp_path, parameter, value) == load_params(ROOT / "params.yaml")
 
 
-MAY_BE_0 = {"seed", "momentum", "beta1", "beta2", "weight_decay", "average", "dropout"}
+MAY_BE_0 = {"seed", "order", "momentum", "beta1", "beta2", "weight_decay", "average", "dropout"}
 MAY_BE_ABOVE_1 = {"lr", "temperature", "weight_decay", "clip_norm"}
 
 

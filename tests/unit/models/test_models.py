@@ -280,7 +280,7 @@ def test_only_what_training_may_change_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "parameters"), [(FCN, 38_606), (WaveNet, 74_874), (CompactWaveNet, 24_526)]
+    ("architecture", "parameters"), [(FCN, 38_606), (WaveNet, 74_874), (CompactWaveNet, 35_598)]
 )
 def test_the_default_sizes_are_the_courses_and_the_compact_one_is_small(
     architecture: type[LanguageModel], parameters: int

@@ -141,7 +141,7 @@ def test_the_metrics_are_those_of_the_models(page: str) -> None:
     rows = re.findall(r'<tr><th scope="row">.*?</tr>', page, flags=re.DOTALL)
     table = {re.sub("<[^>]+>", "", row.split("</th>")[0]).strip(): row for row in rows[::-1]}
     losses = []
-    for title in (*(model.title for model in MODELS.values()), "Kneser-Ney counts", "Uniform"):
+    for title in (*(model.title for model in MODELS.values()), "Bigram counts", "Uniform"):
         loss, error = re.search(r"([\d.]+) ± ([\d.]+)", table[title]).groups()
         bits, perplexity = re.findall(r'"number">([\d.]+)</td>', table[title])[:2]
         assert float(bits) == pytest.approx(float(loss) / math.log(2), abs=2e-3)
@@ -442,8 +442,8 @@ def losses(**columns: list[float]) -> pd.DataFrame:
 
 
 def test_means_of_few_windows_are_not_drawn() -> None:
-    titles = {"a": "A", "kneser_ney": "Counts"}
-    table = losses(a=[3, 2, 1], kneser_ney=[4, 3, 2])
+    titles = {"a": "A", "b": "B"}
+    table = losses(a=[3, 2, 1], b=[4, 3, 2])
     (axes,) = charts.loss_by(table, "position", titles, "x").axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2], [4, 3]]
     rare = table.assign(windows=5)
@@ -454,9 +454,8 @@ def test_means_of_few_windows_are_not_drawn() -> None:
 def test_a_line_of_many_points_has_few_markers() -> None:
     def chart(points: int) -> str:
         loss = np.random.default_rng(1).random(points)
-        columns = {"position": np.arange(points), "windows": 50, "a": loss, "kneser_ney": loss}
-        titles = {"a": "A", "kneser_ney": "Counts"}
-        return charts.svg(charts.loss_by(pd.DataFrame(columns), "position", titles, "x"), "it")
+        table = pd.DataFrame({"position": np.arange(points), "windows": 50, "a": loss})
+        return charts.svg(charts.loss_by(table, "position", {"a": "A"}, "x"), "it")
 
     ticks = chart(50).count("<use") - 50
     assert chart(100).count("<use") >= 100
@@ -471,7 +470,7 @@ def history(epochs: int, start: float = 3.0, lr: float = 0.1) -> pd.DataFrame:
 
 
 def test_a_training_of_one_epoch_is_seen() -> None:
-    for axes in charts.losses_and_rates({"A": history(1)}).axes:
+    for axes in charts.losses_and_rates({"A": history(1)}, ["A"]).axes:
         assert axes.lines
         assert all(line.get_marker() == "o" for line in axes.lines)
 
@@ -480,7 +479,7 @@ def test_a_training_of_one_epoch_is_seen() -> None:
 def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
     titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS))]
     histories = {t: history(epochs, start=4.0 + n, lr=0.1 / (n + 1)) for n, t in enumerate(titles)}
-    figure = charts.losses_and_rates(histories)
+    figure = charts.losses_and_rates(histories, titles)
     losses, rates = figure.axes
     assert [text.get_text() for text in losses.get_legend().get_texts()] == titles
     looks = {(line.get_color(), line.get_linestyle()) for line in losses.lines}
@@ -500,7 +499,8 @@ def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
 
 def test_more_models_than_colors_are_all_drawn() -> None:
     titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS) + 2)]
-    losses, rates = charts.losses_and_rates({title: history(5) for title in titles}).axes
+    histories = {title: history(5) for title in titles}
+    losses, rates = charts.losses_and_rates(histories, titles).axes
     assert len(losses.lines) == 2 * len(rates.lines) == 2 * len(titles)
 
 

@@ -1,0 +1,208 @@
+"""Compiled loops over n-gram counts, and the rule that looks them up for distinct windows only.
+
+The tables are those of `charlm.models.kneser_ney.Tables`. All sums are in float64 and in a fixed
+order.
+
+N windows of T context tokens, V vocabulary, L + 1 context lengths.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from charlm.core.compiled import Floats, Integers, compiled, inlined
+from charlm.fast import kernels
+from charlm.fast.rows import Contexts, Node, Rows
+from charlm.fast.rules import rule
+
+
+@rule("charlm.models.kneser_ney.look_up")
+def look_up(
+    contexts: Contexts,
+    targets: Tensor | None,
+    tables: Sequence[Tensor],
+    vocab_size: int,
+    levels: int,
+) -> tuple[Rows, Contexts]:
+    """Look up each distinct context once, or each distinct pair of context and target."""
+    tokens = contexts.index
+    known = np.full(len(tokens), -1) if targets is None else targets.numpy()
+    windows, index = kernels.unique_rows(np.column_stack([tokens, known]).astype(np.int32))
+    arrays = [its.numpy() for its in tables]
+    probs, confidence = interpolate(windows, targets is not None, vocab_size, levels, *arrays)
+    rows = Rows(Node(np.log(probs)), index[:, None], contexts.tape)
+    return rows, contexts.with_index(confidence[index])
+
+
+@compiled
+def interpolate(
+    windows: Integers,
+    leave_out: bool,
+    vocab_size: int,
+    levels: int,
+    children: Any,
+    front: Any,
+    begins: Any,
+    tokens: Any,
+    counts: Any,
+    totals: Any,
+    taken: Any,
+    discounts: Any,
+) -> tuple[Floats, Integers]:
+    """Return the probabilities (N, V) and the confidence (N,), as in `KneserNey.look_up`.
+
+    The windows (N, T + 1) are contexts, each with its target; with `leave_out`, a window is left
+    out of its own counts. The weight of each length is the product of what the longer ones leave.
+    """
+    N, V, lengths = len(windows), vocab_size, len(discounts)
+    probs, confidence = np.empty((N, V), dtype=np.float32), np.zeros(N, dtype=np.int32)
+    row, nodes = np.empty(V, dtype=np.float64), np.empty(lengths, dtype=np.int64)
+    own = np.full(lengths, -1, dtype=np.int64)
+    for n in range(N):
+        known = _nodes(windows[n], children, front, nodes)
+        lowest = known
+        if leave_out:
+            lowest = _lowered(windows[n], known, nodes, begins, tokens, counts, own)
+        for v in range(V):
+            row[v] = 0
+        weight = 1.0
+        for length in range(known - 1, -1, -1):
+            node, less = nodes[length], int(length >= lowest)
+            total, left = totals[node] - less, taken[node]
+            if less:
+                count = counts[own[length]]
+                left += _discount(count - 1, discounts, length) - _discount(
+                    count, discounts, length
+                )
+            if total == 0:
+                continue
+            if confidence[n] == 0:
+                level = 0
+                while level < levels - 1 and total >= 2 << level:
+                    level += 1
+                confidence[n] = levels * length + level
+            share = weight / total
+            for g in range(begins[node], begins[node + 1]):
+                count = counts[g] - (less if g == own[length] else 0)
+                row[tokens[g]] += share * (count - _discount(count, discounts, length))
+            weight = share * left
+        for v in range(V):
+            probs[n, v] = row[v] + weight / V
+    return probs, confidence
+
+
+@inlined
+def _discount(count: Any, discounts: Any, length: int) -> Any:
+    return discounts[length, min(count, 3) - 1] if count > 0 else 0.0
+
+
+@compiled
+def _nodes(window: Any, children: Any, front: Any, nodes: Any) -> int:
+    """Fill in the index of the context of each length in the tables; return how many are known."""
+    nodes[0] = 0
+    for length in range(1, len(nodes)):
+        parent, token = nodes[length - 1], window[len(window) - 1 - length]
+        place = _find(front, children[parent], children[parent + 1], token)
+        if place < 0:
+            return length
+        nodes[length] = place
+    return len(nodes)
+
+
+@compiled
+def _find(ascending: Any, low: int, high: int, wanted: int) -> int:
+    """Return the index of a number in `ascending[low:high]`, or -1."""
+    end = high
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < end and ascending[low] == wanted else -1
+
+
+@compiled
+def _lowered(
+    window: Any, known: int, nodes: Any, begins: Any, tokens: Any, counts: Any, own: Any
+) -> int:
+    """Return the shortest length at which leaving out a window lowers a count.
+
+    Fills in the entry of the window from that length on. The count of its longest context is
+    lowered by one; if that leaves nothing, one token fewer precedes the shorter context, and so on.
+    """
+    lowest = known
+    while lowest > 0:
+        node = nodes[lowest - 1]
+        place = _find(tokens, begins[node], begins[node + 1], window[-1])
+        if place < 0:  # the window was not counted
+            break
+        lowest -= 1
+        own[lowest] = place
+        if counts[place] > 1:
+            break
+    return lowest
+
+
+@compiled
+def leave_one_out_statistics(
+    windows: Integers,
+    lengths: int,
+    children: Any,
+    front: Any,
+    begins: Any,
+    tokens: Any,
+    counts: Any,
+) -> Integers:
+    """Return what a window's probability depends on once it is left out, (N, L + 1, 5).
+
+    For each length of the context: the target's count, the numbers of counts of 1, of 2, and of 3
+    or more, and the sum of the counts. All are zero if the context was not counted.
+    """
+    N = len(windows)
+    statistics = np.zeros((N, lengths, 5), dtype=np.int32)
+    nodes, own = np.empty((2, lengths), dtype=np.int64)
+    for n in range(N):
+        known = _nodes(windows[n], children, front, nodes)
+        lowest = _lowered(windows[n], known, nodes, begins, tokens, counts, own)
+        for length in range(known):
+            its = statistics[n, length]
+            for g in range(begins[nodes[length]], begins[nodes[length] + 1]):
+                count = counts[g] - (length >= lowest and g == own[length])
+                if tokens[g] == windows[n, -1]:
+                    its[0] = count
+                if count:
+                    its[min(count, 3)] += 1
+                its[4] += count
+    return statistics
+
+
+@compiled
+def discount_gradient(statistics: Integers, discounts: Any, vocab_size: int) -> Any:
+    """Return the gradient (L + 1, 3) of the summed cross-entropy with respect to the discounts."""
+    N, lengths, _ = statistics.shape
+    gradient = np.zeros((lengths, 3), dtype=np.float64)
+    probs = np.empty(lengths + 1, dtype=np.float64)
+    lefts = np.empty(lengths, dtype=np.float64)
+    for n in range(N):
+        probs[0] = 1 / vocab_size
+        for length in range(lengths):
+            its, own = statistics[n, length], discounts[length]
+            probs[length + 1], lefts[length] = probs[length], 1.0
+            if its[4]:
+                left = own[0] * its[1] + own[1] * its[2] + own[2] * its[3]
+                lefts[length] = left / its[4]
+                count = its[0] - own[min(its[0], 3) - 1] if its[0] else 0.0
+                probs[length + 1] = count / its[4] + lefts[length] * probs[length]
+        grad = -1 / probs[lengths]
+        for length in range(lengths - 1, -1, -1):
+            its = statistics[n, length]
+            if its[4]:
+                if its[0]:
+                    gradient[length, min(its[0], 3) - 1] -= grad / its[4]
+                for j in range(3):
+                    gradient[length, j] += grad * its[1 + j] / its[4] * probs[length]
+                grad *= lefts[length]
+    return gradient

@@ -1,0 +1,43 @@
+"""The mixture of all models: the weighted mean of their probabilities.
+
+N batch, T context length, V vocabulary, M models.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel, build
+
+
+class Mixture(LanguageModel):
+    """A mixture: P(w | c) is the sum of weight_m P_m(w | c) over the models m.
+
+    Models that err in different ways correct each other. `charlm.training.mixing` finds the weights
+    on validation windows.
+
+    Args:
+        vocab_size: V.
+        block_size: T.
+        members: the module of `charlm.models` and the hyperparameters of each model.
+    """
+
+    title = "Mixture"
+
+    weights: Tensor
+
+    def __init__(
+        self, vocab_size: int, block_size: int, members: list[tuple[str, dict[str, Any]]]
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(build(module, given) for module, given in members)
+        self.register_buffer("weights", torch.full((len(members),), 1 / max(len(members), 1)))
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        weighted = zip(self.weights, self.members, strict=True)
+        probs = [
+            weight * F.softmax(model(contexts), dim=-1) for weight, model in weighted
+        ]  # (N, V)
+        return torch.log(sum(probs[1:], probs[0]))

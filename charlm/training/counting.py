@@ -1,0 +1,166 @@
+"""Counting the n-grams of training windows, for `charlm.models.kneser_ney`.
+
+Existing libraries (NLTK, KenLM) count whole sentences. Here windows are split into training and
+test sets, so some characters of a name may be counted and others not.
+
+U distinct windows, each a context and its target; T context length, V vocabulary.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.data.corpus import CHUNK, END
+from charlm.data.permutation import Permutation
+from charlm.data.windows import Windows
+from charlm.fast.ngrams import discount_gradient, leave_one_out_statistics
+from charlm.fast.rows import distinct
+from charlm.models.kneser_ney import Tables
+
+Integers = NDArray[np.integer]
+Reals = NDArray[np.float64]
+
+SAMPLE = 1 << 15
+"""Training windows by which the discounts are chosen, at most."""
+
+ROUNDS = 60
+"""Updates of the discounts; more change a loss by less than 1e-4."""
+
+WHOLE = np.array([1.0, 2.0, 3.0])
+"""The largest discounts possible."""
+
+
+class NGrams:
+    """The n-grams of training windows, indexed once for tables of any order.
+
+    Args:
+        train: the training windows.
+        vocab_size: V.
+        order: the most context tokens of any table.
+    """
+
+    def __init__(self, train: Windows, vocab_size: int, order: int) -> None:
+        self.vocab_size = vocab_size
+        rows, self._windows = _counted(train, min(order, train.block_size))
+        self._levels = list(_index_levels(rows, vocab_size))
+        some = Permutation(len(train), seed=0)(np.arange(min(SAMPLE, len(train))))
+        contexts, targets = train.batch(torch.from_numpy(some))
+        self._sample = torch.cat([contexts, targets[:, None].int()], dim=1).numpy()
+
+    def tables(self, order: int) -> Tables:
+        """Return the counts of contexts of up to `order` tokens.
+
+        The discounts are those that make training windows the most likely, each left out of the
+        counts (leaving-one-out; Ney, Essen and Kneser 1995).
+        """
+        V, levels = self.vocab_size, self._levels[: order + 1]
+        starts = np.cumsum([0, *(len(contexts) for contexts, _, _ in levels)])
+        # In a level contexts and entries are i * V + token; here i gets unique among all levels.
+        parents = [its // V + start for (its, _, _), start in zip(levels[1:], starts, strict=False)]
+        owners = [its // V + start for (_, its, _), start in zip(levels, starts, strict=False)]
+        every = np.arange(starts[-1] + 1)
+        begins = np.searchsorted(np.concatenate(owners), every)
+        counts = np.concatenate([self._counts(length, order) for length in range(len(levels))])
+        arrays = (
+            1 + np.searchsorted(np.concatenate([every[:0], *parents]), every),
+            np.concatenate([contexts % V for contexts, _, _ in levels]),
+            begins,
+            np.concatenate([entries % V for _, entries, _ in levels]),
+            counts,
+        )
+        trie = [its.astype(np.int32) for its in arrays]
+        discounts = _fit(leave_one_out_statistics(self._sample, len(levels), *trie), V)
+        lengths = np.repeat(np.arange(len(levels)), [len(entries) for _, entries, _ in levels])
+        taken = discounts[lengths, np.minimum(counts, 3) - 1]
+        sums = [np.add.reduceat(its, begins[:-1]) for its in (trie[-1], taken)]
+        return Tables(*map(torch.from_numpy, (*trie, *sums, discounts)))
+
+    def _counts(self, length: int, order: int) -> Integers:
+        """Return n(c, w) of the entries (G,) after contexts of a length, in tables of an order."""
+        _, entries, inverse = self._levels[length]
+        whole, longer = inverse >= 0, inverse[:0]  # whole: windows without a longer context
+        if length < order and length + 1 < len(self._levels):
+            _, longer_entries, longer_inverse = self._levels[length + 1]
+            whole &= longer_inverse < 0
+            longer = inverse[_some_row(longer_inverse, len(longer_entries))]
+        counts = np.bincount(longer, minlength=len(entries)).astype(np.int64)
+        windows = np.bincount(inverse[whole], self._windows[whole], len(entries))
+        return counts + windows.astype(np.int64)
+
+
+def _fit(statistics: Integers, vocab_size: int) -> Reals:
+    """Return the discounts (L + 1, 3) that give left-out windows the highest likelihood.
+
+    By Rprop (Riedmiller and Braun 1993), which depends on the signs of the gradient alone, on the
+    fractions of 1, 2 and 3 that are taken.
+    """
+    fractions = np.full((statistics.shape[1], 3), 0.5)
+    steps, before = np.full(fractions.shape, 0.1), np.zeros(fractions.shape)
+    for _ in range(ROUNDS):
+        sign = np.sign(discount_gradient(statistics, fractions * WHOLE, vocab_size))
+        change = np.select([sign * before > 0, sign * before < 0], [1.2, 0.5], 1.0)
+        steps, before = np.clip(steps * change, 1e-4, 0.2), sign
+        fractions = np.clip(fractions - sign * steps, 0.01, 0.99)
+    found: Reals = fractions * WHOLE
+    return found
+
+
+def _distinct(windows: Windows, order: int) -> Iterator[tuple[Integers, Integers]]:
+    """Yield the distinct rows (U, order + 1) of each chunk, and the row index of each window."""
+    for start in range(0, len(windows), CHUNK):
+        contexts, targets = windows.batch(slice(start, start + CHUNK))
+        nearest = contexts[:, contexts.shape[1] - order :]
+        rows, inverse = distinct(torch.cat([nearest, targets[:, None].int()], dim=1))
+        yield rows.numpy(), inverse.numpy()
+
+
+def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
+    """Return the distinct rows (U, order + 1) of all windows, and the count of each (U,)."""
+    rows = torch.empty((0, order + 1), dtype=torch.int32)
+    counts: Integers = np.empty(0, dtype=np.int64)
+    for more, of_more in _distinct(windows, order):
+        repeated = np.concatenate([counts, np.bincount(of_more)])
+        rows, inverse = distinct(torch.cat([rows, torch.from_numpy(more)]))
+        counts = np.bincount(inverse.numpy(), repeated).astype(np.int64)
+    return rows.numpy(), counts
+
+
+def _index_levels(rows: Integers, vocab_size: int) -> Iterator[tuple[Integers, Integers, Integers]]:
+    """Index the contexts and entries of the rows, from the empty context to the longest.
+
+    Yields (C,) and (G,) as in `Level`, and (U,) the entry of each row, or -1 if its context would
+    extend past the first padding token. Context indices are below U whatever the length, so only
+    U * V must fit into an int64.
+    """
+    within = np.ones(len(rows), dtype=np.bool_)
+    contexts: Integers = np.zeros(1, dtype=np.int64)
+    context: Integers = np.zeros(len(rows), dtype=np.int32)  # of each row
+    for length in range(rows.shape[1]):
+        if length > 1:
+            within = within & (rows[:, -length] != END)
+            if not within.any():
+                return
+        if length:
+            contexts, context = _index_pairs(context, rows[:, -1 - length], within, vocab_size)
+        yield contexts, *_index_pairs(context, rows[:, -1], within, vocab_size)
+
+
+def _index_pairs(
+    context: Integers, tokens: Integers, chosen: NDArray[np.bool_], vocab_size: int
+) -> tuple[Integers, Integers]:
+    """Return the distinct pairs of the chosen rows, ascending, and each row's index (U,) or -1."""
+    pairs = context[chosen].astype(np.int64) * vocab_size + tokens[chosen]
+    distinct_pairs, inverse = np.unique(pairs, return_inverse=True)
+    indices = np.full(len(chosen), -1, dtype=np.int32)
+    indices[chosen] = inverse
+    return distinct_pairs, indices
+
+
+def _some_row(inverse: Integers, count: int) -> Integers:
+    """Return, for each entry 0 to `count` - 1, a row whose `inverse` (U,) is that entry, (G,)."""
+    rows = np.empty(count, dtype=np.int32)
+    chosen = np.flatnonzero(inverse >= 0)
+    rows[inverse[chosen]] = chosen
+    return rows

@@ -1,0 +1,175 @@
+"""The models that combine others: the hybrid of counts and a net, and the mixture."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from charlm.core.params import Recipe
+from charlm.core.randomness import seeded
+from charlm.data import checkpoint
+from charlm.data.splits import Part
+from charlm.data.windows import Windows
+from charlm.fast.running import Runner, losses, mean_loss
+from charlm.models.base import build, count_parameters
+from charlm.models.fcn import FCN
+from charlm.models.hybrid import Hybrid
+from charlm.models.kneser_ney import KneserNey
+from charlm.models.mixture import Mixture
+from charlm.training.counting import NGrams
+from charlm.training.mixing import SMALLEST, mixture_weights
+from charlm.training.trainer import Trainer
+from tests.helpers import small_corpus, small_split
+
+CORPUS = small_corpus(block_size=8)
+WINDOWS = small_split(CORPUS)
+V = len(CORPUS.vocabulary)
+RECIPE = Recipe(lr=0.02, batch_size=16, epochs=4, optimizer="muon", average=0.9)
+
+
+def hybrid(**options: float) -> Hybrid:
+    """A new hybrid that has counted the training windows."""
+    with seeded(1, "init"):
+        model = Hybrid(V, 8, 12, **options)
+    model.counts.tables = NGrams(WINDOWS[Part.TRAIN], V, 8).tables(8)
+    return model
+
+
+def trainer_of(model: Hybrid, recipe: Recipe = RECIPE, *, fast: bool = True) -> Trainer:
+    return Trainer(model, WINDOWS[Part.TRAIN], WINDOWS[Part.VAL], recipe, seed=1, fast=fast)
+
+
+def by_hand(model: Hybrid, windows: Windows) -> Tensor:
+    """The mean loss of windows, each left out of the counts, in training."""
+    contexts, targets = windows.batch(slice(None))
+    log_probs, level = model.counts.look_up(contexts.long(), targets)
+    x = model.net.features(contexts.long())
+    trust = x @ model.trust.weight.T + model.trust.bias + model.confidence.weight[level]
+    logits = F.linear(x, model.net.embedding.weight, model.net.bias) + trust * log_probs
+    return F.cross_entropy(logits, targets)
+
+
+def test_a_training_step_leaves_its_windows_out_of_the_counts() -> None:
+    windows = WINDOWS[Part.TRAIN]
+    recipe = Recipe(lr=0.5, batch_size=len(windows), epochs=1)
+    trained, expected = hybrid(), hybrid()
+    (epoch,) = trainer_of(trained, recipe).run(1)
+    loss = by_hand(expected, windows)
+    loss.backward()
+    assert epoch.train_loss == pytest.approx(loss.item(), abs=1e-5)
+    for ours, its in zip(trained.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, its - 0.5 * its.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_window_that_is_not_trained_on_is_not_left_out() -> None:
+    model = hybrid()
+    contexts, targets = WINDOWS[Part.TRAIN].batch(slice(None))
+    counted = mean_loss(model, WINDOWS[Part.TRAIN])
+    assert counted == pytest.approx(
+        F.cross_entropy(model(contexts.long()), targets).item(), abs=1e-5
+    )
+    assert counted < by_hand(model, WINDOWS[Part.TRAIN]).item() - 0.5
+
+
+def test_the_fast_path_and_plain_torch_train_a_hybrid_alike() -> None:
+    every = []
+    for fast in (True, False):
+        trainer = trainer_of(hybrid(), fast=fast)
+        every.append([(epoch.train_loss, epoch.val_loss) for epoch in trainer.run(4)])
+        assert trainer.runner.path is not None
+        assert trainer.runner.path.fast == fast
+    np.testing.assert_allclose(*every, rtol=0, atol=1e-4)
+
+
+def test_it_starts_near_the_counts_and_learns_beyond_them() -> None:
+    counts = KneserNey(V, 8)
+    model = hybrid()
+    counts.tables = model.counts.tables
+    trainer = trainer_of(model)
+    first = mean_loss(model, WINDOWS[Part.VAL])
+    assert first < mean_loss(counts, WINDOWS[Part.VAL]) + 0.3
+    history = list(trainer.run(4))
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_a_hybrid_resumes_to_the_same_bytes() -> None:
+    whole = trainer_of(hybrid(dropout=0.2))
+    list(whole.run(4))
+    begun = trainer_of(hybrid(dropout=0.2))
+    list(begun.run(2))
+    state = copy.deepcopy(begun.state_dict())
+    resumed = trainer_of(hybrid(dropout=0.2))
+    resumed.load_state_dict(state)
+    list(resumed.run(4))
+    for name, tensor in whole.weights().items():
+        assert torch.equal(tensor, resumed.weights()[name]), name
+
+
+def test_a_hybrid_is_saved_with_its_counts(tmp_path) -> None:
+    model = hybrid()
+    path = tmp_path / "hybrid.safetensors"
+    checkpoint.save(path, model, CORPUS.vocabulary)
+    loaded = checkpoint.load_for(path, CORPUS, build)
+    val = WINDOWS[Part.VAL]
+    assert torch.equal(losses(Runner(loaded), val), losses(Runner(model), val))
+    net = sum(parameter.numel() for parameter in model.parameters())
+    assert count_parameters(loaded) == net + len(model.counts.tables.counts)
+
+
+def mixture(weights: list[float]) -> Mixture:
+    """A mixture of a fully connected net, counts and a hybrid."""
+    members = [FCN(V, 8), KneserNey(V, 8), hybrid()]
+    members[1].tables = NGrams(WINDOWS[Part.TRAIN], V, 3).tables(3)
+    kinds = ("fcn", "kneser_ney", "hybrid")
+    described = [(kind, its.hyperparameters) for kind, its in zip(kinds, members, strict=True)]
+    model = Mixture(V, 8, described)
+    for own, its in zip(model.members, members, strict=True):
+        own.load_state_dict(its.state_dict())
+    model.weights = torch.tensor(weights)
+    return model
+
+
+def test_a_mixture_is_the_weighted_mean_of_the_probabilities(tmp_path) -> None:
+    model = mixture([0.5, 0.2, 0.3])
+    contexts, _ = WINDOWS[Part.VAL].batch(slice(None))
+    each = [member(contexts.long()).softmax(1) for member in model.members]
+    expected = 0.5 * each[0] + 0.2 * each[1] + 0.3 * each[2]
+    torch.testing.assert_close(model(contexts.long()).exp(), expected)
+    runner = Runner(model)
+    torch.testing.assert_close(runner.logits(contexts).exp(), expected, rtol=1e-4, atol=1e-6)
+    assert runner.path is not None
+    assert runner.path.fast
+    path = tmp_path / "mixture.safetensors"
+    checkpoint.save(path, model, CORPUS.vocabulary)
+    loaded = checkpoint.load_for(path, CORPUS, build)
+    torch.testing.assert_close(loaded(contexts.long()), model(contexts.long()), rtol=0, atol=0)
+
+
+def test_the_weights_are_those_of_the_highest_likelihood() -> None:
+    """Compared with every pair of weights that is a multiple of a hundredth."""
+    generator = np.random.default_rng(0)
+    probs = generator.uniform(0.01, 1, (2, 500)) ** [[2], [1.5]]
+    found = mixture_weights(probs)
+    assert found.sum() == pytest.approx(1)
+    grid = [np.log(w * probs[0] + (1 - w) * probs[1]).mean() for w in np.linspace(0, 1, 101)]
+    assert np.log(found @ probs).mean() >= max(grid) - 1e-6
+
+
+def test_a_model_that_adds_nothing_is_left_out() -> None:
+    generator = np.random.default_rng(0)
+    good = generator.uniform(0.3, 1, (1, 400))
+    probs = np.concatenate([good, good * 0.1, good * 0.5])
+    assert mixture_weights(probs).tolist() == [1, 0, 0]
+    assert mixture_weights(good).tolist() == [1]
+    many = generator.uniform(0.1, 1, (40, 400))
+    weights = mixture_weights(many)
+    assert weights[weights > 0].min() >= SMALLEST
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_models_that_are_all_equal_keep_equal_weights() -> None:
+    probs = np.full((3, 10), 0.2)
+    assert mixture_weights(probs) == pytest.approx(np.full(3, 1 / 3))
