@@ -15,7 +15,7 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.hybrid import Hybrid
 from charlm.models.wavenet import WaveNet
-from charlm.training.counting import NGrams
+from charlm.training.counting import count
 from charlm.training.initialization import initialize
 from charlm.training.trainer import Trainer
 
@@ -59,8 +59,7 @@ def trainer_of(
         )
         initialize(model, recipe.init)
     if isinstance(model, Hybrid):
-        ngrams = NGrams(windows[Part.TRAIN], len(corpus.vocabulary), corpus.block_size)
-        model.counts.tables = ngrams.tables(corpus.block_size)
+        count(model.counts, windows[Part.TRAIN])
     return kind(
         model.to(chosen),
         windows[Part.TRAIN].to(chosen),

@@ -31,7 +31,7 @@ from charlm.data.splits import Part, split_windows
 from charlm.data.windows import windows_by_part
 from charlm.fast.running import Runner, losses
 from charlm.models.kneser_ney import KneserNey
-from charlm.training.counting import NGrams
+from charlm.training.counting import count_by_order
 from charlm.training.mixing import mixture_weights
 from experiments.lists import FOLDER, LISTS, path_of
 from pipeline.side_by_side import cores
@@ -49,20 +49,11 @@ def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
     params = params.model_copy(update={"seed": seed, "split": split})
     names = [name for name in path.read_text(encoding="utf-8").split("\n") if name]
     corpus = Corpus.from_names(names, params.block_size)
-    V = len(corpus.vocabulary)
     parts = split_windows(corpus, by, split.train, split.val, derive_seed(seed, "split"))
     windows = windows_by_part(corpus, parts)
-    ngrams = NGrams(windows[Part.TRAIN], V, params.block_size)
-    counts = KneserNey(V, params.block_size)
-    tables = [ngrams.tables(order) for order in range(params.block_size + 1)]
-
-    def mean(part: Part) -> float:
-        return float(losses(Runner(counts), windows[part]).double().mean())
-
-    val = []
-    for counts.tables in tables:
-        val.append(mean(Part.VAL))
-    counts.tables = tables[int(np.argmin(val))]
+    counts = KneserNey(len(corpus.vocabulary), params.block_size)
+    orders = range(params.block_size + 1)
+    list(count_by_order(counts, windows[Part.TRAIN], windows[Part.VAL], orders))
     models: dict[str, torch.nn.Module] = {"kneser_ney": counts}
     for name in ("compact", "hybrid"):
         models[name] = trained(trainer_of(name, params, corpus, windows))
@@ -75,7 +66,7 @@ def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
     weights = mixture_weights(probs[Part.VAL])
     test = [*probs[Part.TEST], weights @ probs[Part.TEST]]
     found = {name: float(-np.log(its).mean()) for name, its in zip(MODELS, test, strict=True)}
-    return {**found, "order": float(np.argmin(val)), "windows": float(len(windows[Part.TRAIN]))}
+    return {**found, "order": float(counts.order), "windows": float(len(windows[Part.TRAIN]))}
 
 
 def measured(paths: dict[str, Path], by: By, seeds: Sequence[int], jobs: int) -> pd.DataFrame:

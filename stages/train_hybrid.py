@@ -3,20 +3,19 @@
 from charlm.data.windows import Windows
 from charlm.models.base import LanguageModel
 from charlm.models.hybrid import Hybrid
-from charlm.training.counting import NGrams
+from charlm.training.counting import count
 from stages import run
 from stages.training import train
 
 
-def count(model: LanguageModel, windows: Windows) -> None:
+def prepare(model: LanguageModel, windows: Windows) -> None:
     """Fill in the counts of a hybrid."""
     assert isinstance(model, Hybrid)
-    vocab_size, order = model.counts.vocab_size, windows.block_size
-    model.counts.tables = NGrams(windows, vocab_size, order).tables(order)
+    count(model.counts, windows)
 
 
 def main() -> None:
-    train("hybrid", Hybrid, prepare=count)
+    train("hybrid", Hybrid, prepare=prepare)
 
 
 if __name__ == "__main__":

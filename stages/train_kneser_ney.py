@@ -9,9 +9,8 @@ from charlm.data.corpus import load_corpus
 from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.fast.devices import set_up
-from charlm.fast.running import mean_loss
 from charlm.models.kneser_ney import KneserNey
-from charlm.training.counting import NGrams
+from charlm.training.counting import count_by_order
 from stages import DATASET, ORDERS, SPLIT, checkpoint_path, read_params, run
 
 
@@ -24,13 +23,11 @@ def main() -> None:
     corpus = load_corpus(DATASET)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     model = KneserNey(len(corpus.vocabulary), corpus.block_size, order)
-    ngrams = NGrams(windows[Part.TRAIN], len(corpus.vocabulary), model.highest)
+    orders = range(model.highest + 1) if order is None else [order]
     losses = {}
-    for each in range(model.highest + 1) if order is None else [order]:
-        model.tables = ngrams.tables(each)
-        losses[each] = mean_loss(model, windows[Part.VAL])
-        print(f"order {each}: val {losses[each]:.4f}, {model.counted:,} counts")
-    model.tables = ngrams.tables(min(losses, key=lambda each: losses[each]))
+    for each, loss in count_by_order(model, windows[Part.TRAIN], windows[Part.VAL], orders):
+        losses[each] = loss
+        print(f"order {each}: val {loss:.4f}, {model.counted:,} counts")
     table = pd.DataFrame(losses.items(), columns=["order", "val_loss"])
     write_csv(ORDERS, table)
     checkpoint.save(checkpoint_path("kneser_ney"), model, corpus.vocabulary)

@@ -6,7 +6,8 @@ test sets, so some characters of a name may be counted and others not.
 U distinct windows, each a context and its target; T context length, V vocabulary.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
 from charlm.fast.ngrams import discount_gradient, leave_one_out_statistics
 from charlm.fast.rows import distinct
-from charlm.models.kneser_ney import Tables
+from charlm.fast.running import mean_loss
+from charlm.models.kneser_ney import KneserNey, Tables
 
 Integers = NDArray[np.integer]
 Reals = NDArray[np.float64]
@@ -90,6 +92,28 @@ class NGrams:
         return counts + windows.astype(np.int64)
 
 
+def count(model: KneserNey, train: Windows) -> None:
+    """Count the training windows, with contexts as long as the model considers."""
+    model.tables = NGrams(train, model.vocab_size, model.highest).tables(model.highest)
+
+
+def count_by_order(
+    model: KneserNey, train: Windows, val: Windows, orders: Iterable[int]
+) -> Iterator[tuple[int, float]]:
+    """Count with contexts of up to each order, and yield it with the validation loss.
+
+    At the end the model has the tables of the lowest loss.
+    """
+    ngrams, lowest, best = NGrams(train, model.vocab_size, model.highest), math.inf, model.tables
+    for order in orders:
+        model.tables = ngrams.tables(order)
+        loss = mean_loss(model, val)
+        if loss < lowest:
+            lowest, best = loss, model.tables
+        yield order, loss
+    model.tables = best
+
+
 def _fit(statistics: Integers, vocab_size: int) -> Reals:
     """Return the discounts (L + 1, 3) that give left-out windows the highest likelihood.
 
@@ -130,7 +154,8 @@ def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
 def _index_levels(rows: Integers, vocab_size: int) -> Iterator[tuple[Integers, Integers, Integers]]:
     """Index the contexts and entries of the rows, from the empty context to the longest.
 
-    Yields (C,) and (G,) as in `Level`, and (U,) the entry of each row, or -1 if its context would
+    Yields (C,) contexts and (G,) entries as i * V + token, where i is the index of the shorter
+    context or of the context, and (U,) the entry of each row, or -1 if its context would
     extend past the first padding token. Context indices are below U whatever the length, so only
     U * V must fit into an int64.
     """
