@@ -74,41 +74,30 @@ def script(name: str, architecture: type[LanguageModel]) -> str:
 
 
 def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
-    """Return dvc.yaml with a copy of the template's stage under the new name."""
+    """Return dvc.yaml with a copy of the template's stage under the new name, in DVC's style."""
     if f"\n  train_{name}:" in text:
         raise InputError(f"dvc.yaml has a stage train_{name} already; remove it first")
-    stages = re.findall(r"^  train_\w+:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
-    template = next(stage for stage in stages if stage.startswith(f"  train_{TEMPLATE}:"))
-    stage = re.sub(rf"\b{TEMPLATE}\b|(?<=_){TEMPLATE}\b", name, template)
-    text = text.replace(stages[-1], stages[-1] + as_dvc_writes(stage, architecture.title), 1)
-    text = with_entry(text, f"train_{MIXED}", "deps", f"data/checkpoints/{name}.safetensors")
-    return with_entry(text, "plot", "params", name)  # the report shows how each model was trained
-
-
-def with_entry(text: str, stage: str, key: str, entry: str) -> str:
-    """Return dvc.yaml with one more entry in a sorted list of a stage, if there is that stage."""
-    return re.sub(
-        rf"(^  {stage}:\n(?:    .*\n)*?    {key}:\n)((?:    - .*\n)+)",
-        lambda found: found[1] + "".join(sorted([*found[2].splitlines(True), f"    - {entry}\n"])),
-        text,
-        count=1,
-        flags=re.MULTILINE,
-    )
-
-
-def as_dvc_writes(stage: str, title: str) -> str:
-    """Return a stage with the title in place of the template's, in DVC's order and style."""
+    template = re.search(rf"^  train_{TEMPLATE}:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
+    assert template
+    copied = re.sub(rf"\b{TEMPLATE}\b|(?<=_){TEMPLATE}\b", name, template[0])
     yaml = YAML()
-    stages = yaml.load(stage)
-    for fields in stages.values():
-        fields["desc"] = fields["desc"].replace(f"the {TEMPLATE_TITLE}", title)
-        for (options,) in (plot.values() for plot in fields["plots"]):
-            options["title"] = title
+    file, (fields,) = yaml.load(text), yaml.load(copied).values()
+    fields["desc"] = fields["desc"].replace(f"the {TEMPLATE_TITLE}", architecture.title)
+    for (options,) in (plot.values() for plot in fields["plots"]):
+        options["title"] = architecture.title
+    stages = file["stages"]
+    last = max(place for place, stage in enumerate(stages) if stage.startswith("train_"))
+    stages.insert(last + 1, f"train_{name}", fields)
+    if f"train_{MIXED}" in stages:
+        stages[f"train_{MIXED}"]["deps"].append(f"data/checkpoints/{name}.safetensors")
+    if "plot" in stages:
+        stages["plot"]["params"].append(name)  # the report shows how each model was trained
+    for stage in {f"train_{name}", f"train_{MIXED}", "plot"} & stages.keys():
         for key in ("deps", "params"):
-            fields[key].sort()
+            stages[stage][key].sort()
     written = io.StringIO()
-    yaml.dump({"stages": stages}, written)
-    return written.getvalue().removeprefix("stages:\n")
+    yaml.dump(file, written)
+    return written.getvalue()
 
 
 def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str:

@@ -191,6 +191,9 @@ def copy_checkout(target: Path) -> Project:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+    for kernel in ROOT.glob("charlm/*/__pycache__/*.nbc"):  # compiled, if there
+        (target / kernel.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy2(kernel, target / kernel.relative_to(ROOT))
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch", "main")
     project.sign()

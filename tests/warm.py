@@ -78,15 +78,21 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
 def import_what_takes_long(root: Path) -> None:
     """Import all that the stages need from elsewhere, so that a fork of this process has it."""
     runpy.run_path(str(root / "charlm/core/pinning.py"))["pin_kernels"]()
+    import matplotlib.figure
+    import matplotlib.style  # noqa: F401
+    import numba
     import pandas  # noqa: F401
+    import psutil  # noqa: F401
     import pydantic  # noqa: F401
+    import rapidfuzz  # noqa: F401
     import ruamel.yaml  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch
     import tqdm  # noqa: F401
 
     torch.set_num_threads(1)  # a process with more than one must not be split
-    # Both import more of torch, at their first use.
+    # These import more, at their first use.
+    numba.njit(lambda: None)()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.use_deterministic_algorithms(False)
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -272,8 +272,9 @@ def test_what_it_says_of_its_figures_is_so() -> None:
     assert colours["kneser_ney"] < min(colours[net] for net in nets)
     table = [columns(line) for line in printed_by("python -c")[2:]]
     history = pd.DataFrame(table, columns=["epoch", "train", "val", "lr"]).astype(float)
-    assert history["epoch"].iloc[history["val"].argmin()] <= 24, "lowest early"
-    assert history["val"].iloc[-1] > history["val"].min() + 0.03, "and then rises"
+    assert history["epoch"].iloc[history["val"].argmin()] < history["epoch"].iloc[-1]
+    assert history["val"].iloc[-1] > history["val"].min() + 0.02, "and then rises"
+    assert history["train"].is_monotonic_decreasing
 
 
 def test_vs_code_is_told_of_the_extensions_and_of_the_environment() -> None:

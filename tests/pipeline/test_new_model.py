@@ -72,7 +72,7 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
     assert stages[2 : 2 + len(names)] == [f"train_{name}" for name in names]
     ran = project.dvc("repro")
     assert ran.stages == [
-        *("train_transformer", "train_linear", "train_mixture", "evaluate", "sample", "plot")
+        *("train_linear", "train_transformer", "train_mixture", "evaluate", "sample", "plot")
     ]
     assert "Causal transformer: runs as plain PyTorch, since" in ran.text
     outputs = project.outputs()
