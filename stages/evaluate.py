@@ -36,7 +36,10 @@ def main() -> None:
     for name, loaded in models.items():
         model = Runner(loaded.to(device), params.fast)
         with seeded(params.seed, f"evaluate/{name}"):  # a model may be random in evaluation too
-            scores = {part: score(model, windows[part].to(device)) for part in Part}
+            scores = {
+                part: score(model, windows[part].to(device), leave_out=part is Part.TRAIN)
+                for part in Part
+            }
             predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))
         measured[name] = summarize(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]

@@ -15,10 +15,14 @@ from charlm.fast.running import Model, batched_logits
 
 
 @torch.inference_mode()
-def score(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Return losses (W,) in nats and whether the most likely token is right (W,), on the CPU."""
+def score(model: Model, windows: Windows, leave_out: bool = False) -> tuple[Tensor, Tensor]:
+    """Return losses (W,) in nats and whether the most likely token is right (W,), on the CPU.
+
+    With `leave_out`, each window is left out of the counts of a model that has counted it: for
+    training windows, as in training.
+    """
     losses, correct = [], []
-    for logits, targets in batched_logits(model, windows):
+    for logits, targets in batched_logits(model, windows, leave_out):
         losses.append(F.cross_entropy(logits, targets, reduction="none"))
         correct.append(logits.argmax(1) == targets)
     return torch.cat(losses).cpu(), torch.cat(correct).cpu()

@@ -22,6 +22,7 @@ from charlm.fast.rules import rule
 def look_up(
     contexts: Contexts,
     targets: Tensor | None,
+    orders: list[int],
     tables: Sequence[Tensor],
     vocab_size: int,
     levels: int,
@@ -30,9 +31,17 @@ def look_up(
     tokens = contexts.index
     known = np.full(len(tokens), -1) if targets is None else targets.numpy()
     windows, index = kernels.unique_rows(np.column_stack([tokens, known]).astype(np.int32))
-    arrays = [its.numpy() for its in tables]
-    probs, confidence = interpolate(windows, targets is not None, vocab_size, levels, *arrays)
-    rows = Rows(Node(np.log(probs)), index[:, None], contexts.tape)
+    probs, confidence = interpolate(
+        windows,
+        targets is not None,
+        np.array(orders, dtype=np.int32),
+        vocab_size,
+        levels,
+        *(its.numpy() for its in tables),
+    )
+    K, V = len(orders), vocab_size
+    each = index[:, None] * K + np.arange(K, dtype=np.int32)
+    rows = Rows(Node(np.log(probs).reshape(-1, V)), each[:, :, None], contexts.tape)
     return rows, contexts.with_index(confidence[index])
 
 
@@ -40,6 +49,7 @@ def look_up(
 def interpolate(
     windows: Integers,
     leave_out: bool,
+    orders: Integers,
     vocab_size: int,
     levels: int,
     children: Any,
@@ -51,13 +61,13 @@ def interpolate(
     taken: Any,
     discounts: Any,
 ) -> tuple[Floats, Integers]:
-    """Return the probabilities (N, V) and the confidence (N,), as in `KneserNey.look_up`.
+    """Return the probabilities (N, K, V) and the confidence (N,), as in `KneserNey.look_up`.
 
     The windows (N, T + 1) are contexts, each with its target; with `leave_out`, a window is left
-    out of its own counts. The weight of each length is the product of what the longer ones leave.
+    out of its own counts.
     """
-    N, V, lengths = len(windows), vocab_size, len(discounts)
-    probs, confidence = np.empty((N, V), dtype=np.float32), np.zeros(N, dtype=np.int32)
+    N, K, V, lengths = len(windows), len(orders), vocab_size, len(discounts)
+    probs, confidence = np.empty((N, K, V), dtype=np.float32), np.zeros(N, dtype=np.int32)
     row, nodes = np.empty(V, dtype=np.float64), np.empty(lengths, dtype=np.int64)
     own = np.full(lengths, -1, dtype=np.int64)
     for n in range(N):
@@ -66,9 +76,8 @@ def interpolate(
         if leave_out:
             lowest = _lowered(windows[n], known, nodes, begins, tokens, counts, own)
         for v in range(V):
-            row[v] = 0
-        weight = 1.0
-        for length in range(known - 1, -1, -1):
+            row[v] = 1 / V
+        for length in range(known):
             node, less = nodes[length], int(length >= lowest)
             total, left = totals[node] - less, taken[node]
             if less:
@@ -76,20 +85,21 @@ def interpolate(
                 left += _discount(count - 1, discounts, length) - _discount(
                     count, discounts, length
                 )
-            if total == 0:
-                continue
-            if confidence[n] == 0:
+            if total > 0:
                 level = 0
                 while level < levels - 1 and total >= 2 << level:
                     level += 1
                 confidence[n] = levels * length + level
-            share = weight / total
-            for g in range(begins[node], begins[node + 1]):
-                count = counts[g] - (less if g == own[length] else 0)
-                row[tokens[g]] += share * (count - _discount(count, discounts, length))
-            weight = share * left
-        for v in range(V):
-            probs[n, v] = row[v] + weight / V
+                share = left / total
+                for v in range(V):
+                    row[v] *= share
+                for g in range(begins[node], begins[node + 1]):
+                    count = counts[g] - (less if g == own[length] else 0)
+                    row[tokens[g]] += (count - _discount(count, discounts, length)) / total
+            for k in range(K):
+                if orders[k] == length or (orders[k] > length and length == known - 1):
+                    for v in range(V):
+                        probs[n, k, v] = row[v]
     return probs, confidence
 
 

@@ -372,6 +372,11 @@ class Rows(StandIn):
         shape, at = list(self.shape), dim % (self.dim() + 1)
         return self.view(*shape[:at], 1, *shape[at:])
 
+    def to(self, dtype: torch.dtype) -> "Rows":
+        if dtype != torch.float32:
+            raise NoRuleError(f"torch.Tensor.to {dtype}")
+        return self
+
     def contiguous(self) -> "Rows":
         return self
 

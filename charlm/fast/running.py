@@ -133,10 +133,13 @@ class Runner:
         )
         return PLAIN
 
-    def logits(self, contexts: Tensor) -> Tensor:
-        """Return logits (N, V) of contexts (N, T) as a tensor, without gradients."""
+    def logits(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Return logits (N, V) of contexts (N, T) as a tensor, without gradients.
+
+        With targets (N,), each window is left out of the counts of a model that has counted it.
+        """
         with torch.no_grad(), self:
-            logits = self(contexts)
+            logits = self(contexts, targets=targets)
             return logits.dense() if isinstance(logits, Rows) else logits
 
     def __enter__(self) -> None:
@@ -382,13 +385,18 @@ def as_runner(model: Model) -> Runner:
     return model if isinstance(model, Runner) else Runner(model)
 
 
-def batched_logits(model: Model, windows: Windows) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits (N, V) and targets (N,) of all windows in order, in evaluation mode."""
+def batched_logits(
+    model: Model, windows: Windows, leave_out: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits (N, V) and targets (N,) of all windows in order, in evaluation mode.
+
+    With `leave_out`, each window is left out of the counts of a model that has counted it.
+    """
     runner = as_runner(model)
     with evaluating(runner.model):
         for start in range(0, len(windows), CHUNK):
             contexts, targets = windows.batch(slice(start, start + CHUNK))
-            yield runner.logits(contexts), targets
+            yield runner.logits(contexts, targets if leave_out else None), targets
 
 
 def losses(model: Model, windows: Windows) -> Tensor:

@@ -17,6 +17,7 @@ N batch, T context length, V vocabulary, L the order, C distinct contexts of 0 t
 entries: the distinct pairs of a context and a token after it.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -106,17 +107,19 @@ class KneserNey(LanguageModel):
 
         If the targets (N,) are given, each window is left out of its own counts.
         """
-        log_probs, _ = self.look_up(contexts, targets)
-        return log_probs
+        log_probs, _ = self.look_up(contexts, [self.order], targets)
+        return log_probs[:, 0]
 
-    def look_up(self, contexts: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what `forward` does, and a level of confidence (N,) in it.
+    def look_up(
+        self, contexts: Tensor, orders: Sequence[int], targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities (N, K, V) by contexts of up to K orders, and a confidence (N,).
 
         The confidence is a whole number below `LEVELS` * (T + 1): the length of the longest context
-        that was counted, and the logarithm of its count.
+        that was counted, and the logarithm of its count. Targets as in `forward`.
         """
         found: tuple[Tensor, Tensor] = look_up(
-            contexts, targets, self.tables, self.vocab_size, LEVELS
+            contexts, targets, list(orders), self.tables, self.vocab_size, LEVELS
         )
         return found
 
@@ -131,18 +134,23 @@ class KneserNey(LanguageModel):
 
 @wrap_torch_function(lambda contexts, *others: (contexts,))
 def look_up(
-    contexts: Tensor, targets: Tensor | None, tables: Tables, vocab_size: int, levels: int
+    contexts: Tensor,
+    targets: Tensor | None,
+    orders: list[int],
+    tables: Tables,
+    vocab_size: int,
+    levels: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities (N, V) and confidence (N,), as in `KneserNey.look_up`."""
+    """Return log-probabilities (N, K, V) and confidence (N,), as in `KneserNey.look_up`."""
     begins, totals, device = tables.begins, tables.totals, contexts.device
     V, N = vocab_size, len(contexts)
-    contexts, targets = contexts.cpu(), None if targets is None else targets.cpu()
-    if not len(tables.counts):
-        return torch.full((N, V), 1 / V, device=device).log(), torch.zeros_like(contexts[:, 0])
-    nodes = _nodes(contexts, V, tables)
-    own, lowered = _left_out(nodes, targets, V, tables)
+    contexts = contexts.cpu()
+    targets = targets.cpu() if targets is not None and len(tables.counts) else None
     probs = torch.full((N, V), 1 / V, dtype=torch.float64)
     confidence = torch.zeros(N, dtype=torch.int64)
+    by_length = []
+    nodes = _nodes(contexts, V, tables)
+    own, lowered = _left_out(nodes, targets, V, tables)
     for length, discounts in enumerate(tables.discounts):
         n = torch.nonzero(nodes[length] >= 0).squeeze(1)
         context, less = nodes[length, n], lowered[length, n]
@@ -165,7 +173,9 @@ def look_up(
         probs[n] = (part + taken[:, None] * probs[n]) / total[:, None]
         level = torch.frexp(total.double()).exponent.long() - 1  # the logarithm, rounded down
         confidence[n] = levels * length + level.clamp_max(levels - 1)
-    return probs.log().float().to(device), confidence.to(device)
+        by_length.append(probs.clone())
+    chosen = torch.stack([by_length[min(order, len(by_length) - 1)] for order in orders], dim=1)
+    return chosen.log().float().to(device), confidence.to(device)
 
 
 def _discounts_of(counts: Tensor, discounts: Tensor) -> Tensor:

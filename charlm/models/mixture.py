@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.models.base import LanguageModel, build
+from charlm.models.hybrid import Hybrid
+from charlm.models.kneser_ney import KneserNey
 
 
 class Mixture(LanguageModel):
@@ -35,9 +37,10 @@ class Mixture(LanguageModel):
         self.members = nn.ModuleList(build(module, given) for module, given in members)
         self.register_buffer("weights", torch.full((len(members),), 1 / max(len(members), 1)))
 
-    def forward(self, contexts: Tensor) -> Tensor:
-        weighted = zip(self.weights, self.members, strict=True)
-        probs = [
-            weight * F.softmax(model(contexts), dim=-1) for weight, model in weighted
-        ]  # (N, V)
+    def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor:
+        probs = []
+        for weight, model in zip(self.weights, self.members, strict=True):
+            counts = isinstance(model, KneserNey | Hybrid)
+            logits = model(contexts, targets) if counts else model(contexts)  # (N, V)
+            probs.append(weight * F.softmax(logits, dim=-1))
         return torch.log(sum(probs[1:], probs[0]))

@@ -13,6 +13,7 @@ from charlm.core.randomness import seeded
 from charlm.data import checkpoint
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
+from charlm.evaluation.metrics import score
 from charlm.fast.running import Runner, losses, mean_loss
 from charlm.models.base import build, count_parameters
 from charlm.models.fcn import FCN
@@ -45,10 +46,20 @@ def trainer_of(model: Hybrid, recipe: Recipe = RECIPE, *, fast: bool = True) -> 
 def by_hand(model: Hybrid, windows: Windows) -> Tensor:
     """The mean loss of windows, each left out of the counts, in training."""
     contexts, targets = windows.batch(slice(None))
-    log_probs, level = model.counts.look_up(contexts.long(), targets)
-    x = model.net.features(contexts.long())
-    trust = x @ model.trust.weight.T + model.trust.bias + model.confidence.weight[level]
-    logits = F.linear(x, model.net.embedding.weight, model.net.bias) + trust * log_probs
+    log_probs, level = model.counts.look_up(contexts.long(), [2, 4, 8], targets)
+    x = model.net.features(contexts.long()) + model.level.weight[level]
+    joined = torch.cat([x, *log_probs.exp().sqrt().unbind(1)], dim=1)
+    value, gate = (
+        F.linear(
+            joined,
+            torch.cat([of_net.weight, of_counts.weight], dim=1),
+            of_net.bias + of_counts.bias,
+        )
+        for of_net, of_counts in (model.value, model.gate)
+    )
+    x = x + value * gate
+    logits = F.linear(x, model.net.embedding.weight, model.net.bias)
+    logits = logits + torch.einsum("nk,nkv->nv", model.trust(x), log_probs)
     return F.cross_entropy(logits, targets)
 
 
@@ -82,6 +93,26 @@ def test_the_fast_path_and_plain_torch_train_a_hybrid_alike() -> None:
         assert trainer.runner.path is not None
         assert trainer.runner.path.fast == fast
     np.testing.assert_allclose(*every, rtol=0, atol=1e-4)
+
+
+def test_evaluation_leaves_training_windows_out_for_every_model_that_counts() -> None:
+    model, windows = hybrid(), WINDOWS[Part.TRAIN]
+    expected = by_hand(model, windows).item()
+    losses, _ = score(model, windows, leave_out=True)
+    assert losses.mean().item() == pytest.approx(expected, abs=1e-5)
+    counts = KneserNey(V, 8)
+    counts.tables = model.counts.tables
+    contexts, targets = windows.batch(slice(None))
+    members = [("kneser_ney", counts.hyperparameters), ("hybrid", model.hyperparameters)]
+    mixture = Mixture(V, 8, members)
+    mixture.members[0].load_state_dict(counts.state_dict())
+    mixture.members[1].load_state_dict(model.state_dict())
+    each = [its(contexts.long(), targets).softmax(1) for its in (counts, model)]
+    wanted = F.nll_loss(((each[0] + each[1]) / 2).log(), targets).item()
+    losses, _ = score(mixture, windows, leave_out=True)
+    assert losses.mean().item() == pytest.approx(wanted, abs=1e-5)
+    counted, _ = score(mixture, windows)
+    assert counted.mean().item() < wanted - 0.3
 
 
 def test_it_starts_near_the_counts_and_learns_beyond_them() -> None:

@@ -118,8 +118,10 @@ def test_the_probabilities_are_those_of_the_equations(order: int, names: int) ->
     discounts = model.tables.discounts.tolist()
     reference = Reference(windows[Part.TRAIN], size, order, discounts)
     contexts, _ = windows[Part.VAL].batch(slice(0, 12))
-    log_probs, confidence = model.look_up(contexts.long())
-    for row, level, context in zip(log_probs.exp(), confidence, contexts.tolist(), strict=True):
+    log_probs, confidence = model.look_up(contexts.long(), [order])
+    for row, level, context in zip(
+        log_probs[:, 0].exp(), confidence, contexts.tolist(), strict=True
+    ):
         its_trimmed = trimmed(context, reference.order)
         assert level == reference.confidence(its_trimmed)
         for token in range(size):
@@ -134,15 +136,29 @@ def test_a_window_left_out_is_one_that_was_not_counted(order: int) -> None:
     windows = WINDOWS[Part.TRAIN]
     model = counted(windows, order=order)
     contexts, targets = windows.batch(slice(None))
-    log_probs, confidence = model.look_up(contexts.long(), targets)
+    log_probs, confidence = model.look_up(contexts.long(), [order], targets)
     for number in range(0, len(windows), 3):
         others = windows.where(torch.arange(len(windows)) != number)
         reference = Reference(others, V, order, model.tables.discounts.tolist())
         context = trimmed(contexts[number].tolist(), order)
         assert confidence[number] == reference.confidence(context)
         for token in range(V):
-            found = log_probs[number, token].exp().item()
+            found = log_probs[number, 0, token].exp().item()
             assert found == pytest.approx(reference.prob(context, token), rel=1e-5)
+
+
+def test_the_probabilities_of_a_lower_order_are_those_before_longer_contexts_are_seen() -> None:
+    windows = WINDOWS[Part.TRAIN]
+    model = counted(windows, order=8)
+    contexts, _ = windows.batch(slice(0, 50))
+    log_probs, _ = model.look_up(contexts.long(), [2, 8, 40])
+    lower = Reference(windows, V, 8, model.tables.discounts.tolist())
+    for row, context in zip(log_probs[:, 0].exp(), contexts.tolist(), strict=True):
+        for token in range(V):
+            its = lower.prob(trimmed(context, 2), token)
+            assert row[token].item() == pytest.approx(its, rel=1e-5)
+    assert torch.equal(log_probs[:, 1], model(contexts.long()))
+    assert torch.equal(log_probs[:, 2], log_probs[:, 1]), "none is longer than the tables"
 
 
 @few
@@ -155,17 +171,18 @@ def test_the_fast_path_looks_up_what_plain_torch_does(
     chosen = torch.rand(len(windows), generator=torch.Generator().manual_seed(seed)) < 0.7
     chosen[0] = True
     model = counted(windows.where(chosen), size)
+    orders = [block_size, 0, block_size // 2, 0]
     contexts, targets = windows.batch(slice(None))  # with some that were not counted
     anything = np.random.default_rng(seed).integers(0, size, (20, block_size))
     contexts = torch.cat([contexts.long(), torch.from_numpy(anything)])
     targets = torch.cat([targets, torch.zeros(20, dtype=torch.int64)])
     for given_targets in (None, targets):
-        plain, level = model.look_up(contexts, given_targets)
+        plain, level = model.look_up(contexts, orders, given_targets)
         with torch.no_grad():
-            rows, fast_level = model.look_up(Contexts(contexts), given_targets)
+            rows, fast_level = model.look_up(Contexts(contexts), orders, given_targets)
         torch.testing.assert_close(rows.dense(), plain, rtol=0, atol=1e-5)
         assert torch.equal(torch.from_numpy(fast_level.index).long(), level)
-        sums = plain.double().exp().sum(1)
+        sums = plain.double().exp().sum(2)
         torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
     assert Runner(model).check(contexts).fast
 
