@@ -31,7 +31,8 @@ COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
 
 def windows_of(params: Params, names: Path = NAMES) -> tuple[Corpus, dict[Part, Windows]]:
     """Read a list of names, one per line, and split its windows as the pipeline does."""
-    corpus = Corpus.from_names(names.read_text(encoding="utf-8").split(), params.block_size)
+    lines = names.read_text(encoding="utf-8").split("\n")  # a name may contain blanks
+    corpus = Corpus.from_names([name for name in lines if name], params.block_size)
     split = params.split
     seed = derive_seed(params.seed, "split")
     parts = split_windows(corpus, split.by, split.train, split.val, seed)

@@ -130,19 +130,8 @@ class TrainedModel:
             InputError: an argument is out of range or cannot be read, no name can meet the
                 conditions, or so few do that the search for them was given up.
         """
-        return list(
-            self.iterate(
-                prefix=prefix,
-                suffix=suffix,
-                length=length,
-                count=count,
-                temperature=temperature,
-                seed=seed,
-                max_length=max_length,
-                novel_to=novel_to,
-                unlike=unlike,
-            )
-        )
+        conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
+        return list(self._sampled(conditions, count, temperature, seed))
 
     def iterate(
         self,
@@ -164,11 +153,17 @@ class TrainedModel:
 
         Raises InputError as `sample` does.
         """
+        conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
+        return self._sampled(conditions, count, temperature, seed)
+
+    def _sampled(
+        self, conditions: Conditions, count: int, temperature: float, seed: int
+    ) -> Iterator[str]:
+        """Check the remaining arguments of `sample`, and sample names that meet the conditions."""
         _check("count", count, 1, MOST)
         if not 0 < temperature <= 100:
             raise InputError(f"temperature is {temperature}; give a number above 0 and up to 100")
         _check("seed", seed, 0, 2**63 - 1)
-        conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
         # The same stream as in the stage `sample`, which names models by their module.
         source = generator(seed, f"sample/{type(self.model).__module__.rpartition('.')[2]}")
 

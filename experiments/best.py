@@ -22,13 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.trainer import trained, trainer_of
+from benchmarks.trainer import trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
 from charlm.core.params import load_params
-from charlm.core.randomness import derive_seed
-from charlm.data.corpus import Corpus
-from charlm.data.splits import Part, split_windows
-from charlm.data.windows import windows_by_part
+from charlm.data.splits import Part
 from charlm.fast.running import Runner, losses
 from charlm.models.kneser_ney import KneserNey
 from charlm.training.counting import count_by_order
@@ -47,10 +44,7 @@ def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
     params = load_params()
     split = params.split.model_copy(update={"by": by})
     params = params.model_copy(update={"seed": seed, "split": split})
-    names = [name for name in path.read_text(encoding="utf-8").split("\n") if name]
-    corpus = Corpus.from_names(names, params.block_size)
-    parts = split_windows(corpus, by, split.train, split.val, derive_seed(seed, "split"))
-    windows = windows_by_part(corpus, parts)
+    corpus, windows = windows_of(params, path)
     counts = KneserNey(len(corpus.vocabulary), params.block_size)
     orders = range(params.block_size + 1)
     list(count_by_order(counts, windows[Part.TRAIN], windows[Part.VAL], orders))

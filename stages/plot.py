@@ -13,20 +13,20 @@ def main() -> None:
     corpus = load_corpus(stages.DATASET)
     split = load_split(stages.SPLIT, corpus)
     params = stages.read_params()
-    params = params.sized(split.sizes(corpus)[Part.TRAIN], *params.trained_models)
+    trained = params.trained_models
+    params = params.sized(split.sizes(corpus)[Part.TRAIN], *trained)
     source = page.Source.of(params, corpus, split)
     weights = load_weights(stages.checkpoints(params.models))
     measured = results.read_comparison(stages.COMPARISON, [*params.models, *figures.COUNT_MODELS])
     calibration = results.read_calibration(stages.CALIBRATION, params.models)
     mistakes = results.read_mistakes(stages.MISTAKES, params.models)
-    trained = params.trained_models
     histories = {name: results.read_history(stages.history_path(name)) for name in trained}
     models = {}
     for name in params.models:
         samples = results.read_samples(stages.SAMPLES / f"{name}.csv")
         models[name] = page.Trained(
             weights=weights[name],
-            recipe=params.recipe(name) if name in params.trained_models else None,
+            recipe=params.recipe(name) if name in trained else None,
             metrics=measured[name],
             history=histories.get(name),
             calibration=calibration[name],

@@ -77,6 +77,7 @@ def interpolate(
             lowest = _lowered(windows[n], known, nodes, begins, tokens, counts, own)
         for v in range(V):
             row[v] = 1 / V
+        seen, longest = 0, 0  # the count of the longest context, and its length
         for length in range(known):
             node, less = nodes[length], int(length >= lowest)
             total, left = totals[node] - less, taken[node]
@@ -86,10 +87,7 @@ def interpolate(
                     count, discounts, length
                 )
             if total > 0:
-                level = 0
-                while level < levels - 1 and total >= 2 << level:
-                    level += 1
-                confidence[n] = levels * length + level
+                seen, longest = total, length
                 share = left / total
                 for v in range(V):
                     row[v] *= share
@@ -100,6 +98,10 @@ def interpolate(
                 if orders[k] == length or (orders[k] > length and length == known - 1):
                     for v in range(V):
                         probs[n, k, v] = row[v]
+        level = 0
+        while level < levels - 1 and seen >= 2 << level:
+            level += 1
+        confidence[n] = levels * longest + level
     return probs, confidence
 
 

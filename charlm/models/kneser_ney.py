@@ -148,7 +148,7 @@ def look_up(
     targets = targets.cpu() if targets is not None and len(tables.counts) else None
     probs = torch.full((N, V), 1 / V, dtype=torch.float64)
     confidence = torch.zeros(N, dtype=torch.int64)
-    by_length = []
+    chosen = [probs] * len(orders)
     nodes = _nodes(contexts, V, tables)
     own, lowered = _left_out(nodes, targets, V, tables)
     for length, discounts in enumerate(tables.discounts):
@@ -173,9 +173,12 @@ def look_up(
         probs[n] = (part + taken[:, None] * probs[n]) / total[:, None]
         level = torch.frexp(total.double()).exponent.long() - 1  # the logarithm, rounded down
         confidence[n] = levels * length + level.clamp_max(levels - 1)
-        by_length.append(probs.clone())
-    chosen = torch.stack([by_length[min(order, len(by_length) - 1)] for order in orders], dim=1)
-    return chosen.log().float().to(device), confidence.to(device)
+        if length in orders:
+            chosen = [
+                probs.clone() if order == length else its
+                for order, its in zip(orders, chosen, strict=True)
+            ]
+    return torch.stack(chosen, dim=1).log().float().to(device), confidence.to(device)
 
 
 def _discounts_of(counts: Tensor, discounts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 N batch, T context length, V vocabulary, M models.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.models.base import LanguageModel, build
-from charlm.models.hybrid import Hybrid
-from charlm.models.kneser_ney import KneserNey
 
 
 class Mixture(LanguageModel):
@@ -35,12 +34,15 @@ class Mixture(LanguageModel):
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(build(module, given) for module, given in members)
+        forwards = [inspect.signature(model.forward) for model in self.members]
+        self._take_targets = ["targets" in forward.parameters for forward in forwards]
         self.register_buffer("weights", torch.full((len(members),), 1 / max(len(members), 1)))
 
     def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor:
         probs = []
-        for weight, model in zip(self.weights, self.members, strict=True):
-            counts = isinstance(model, KneserNey | Hybrid)
-            logits = model(contexts, targets) if counts else model(contexts)  # (N, V)
+        for weight, model, takes in zip(
+            self.weights, self.members, self._take_targets, strict=True
+        ):
+            logits = model(contexts, targets) if takes else model(contexts)  # (N, V)
             probs.append(weight * F.softmax(logits, dim=-1))
         return torch.log(sum(probs[1:], probs[0]))

@@ -20,6 +20,8 @@ from benchmarks import (
     turns,
     whole,
 )
+from benchmarks.trainer import windows_of
+from charlm.core.params import load_params
 from charlm.models.fcn import FCN
 from charlm.models.wavenet import WaveNet
 from pipeline import readme
@@ -294,3 +296,10 @@ def test_the_time_to_a_loss_is_written_with_the_machine_it_was_measured_on(
     assert re.search(r"^Measured on: .* cores", written, flags=re.MULTILINE)
     assert "| 2 turns |" in written
     assert "| 2 turns |" in capsys.readouterr().out
+
+
+def test_a_name_of_a_list_may_contain_blanks(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("dark red\nlight blue\n", encoding="utf-8")
+    corpus, _ = windows_of(load_params(ROOT / "params.yaml"), names)
+    assert " " in corpus.vocabulary.characters
