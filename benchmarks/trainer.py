@@ -16,6 +16,7 @@ from charlm.models.fcn import FCN
 from charlm.models.hybrid import Hybrid
 from charlm.models.wavenet import WaveNet
 from charlm.training.counting import count
+from charlm.training.distillation import taught
 from charlm.training.initialization import initialize
 from charlm.training.trainer import Trainer
 
@@ -45,10 +46,13 @@ def trainer_of(
     corpus: Corpus,
     windows: Mapping[Part, Windows],
     device: str = "cpu",
-    kind: type[Trainer] = Trainer,
     fast: bool = True,
+    teacher: LanguageModel | None = None,
 ) -> Trainer:
-    """Build a model and its Trainer with the parameters of its section; count for a hybrid."""
+    """Build a model and its Trainer with the parameters of its section; count for a hybrid.
+
+    The model is distilled from `teacher` if there is one.
+    """
     params = params.sized(len(windows[Part.TRAIN]), name)
     recipe = params.recipe(name)
     chosen = set_up(device, params.training.threads)
@@ -61,9 +65,13 @@ def trainer_of(
         initialize(model, recipe.init)
     if isinstance(model, Hybrid):
         count(model.counts, windows[Part.TRAIN])
-    return kind(
+    training_windows = windows[Part.TRAIN].to(chosen)
+    if teacher is not None:
+        vocab_size = len(corpus.vocabulary)
+        training_windows = taught(training_windows, teacher.to(chosen), vocab_size, recipe.distill)
+    return Trainer(
         model.to(chosen),
-        windows[Part.TRAIN].to(chosen),
+        training_windows,
         windows[Part.VAL].to(chosen),
         recipe,
         seed=params.seed,

@@ -1,7 +1,7 @@
 """The combined models on any lists of names, against Kneser-Ney counts.
 
-For each list and seed (of split and initialization): counts n-grams, trains the compact WaveNet and
-the hybrid with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture also has
+For each list and seed (of split and initialization): counts n-grams, trains the hybrid and the
+compact WaveNet with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture also has
 the course's two models, which take most of its time.)
 
     python -m experiments.best --lists colours greek --seeds 0 1 2
@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
 from benchmarks.trainer import trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
@@ -48,9 +47,9 @@ def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
     counts = KneserNey(len(corpus.vocabulary), params.block_size)
     orders = range(params.block_size + 1)
     list(count_by_order(counts, windows[Part.TRAIN], windows[Part.VAL], orders))
-    models: dict[str, torch.nn.Module] = {"kneser_ney": counts}
-    for name in ("compact", "hybrid"):
-        models[name] = trained(trainer_of(name, params, corpus, windows))
+    hybrid = trained(trainer_of("hybrid", params, corpus, windows))
+    compact = trained(trainer_of("compact", params, corpus, windows, teacher=hybrid))
+    models = {"kneser_ney": counts, "compact": compact, "hybrid": hybrid}
     probs = {
         part: np.array(
             [losses(Runner(its), windows[part]).double().neg().exp() for its in models.values()]

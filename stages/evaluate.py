@@ -58,6 +58,9 @@ def main() -> None:
     metrics = {name: {key: measured[name][key] for key in COMPARED} for name in params.models}
     write_json(Path("metrics/evaluation.json"), metrics)
     print("\n".join(in_a_line(name, its) for name, its in measured.items()))
+    for name in params.trained_models:
+        if measured[name]["memorized"]:
+            print(f"{name} has memorized its training names; {params.against_memorizing(name)}")
 
 
 if __name__ == "__main__":

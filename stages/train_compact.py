@@ -6,7 +6,7 @@ from stages.training import train
 
 
 def main() -> None:
-    train("compact", CompactWaveNet)
+    train("compact", CompactWaveNet, teacher="hybrid")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 `train` builds the model and its Trainer, resumes an interrupted run, and runs the epochs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
+from charlm.core.errors import InputError
 from charlm.core.files import restoring, write_csv
 from charlm.core.params import Params, blame, check_arguments
 from charlm.core.randomness import seeded
@@ -18,8 +20,9 @@ from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.splits import Part, load_split
 from charlm.data.windows import Windows, windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
-from charlm.models.base import LanguageModel, count_parameters
+from charlm.models.base import LanguageModel, build, count_parameters
 from charlm.training.checks import check, construct
+from charlm.training.distillation import taught
 from charlm.training.distributed import join, launched
 from charlm.training.initialization import initialize
 from charlm.training.processes import run_in_processes
@@ -46,10 +49,12 @@ def train(
     name: str,
     architecture: type[LanguageModel],
     prepare: Callable[[LanguageModel, Windows], None] = lambda model, windows: None,
+    teacher: str | None = None,
 ) -> None:
     """Train the model that `params.yaml` describes under `name`.
 
-    `prepare` is called before with the model and the training windows.
+    `prepare` is called before with the model and the training windows. `teacher` is the model,
+    trained by an earlier stage, that it may be distilled from.
 
     Writes the history after each epoch, so that it can be watched, and the checkpoint at the
     end; if training fails or is interrupted, the previous ones are kept.
@@ -69,17 +74,27 @@ def train(
     log: Callable[[str], None] = partial(print, flush=True) if group.first else lambda line: None
     model = build_model(name, architecture, params, corpus, log)
     prepare(model, windows[Part.TRAIN])
+    recipe = params.recipe(name)
+    training_windows = windows[Part.TRAIN].to(device)
+    taught_by = []
+    if recipe.distill:
+        if teacher is None:
+            with blame(params.origin(name, "distill")):
+                raise InputError(f"stages/train_{name}.py names no teacher; set it to 0")
+        taught_by = [checkpoint_path(teacher)]
+        its = checkpoint.load_for(checkpoint_path(teacher), corpus, build).to(device)
+        training_windows = taught(training_windows, its, len(corpus.vocabulary), recipe.distill)
     trainer = Trainer(
         model.to(device),
-        windows[Part.TRAIN].to(device),
+        training_windows,
         windows[Part.VAL].to(device),
-        params.recipe(name),
+        recipe,
         seed=params.seed,
         group=group,
         fast=params.fast,
         log=log,
     )
-    resume = resume_file(name, params, device.type)
+    resume = resume_file(name, params, device.type, taught_by)
     if state := group.broadcast(resume.load() if group.first else None):
         trainer.load_state_dict(state)
         log(f"{model.title}: resuming after {_so_far(trainer)}")
@@ -135,7 +150,9 @@ def build_model(
     return model
 
 
-def resume_file(name: str, params: Params, device: str) -> ResumeFile:
+def resume_file(
+    name: str, params: Params, device: str, taught_by: Sequence[Path] = ()
+) -> ResumeFile:
     """Return the resume file of this training, identified by its parameters, data and code."""
     decisive = {
         "recipe": params.recipe(name).model_dump(),
@@ -146,7 +163,7 @@ def resume_file(name: str, params: Params, device: str) -> ResumeFile:
         "device": device,
         "fast": params.fast,
     }
-    return ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT])
+    return ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT, *taught_by])
 
 
 def run_epochs(

@@ -82,6 +82,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
                 }
             ),
             nearest=nearest_names(names, corpus),
+            advice="try dvc exp run -S +a.keep=best",
         )
     counts = {}
     for name, model in count_models(windows, len(corpus.vocabulary)).items():

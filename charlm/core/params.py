@@ -143,31 +143,35 @@ class Recipe(Section):
     average: BelowOne = 0.0
     """Decay rate of the moving average of the weights, which is validated and kept instead of
     them; 0 for none."""
+    distill: BelowOne = 0.0
+    """Share of the teacher's predictions in what the model is trained on, see
+    `charlm.training.distillation`."""
 
 
 TOP_LEVEL = [name for name, field in Recipe.model_fields.items() if field.is_required()]
 
-AUTOMATIC = ("batch_size", "epochs", "weight_decay", "dropout")
+AUTOMATIC = ("batch_size", "epochs", "dropout")
 
 
 def automatic(windows: int) -> dict[str, float]:
     """Return the values of the parameters `AUTOMATIC` for a number of training windows.
 
-    Fewer windows need more passes over them, smaller batches, and more weight decay and dropout:
-    measured on lists of 900 to 30,000 names (EXPERIMENTS.md, 2026-11-27).
+    Fewer windows need more passes over them, smaller batches and more dropout: measured on lists of
+    900 to 30,000 names (EXPERIMENTS.md, 2026-11-27).
     """
     batch_size = 2 ** round(math.log2(max(windows, 1) / 180))
-    epochs = round(15 * math.sqrt(200_000 / max(windows, 1)))
+    epochs = round(2_400_000 / max(windows, 1))
     magnitude = math.log10(max(windows, 1) / 10_000)
-    weight_decay = round(0.58 - 0.38 * magnitude, 2)
     dropout = round((0.3 - 0.23 * magnitude) * 20) / 20
     return {
         "batch_size": min(max(batch_size, 256), 1024),
         "epochs": min(max(epochs, 4), 60),
-        "weight_decay": min(max(weight_decay, 0.1), 0.4),
         "dropout": min(max(dropout, 0.0), 0.3),
     }
 
+
+MORE_DROPOUT = 0.2
+"""What `Params.against_memorizing` advises to models with less."""
 
 COUNTED, MIXED = "kneser_ney", "mixture"
 """The models that are counted and mixed, not trained: no setting of a training applies to them."""
@@ -309,6 +313,17 @@ class Params(Section):
         section = self.section(model)
         given = sorted(section.model_fields_set & ARGUMENTS.keys())
         return {name: getattr(section, name) for name in given} | (section.model_extra or {})
+
+    def against_memorizing(self, model: str) -> str:
+        """Return what to do about a model that has memorized its training names."""
+        options = []
+        if self.recipe(model).keep != "best":
+            plus = "" if "keep" in self.section(model).model_fields_set else "+"
+            options.append(f"-S {plus}{model}.keep=best")
+        dropout = self.arguments(model).get("dropout", AUTO)
+        if dropout != AUTO and dropout < MORE_DROPOUT:
+            options.append(f"-S {model}.dropout={MORE_DROPOUT}")
+        return f"try dvc exp run {' '.join(options)}" if options else "more names would help"
 
     def origin(self, model: str, setting: str) -> str:
         """Return the full name of the parameter that a setting of a model comes from."""

@@ -48,6 +48,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def numbers(self) -> int:
+        """The numbers of a window in a batch: its tokens."""
+        return self.block_size + 1
+
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return the contexts (N, T) and targets (N,), integers, of the windows `index` selects."""
         if self.stream.device.type == "cpu":

@@ -13,6 +13,9 @@ from charlm.data.splits import Part
 from charlm.data.windows import Windows
 from charlm.fast.running import Model, batched_logits
 
+MEMORIZED = 0.4
+"""Validation loss minus training loss, in nats, above which a model has memorized its names."""
+
 
 @torch.inference_mode()
 def score(model: Model, windows: Windows, leave_out: bool = False) -> tuple[Tensor, Tensor]:
@@ -36,7 +39,7 @@ def summarize(
     A loss is the mean cross-entropy over all windows of a part, in nats per character (the end
     of a name counts as one); perplexity is its exponential; accuracy is the fraction of targets
     that were the most likely token. The standard error of the test loss treats windows as
-    independent.
+    independent. A model has memorized its training names if it predicts them far better than others.
     """
     metrics: dict[str, float | int] = {}
     for part in Part:
@@ -49,7 +52,8 @@ def summarize(
     metrics["test_bits_per_character"] = metrics["test_loss"] / math.log(2)
     metrics["test_accuracy"] = correct.double().mean().item()
     metrics = {name: round(value, DECIMALS) for name, value in metrics.items()}
-    return {**metrics, "parameters": parameters}
+    memorized = metrics["val_loss"] - metrics["train_loss"] > MEMORIZED
+    return {**metrics, "parameters": parameters, "memorized": memorized}
 
 
 def in_a_line(name: str, metrics: Mapping[str, float | int]) -> str:

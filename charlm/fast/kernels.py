@@ -355,6 +355,52 @@ def cross_entropy_sum_backward(
     return grad_logits
 
 
+@compiled
+def summed_rows(x: Floats, index: Integers, count: int) -> Floats:
+    """Return the sums (U, V) of the rows of x (N, V) with the same index (N,), below `count`.
+
+    Raises IndexError for an index out of bounds.
+    """
+    N, V = x.shape
+    summed = np.zeros((count, V), dtype=np.float32)
+    for i in range(N):
+        if index[i] < 0 or index[i] >= count:
+            raise IndexError("an index is out of bounds")
+        for v in range(V):
+            summed[index[i], v] += x[i, v]
+    return summed
+
+
+@compiled
+def soft_cross_entropy(logits: Floats, log_sums: Floats, targets: Floats) -> float:
+    """Return the cross-entropy of the rows of logits (U, V), weighted by targets (U, V), in nats.
+
+    Takes the logs (U,) of the sums of the exponentials of the logits.
+    """
+    (U, V), total = logits.shape, 0.0
+    for u in range(U):
+        for v in range(V):
+            total += targets[u, v] * (log_sums[u] - logits[u, v])
+    return total
+
+
+@compiled
+def soft_cross_entropy_backward(
+    exps: Floats, sums: Floats, targets: Floats, grad: np.float32
+) -> Floats:
+    """Return the gradient of the logits (U, V), given that of the sum."""
+    U, V = exps.shape
+    grad_logits = np.empty((U, V), dtype=np.float32)
+    for u in range(U):
+        weight = ZERO
+        for v in range(V):
+            weight += targets[u, v]
+        weight /= sums[u]
+        for v in range(V):
+            grad_logits[u, v] = grad * (exps[u, v] * weight - targets[u, v])
+    return grad_logits
+
+
 MIX1, MIX2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
 

@@ -93,6 +93,7 @@ class Trained:
         mistakes: as returned by `analysis.mistakes`.
         samples: generated names, with columns name, log_likelihood, in_training.
         nearest: the real name nearest to each of the first `SHOWN` samples.
+        advice: what to do if it has memorized its training names.
     """
 
     weights: Weights
@@ -103,6 +104,7 @@ class Trained:
     mistakes: "pd.DataFrame"
     samples: "pd.DataFrame"
     nearest: Sequence[Neighbor]
+    advice: str
 
     @property
     def title(self) -> str:

@@ -23,7 +23,7 @@ MEASURED = (
 
 def read_comparison(path: Path, models: Sequence[str]) -> dict[str, dict[str, float]]:
     """Read the results of `metrics.summarize`, by model."""
-    columns = {"model": str, **dict.fromkeys(MEASURED, float), "parameters": int}
+    columns = {"model": str, **dict.fromkeys(MEASURED, float), "parameters": int, "memorized": bool}
     table = read_table(path, columns, models)
     numbers = table.drop(columns="model").to_dict("records")
     return {

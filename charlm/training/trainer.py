@@ -26,10 +26,10 @@ from charlm.training.schedulers import Schedule
 REPORT_EVERY = 100
 """Batches between calls of `on_batches`, and between checks that the loss is finite."""
 
-WINDOWS_AT_ONCE = 1 << 16
-"""Windows put in order and cut out of the stream at once, about 80 bytes each."""
+NUMBERS_AT_ONCE = 1 << 19
+"""Numbers of the windows that are put in order and cut out of the stream at once."""
 
-WINDOWS_AT_ONCE_ON_A_GPU = 1 << 22
+NUMBERS_AT_ONCE_ON_A_GPU = 1 << 25
 """More, since computing their order waits for the device."""
 
 ALONE = Group()
@@ -41,8 +41,8 @@ class Epoch:
 
     Attributes:
         epoch: number of the epoch, from 1.
-        train_loss: mean cross-entropy over the training windows, each before the update of its
-            batch, in nats per character.
+        train_loss: mean cross-entropy of the targets over the training windows, each before the
+            update of its batch, in nats per character.
         val_loss: mean cross-entropy over the validation windows at the end, in nats per
             character.
         lr: learning rate of the last update.
@@ -65,7 +65,7 @@ class Trainer:
 
     Args:
         model: any module from contexts (N, T) to logits (N, V).
-        train: the training windows.
+        train: the training windows; their targets may be distributions over tokens (N, V).
         val: the validation windows.
         recipe: how to train.
         seed: determines the order of the batches and the randomness in the model.
@@ -268,15 +268,15 @@ class Trainer:
         targets of all processes together.
         """
         size, device = self.recipe.batch_size, self._total.device
-        windows = WINDOWS_AT_ONCE if device.type == "cpu" else WINDOWS_AT_ONCE_ON_A_GPU
-        chunk = max(1, windows // size) * size  # of whole batches
+        numbers = NUMBERS_AT_ONCE if device.type == "cpu" else NUMBERS_AT_ONCE_ON_A_GPU
+        chunk = max(1, numbers // self.train.numbers // size) * size  # of whole batches
         for start in range(self.batches_done * size, len(self.train), chunk):
             end = min(start + chunk, len(self.train))
-            numbers = torch.arange(start, end, device=device)
+            places = torch.arange(start, end, device=device)
             if device.type == "cpu":  # NumPy takes half the time
-                indices = torch.from_numpy(order(numbers.numpy()))
+                indices = torch.from_numpy(order(places.numpy()))
             else:
-                indices = order(numbers)
+                indices = order(places)
             every = self.train.batch(indices)
             for contexts, targets in zip(*(torch.split(part, size) for part in every), strict=True):
                 yield self.group.shard(contexts), self.group.shard(targets), len(targets)

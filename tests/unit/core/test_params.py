@@ -229,7 +229,7 @@ def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
     assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
     assert params.arguments("wavenet") == {"hidden_dim": 128, **plain}
-    assert params.arguments("compact") == {"channels": 88, "dropout": "auto"}
+    assert params.arguments("compact") == {"channels": 88, "dropout": 0.0}
     assert params.arguments("kneser_ney") == {"order": None}
     assert params.arguments("mixture") == {}
 
@@ -310,6 +310,7 @@ def test_empty_is_empty_however_dvc_writes_it(tmp_path: Path, parameter: str, va
 
 
 MAY_BE_0 = {"seed", "order", "momentum", "beta1", "beta2", "weight_decay", "average", "dropout"}
+MAY_BE_0 |= {"distill"}
 MAY_BE_ABOVE_1 = {"lr", "temperature", "weight_decay", "clip_norm"}
 
 

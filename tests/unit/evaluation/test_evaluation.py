@@ -110,6 +110,7 @@ def test_the_metrics_are_those_computed_by_hand() -> None:
         "test_bits_per_character": round(2.5 / math.log(2), 6),
         "test_accuracy": 0.25,
         "parameters": 7,
+        "memorized": True,
     }
 
 

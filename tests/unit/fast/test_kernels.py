@@ -242,6 +242,28 @@ def test_losses_and_gradients_are_those_of_torch(
     np.testing.assert_allclose(grad, exact.grad, atol=1e-6)
 
 
+@few
+@given(st.integers(1, 6), st.integers(0, 20), st.sampled_from(WIDTHS), SEEDS)
+def test_losses_of_distributions_and_gradients_are_those_of_torch(
+    different: int, count: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((different, width), "f4") * np.float32(3)
+    place = rng.integers(different, size=count, dtype=np.int32)
+    targets = rng.dirichlet(np.ones(width), size=count).astype("f4")
+    exps, sums, largest = kernels.exponentials(x)
+    summed = kernels.summed_rows(targets, place, different)
+    total = kernels.soft_cross_entropy(x, np.log(sums) + largest, summed)
+    grad = kernels.soft_cross_entropy_backward(exps, sums, summed, np.float32(0.25))
+
+    (exact,) = as_doubles(x)
+    shown = exact[torch.from_numpy(place)]
+    theirs = F.cross_entropy(shown, torch.from_numpy(targets).double(), reduction="sum")
+    (0.25 * theirs).backward()
+    assert total == pytest.approx(theirs.item(), rel=1e-6, abs=1e-5)
+    np.testing.assert_allclose(grad, exact.grad, atol=1e-6)
+
+
 def places_and_targets() -> tuple[Integers, np.ndarray]:
     return np.array([0, 2, 1], dtype=np.int32), np.array([4, 0, 3])
 
@@ -254,6 +276,8 @@ def test_an_index_out_of_range_is_refused(bad: int) -> None:
         place[1] = number
         with pytest.raises(IndexError):
             loss(x, place, targets)
+        with pytest.raises(IndexError):
+            kernels.summed_rows(x, place, 3)
 
 
 @pytest.mark.parametrize("bad", [-1, 5, 2**40, -(2**63)])

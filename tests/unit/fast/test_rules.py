@@ -319,6 +319,17 @@ def test_options_of_cross_entropy() -> None:
         F.cross_entropy(model(Contexts(contexts)), targets, label_smoothing=0.1)
 
 
+def test_targets_may_be_distributions() -> None:
+    model = model_of("two levels of pairs")
+    contexts, targets = contexts_and_targets()
+    soft = 0.3 * F.one_hot(targets, V).float() + 0.7 * torch.rand(len(targets), V).softmax(1)
+    assert_as_in_float64(model, contexts, soft)
+    with pytest.raises(ValueError, match="not as many probabilities as logits"):
+        F.cross_entropy(model(Contexts(contexts)), soft[:, 1:])
+    with pytest.raises(ValueError, match="not as many probabilities as logits"):
+        F.cross_entropy(model(Contexts(contexts)), soft[1:])
+
+
 @pytest.mark.parametrize("target", [-1, V])
 def test_a_target_or_a_token_out_of_the_vocabulary_is_refused(target: int) -> None:
     model = model_of("two levels of pairs")

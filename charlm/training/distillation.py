@@ -1,0 +1,66 @@
+"""Knowledge distillation: training a model on the predictions of another one.
+
+N batch, T context length, V vocabulary, W windows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from charlm.data.windows import Windows
+from charlm.fast.running import Runner, batched_logits
+
+STORED = 1 << 28
+"""Probabilities that are stored, at two bytes each; if there are more, they are computed again."""
+
+
+@dataclass(frozen=True)
+class TaughtWindows(Windows):
+    """Training windows with distributions over tokens as targets, instead of tokens.
+
+    A target is the prediction of a teacher, with the weight `share`, and the actual token with the
+    rest: so cross-entropy is equation 2 of Hinton, Vinyals and Dean (2015) at temperature 1. A
+    teacher that has counted the windows leaves each of them out, so it says what follows in a name
+    that is not in the list.
+
+    Attributes:
+        teacher: a model from contexts (N, T) to logits (N, V), on the device of the windows.
+        vocab_size: V.
+        share: from 0 to 1.
+        predictions: (W, V) those of the teacher; None to compute them batch by batch.
+    """
+
+    teacher: nn.Module
+    vocab_size: int
+    share: float
+    predictions: Tensor | None
+
+    @property
+    def numbers(self) -> int:
+        return self.block_size + self.vocab_size
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Return contexts (N, T) and distributions over tokens (N, V) of the chosen windows."""
+        contexts, targets = super().batch(index)
+        if self.predictions is None:
+            some = Windows(self.stream, self.block_size, self.starts[index])
+            probs = _predictions(self.teacher, some)
+        else:
+            probs = self.predictions[index]
+        probs = self.share * probs.float()
+        rest = torch.full_like(probs[:, :1], 1 - self.share)
+        return contexts, probs.scatter_add_(1, targets[:, None], rest)
+
+
+def taught(windows: Windows, teacher: nn.Module, vocab_size: int, share: float) -> TaughtWindows:
+    """Return windows with the predictions of a teacher in their targets."""
+    known = _predictions(teacher, windows) if len(windows) * vocab_size <= STORED else None
+    fields = (windows.stream, windows.block_size, windows.starts)
+    return TaughtWindows(*fields, teacher, vocab_size, share, known)
+
+
+def _predictions(teacher: nn.Module, windows: Windows) -> Tensor:
+    """Return the probabilities (W, V) of the token after each window, left out of the counts."""
+    every = batched_logits(Runner(teacher), windows, leave_out=True)
+    return torch.cat([logits.softmax(1).half() for logits, _ in every])
