@@ -1,8 +1,8 @@
 """The combined models on any lists of names, against Kneser-Ney counts.
 
 For each list and seed (of split and initialization): counts n-grams, trains the hybrid and the
-compact WaveNet with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture also has
-the course's two models, which take most of its time.)
+compact WaveNet with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture may
+have the course's two models too, which take most of its time.)
 
     python -m experiments.best --lists colours greek --seeds 0 1 2
     python -m experiments.best --names FILE --by window

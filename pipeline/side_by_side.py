@@ -1,8 +1,8 @@
 """`dvc repro` with parallel trainings: `make repro` runs this.
 
-DVC runs one stage at a time. The trainings do not depend on each other, so each runs in its own
-`dvc repro`, as many at once as there are cores; DVC's lock is free while a stage runs. The outputs
-and dvc.lock are those of a plain `dvc repro`.
+DVC runs one stage at a time. Here each training runs in its own `dvc repro` once those that it
+depends on are done, as many at a time as there are cores; DVC's lock is free while a stage runs.
+The outputs and dvc.lock are those of a plain `dvc repro`.
 """
 
 from charlm.core.interrupts import defer_interrupts
@@ -17,11 +17,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 
 import networkx
@@ -54,14 +53,15 @@ class Plan:
 
     Attributes:
         outdated: all stages that changed, or that depend on one that did.
-        trainings: the outdated trainings that depend on no other outdated training.
+        trainings: the outdated trainings, each with those that it depends on. Those that others
+            depend on come first; of the rest the last, as the first takes the shortest time.
         first: the stages that the trainings depend on.
         order: all stages, in the order that `dvc repro` gives them in `dvc.lock`: as in the
             committed one, and new ones in the order in which it runs them.
     """
 
     outdated: set[str]
-    trainings: list[str]
+    trainings: dict[str, set[str]]
     first: list[str]
     order: list[str]
 
@@ -177,12 +177,18 @@ def make_plan(repo: Repo) -> Plan:
         if stage.changed() or outdated.intersection(graph.successors(stage)):
             outdated.add(stage)
     waiting = [stage for stage in order if stage in outdated and is_training(stage.addressing)]
-    ready = [s for s in waiting if not networkx.descendants(graph, s).intersection(waiting)]
-    first = {before.addressing for stage in ready for before in graph.successors(stage)}
+    needs = {stage: networkx.descendants(graph, stage) for stage in waiting}
+    others = {before for its in needs.values() for before in its.difference(waiting)}
+    first = {s for s in others if not networkx.descendants(graph, s).intersection(waiting)}
+    trainings = [s for s in reversed(waiting) if needs[s] <= first.union(waiting)]
+    trainings.sort(key=lambda stage: -sum(stage in its for its in needs.values()))
     return Plan(
         outdated={stage.addressing for stage in outdated},
-        trainings=[stage.addressing for stage in ready],
-        first=sorted(first),
+        trainings={
+            stage.addressing: {its.addressing for its in needs[stage].intersection(trainings)}
+            for stage in trainings
+        },
+        first=sorted(stage.addressing for stage in first),
         order=[*committed_stages(), *(stage.addressing for stage in order)],
     )
 
@@ -191,8 +197,8 @@ def is_training(stage: str) -> bool:
     return stage.startswith(TRAINING)
 
 
-def train(stages: list[str], at_once: int) -> None:
-    """Run training stages in parallel, each through DVC.
+def train(stages: Mapping[str, set[str]], at_once: int) -> None:
+    """Run training stages in parallel, each through DVC once those that it depends on are done.
 
     If one fails, the others continue and are recorded. Ctrl-C also reaches the stages, which
     handle it: each saves its state, restores its previous outputs, and exits.
@@ -202,8 +208,18 @@ def train(stages: list[str], at_once: int) -> None:
     before = signal.signal(signal.SIGINT, lambda number, frame: stopping.set())
     try:
         with ThreadPoolExecutor(at_once) as pool:
-            run_one = partial(train_one, width=max(map(len, stages)))
-            codes = dict(zip(stages, pool.map(run_one, stages), strict=True))
+            width = max(map(len, stages))
+            codes, running = dict[str, int](), dict[Future[int], str]()
+            while True:
+                done = {stage for stage, code in codes.items() if code == 0}
+                for stage, needs in stages.items():
+                    started = stage in codes or stage in running.values()
+                    if not started and needs <= done:
+                        running[pool.submit(train_one, stage, width)] = stage
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    codes[running.pop(future)] = future.result()
     finally:
         signal.signal(signal.SIGINT, before)
     if stopping.is_set():

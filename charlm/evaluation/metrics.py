@@ -39,7 +39,8 @@ def summarize(
     A loss is the mean cross-entropy over all windows of a part, in nats per character (the end
     of a name counts as one); perplexity is its exponential; accuracy is the fraction of targets
     that were the most likely token. The standard error of the test loss treats windows as
-    independent. A model has memorized its training names if it predicts them far better than others.
+    independent. A model has memorized its training names if it predicts them far better than the
+    others.
     """
     metrics: dict[str, float | int] = {}
     for part in Part:

@@ -14,16 +14,15 @@ import pytest
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
-from charlm.core.params import MIXED
+from charlm.core.errors import InputError
 from pipeline import side_by_side
 from tests.conftest import MODELS, STAGES, Project, start
 from tests.helpers import processes_in
 
-BOTH = ["train_fcn", "train_wavenet"]
-"""Those that start first."""
+BOTH = ["train_hybrid", "train_wavenet"]
+"""Those that start first, after the counts, which take no time."""
 
-TRAININGS = sorted(f"train_{model}" for model in MODELS if model != MIXED)
-"""Those that wait for no other."""
+TRAININGS = sorted(f"train_{model}" for model in MODELS)
 
 TWO = (sys.executable, "-m", "pipeline.side_by_side", "--at-once", "2")
 """What `make repro` runs, with two at once even where the tests may use one core only."""
@@ -88,7 +87,7 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
     project: Project,
 ) -> None:
     before = project.outputs()
-    project.set(epochs="5000")
+    project.set(epochs="5000", hybrid__epochs="5000", hybrid__patience="")
     for end in (
         lambda process: os.killpg(process.pid, signal.SIGINT),
         lambda process: process.terminate(),
@@ -104,7 +103,7 @@ def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
         assert "Traceback" not in text
         assert processes_in(project) == []
         assert project.outputs() == before
-    for title in ("Fully connected net", "WaveNet"):
+    for title in ("Hybrid", "WaveNet"):
         assert f"| {title}: resuming after epoch" in text, "the second time"
 
 
@@ -179,16 +178,21 @@ def plan() -> side_by_side.Plan:
         return side_by_side.make_plan(repo)
 
 
-def test_all_trainings_are_found_that_wait_for_no_other(
+def test_the_plan_has_all_trainings_and_what_each_depends_on(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.path)
-    assert plan() == side_by_side.Plan(set(), [], [], [*STAGES, *STAGES])
+    order = [stage for stage in STAGES if stage != "train_compact"]
+    order.insert(order.index("train_hybrid") + 1, "train_compact")  # which depends on it
+    assert plan() == side_by_side.Plan(set(), {}, [], [*order, *order])
     project.set(wavenet__lr="0.1")
     after = {"train_mixture", "evaluate", "sample", "plot"}
     first = ["build_dataset", "split"]
     assert plan() == side_by_side.Plan(
-        {"train_wavenet", *after}, ["train_wavenet"], first, [*STAGES, *STAGES]
+        {"train_wavenet", *after},
+        {"train_wavenet": set(), "train_mixture": {"train_wavenet"}},
+        first,
+        [*order, *order],
     )
 
     pipeline = project.path / "dvc.yaml"
@@ -197,7 +201,14 @@ def test_all_trainings_are_found_that_wait_for_no_other(
     project.set(seed="2")
     found = plan()
     assert found.outdated == {*STAGES, "train_third", "train_after"} - {"build_dataset"}
-    assert found.trainings == [*(s for s in STAGES if s in TRAININGS), "train_third"]
+    assert next(iter(found.trainings)) == "train_hybrid", "for which two others wait"
+    mixed = {s for s in STAGES if s.startswith("train_")} - {"train_mixture"}
+    assert found.trainings == {
+        **{stage: set() for stage in [*mixed, "train_third"]},
+        "train_compact": {"train_hybrid"},
+        "train_mixture": mixed,
+        "train_after": {"train_third"},
+    }
     assert found.first == first
 
 
@@ -218,8 +229,28 @@ def test_no_more_run_at_once_than_asked_for(
 
     monkeypatch.chdir(project.path)
     monkeypatch.setattr(side_by_side, "train_one", train_one)
-    side_by_side.train(["train_a", "train_b", "train_c", "train_d", "train_e"], 2)
+    side_by_side.train({stage: set() for stage in "abcde"}, 2)
     assert most == 2
+
+
+def test_a_training_waits_for_those_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+
+    def train_one(stage: str, width: int) -> int:
+        events.append(f"{stage} starts")
+        time.sleep(0.05)
+        events.append(f"{stage} ends")
+        return stage == "bad"
+
+    monkeypatch.setattr(side_by_side, "train_one", train_one)
+    side_by_side.train({"teacher": set(), "slow": set(), "pupil": {"teacher"}}, 3)
+    assert events.index("teacher ends") < events.index("pupil starts")
+    assert len(events) == 6
+    events.clear()
+    with pytest.raises(InputError, match=r"^bad failed, see above"):
+        side_by_side.train({"bad": set(), "pupil": {"bad"}, "good": set()}, 1)
+    assert "good ends" in events
+    assert "pupil starts" not in events
 
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
