@@ -8,41 +8,55 @@ have the course's two models too, which take most of its time.)
     python -m experiments.best --names FILE --by window
 
 prints the mean test loss of each model over the seeds with its standard error, and the differences
-from Kneser-Ney, paired by seed. Results are kept in `.lists/best.csv` and not measured again.
+from Kneser-Ney, paired by seed. Results are kept in `experiments/best.csv` and not measured again.
 """
 
 import argparse
 import multiprocessing
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
 
 from benchmarks.trainer import trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
-from charlm.core.params import load_params
+from charlm.core.params import Params, load_params
 from charlm.data.splits import Part
+from charlm.data.windows import Windows
 from charlm.fast.running import Runner, losses
 from charlm.models.kneser_ney import KneserNey
 from charlm.training.counting import count_by_order
 from charlm.training.mixing import mixture_weights
-from experiments.lists import FOLDER, LISTS, path_of
+from experiments.lists import LISTS, path_of
 from pipeline.side_by_side import cores
 
 MODELS = ("kneser_ney", "compact", "hybrid", "mixture")
-KEPT = FOLDER / "best.csv"
+KEPT = Path(__file__).with_name("best.csv")
 KEYS = ["list", "by", "seed"]
 By = Literal["name", "window"]
 
 
-def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
-    """Return the test loss of each of `MODELS`, the order of the counts, and how many windows."""
+def params_of(by: By, seed: int) -> Params:
+    """Return `params.yaml` with another split."""
     params = load_params()
     split = params.split.model_copy(update={"by": by})
-    params = params.model_copy(update={"seed": seed, "split": split})
+    return params.model_copy(update={"seed": seed, "split": split})
+
+
+def probabilities(models: Iterable[torch.nn.Module], windows: Windows) -> NDArray[np.float64]:
+    """Return the probability (M, W) that each model gives to the target of each window."""
+    return np.array([losses(Runner(model), windows).double().neg().exp() for model in models])
+
+
+def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
+    """Return the test loss of each of `MODELS`, the order of the counts, and how many windows."""
+    params = params_of(by, seed)
     corpus, windows = windows_of(params, path)
     counts = KneserNey(len(corpus.vocabulary), params.block_size)
     orders = range(params.block_size + 1)
@@ -50,26 +64,31 @@ def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
     hybrid = trained(trainer_of("hybrid", params, corpus, windows))
     compact = trained(trainer_of("compact", params, corpus, windows, teacher=hybrid))
     models = {"kneser_ney": counts, "compact": compact, "hybrid": hybrid}
-    probs = {
-        part: np.array(
-            [losses(Runner(its), windows[part]).double().neg().exp() for its in models.values()]
-        )
-        for part in (Part.VAL, Part.TEST)
-    }
-    weights = mixture_weights(probs[Part.VAL])
-    test = [*probs[Part.TEST], weights @ probs[Part.TEST]]
+    weights = mixture_weights(probabilities(models.values(), windows[Part.VAL]))
+    each = probabilities(models.values(), windows[Part.TEST])
+    test = [*each, weights @ each]
     found = {name: float(-np.log(its).mean()) for name, its in zip(MODELS, test, strict=True)}
     return {**found, "order": float(counts.order), "windows": float(len(windows[Part.TRAIN]))}
 
 
-def measured(paths: dict[str, Path], by: By, seeds: Sequence[int], jobs: int) -> pd.DataFrame:
-    """Return a row for each list and seed, from `KEPT` if it is there."""
-    kept = pd.read_csv(KEPT) if KEPT.exists() else pd.DataFrame(columns=[*KEYS, *MODELS])
+def measured(
+    measure: Callable[[Path, By, int], dict[str, float]],
+    file: Path,
+    paths: dict[str, Path],
+    by: By,
+    seeds: Sequence[int],
+    jobs: int,
+) -> pd.DataFrame:
+    """Return what `measure` returns for each list and seed, from a file if it is there."""
+    for path in paths.values():
+        if not path.is_file():
+            sys.exit(f"error: --names {path} does not exist; give the path of a list")
+    kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEYS)
     done = {tuple(row) for row in kept[KEYS].itertuples(index=False)}
     wanted = [(name, by, seed) for name in paths for seed in seeds]
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         running = {
-            pool.submit(losses_of, paths[name], by, seed): (name, by, seed)
+            pool.submit(measure, paths[name], by, seed): (name, by, seed)
             for name, _, seed in wanted
             if (name, by, seed) not in done
         }
@@ -77,7 +96,7 @@ def measured(paths: dict[str, Path], by: By, seeds: Sequence[int], jobs: int) ->
             row = dict(zip(KEYS, running[future], strict=True)) | future.result()
             say(" ".join(f"{key} {value}" for key, value in row.items()))
             kept = pd.concat([kept, pd.DataFrame([row])]) if len(kept) else pd.DataFrame([row])
-            kept.to_csv(KEPT, index=False)
+            kept.to_csv(file, index=False)
     return kept[[tuple(row) in wanted for row in kept[KEYS].itertuples(index=False)]]
 
 
@@ -86,13 +105,14 @@ def table(rows: pd.DataFrame) -> str:
     lines = []
     for name, its in rows.groupby("list", sort=False):
         differences = [its[model] - its["kneser_ney"] for model in MODELS[1:]]
-        cells = [_with_error(its[model]) for model in MODELS]
-        lines.append([str(name), *cells, *map(_with_error, differences)])
+        cells = [with_error(its[model]) for model in MODELS]
+        lines.append([str(name), *cells, *map(with_error, differences)])
     headings = [f"{model} − kneser_ney" for model in MODELS[1:]]
     return markdown(["", *MODELS, *headings], lines)
 
 
-def _with_error(values: "pd.Series[float]") -> str:
+def with_error(values: "pd.Series[float]") -> str:
+    """Return the mean of values and its standard error."""
     error = values.std() / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return f"{values.mean():.4f} ± {error:.4f}"
 
@@ -107,7 +127,8 @@ def main() -> None:
     arguments = parser.parse_args()
     paths = {name: path_of(name) for name in arguments.lists}
     paths |= {path.stem: path for path in arguments.names}
-    print(table(measured(paths, arguments.by, arguments.seeds, arguments.jobs)))
+    rows = measured(losses_of, KEPT, paths, arguments.by, arguments.seeds, arguments.jobs)
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -1,168 +1,115 @@
-"""Ensembles of wide compact WaveNets, and knowledge distillation into a small one.
+"""How low the loss gets: ensembles of hybrids, and compact WaveNets distilled from them.
 
-For each split seed, wide compact WaveNets are trained, each with its own initialization and batch
-order; their probabilities are averaged; and a compact WaveNet of the default size is trained on
-these averages instead of the targets (Hinton et al. 2015, with temperature 1). For any list of
-names, split as in `params.yaml`:
+For each seed (of split and initialization): trains several hybrids, wider than the default one,
+each with its own initialization and batch order; distills compact WaveNets of three sizes from the
+mean of their probabilities; and mixes all of them, with weights by validation loss.
 
     python -m experiments.ensemble
     python -m experiments.ensemble --names FILE
 
-prints mean ± standard deviation of validation and test loss over the seeds.
+prints the mean validation and test loss over the seeds with standard errors. Results are kept in
+`experiments/ensemble.csv` and not measured again.
 """
 
 import argparse
-import multiprocessing
-import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks import NAMES
 from benchmarks.trainer import trained, trainer_of, windows_of
 from benchmarks.turns import markdown, say
-from charlm.core.params import load_params
+from charlm.core.params import Params
 from charlm.data.splits import Part
-from charlm.data.windows import Windows
-from charlm.fast.rows import Rows, distinct
-from charlm.fast.running import CHUNK, Runner
 from charlm.models.base import LanguageModel, count_parameters
-from charlm.training.trainer import Trainer
+from charlm.models.mixture import Mixture
+from charlm.training.mixing import mixture_weights
+from experiments.best import By, measured, params_of, probabilities, with_error
 from pipeline.side_by_side import cores
 
-WIDE: dict[str, Any] = {"channels": 200, "dropout": 0.2, "batch_size": 1024}
+KEPT = Path(__file__).with_suffix(".csv")
+MEMBERS = 4
+WIDE: dict[str, Any] = {"channels": 128, "dropout": 0.1, "epochs": 10}
+"""Settings of each hybrid."""
+
+STUDENTS: dict[str, dict[str, Any]] = {
+    "compact, 72 channels": {"channels": 72, "epochs": 60, "distill": 0.7},
+    "compact, 130 channels": {"channels": 130, "epochs": 30, "distill": 0.7},
+    "compact, 256 channels": {"channels": 256, "epochs": 16, "distill": 0.7},
+}
+"""Settings of the compact WaveNets that are distilled."""
 
 
-class Teacher:
-    """An ensemble: the mean of several models' probabilities.
+def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
+    """Return the losses of each kind of model, and its parameters."""
+    params = params_of(by, seed)
+    corpus, windows = windows_of(params, path)
 
-    Attributes:
-        models: the models, in evaluation mode.
-    """
+    def wide(number: int) -> LanguageModel:
+        say(f"seed {seed}, hybrid {number} of {MEMBERS}")
+        own = _with(params, "hybrid", WIDE).model_copy(update={"seed": 1000 * seed + number})
+        return trained(trainer_of("hybrid", own, corpus, windows))
 
-    def __init__(self, models: Iterable[LanguageModel]) -> None:
-        self.models = [model.eval() for model in models]
-        self._runners = [Runner(model) for model in self.models]
-
-    @torch.inference_mode()
-    def __call__(self, contexts: Tensor) -> Tensor:
-        """Return the probabilities (N, V) of the next token after contexts (N, T)."""
-        parts = []
-        for chunk in torch.split(contexts, CHUNK):
-            each = [runner.logits(chunk).softmax(1) for runner in self._runners]
-            parts.append(torch.stack(each).mean(0))
-        return torch.cat(parts)
-
-    def loss(self, windows: Windows) -> float:
-        """Compute the mean cross-entropy over all windows, in nats per character."""
-        contexts, targets = windows.batch(slice(None))
-        return F.nll_loss(self(contexts).log(), targets).item()
-
-
-class Lessons:
-    """A teacher's probabilities for the distinct contexts of windows, computed once."""
-
-    def __init__(self, teacher: Teacher, windows: Windows) -> None:
-        contexts, _ = distinct(windows.batch(slice(None))[0])  # (U, T)
-        keys = _bytes_of(contexts)
-        order = np.argsort(keys)
-        self._keys_in_order, self._answers = keys[order], teacher(contexts)[torch.from_numpy(order)]
-
-    def __call__(self, contexts: Tensor) -> Tensor:
-        """Return the probabilities (N, V) after contexts (N, T) that occur in the windows."""
-        places = np.searchsorted(self._keys_in_order, _bytes_of(contexts))
-        return self._answers[torch.from_numpy(places)]
-
-
-def _bytes_of(contexts: Tensor) -> NDArray[np.bytes_]:
-    """Return the bytes (N,) of each context (N, T) as unique, sortable keys."""
-    rows = contexts.int().contiguous().numpy()
-    keys: NDArray[np.bytes_] = rows.view(f"S{rows.itemsize * rows.shape[1]}")[:, 0]
-    return keys
-
-
-def taught_by(lessons: Callable[[Tensor], Tensor]) -> type[Trainer]:
-    """Return a Trainer with the probabilities (N, V) of `lessons` as targets.
-
-    The loss is the cross-entropy of Hinton et al. (2015), equation 2, with temperature 1.
-    """
-
-    class Taught(Trainer):
-        def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Tensor:
-            dense: Tensor = logits.dense() if isinstance(logits, Rows) else logits
-            return -(lessons(contexts) * dense.log_softmax(1)).sum()
-
-    return Taught
-
-
-def losses_of(seed: int, names: Path, members: int) -> pd.DataFrame:
-    """Compute validation and test loss of each kind of model for a seed.
-
-    Columns: `model`, `parameters`, `val_loss` and `test_loss` in nats per character.
-    """
-    params = load_params().model_copy(update={"seed": seed})
-    corpus, windows = windows_of(params, names)
-    wide = params.model_copy(update={"compact": params.section("compact").model_copy(update=WIDE)})
-
-    def member(number: int) -> LanguageModel:
-        say(f"seed {seed}, wide model {number} of {members}")
-        own = wide.model_copy(update={"seed": 1000 * seed + number})
-        return trained(trainer_of("compact", own, corpus, windows))
-
-    teacher = Teacher(member(number) for number in range(1, members + 1))
-    say(f"seed {seed}, the small models")
-    of_teacher = taught_by(Lessons(teacher, windows[Part.TRAIN]))
-    pupil = trainer_of("compact", params, corpus, windows, kind=of_teacher)
-    kinds = {
-        "one wide compact WaveNet": Teacher(teacher.models[:1]),
-        f"{members} of them": teacher,
-        "the default one": Teacher([trained(trainer_of("compact", params, corpus, windows))]),
-        f"the default one, distilled from the {members}": Teacher([trained(pupil)]),
-    }
-    return pd.DataFrame(
-        {
-            "model": name,
-            "parameters": sum(map(count_parameters, its.models)),
-            "val_loss": its.loss(windows[Part.VAL]),
-            "test_loss": its.loss(windows[Part.TEST]),
-        }
-        for name, its in kinds.items()
+    hybrids = [wide(number) for number in range(1, MEMBERS + 1)]
+    members = [("hybrid", model.hyperparameters) for model in hybrids]
+    teacher = Mixture(len(corpus.vocabulary), corpus.block_size, members)
+    for member, model in zip(teacher.members, hybrids, strict=True):
+        member.load_state_dict(model.state_dict())
+    models: dict[str, LanguageModel] = {"one hybrid": hybrids[0], "hybrids": teacher}
+    for name, settings in STUDENTS.items():
+        say(f"seed {seed}, {name}")
+        own = _with(params, "compact", settings)
+        models[name] = trained(trainer_of("compact", own, corpus, windows, teacher=teacher))
+    found: dict[str, float] = {}
+    every = [*hybrids, *(models[name] for name in STUDENTS)]
+    val, test = (
+        {model: probabilities([model], windows[part])[0] for model in [*every, teacher]}
+        for part in (Part.VAL, Part.TEST)
     )
+    weights = mixture_weights(np.array([val[model] for model in every]))
+    for name, model in models.items():
+        found |= _figures(name, val[model], test[model], count_parameters(model))
+    of_val, of_test = (weights @ np.array([its[model] for model in every]) for its in (val, test))
+    chosen = [model for model, weight in zip(every, weights, strict=True) if weight]
+    return found | _figures("mixed", of_val, of_test, sum(map(count_parameters, chosen)))
 
 
-def table(runs: pd.DataFrame) -> str:
-    """Return a table with a row per kind of model."""
-    rows = []
-    for name, its in runs.groupby("model", sort=False):
-        losses = [its[column] for column in ("val_loss", "test_loss")]
-        cells = [f"{loss.mean():.4f} ± {loss.std():.4f}" for loss in losses]
-        rows.append([str(name), f"{its['parameters'].iloc[0]:,}", *cells])
-    return markdown(["", "parameters", "validation", "test"], rows)
+def _with(params: Params, model: str, settings: dict[str, Any]) -> Params:
+    return params.model_copy(update={model: params.section(model).model_copy(update=settings)})
+
+
+def _figures(name: str, val: Any, test: Any, parameters: int) -> dict[str, float]:
+    return {
+        f"{name}/parameters": float(parameters),
+        f"{name}/validation": float(-np.log(val).mean()),
+        f"{name}/test": float(-np.log(test).mean()),
+    }
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Return a Markdown table with a row for each kind of model."""
+    lines = []
+    for column in rows.columns[rows.columns.str.endswith("/test")]:
+        name = column.removesuffix("/test")
+        size = f"{rows[f'{name}/parameters'].mean():,.0f}"
+        losses = [with_error(rows[f"{name}/{part}"]) for part in ("validation", "test")]
+        lines.append([name, size, *losses])
+    return markdown(["", "parameters", "validation", "test"], lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--names", type=Path, default=NAMES, help="a list with one name per line")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--members", type=int, default=3, help="wide models per ensemble")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--jobs", type=int, default=cores())
     arguments = parser.parse_args()
-    if not arguments.names.is_file():
-        sys.exit(f"error: --names {arguments.names} does not exist; give the path of a list")
-    if arguments.members < 1:
-        sys.exit(f"error: --members is {arguments.members}; give 1 or more")
-    of_seed = partial(losses_of, names=arguments.names, members=arguments.members)
-    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
-        print(table(pd.concat(pool.map(of_seed, arguments.seeds))))
+    paths = {arguments.names.stem: arguments.names}
+    print(table(measured(losses_of, KEPT, paths, "window", arguments.seeds, arguments.jobs)))
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main()

@@ -1,83 +1,104 @@
-"""Ensembles, and a model distilled from one."""
+"""The studies of models on any list: the default ones, and ensembles."""
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-import torch
-import torch.nn.functional as F
 
-from charlm.core.params import Recipe
-from charlm.data.splits import Part
-from charlm.models.base import LanguageModel
-from charlm.models.compact import CompactWaveNet
-from charlm.training.trainer import Trainer
-from experiments import ensemble
+from charlm.core.params import Params, load_params
+from experiments import best, ensemble
 from tests.conftest import ROOT, Project
-from tests.helpers import small_corpus, small_model, small_split
+from tests.helpers import NAMES
 
-CORPUS = small_corpus(8)
-WINDOWS = small_split(CORPUS)
-V = len(CORPUS.vocabulary)
+SMALL: dict[str, Any] = {"channels": 8, "epochs": 1}
 
 
-def model(seed: int) -> LanguageModel:
-    return small_model(CORPUS, CompactWaveNet, seed)
+@pytest.fixture
+def names(tmp_path: Path) -> Path:
+    path = tmp_path / "few.txt"
+    path.write_text("\n".join(NAMES), encoding="utf-8")
+    return path
 
 
-def test_an_ensemble_gives_the_mean_of_the_probabilities() -> None:
-    teacher = ensemble.Teacher([model(1), model(2)])
-    contexts, targets = WINDOWS[Part.VAL].batch(slice(None))
-    with torch.no_grad():
-        expected = (model(1)(contexts.long()).softmax(1) + model(2)(contexts.long()).softmax(1)) / 2
-    torch.testing.assert_close(teacher(contexts), expected)
-    loss = F.nll_loss(expected.log(), targets).item()
-    assert teacher.loss(WINDOWS[Part.VAL]) == pytest.approx(loss, rel=1e-5)
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings that take no time."""
+    params = load_params(ROOT / "params.yaml")
+    sections = {name: params.section(name).model_copy(update=SMALL) for name in params.models}
+
+    def load() -> Params:
+        return params.model_copy(update=sections)
+
+    monkeypatch.setattr(best, "load_params", load)
+    monkeypatch.setattr(ensemble, "MEMBERS", 2)
+    monkeypatch.setattr(ensemble, "WIDE", SMALL)
+    monkeypatch.setattr(ensemble, "STUDENTS", {"student": SMALL | {"distill": 0.5}})
 
 
-def test_a_lesson_is_what_the_teacher_says() -> None:
-    teacher = ensemble.Teacher([model(1)])
-    lessons = ensemble.Lessons(teacher, WINDOWS[Part.TRAIN])
-    contexts, _ = WINDOWS[Part.TRAIN].batch(torch.arange(len(WINDOWS[Part.TRAIN])).flip(0))
-    torch.testing.assert_close(lessons(contexts), teacher(contexts))
+@pytest.mark.usefixtures("small")
+def test_every_model_is_measured(names: Path) -> None:
+    found = best.losses_of(names, "name", 1)
+    assert found.keys() == {*best.MODELS, "order", "windows"}
+    assert all(0 < found[model] < 5 for model in best.MODELS)
+    assert found == best.losses_of(names, "name", 1)
+    assert found != best.losses_of(names, "name", 2)
+    assert found["mixture"] <= max(found[model] for model in best.MODELS)
 
 
-def test_taught_what_follows_a_pupil_learns_as_anybody() -> None:
-    recipe = Recipe(lr=0.1, batch_size=16, epochs=2)
-    contexts, targets = WINDOWS[Part.TRAIN].batch(slice(None))
-    seen: dict[tuple[int, ...], int] = {}
-    for context, target in zip(contexts.tolist(), targets.tolist(), strict=True):
-        seen.setdefault(tuple(context), target)
-    alike = [seen[tuple(c)] == t for c, t in zip(contexts.tolist(), targets.tolist(), strict=True)]
-    train = WINDOWS[Part.TRAIN].where(torch.tensor(alike))  # one target for each context
-
-    def lessons(contexts: torch.Tensor) -> torch.Tensor:
-        return F.one_hot(torch.tensor([seen[tuple(c)] for c in contexts.tolist()]), V).float()
-
-    histories = []
-    for kind in (Trainer, ensemble.taught_by(lessons)):
-        trainer = kind(model(1), train, WINDOWS[Part.VAL], recipe, seed=1)
-        histories.append([(epoch.train_loss, epoch.val_loss) for epoch in trainer.run(2)])
-    for one, other in zip(*histories, strict=True):
-        assert one == pytest.approx(other, rel=1e-4)
+@pytest.mark.usefixtures("small")
+def test_every_kind_of_ensemble_is_measured(names: Path) -> None:
+    found = ensemble.losses_of(names, "window", 1)
+    kinds = {"one hybrid", "hybrids", "student", "mixed"}
+    assert found.keys() == {
+        f"{k}/{it}" for k in kinds for it in ("parameters", "validation", "test")
+    }
+    assert found["hybrids/parameters"] == 2 * found["one hybrid/parameters"]
+    assert found["mixed/validation"] <= found["hybrids/validation"] + 1e-4
 
 
-def test_the_table_has_means_over_the_seeds() -> None:
-    runs = pd.DataFrame(
-        {"model": "A", "parameters": 1234, "val_loss": loss, "test_loss": loss - 0.1}
-        for loss in (2.0, 2.2)
+def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+    file, paths = tmp_path / "kept.csv", {"a": Path("a"), "b": Path("b")}
+    first = best.measured(stand_in, file, paths, "name", [0, 1], jobs=1)
+    assert sorted(zip(first["list"], first["seed"], strict=True)) == [
+        ("a", 0), ("a", 1), ("b", 0), ("b", 1),
+    ]  # fmt: skip
+    again = best.measured(refuse, file, {"b": Path("b")}, "name", [1], jobs=1)
+    assert again[["list", "seed"]].to_numpy().tolist() == [["b", 1]]
+
+
+def stand_in(path: Path, by: best.By, seed: int) -> dict[str, float]:
+    return dict.fromkeys(best.MODELS, 2.0 + seed)
+
+
+def refuse(path: Path, by: best.By, seed: int) -> dict[str, float]:
+    raise AssertionError
+
+
+def test_the_tables_have_means_and_standard_errors() -> None:
+    rows = pd.DataFrame(
+        {
+            "list": "colours",
+            "kneser_ney": n + 2,
+            "compact": n + 1.5,
+            "hybrid": n + 1,
+            "mixture": 1.5,
+        }
+        for n in (0.0, 0.2)
     )
+    assert best.table(rows).splitlines()[2] == (
+        "| colours | 2.1000 ± 0.1000 | 1.6000 ± 0.1000 | 1.1000 ± 0.1000 | 1.5000 ± 0.0000 "
+        "| -0.5000 ± 0.0000 | -1.0000 ± 0.0000 | -0.6000 ± 0.1000 |"
+    )
+    rows = pd.DataFrame({"A/parameters": 1234, "A/validation": n, "A/test": n} for n in (2.0, 2.2))
     assert (
-        ensemble.table(runs).splitlines()[2] == "| A | 1,234 | 2.1000 ± 0.1414 | 2.0000 ± 0.1414 |"
+        ensemble.table(rows).splitlines()[2] == "| A | 1,234 | 2.1000 ± 0.1000 | 2.1000 ± 0.1000 |"
     )
 
 
-def test_an_ensemble_of_none_is_refused_in_one_line() -> None:
-    ran = Project(ROOT).run(sys.executable, "-m", "experiments.ensemble", "--members", "0", code=1)
-    assert ran.text == "error: --members is 0; give 1 or more\n"
-
-
-def test_a_list_that_does_not_exist_is_refused_in_one_line() -> None:
-    command = [sys.executable, "-m", "experiments.ensemble", "--names", "nope.txt"]
+@pytest.mark.parametrize("module", ["best", "ensemble"])
+def test_a_list_that_does_not_exist_is_refused_in_one_line(module: str) -> None:
+    command = [sys.executable, "-m", f"experiments.{module}", "--names", "nope.txt"]
     ran = Project(ROOT).run(*command, code=1)
     assert ran.text == "error: --names nope.txt does not exist; give the path of a list\n"
