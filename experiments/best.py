@@ -95,8 +95,8 @@ def measured(
         for future in as_completed(running):
             row = dict(zip(KEYS, running[future], strict=True)) | future.result()
             say(" ".join(f"{key} {value}" for key, value in row.items()))
-            kept = pd.concat([kept, pd.DataFrame([row])]) if len(kept) else pd.DataFrame([row])
-            kept.to_csv(file, index=False)
+            pd.DataFrame([row]).to_csv(file, mode="a", header=not file.exists(), index=False)
+    kept = pd.read_csv(file)
     return kept[[tuple(row) in wanted for row in kept[KEYS].itertuples(index=False)]]
 
 

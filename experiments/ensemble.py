@@ -38,7 +38,8 @@ WIDE: dict[str, Any] = {"channels": 128, "dropout": 0.1, "epochs": 10}
 STUDENTS: dict[str, dict[str, Any]] = {
     "compact, 72 channels": {"channels": 72, "epochs": 60, "distill": 0.7},
     "compact, 130 channels": {"channels": 130, "epochs": 30, "distill": 0.7},
-    "compact, 256 channels": {"channels": 256, "epochs": 16, "distill": 0.7},
+    "compact, 256 channels": {"channels": 256, "epochs": 14, "distill": 0.7},
+    "another": {"channels": 256, "epochs": 14, "distill": 0.7},
 }
 """Settings of the compact WaveNets that are distilled."""
 
@@ -59,9 +60,9 @@ def losses_of(path: Path, by: By, seed: int) -> dict[str, float]:
     for member, model in zip(teacher.members, hybrids, strict=True):
         member.load_state_dict(model.state_dict())
     models: dict[str, LanguageModel] = {"one hybrid": hybrids[0], "hybrids": teacher}
-    for name, settings in STUDENTS.items():
+    for number, (name, settings) in enumerate(STUDENTS.items(), start=MEMBERS + 1):
         say(f"seed {seed}, {name}")
-        own = _with(params, "compact", settings)
+        own = _with(params, "compact", settings).model_copy(update={"seed": 1000 * seed + number})
         models[name] = trained(trainer_of("compact", own, corpus, windows, teacher=teacher))
     found: dict[str, float] = {}
     every = [*hybrids, *(models[name] for name in STUDENTS)]

@@ -59,12 +59,12 @@ def test_every_kind_of_ensemble_is_measured(names: Path) -> None:
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
-    file, paths = tmp_path / "kept.csv", {"a": Path("a"), "b": Path("b")}
+    file, paths = tmp_path / "kept.csv", {"a": Path(__file__), "b": Path(__file__)}
     first = best.measured(stand_in, file, paths, "name", [0, 1], jobs=1)
     assert sorted(zip(first["list"], first["seed"], strict=True)) == [
         ("a", 0), ("a", 1), ("b", 0), ("b", 1),
     ]  # fmt: skip
-    again = best.measured(refuse, file, {"b": Path("b")}, "name", [1], jobs=1)
+    again = best.measured(refuse, file, {"b": Path(__file__)}, "name", [1], jobs=1)
     assert again[["list", "seed"]].to_numpy().tolist() == [["b", 1]]
 
 
