@@ -36,7 +36,12 @@ from charlm.training.mixing import mixture_weights
 from experiments.lists import LISTS, path_of
 from pipeline.side_by_side import cores
 
-MODELS = ("kneser_ney", "compact", "hybrid", "mixture")
+MODELS = {
+    "kneser_ney": "Kneser-Ney",
+    "compact": "compact WaveNet",
+    "hybrid": "hybrid",
+    "mixture": "mixture",
+}
 KEPT = Path(__file__).with_name("best.csv")
 KEYS = ["list", "by", "seed"]
 By = Literal["name", "window"]
@@ -104,11 +109,16 @@ def table(rows: pd.DataFrame) -> str:
     """Return a Markdown table: mean ± standard error over seeds, and differences from counts."""
     lines = []
     for name, its in rows.groupby("list", sort=False):
-        differences = [its[model] - its["kneser_ney"] for model in MODELS[1:]]
+        differences = [its[model] - its["kneser_ney"] for model in ("compact", "mixture")]
         cells = [with_error(its[model]) for model in MODELS]
-        lines.append([str(name), *cells, *map(with_error, differences)])
-    headings = [f"{model} − kneser_ney" for model in MODELS[1:]]
-    return markdown(["", *MODELS, *headings], lines)
+        lines.append([str(name).replace("_", " "), *cells, *map(with_error, differences)])
+    means = rows.groupby("list")[[*MODELS]].mean()
+    if len(means) > 1:
+        over = means.mean().map("{:.4f}".format)
+        gains = (means.mean() - means["kneser_ney"].mean()).map("{:.4f}".format)
+        lines.append(["mean", *over, gains["compact"], gains["mixture"]])
+    headings = ["compact − counts", "mixture − counts"]
+    return markdown(["", *MODELS.values(), *headings], lines)
 
 
 def with_error(values: "pd.Series[float]") -> str:

@@ -65,9 +65,8 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         trained[name] = report.Trained(
             weights=weights_of(model, corpus),
             recipe=Recipe(lr=0.2, batch_size=32, epochs=3, average=0.5 if name == "c" else 0.0),
-            metrics=summarize(
-                dict.fromkeys(Part, (losses[name], correct)), count_parameters(model)
-            ),
+            metrics=summarize(dict.fromkeys(Part, (losses[name], correct)), count_parameters(model))
+            | {"memorized": name == "a"},
             history=pd.DataFrame(
                 {"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "val_loss": [3, 2, 2], "lr": 0.2},
                 dtype=float,

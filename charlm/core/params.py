@@ -287,12 +287,13 @@ class Params(Section):
 
         None of them may be `AUTO`: see `sized`.
         """
-        own, values = self.section(model), {}
-        for name in Recipe.model_fields:
-            shared = getattr(self if name in TOP_LEVEL else self.training, name)
-            value = getattr(own, name)
-            values[name] = shared if value is None else value
-        return Recipe(**values)
+        return Recipe(**{name: self.setting(model, name) for name in Recipe.model_fields})
+
+    def setting(self, model: str, name: str) -> Any:
+        """Return a model's own value of a field of `Recipe`, or the shared one if it has none."""
+        own = getattr(self.section(model), name)
+        shared = getattr(self if name in TOP_LEVEL else self.training, name)
+        return shared if own is None else own
 
     def sized(self, windows: int, *models: str) -> "Params":
         """Return these parameters with numbers for `AUTO` in the sections of some models.
@@ -317,7 +318,7 @@ class Params(Section):
     def against_memorizing(self, model: str) -> str:
         """Return what to do about a model that has memorized its training names."""
         options = []
-        if self.recipe(model).keep != "best":
+        if self.setting(model, "keep") != "best":
             plus = "" if "keep" in self.section(model).model_fields_set else "+"
             options.append(f"-S {plus}{model}.keep=best")
         dropout = self.arguments(model).get("dropout", AUTO)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from charlm.evaluation import metrics
 from pipeline.check import check_input
+from stages import evaluate
 from tests import helpers
 from tests.conftest import Project, Ran
 from tests.helpers import refused_here
@@ -47,7 +49,12 @@ def test_a_refusing_stage_prints_its_line_and_nothing_else(checkout: Project) ->
         ),
         ("split", {"split.train": "0.9"}, ["0.9", "leave no test set"]),
         ("split", {"split.val": "0.0001"}, ["line 17: split: ", "val 0.0001", "leave no val set"]),
-        ("evaluate", {"fcn.epochs": "2.5"}, ["line 47", "fcn.epochs is 2.5", "whole number"]),
+        ("evaluate", {"fcn.epochs": "2.5"}, ["line 48", "fcn.epochs is 2.5", "whole number"]),
+        (
+            "train_fcn",
+            {"training.distill": "0.5"},
+            ["training.distill: stages/train_fcn.py", "names no teacher; set it to 0"],
+        ),
         ("sample", {"sample.prefix": "Ж"}, ["sample.prefix: 'Ж'", "known characters"]),
         ("build_dataset", {"names.path": "nope.txt"}, ["line 12: names: nope.txt does not exist"]),
         ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt holds no names"]),
@@ -220,6 +227,24 @@ def test_a_table_without_headings_is_given_on_the_command_line(project: Project)
     ran = project.dvc("exp", "run", "--single-item", "build_dataset", *words)
     assert f"{text.count(chr(10))} names from {text.count(chr(10))} rows (" in ran.text
     assert project.outputs() == before
+
+
+def test_evaluate_says_which_models_have_memorized_their_names(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.set(wavenet__dropout="0.3", compact__keep="last", compact__dropout="0.0")
+    monkeypatch.chdir(project.path)
+    evaluate.main()
+    assert "memorized" not in capsys.readouterr().out
+    monkeypatch.setattr(metrics, "MEMORIZED", -9.0)
+    evaluate.main()
+    said = re.compile(r"^(\w+) has memorized its training names; (.*)$", flags=re.MULTILINE)
+    assert dict(said.findall(capsys.readouterr().out)) == {
+        "fcn": "try dvc exp run -S +fcn.keep=best -S fcn.dropout=0.2",
+        "wavenet": "try dvc exp run -S +wavenet.keep=best",
+        "compact": "try dvc exp run -S compact.keep=best -S compact.dropout=0.2",
+        "hybrid": "more names would help",
+    }
 
 
 def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> None:

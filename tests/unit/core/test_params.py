@@ -140,7 +140,7 @@ def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
     recipe = Recipe(
         lr=0.02,
         batch_size=1024,
-        epochs=15,
+        epochs=12,
         optimizer="muon",
         momentum=0.95,
         beta2=0.99,
@@ -149,9 +149,10 @@ def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
         keep="best",
         patience=8,
         average=0.998,
+        distill=0.7,
     )
     assert params.recipe("compact") == recipe
-    own = {"epochs": 8, "lr_factor": 0.2, "patience": 4}
+    own = {"epochs": 8, "lr_factor": 0.2, "patience": 4, "distill": 0.0}
     assert params.recipe("hybrid") == recipe.model_copy(update=own)
     assert params.arguments("compact") == {"channels": 88, "dropout": 0.0}
 
@@ -162,7 +163,7 @@ def test_fewer_windows_get_more_epochs_more_dropout_and_smaller_batches() -> Non
     sized = [params.sized(windows, *TRAINED) for windows in sizes]
     epochs = [its.recipe("compact").epochs for its in sized]
     batches = [its.recipe("compact").batch_size for its in sized]
-    dropouts = [its.arguments("compact")["dropout"] for its in sized]
+    dropouts = [its.arguments("hybrid")["dropout"] for its in sized]
     assert epochs == sorted(epochs, reverse=True)
     assert (epochs[0], epochs[-1]) == (60, 4)
     assert batches == sorted(batches)
@@ -195,7 +196,7 @@ OTHERWISE = {
     **{"lr": 0.3, "batch_size": 3, "epochs": 3, "init": "xavier", "optimizer": "adamw"},
     **{"momentum": 0.3, "beta1": 0.3, "beta2": 0.3, "weight_decay": 0.3, "clip_norm": 0.3},
     **{"scheduler": "step", "lr_factor": 0.3, "lr_every": 3, "warmup": 0.2, "keep": "best"},
-    **{"patience": 3, "average": 0.3},
+    **{"patience": 3, "average": 0.3, "distill": 0.3},
 }
 
 

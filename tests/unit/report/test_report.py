@@ -116,6 +116,9 @@ def test_everything_that_was_promised_is_there(page: str) -> None:
         assert f"{count_parameters(model):,}" in text
     for title in figures.COUNT_MODELS.values():
         assert title in text
+    memorized = f"The {MODELS['a'].title} has memorized its training names"
+    assert text.count("has memorized its training names") == text.count(memorized) == 1
+    assert "To avoid it, try dvc exp run -S +a.keep=best." in text
     assert "28 names" in text
     assert "names.txt" in text
 

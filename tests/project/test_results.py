@@ -1,0 +1,58 @@
+"""The tables of results are those of the files that the studies wrote."""
+
+import pandas as pd
+import pytest
+
+from experiments import best, ensemble
+from experiments.lists import LISTS, REPORT
+from tests.conftest import ROOT
+
+README, PAGE = (
+    (ROOT / path).read_text(encoding="utf-8") for path in ("README.md", "docs/results.md")
+)
+
+
+def measured() -> pd.DataFrame:
+    return pd.read_csv(best.KEPT)
+
+
+def by_name() -> pd.DataFrame:
+    """The rows of lists that were split by name, in the order of `LISTS`."""
+    rows = measured()[lambda rows: rows["by"] == "name"]
+    return rows.sort_values(["list", "seed"], key=_place, kind="stable")
+
+
+def _place(values: "pd.Series[str]") -> "pd.Series[int]":
+    if values.name == "seed":
+        return values
+    return values.map(list(LISTS).index)
+
+
+def test_the_table_of_lists_is_what_was_measured() -> None:
+    table = best.table(by_name())
+    assert table in README
+    assert table in PAGE
+
+
+def test_the_tables_of_the_courses_names_are_what_was_measured() -> None:
+    rows = measured()[lambda rows: rows["by"] == "window"]
+    assert sorted(rows["seed"]) == list(range(10))
+    assert best.table(rows) in PAGE
+    assert ensemble.table(pd.read_csv(ensemble.KEPT)) in PAGE
+    for model in best.MODELS:
+        assert f"{best.with_error(rows[model])} |" in README, model
+
+
+def test_ten_lists_in_five_scripts_were_measured_over_ten_seeds() -> None:
+    seeds = by_name().groupby("list")["seed"].agg(set)
+    assert (seeds == set(range(10))).sum() >= 10
+
+
+@pytest.mark.parametrize(("model", "most"), [("mixture", 0.0), ("compact", 0.03)])
+def test_no_list_has_a_model_far_above_the_counts(model: str, most: float) -> None:
+    means = by_name().groupby("list")[[*best.MODELS]].mean()
+    assert (means[model] - means["kneser_ney"]).max() < most
+
+
+def test_nothing_was_chosen_on_the_lists_of_the_table() -> None:
+    assert set(by_name()["list"]) <= REPORT.keys()
