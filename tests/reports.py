@@ -3,12 +3,14 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from charlm.core.params import Recipe
-from charlm.core.randomness import generator
+from charlm.core.randomness import generator, seeded
 from charlm.data import checkpoint
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part
@@ -19,11 +21,15 @@ from charlm.evaluation.metrics import score, summarize
 from charlm.models.base import LanguageModel, count_parameters
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
+from charlm.models.hybrid import Hybrid
+from charlm.models.kneser_ney import KneserNey
+from charlm.models.mixture import Mixture
 from charlm.models.wavenet import WaveNet
+from charlm.report import live, results
 from charlm.report import page as report
-from charlm.report import results
 from charlm.report.nearest import nearest_names
 from charlm.sampling.sampler import name_log_likelihoods, sample_names
+from charlm.training.counting import count
 
 EVERY_KIND = pytest.mark.parametrize(
     ("architecture", "options"),
@@ -33,10 +39,38 @@ EVERY_KIND = pytest.mark.parametrize(
         (WaveNet, {"norm": "layer", "dropout": 0.1}),
         (FCN, {}),
         (FCN, {"norm": "layer"}),
+        (KneserNey, {}),
+        (KneserNey, {"order": 3}),
+        (Hybrid, {"dropout": 0.1}),
+        (Mixture, {}),
     ],
     ids=str,
 )
 """The kinds of models that the page's generator can run."""
+
+MEMBERS = ["hybrid", "kneser_ney", "compact", "wavenet", "fcn"]
+
+
+def drawn(architecture: type[LanguageModel], corpus: Corpus, **options: Any) -> LanguageModel:
+    """A model of the default size that has counted a corpus, and whose weights are drawn.
+
+    No logit is near zero, and no weight is between the steps to which the page rounds.
+    """
+    sizes = {"vocab_size": len(corpus.vocabulary), "block_size": corpus.block_size}
+    if architecture is Mixture:
+        options["members"] = [(module, sizes) for module in MEMBERS]
+    with seeded(1, "init"):
+        model = architecture(**sizes, **options)
+        for parameter in model.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+            values = live.Packed.of("", parameter.detach().numpy()).values
+            parameter.data = torch.from_numpy(values).float()
+    if isinstance(model, Mixture):
+        model.weights = torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1])
+    for module in model.modules():
+        if isinstance(module, KneserNey):
+            count(module, every_window(corpus))
+    return model.eval()
 
 
 def weights_of(model: LanguageModel, corpus: Corpus) -> checkpoint.Weights:

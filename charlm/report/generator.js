@@ -1,78 +1,191 @@
 "use strict";
 
-// The model: the checkpoint's numbers, and its forward pass for one context.
+// The model: the checkpoint's numbers, and its forward pass for one context, as in `live.py`.
 
 const model = JSON.parse(document.getElementById("model").textContent);
-const numbers = new Float32Array(
-  Uint8Array.from(atob(model.weights), (character) => character.charCodeAt(0)).buffer,
-);
+const tensors = new Map();
 const END = 0;
 const EPSILON = 1e-5;
 const TOLERANCE = 1e-3;
 const LONGEST = 30;
+const ORDERS = [2, 4];
+const LEVELS = 8;
 const symbols = ["", ...model.characters];
 const tokenOf = new Map(symbols.map((symbol, token) => [symbol, token]));
 
-function tensor(name) {
-  const { offset, shape } = model.tensors[name];
-  return numbers.subarray(offset, offset + shape.reduce((product, size) => product * size, 1));
+/** Fill `tensors`. */
+async function unpack() {
+  const deflated = Uint8Array.from(atob(model.data), (character) => character.charCodeAt(0));
+  const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  for (const { name, offset, size, width, low, step, rising } of model.tensors) {
+    const numbers = new Float64Array(size);
+    for (let i = 0; i < size; i++) {
+      let integer = 0;
+      for (let byte = width - 1; byte >= 0; byte--)
+        integer = 256 * integer + bytes[offset + byte * size + i];
+      numbers[i] = low + step * integer + (rising && i ? numbers[i - 1] : 0);
+    }
+    tensors.set(name, numbers);
+  }
 }
 
-function linear(x, weight, bias) {
+function product(x, weight, bias) {
   return Array.from(bias, (sum, row) => {
     for (let i = 0; i < x.length; i++) sum += weight[row * x.length + i] * x[i];
     return sum;
   });
 }
 
+function linear(its, x, layer) {
+  return product(x, its(`${layer}.weight`), its(`${layer}.bias`));
+}
+
 function mean(x) {
   return x.reduce((sum, value) => sum + value, 0) / x.length;
 }
 
-function rmsNorm(x, name) {
-  const weight = tensor(`${name}.weight`);
-  const size = Math.sqrt(mean(x.map((value) => value * value)) + EPSILON);
-  return x.map((value, i) => (value / size) * weight[i]);
+function added(x, y) {
+  return x.map((value, i) => value + y[i]);
 }
 
-function layerNorm(x, name) {
-  const centre = mean(x);
-  const centred = x.map((value) => value - centre);
-  const size = Math.sqrt(mean(centred.map((value) => value * value)) + EPSILON);
-  const [weight, bias] = [tensor(`${name}.weight`), tensor(`${name}.bias`)];
-  return centred.map((value, i) => (value / size) * weight[i] + bias[i]);
+function multiplied(x, y) {
+  return x.map((value, i) => value * y[i]);
 }
 
-function joinedTanh({ layer, layerNorm: norm }, rows) {
-  const y = linear(rows.flat(), tensor(`${layer}.weight`), tensor(`${layer}.bias`));
-  return (norm ? layerNorm(y, norm) : y).map(Math.tanh);
+function rmsNorm(its, x, norm) {
+  const size = Math.sqrt(mean(multiplied(x, x)) + EPSILON);
+  return multiplied(x, its(`${norm}.weight`)).map((value) => value / size);
 }
 
-function gatedJoin({ value, gate, rmsNorm: norm }, rows) {
-  const joined = rows.flatMap((row) => rmsNorm(row, norm));
-  const [values, gates] = [value, gate].map((layer) =>
-    linear(joined, tensor(`${layer}.weight`), tensor(`${layer}.bias`)),
+function layerNorm(its, x, norm) {
+  const center = mean(x);
+  const centered = x.map((value) => value - center);
+  const size = Math.sqrt(mean(multiplied(centered, centered)) + EPSILON);
+  const scaled = multiplied(centered, its(`${norm}.weight`)).map((value) => value / size);
+  return added(scaled, its(`${norm}.bias`));
+}
+
+function tanh(its, x, layer, norm) {
+  const y = linear(its, x, layer);
+  return (its(`${norm}.weight`) ? layerNorm(its, y, norm) : y).map(Math.tanh);
+}
+
+function rowOf(matrix, row, rows) {
+  const size = matrix.length / rows;
+  return Array.from(matrix.subarray(row * size, (row + 1) * size));
+}
+
+function embedded(its, context) {
+  return context.map((token) => rowOf(its("embedding.weight"), token, symbols.length));
+}
+
+function pairs(rows) {
+  return rows.flatMap((right, i) => (i % 2 ? [[rows[i - 1], right]] : []));
+}
+
+function fcn(its, context) {
+  return linear(its, tanh(its, embedded(its, context).flat(), "hidden", "norm"), "output");
+}
+
+function wavenet(its, context) {
+  let rows = embedded(its, context);
+  for (let level = 0; rows.length > 1; level++)
+    rows = pairs(rows).map((pair) => tanh(its, pair.flat(), `tree.${level}`, `norms.${level}`));
+  return linear(its, rows[0], "output");
+}
+
+function compact(its, context) {
+  return tied(its, features(its, context));
+}
+
+/** The features (C) of a compact WaveNet. */
+function features(its, context) {
+  let rows = embedded(its, context);
+  let level = 0;
+  for (; rows.length > 1; level++) {
+    const normalized = rows.map((row) => rmsNorm(its, row, `norms.${level}`));
+    const gated = pairs(normalized).map((pair) =>
+      multiplied(linear(its, pair.flat(), "value"), linear(its, pair.flat(), "gate")),
+    );
+    rows = pairs(rows).map(([, right], i) => added(right, gated[i]));
+  }
+  return rmsNorm(its, rows[0], `norms.${level}`);
+}
+
+/** The logits (V) by the embedding of a compact WaveNet. */
+function tied(its, x) {
+  return product(x, its("embedding.weight"), its("bias"));
+}
+
+function kneserNey(its, context) {
+  return lookUp(its, context, [context.length]).logProbs[0];
+}
+
+function hybrid(its, context) {
+  const orders = [...ORDERS.filter((order) => order < context.length), context.length];
+  const { logProbs, level } = lookUp((name) => its(`counts.${name}`), context, orders);
+  const net = (name) => its(`net.${name}`);
+  const roots = logProbs.flat().map((p) => Math.exp(p / 2));
+  const levels = LEVELS * (context.length + 1);
+  const x = added(features(net, context), rowOf(its("level.weight"), level, levels));
+  const [value, gate] = ["value", "gate"].map((layer) =>
+    added(linear(its, x, `${layer}.0`), linear(its, roots, `${layer}.1`)),
   );
-  return rows.at(-1).map((x, i) => x + values[i] * gates[i]);
+  const joined = added(x, multiplied(value, gate));
+  return linear(its, joined, "trust").reduce(
+    (logits, trust, k) => added(logits, logProbs[k].map((p) => trust * p)),
+    tied(net, joined),
+  );
 }
+
+/** The log-probabilities (K, V) by counts of up to K orders, and the level of confidence. */
+function lookUp(its, context, orders) {
+  const [children, front, begins, tokens, counts, discounts] = [
+    "children", "front", "begins", "tokens", "counts", "discounts",
+  ].map(its);
+  let probs = symbols.map(() => 1 / symbols.length);
+  const byLength = [];
+  let [node, level] = [0, 0];
+  for (let length = 0; length < discounts.length / 3; length++) {
+    if (length) {
+      const token = context[context.length - length];
+      const found = front.subarray(children[node], children[node + 1]).indexOf(token);
+      if (found < 0) break;
+      node = children[node] + found;
+    }
+    const n = counts.subarray(begins[node], begins[node + 1]);
+    const taken = n.map((count) => discounts[3 * length + Math.min(count, 3) - 1]);
+    const total = n.reduce((sum, count) => sum + count, 0);
+    if (total) {
+      const left = taken.reduce((sum, discount) => sum + discount, 0) / total;
+      probs = probs.map((p) => p * left);
+      for (let i = 0; i < n.length; i++)
+        probs[tokens[begins[node] + i]] += (n[i] - taken[i]) / total;
+      level = LEVELS * length + Math.min(Math.floor(Math.log2(total)), LEVELS - 1);
+    }
+    byLength.push(probs);
+  }
+  const upTo = (order) => byLength[Math.min(order, byLength.length - 1)];
+  return { logProbs: orders.map((order) => upTo(order).map(Math.log)), level };
+}
+
+function mixture(its, context) {
+  const weights = its("weights");
+  return model.members
+    .map((architecture, i) => {
+      const member = FORWARD[architecture]((name) => its(`members.${i}.${name}`), context);
+      return softmax(member).map((p) => weights[i] * p);
+    })
+    .reduce(added)
+    .map(Math.log);
+}
+
+const FORWARD = { fcn, wavenet, compact, hybrid, kneser_ney: kneserNey, mixture };
 
 /** The logits (V) after a context of `blockSize` tokens. */
 function logits(context) {
-  const embedding = tensor("embedding.weight");
-  const channels = model.tensors["embedding.weight"].shape[1];
-  let rows = context.map((token) =>
-    Array.from(embedding.subarray(token * channels, (token + 1) * channels)),
-  );
-  for (const level of model.levels) {
-    const next = [];
-    for (let i = 0; i < rows.length; i += level.arity) {
-      const group = rows.slice(i, i + level.arity);
-      next.push(level.gate ? gatedJoin(level, group) : joinedTanh(level, group));
-    }
-    rows = next;
-  }
-  const { weight, bias, rmsNorm: norm } = model.output;
-  return linear(norm ? rmsNorm(rows[0], norm) : rows[0], tensor(weight), tensor(bias));
+  return FORWARD[model.architecture]((name) => tensors.get(name), context);
 }
 
 /** The logits (V) of what follows the tokens of a name. */
@@ -248,13 +361,23 @@ function computesRight() {
   return model.compared.every(([name, its]) => Math.abs(likelihood(name) - its) < TOLERANCE);
 }
 
-if (computesRight()) {
+function refuse(reason) {
+  element("complaint").textContent = `The model does not run here, because ${reason}.`;
+}
+
+function start() {
+  if (!computesRight()) {
+    refuse("this page computes other likelihoods than the pipeline did");
+    return;
+  }
+  for (const control of controls) control.disabled = false;
   element("prefix").addEventListener("input", update);
   element("temperature").addEventListener("input", update);
   element("generator-form").addEventListener("submit", showInvented);
   update();
-} else {
-  for (const control of element("generator-form").elements) control.disabled = true;
-  element("complaint").textContent =
-    "The model does not run here, because this page computes other likelihoods than the pipeline did.";
 }
+
+const controls = element("generator-form").elements;
+for (const control of controls) control.disabled = true;
+element("complaint").textContent = "The model is being unpacked.";
+const ready = unpack().then(start, () => refuse("this browser cannot unpack it"));

@@ -1,13 +1,17 @@
-"""A model small enough to run in the reader's browser: its weights, and how they are put together.
+"""A model that runs in the reader's browser: its tensors, packed for the page.
 
 `generator.js` is the forward pass; here is the same in NumPy. Only a model that both compute right
-may run: its tensors are those that the description names, and names that it generated are as likely
-as the pipeline found them. So a model whose file was changed, to another activation function for
-instance, is left out, though its tensors are the same.
+may run: its tensors are those that the forward pass reads, and names that it generated are as
+likely, by the rounded tensors of the page, as the pipeline found them. So a model whose file was
+changed, to another activation function for instance, is left out, though its tensors are the same.
+
+N batch, T context length, C channels, V vocabulary, K orders of the counts.
 """
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +20,8 @@ from numpy.typing import NDArray
 from charlm.data.checkpoint import Weights
 from charlm.data.corpus import END
 
-LARGEST = 160_000
-"""Parameters that a page may carry: 4 bytes each, and a third more as text."""
+MOST = 5_000_000
+"""Numbers of a model that is tried: more would take long to pack, and not fit."""
 
 COMPARED = 12
 """Names whose log-likelihoods are compared."""
@@ -27,174 +31,313 @@ TOLERANCE = 1e-3
 
 EPSILON = 1e-5
 
-Layer = dict[str, Any]
-Array = NDArray[np.floating]
+ORDERS = (2, 4)
+"""Those of the hybrid, apart from T."""
+
+LEVELS = 8
+"""The hybrid's levels of confidence for each length of a context."""
+
+SUMS = ("totals", "taken")
+"""Tables of the counts that a page does without."""
+
+RISING = ("children", "begins")
+"""Tables of the counts of which a page has the differences."""
+
+Array = NDArray[Any]
 Likelihoods = Mapping[str, float]
 """Log-likelihoods by name, each with its end, in nats, as the pipeline computed them."""
 
 
-def chosen(models: Mapping[str, tuple[Weights, Likelihoods]]) -> dict[str, Any] | None:
-    """Describe the smallest of the models that a page can run; None if it can run none."""
-    by_size = sorted(models.values(), key=lambda its: _parameters(its[0]))
-    for weights, likelihoods in by_size:
-        if _parameters(weights) <= LARGEST and runs(weights, likelihoods):
-            return description(weights, likelihoods)
-    return None
+def able(models: Iterable[tuple[Weights, Likelihoods]]) -> Iterator[dict[str, Any]]:
+    """Describe each of the models that a page can run, in their order.
+
+    Yields what `generator.js` builds the model from, for JSON. Keys: title; architecture; members,
+    the architectures of those of a mixture; characters, of token 1, 2, ...; blockSize; tensors, as
+    `Packed` has them, each with its name, size and offset in the data; data (deflated, base64);
+    compared: pairs of the tokens of a name and its log-likelihood.
+    """
+    for weights, likelihoods in models:
+        if not _can_be_packed(weights):
+            continue
+        packed = {
+            name: Packed.of(name, tensor)
+            for name, tensor in sorted(weights.tensors.items())
+            if _last(name) not in SUMS
+        }
+        rounded = {name: its.values for name, its in packed.items()}
+        if not runs(replace(weights, tensors=rounded), likelihoods):
+            continue
+        tensors, data = [], b""
+        for name, its in packed.items():
+            place = {"name": name, "offset": len(data), "size": its.integers.size}
+            scale = {"width": its.width, "low": its.low, "step": its.step, "rising": its.rising}
+            tensors.append(place | scale)
+            data += its.data
+        yield {
+            "title": weights.title,
+            "architecture": weights.architecture,
+            "members": _members(weights),
+            "characters": list(weights.vocabulary.characters),
+            "blockSize": weights.hyperparameters["block_size"],
+            "tensors": tensors,
+            "data": base64.b64encode(zlib.compress(data, 9)).decode(),
+            "compared": [[weights.vocabulary.encode(name), v] for name, v in likelihoods.items()],
+        }
 
 
 def runs(weights: Weights, likelihoods: Likelihoods) -> bool:
     """Whether the forward pass described here is the model's."""
-    if weights.architecture not in LEVELS or not likelihoods:
-        return False
+    read: set[str] = set()
     try:
-        expected = dict(_shapes(weights))
-    except (KeyError, IndexError):
+        found = [log_likelihood(weights, name, read) for name in likelihoods]
+    except (KeyError, IndexError, ValueError):
         return False
-    if expected != {name: tensor.shape for name, tensor in weights.tensors.items()}:
-        return False
-    differences = [abs(log_likelihood(weights, name) - its) for name, its in likelihoods.items()]
-    return all(difference < TOLERANCE for difference in differences)
+    unread = {name for name in weights.tensors if _last(name) not in SUMS} - read
+    differences = np.abs(np.array(found) - list(likelihoods.values()))
+    return bool(found) and not unread and bool((differences < TOLERANCE).all())
 
 
-def description(weights: Weights, likelihoods: Likelihoods) -> dict[str, Any]:
-    """Return what `generator.js` builds the model from, for JSON.
-
-    Keys: title; characters, of token 1, 2, ...; blockSize; levels, from the embedding to a single
-    row, and output: each with the names of its tensors; tensors: name to shape and offset in
-    weights (float32, little-endian, base64); compared: pairs of the tokens of a name and
-    its log-likelihood.
-    """
-    tensors, offset = {}, 0
-    for name, tensor in sorted(weights.tensors.items()):
-        tensors[name] = {"offset": offset, "shape": list(tensor.shape)}
-        offset += tensor.size
-    values = b"".join(its.astype("<f4").tobytes() for _, its in sorted(weights.tensors.items()))
-    *levels, output = LEVELS[weights.architecture](weights)
-    return {
-        "title": weights.title,
-        "characters": list(weights.vocabulary.characters),
-        "blockSize": weights.hyperparameters["block_size"],
-        "levels": levels,
-        "output": output,
-        "tensors": tensors,
-        "weights": base64.b64encode(values).decode(),
-        "compared": [[weights.vocabulary.encode(name), its] for name, its in likelihoods.items()],
-    }
-
-
-def log_likelihood(weights: Weights, name: str) -> float:
-    """Return the log-likelihood of a name and its end, in nats."""
+@np.errstate(all="ignore")
+def log_likelihood(weights: Weights, name: str, read: set[str] | None = None) -> float:
+    """Return the log-likelihood of a name and its end, in nats; `read` as in `logits`."""
     size = weights.hyperparameters["block_size"]
     tokens = np.array([*[END] * size, *weights.vocabulary.encode(name), END])
     contexts = np.lib.stride_tricks.sliding_window_view(tokens[:-1], size)  # (N, T)
-    scores = logits(weights, contexts)
-    scores -= scores.max(axis=1, keepdims=True)
-    targets = scores[np.arange(len(contexts)), tokens[size:]]
-    return float((targets - np.log(np.exp(scores).sum(axis=1))).sum())
+    probabilities = _softmax(logits(weights, contexts, read))
+    return float(np.log(probabilities[np.arange(len(contexts)), tokens[size:]]).sum())
 
 
-def logits(weights: Weights, contexts: NDArray[np.integer]) -> Array:
-    """Logits (N, V) in float64 of contexts (N, T)."""
-    tensors: dict[str, Any] = {name: its.astype("f8") for name, its in weights.tensors.items()}
+@np.errstate(all="ignore")
+def logits(weights: Weights, contexts: Array, read: set[str] | None = None) -> Array:
+    """Logits (N, V) in float64 of contexts (N, T); the names of the tensors are added to `read`.
 
-    def linear(x: Any, layer: str) -> Any:
-        return x @ tensors[f"{layer}.weight"].T + tensors[f"{layer}.bias"]
-
-    def rms_norm(x: Any, norm: str) -> Any:
-        size = np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON)
-        return x / size * tensors[f"{norm}.weight"]
-
-    def layer_norm(x: Any, norm: str) -> Any:
-        centered = x - x.mean(-1, keepdims=True)
-        size = np.sqrt((centered**2).mean(-1, keepdims=True) + EPSILON)
-        return centered / size * tensors[f"{norm}.weight"] + tensors[f"{norm}.bias"]
-
-    *levels, output = LEVELS[weights.architecture](weights)
-    x = tensors["embedding.weight"][contexts]  # (N, T, C)
-    for level in levels:
-        N, T, C = x.shape
-        K = level["arity"]
-        if "gate" in level:
-            pairs = rms_norm(x, level["rmsNorm"]).reshape(N, T // K, K * C)
-            gated = linear(pairs, level["value"]) * linear(pairs, level["gate"])
-            x = x[:, K - 1 :: K] + gated
-        else:
-            y = linear(x.reshape(N, T // K, K * C), level["layer"])
-            x = np.tanh(layer_norm(y, level["layerNorm"]) if level["layerNorm"] else y)
-    x = x[:, 0]
-    if "rmsNorm" in output:
-        x = rms_norm(x, output["rmsNorm"])
-    found: Array = x @ tensors[output["weight"]].T + tensors[output["bias"]]
+    Raises KeyError, IndexError or ValueError if the tensors are not those of the architecture.
+    """
+    read = set() if read is None else read
+    part = Part(weights.tensors, read, len(weights.vocabulary), _members(weights))
+    found = FORWARD[weights.architecture](part, contexts)
+    if found.shape[1] != len(weights.vocabulary):
+        raise ValueError("not a logit for each token")
     return found
 
 
-def _parameters(weights: Weights) -> int:
-    return sum(tensor.size for tensor in weights.tensors.values())
+@dataclass(frozen=True)
+class Packed:
+    """A tensor as a page has it: low + step * integers, or the sums of these up to each.
 
+    A float is rounded to the nearest step, an integer of half its bytes; counts are exact.
 
-def _shapes(weights: Weights) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the name and shape of each tensor that the description asks for.
-
-    Raises KeyError or IndexError if there is no tensor to take a width from.
+    Attributes:
+        integers: not negative, in the shape of the tensor.
+        width: bytes of an integer.
+        rising: whether it is the sums.
     """
-    *levels, output = LEVELS[weights.architecture](weights)
-    V, C = len(weights.vocabulary), weights.tensors["embedding.weight"].shape[1]
-    yield "embedding.weight", (V, C)
-    for level in levels:
-        inputs = level["arity"] * C
-        if "gate" in level:
-            layers = [level["value"], level["gate"]]
-            yield f"{level['rmsNorm']}.weight", (C,)
-        else:
-            layers = [level["layer"]]
-            C = weights.tensors[f"{layers[0]}.weight"].shape[0]
-            for kind in ("weight", "bias") if level["layerNorm"] else ():
-                yield f"{level['layerNorm']}.{kind}", (C,)
-        for layer in layers:
-            yield f"{layer}.weight", (C, inputs)
-            yield f"{layer}.bias", (C,)
-    yield output["weight"], (V, C)
-    yield output["bias"], (V,)
-    if "rmsNorm" in output:
-        yield f"{output['rmsNorm']}.weight", (C,)
+
+    integers: NDArray[np.int64]
+    low: float
+    step: float
+    width: int
+    rising: bool
+
+    @classmethod
+    def of(cls, name: str, tensor: Array) -> "Packed":
+        rising = _last(name) in RISING and tensor.ndim == 1
+        numbers = (np.diff(tensor, prepend=0) if rising else tensor).astype("f8")
+        low, high = float(numbers.min(initial=0)), float(numbers.max(initial=0))
+        steps = 256 ** (tensor.itemsize // 2) - 1
+        step = (high - low) / steps if tensor.dtype.kind == "f" and low < high else 1.0
+        integers = np.rint((numbers - low) / step).astype("i8")
+        width = (int(integers.max(initial=1)).bit_length() + 7) // 8
+        return cls(integers, low, step, width, rising)
+
+    @property
+    def data(self) -> bytes:
+        """The lowest bytes of all integers, then the next ones, and so on: these deflate well."""
+        octets = self.integers.astype("<i8").reshape(-1, 1).view("u1")
+        return octets[:, : self.width].T.tobytes()
+
+    @property
+    def values(self) -> Array:
+        numbers: Array = self.low + self.step * self.integers
+        return numbers.cumsum() if self.rising else numbers
 
 
-def _tanh(layer: str, norm: str, arity: int, weights: Weights) -> Layer:
-    """Describe a linear layer, layer normalization if there is any, and tanh."""
-    normalized = f"{norm}.weight" in weights.tensors
-    return {"arity": arity, "layer": layer, "layerNorm": norm if normalized else None}
+def _can_be_packed(weights: Weights) -> bool:
+    tensors = weights.tensors.values()
+    return sum(its.size for its in tensors) <= MOST and all(
+        np.isfinite(its).all() for its in tensors
+    )
 
 
-OUTPUT = {"weight": "output.weight", "bias": "output.bias"}
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
-def _fcn(weights: Weights) -> list[Layer]:
-    return [_tanh("hidden", "norm", weights.hyperparameters["block_size"], weights), OUTPUT]
+def _members(weights: Weights) -> list[str]:
+    """Return the architectures of the members of a mixture."""
+    mixed = weights.architecture == "mixture"
+    return [architecture for architecture, _ in weights.hyperparameters["members"]] if mixed else []
 
 
-def _wavenet(weights: Weights) -> list[Layer]:
-    depth = _depth(weights)
-    levels = [_tanh(f"tree.{level}", f"norms.{level}", 2, weights) for level in range(depth)]
-    return [*levels, OUTPUT]
+# The forward pass.
 
 
-def _compact(weights: Weights) -> list[Layer]:
-    depth = _depth(weights)
-    gated = {"arity": 2, "value": "value", "gate": "gate"}
-    levels = [{**gated, "rmsNorm": f"norms.{level}"} for level in range(depth)]
-    output = {"weight": "embedding.weight", "bias": "bias", "rmsNorm": f"norms.{depth}"}
-    return [*levels, output]
+@dataclass(frozen=True)
+class Part:
+    """A model, or the part of one whose tensors' names begin with `prefix`.
+
+    Attributes:
+        read: the names of the tensors that were asked for.
+    """
+
+    tensors: Mapping[str, Array]
+    read: set[str]
+    vocab_size: int
+    members: Sequence[str] = ()
+    prefix: str = ""
+
+    def part(self, name: str) -> "Part":
+        return replace(self, prefix=f"{self.prefix}{name}.")
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.tensors
+
+    def __getitem__(self, name: str) -> Array:
+        self.read.add(self.prefix + name)
+        return self.tensors[self.prefix + name]
+
+    def linear(self, x: Array, layer: str) -> Array:
+        found: Array = x @ self[f"{layer}.weight"].T + self[f"{layer}.bias"]
+        return found
+
+    def tanh(self, x: Array, layer: str, norm: str) -> Array:
+        """Apply a linear layer, layer normalization if there is any, and tanh."""
+        x = self.linear(x, layer)
+        if f"{norm}.weight" in self:
+            x = x - x.mean(-1, keepdims=True)
+            size = np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON)
+            x = x / size * self[f"{norm}.weight"] + self[f"{norm}.bias"]
+        return np.tanh(x)
+
+    def rms_norm(self, x: Array, norm: str) -> Array:
+        size = np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON)
+        found: Array = x / size * self[f"{norm}.weight"]
+        return found
 
 
-def _depth(weights: Weights) -> int:
+def _softmax(scores: Array) -> Array:
+    exps = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    found: Array = exps / exps.sum(axis=-1, keepdims=True)
+    return found
+
+
+def _fcn(model: Part, contexts: Array) -> Array:
+    x = model["embedding.weight"][contexts]  # (N, T, C)
+    return model.linear(model.tanh(x.reshape(len(x), -1), "hidden", "norm"), "output")
+
+
+def _wavenet(model: Part, contexts: Array) -> Array:
+    x = model["embedding.weight"][contexts]  # (N, T, C)
+    for level in range(_levels(contexts)):
+        N, T, C = x.shape
+        x = model.tanh(x.reshape(N, T // 2, 2 * C), f"tree.{level}", f"norms.{level}")
+    return model.linear(x[:, 0], "output")
+
+
+def _compact(model: Part, contexts: Array) -> Array:
+    return _tied(model, _features(model, contexts))
+
+
+def _features(model: Part, contexts: Array) -> Array:
+    """Return features (N, C) of a compact WaveNet."""
+    x = model["embedding.weight"][contexts]  # (N, T, C)
+    levels = _levels(contexts)
+    for level in range(levels):
+        N, T, C = x.shape
+        pairs = model.rms_norm(x, f"norms.{level}").reshape(N, T // 2, 2 * C)
+        x = x[:, 1::2] + model.linear(pairs, "value") * model.linear(pairs, "gate")
+    return model.rms_norm(x[:, 0], f"norms.{levels}")
+
+
+def _tied(model: Part, features: Array) -> Array:
+    """Return logits (N, V) by the embedding of a compact WaveNet."""
+    found: Array = features @ model["embedding.weight"].T + model["bias"]
+    return found
+
+
+def _kneser_ney(model: Part, contexts: Array) -> Array:
+    log_probs, _ = _look_up(model, contexts, [contexts.shape[1]])
+    return log_probs[:, 0]
+
+
+def _hybrid(model: Part, contexts: Array) -> Array:
+    T = contexts.shape[1]
+    orders = [*(order for order in ORDERS if order < T), T]
+    log_probs, level = _look_up(model.part("counts"), contexts, orders)
+    roots = np.exp(0.5 * log_probs).reshape(len(contexts), -1)  # (N, K V)
+    net = model.part("net")
+    x = _features(net, contexts) + model["level.weight"][level]  # (N, C)
+    value, gate = (
+        model.linear(x, f"{layer}.0") + model.linear(roots, f"{layer}.1")
+        for layer in ("value", "gate")
+    )
+    x = x + value * gate
+    trust = model.linear(x, "trust")  # (N, K)
+    found: Array = _tied(net, x) + (trust[:, :, None] * log_probs).sum(axis=1)
+    return found
+
+
+def _look_up(counts: Part, contexts: Array, orders: Sequence[int]) -> tuple[Array, Array]:
+    """Return log-probabilities (N, K, V) by contexts of up to K orders, and a confidence (N,).
+
+    As `charlm.models.kneser_ney.look_up`.
+    """
+    children, front, begins, tokens, n = (
+        counts[name].astype("i8") for name in ("children", "front", "begins", "tokens", "counts")
+    )
+    V, discounts = counts.vocab_size, counts["discounts"]
+    probs = np.empty((len(contexts), len(orders), V))
+    confidence = np.zeros(len(contexts), dtype="i8")
+    for row, context in enumerate(contexts):
+        chances, by_length, node = np.full(V, 1 / V), [], 0
+        for length, its in enumerate(discounts):
+            if length:
+                first, last = children[node : node + 2]
+                node = first + np.searchsorted(front[first:last], context[-length])
+                if node == last or front[node] != context[-length]:
+                    break
+            entries = slice(begins[node], begins[node + 1])
+            total = int(n[entries].sum())
+            if total:
+                taken = its[np.minimum(n[entries], 3) - 1]
+                chances = chances * (taken.sum() / total)
+                chances[tokens[entries]] += (n[entries] - taken) / total
+                confidence[row] = LEVELS * length + min(total.bit_length(), LEVELS) - 1
+            by_length.append(chances)
+        probs[row] = [by_length[min(order, len(by_length) - 1)] for order in orders]
+    return np.log(probs), confidence
+
+
+def _mixture(model: Part, contexts: Array) -> Array:
+    members = [
+        _softmax(FORWARD[architecture](model.part(f"members.{number}"), contexts))
+        for number, architecture in enumerate(model.members)
+    ]
+    found: Array = np.log(np.einsum("m,mnv->nv", model["weights"], np.array(members)))
+    return found
+
+
+def _levels(contexts: Array) -> int:
     """Return the number of levels of pairs."""
-    size: int = weights.hyperparameters["block_size"]
-    return size.bit_length() - 1
+    return int(contexts.shape[1]).bit_length() - 1
 
 
-LEVELS: dict[str, Callable[[Weights], list[Layer]]] = {
+FORWARD: dict[str, Callable[[Part, Array], Array]] = {
     "fcn": _fcn,
     "wavenet": _wavenet,
     "compact": _compact,
+    "kneser_ney": _kneser_ney,
+    "hybrid": _hybrid,
+    "mixture": _mixture,
 }
-"""The levels and the output layer of each architecture that `generator.js` can run."""
+"""The logits (N, V) of each architecture that `generator.js` can run, for contexts (N, T)."""

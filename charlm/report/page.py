@@ -3,6 +3,7 @@
 `page.html` is the template, `charts` draws, `tables` prepares data, and `live` embeds a model.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ PAGE, STYLE, SCRIPT = (
     for name in ("page.html", "style.css", "generator.js")
 )
 """Read on import like the code: the stage compares them with what DVC records after its imports."""
+LARGEST = 1_500_000
+"""Bytes of a page with a model that runs in it."""
 SHOWN = 12
 """Number of generated names shown for each model."""
 
@@ -133,7 +136,7 @@ def render(
     counts: Mapping[str, Mapping[str, float]],
     loss_by: "Mapping[str, pd.DataFrame]",
 ) -> str:
-    """Render the page as HTML.
+    """Render the page as HTML, with the best model that it can run and that fits.
 
     Args:
         models: trained models by name.
@@ -147,7 +150,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": charts.svg, "printable": printable}
+    environment.filters |= {"svg": functools.cache(charts.svg), "printable": printable}
     titles = {name: model.title for name, model in models.items()}
     count_titles = {name: figures.COUNT_MODELS[name] for name in counts}
     metrics = {titles[name]: model.metrics for name, model in models.items()}
@@ -156,7 +159,8 @@ def render(
     histories = {its.title: its.history for its in models.values() if its.history is not None}
     sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
     symbols = next(iter(models.values())).weights.vocabulary.symbols()
-    return environment.get_template("page.html").render(
+    page = functools.partial(
+        environment.get_template("page.html").render,
         style=STYLE,
         script=SCRIPT,
         source=source,
@@ -166,7 +170,6 @@ def render(
             title: f"var(--model-{n % len(figures.MODEL_COLORS)})"
             for n, title in enumerate(titles.values())
         },
-        live=live.chosen({name: (its.weights, its.likelihoods) for name, its in models.items()}),
         settings=settings,
         setting_names=list(dict.fromkeys(key for its in settings.values() for key in its)),
         sizes=[key for key in sizes if key not in ("vocab_size", "members")],
@@ -193,3 +196,9 @@ def render(
         tree=Tree.over(source.block_size, source.example),
         shown=SHOWN,
     )
+    best_first = sorted(models.values(), key=lambda its: its.metrics["test_loss"])
+    for model in live.able((its.weights, its.likelihoods) for its in best_first):
+        text: str = page(live=model)
+        if len(text.encode()) <= LARGEST:
+            return text
+    return page(live=None)

@@ -22,16 +22,23 @@ from torch import Tensor
 
 from charlm.core.params import Recipe
 from charlm.data.checkpoint import Weights
-from charlm.data.corpus import Corpus
+from charlm.data.corpus import END, Corpus
+from charlm.data.windows import every_window
+from charlm.evaluation.metrics import score
 from charlm.models.base import LanguageModel, count_parameters
 from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
+from charlm.models.hybrid import Hybrid
+from charlm.models.kneser_ney import KneserNey
+from charlm.models.mixture import Mixture
 from charlm.models.wavenet import WaveNet
 from charlm.report import charts, figures, live
+from charlm.report import page as report
 from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
 from charlm.sampling.sampler import name_log_likelihoods
+from charlm.training.counting import count
 from tests.helpers import NAMES, few, run_python, small_corpus, small_model
-from tests.reports import EVERY_KIND, report_of, weights_of
+from tests.reports import EVERY_KIND, drawn, report_of, weights_of
 
 CORPUS = small_corpus(8)
 MODELS = {
@@ -40,6 +47,11 @@ MODELS = {
     "c": small_model(CORPUS, CompactWaveNet),
 }
 MEBIBYTE = 1 << 20
+
+
+def counting() -> dict[str, LanguageModel]:
+    """A net and models with counts of all names, of which the first has the lowest loss."""
+    return {"c": MODELS["c"], "d": drawn(KneserNey, CORPUS), "e": drawn(Mixture, CORPUS)}
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +181,12 @@ def test_samples_are_marked_and_have_a_neighbor(page: str) -> None:
             assert neighbor[1].replace("&#39;", "'") in NAMES
 
 
-def test_the_same_results_give_the_same_bytes_in_another_process(page: str) -> None:
-    code = "from tests.unit.report.test_report import *; print(report_of(MODELS, CORPUS), end='')"
+def test_the_same_results_give_the_same_bytes_in_another_process() -> None:
+    page = report_of(counting(), CORPUS)
+    assert running(page) == KneserNey.title
+    code = (
+        "from tests.unit.report.test_report import *; print(report_of(counting(), CORPUS), end='')"
+    )
     assert run_python(code, PYTHONHASHSEED="2", MPLCONFIGDIR="/nowhere") == page
 
 
@@ -252,7 +268,16 @@ def test_no_label_of_a_character_is_an_empty_place(mixed: str) -> None:
         assert "U+200C" in svg[0]
 
 
-def test_a_page_of_the_largest_model_and_many_characters_is_small_enough() -> None:
+def running(page: str) -> str | None:
+    """The title of the model that runs in a page."""
+    found = re.search('id="model">(.*?)</script>', page, flags=re.DOTALL)
+    assert ('id="generator"' in page) == ('href="#generator"' in page) == (found is not None)
+    title: str | None = json.loads(found[1])["title"] if found else None
+    assert title is None or f"The {title} runs in this page" in page
+    return title
+
+
+def test_a_page_of_large_models_and_many_characters_is_small_enough() -> None:
     rng = np.random.default_rng(1)
     characters = [chr(0x4E00 + i) for i in range(2000)]
     names = ["".join(rng.choice(characters, 2)) for _ in range(1000)]
@@ -262,26 +287,49 @@ def test_a_page_of_the_largest_model_and_many_characters_is_small_enough() -> No
         "b": small_model(corpus, WaveNet, hidden_dim=128),
         "c": small_model(corpus, CompactWaveNet, hidden_dim=90),
     }
-    assert 0.9 * live.LARGEST < count_parameters(models["c"]) <= live.LARGEST
     page = report_of(models, corpus)
-    assert 'id="generator"' in page
-    assert len(page.encode()) < 1.5 * MEBIBYTE
+    assert running(page)
+    assert len(page.encode()) <= report.LARGEST
 
 
-def test_a_model_too_large_for_the_page_is_left_out() -> None:
+def test_of_the_models_that_fit_the_one_of_the_lowest_test_loss_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = drawn(KneserNey, CORPUS)
+    hybrid = small_model(CORPUS, Hybrid)  # as the counts, but surer
+    hybrid.counts.tables = counts.tables
+    torch.nn.init.constant_(hybrid.trust.bias[-1:], 1.3)
+    models = {**MODELS, "d": counts, "e": hybrid}
+    ranked = sorted(models.values(), key=lambda its: score(its, every_window(CORPUS))[0].mean())
+    assert ranked[:2] == [hybrid, counts]
+    page = report_of(models, CORPUS)
+    assert running(page) == hybrid.title
+    assert len(page.encode()) <= report.LARGEST
+    monkeypatch.setattr(report, "LARGEST", len(page.encode()) - 1)
+    smaller = report_of(models, CORPUS)
+    assert running(smaller) == counts.title
+    assert len(smaller) < len(page)
+    monkeypatch.setattr(report, "LARGEST", 1000)
+    assert running(report_of(models, CORPUS)) is None
+
+
+def test_a_model_too_large_for_the_page_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = small_corpus(4)
-    page = report_of({"a": small_model(corpus, FCN, hidden_dim=5000)}, corpus)
-    assert 'id="generator"' not in page
-    assert 'href="#generator"' not in page
+    model = small_model(corpus, FCN, hidden_dim=15_000)
+    page = report_of({"a": model}, corpus)
+    assert running(page) is None
     assert "<script" not in page
     assert len(page.encode()) < MEBIBYTE
+    assert list(live.able([able(model, corpus)]))
+    monkeypatch.setattr(live, "MOST", count_parameters(model) - 1)
+    assert not list(live.able([able(model, corpus)])), "it was packed to no end"
 
 
 # The generator runs a model only if it computes right.
 
 
 def able(model: LanguageModel, corpus: Corpus = CORPUS) -> tuple[Weights, dict[str, float]]:
-    """What `live.chosen` takes: weights, and log-likelihoods by PyTorch."""
+    """What `live.able` takes: weights, and log-likelihoods by PyTorch."""
     likelihoods = name_log_likelihoods(model, corpus.vocabulary, NAMES, corpus.block_size)
     return weights_of(model, corpus), dict(zip(NAMES, likelihoods.tolist(), strict=True))
 
@@ -307,14 +355,15 @@ def test_the_forward_pass_of_numpy_is_pytorchs(
     architecture: type[LanguageModel], options: dict[str, Any], block_size: int
 ) -> None:
     corpus = small_corpus(block_size)
-    model = small_model(corpus, architecture, **options).eval()
+    model = drawn(architecture, corpus, **options)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-        contexts = torch.randint(len(corpus.vocabulary), (50, block_size))
-        expected = model(contexts)
+    contexts = torch.randint(len(corpus.vocabulary), (50, block_size))
+    contexts[:10, : block_size // 2] = END
+    windows = every_window(corpus)
+    contexts = torch.cat([contexts, windows.batch(slice(0, 50))[0]])
     weights, likelihoods = able(model, corpus)
+    with torch.no_grad():
+        expected = model.double()(contexts)
     found = live.logits(weights, contexts.numpy())
     assert expected.std() > 0.3
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -323,14 +372,28 @@ def test_the_forward_pass_of_numpy_is_pytorchs(
     assert live.runs(weights, likelihoods)
 
 
-def test_the_smallest_model_that_the_page_can_run_is_taken() -> None:
-    every = {name: able(model) for name, model in MODELS.items()}
-    by_size = sorted(MODELS, key=lambda name: count_parameters(MODELS[name]))
-    while by_size:
-        smallest = MODELS[by_size.pop(0)]
-        assert live.chosen(every)["title"] == smallest.title
-        del every[next(name for name, its in MODELS.items() if its is smallest)]
-    assert live.chosen(every) is None
+def test_floats_are_rounded_to_half_their_bits_and_counts_are_exact() -> None:
+    model = small_model(CORPUS, Hybrid)
+    count(model.counts, every_window(CORPUS))
+    weights = weights_of(model, CORPUS)
+    bytes_of_a_count = set()
+    for name, tensor in weights.tensors.items():
+        packed = live.Packed.of(name, tensor)
+        assert len(packed.data) == packed.width * tensor.size
+        if tensor.dtype.kind == "f":
+            assert packed.width <= tensor.itemsize // 2
+            off = np.abs(packed.values - tensor).max()
+            steps = 0xFFFF if tensor.itemsize == 4 else 0xFFFFFFFF
+            assert off <= 0.51 * (max(tensor.max(), 0) - min(tensor.min(), 0)) / steps
+        else:
+            bytes_of_a_count.add(packed.width)
+            np.testing.assert_array_equal(packed.values, tensor)
+    assert bytes_of_a_count == {1}
+    large = np.array([3, 70_000, 256])
+    packed = live.Packed.of("counts", large)
+    assert packed.width == 3
+    np.testing.assert_array_equal(packed.values, large)
+    assert live.Packed.of("tokens", large[:0]).data == b""
 
 
 def test_a_model_that_computes_something_else_is_passed_over() -> None:
@@ -338,17 +401,14 @@ def test_a_model_that_computes_something_else_is_passed_over() -> None:
     before, plain = small_model(CORPUS, WaveNet), small_model(CORPUS, FCN, hidden_dim=40)
     changed = WithGELU(**before.hyperparameters)
     changed.load_state_dict(before.state_dict())
-    assert count_parameters(changed) < count_parameters(plain)
     assert live.runs(*able(before))
     weights, likelihoods = able(changed)
     assert weights.architecture == "wavenet"
     assert not live.runs(weights, likelihoods)
-    assert live.chosen({"changed": (weights, likelihoods)}) is None
-    both = {"changed": (weights, likelihoods), "fcn": able(plain)}
-    assert live.chosen(both)["title"] == FCN.title
-    page = report_of({"a": changed, "b": plain}, CORPUS)
-    assert f"{FCN.title}, with all of its weights, runs in this page" in page
-    assert 'id="generator"' not in report_of({"a": changed}, CORPUS)
+    described = live.able([(weights, likelihoods), able(plain)])
+    assert [its["title"] for its in described] == [FCN.title]
+    assert running(report_of({"a": changed, "b": plain}, CORPUS)) == FCN.title
+    assert running(report_of({"a": changed}, CORPUS)) is None
 
 
 def without(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
