@@ -25,8 +25,8 @@ from charlm.models.hybrid import Hybrid
 from charlm.models.kneser_ney import KneserNey
 from charlm.models.mixture import Mixture
 from charlm.models.wavenet import WaveNet
-from charlm.report import live, results
 from charlm.report import page as report
+from charlm.report import results
 from charlm.report.nearest import nearest_names
 from charlm.sampling.sampler import name_log_likelihoods, sample_names
 from charlm.training.counting import count
@@ -52,9 +52,9 @@ MEMBERS = ["hybrid", "kneser_ney", "compact", "wavenet", "fcn"]
 
 
 def drawn(architecture: type[LanguageModel], corpus: Corpus, **options: Any) -> LanguageModel:
-    """A model of the default size that has counted a corpus, and whose weights are drawn.
+    """A model of the default size that has counted a corpus.
 
-    No logit is near zero, and no weight is between the steps to which the page rounds.
+    Its weights are drawn so that no logit is near zero.
     """
     sizes = {"vocab_size": len(corpus.vocabulary), "block_size": corpus.block_size}
     if architecture is Mixture:
@@ -63,8 +63,6 @@ def drawn(architecture: type[LanguageModel], corpus: Corpus, **options: Any) -> 
         model = architecture(**sizes, **options)
         for parameter in model.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
-            values = live.Packed.of("", parameter.detach().numpy()).values
-            parameter.data = torch.from_numpy(values).float()
     if isinstance(model, Mixture):
         model.weights = torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1])
     for module in model.modules():

@@ -29,6 +29,9 @@ COMPARED = 12
 TOLERANCE = 1e-3
 """How far apart rounding can leave two log-likelihoods, in nats; `generator.js` has it too."""
 
+WIDTHS = (3, 2)
+"""Bytes of a float: as exact as float32, and less so."""
+
 EPSILON = 1e-5
 
 ORDERS = (2, 4)
@@ -49,7 +52,7 @@ Likelihoods = Mapping[str, float]
 
 
 def able(models: Iterable[tuple[Weights, Likelihoods]]) -> Iterator[dict[str, Any]]:
-    """Describe each of the models that a page can run, in their order.
+    """Describe each of the models that a page can run, in their order: exact, then in fewer bytes.
 
     Yields what `generator.js` builds the model from, for JSON. Keys: title; architecture; members,
     the architectures of those of a mixture; characters, of token 1, 2, ...; blockSize; tensors, as
@@ -57,32 +60,36 @@ def able(models: Iterable[tuple[Weights, Likelihoods]]) -> Iterator[dict[str, An
     compared: pairs of the tokens of a name and its log-likelihood.
     """
     for weights, likelihoods in models:
-        if not _can_be_packed(weights):
-            continue
-        packed = {
-            name: Packed.of(name, tensor)
-            for name, tensor in sorted(weights.tensors.items())
-            if _last(name) not in SUMS
-        }
-        rounded = {name: its.values for name, its in packed.items()}
-        if not runs(replace(weights, tensors=rounded), likelihoods):
-            continue
-        tensors, data = [], b""
-        for name, its in packed.items():
-            place = {"name": name, "offset": len(data), "size": its.integers.size}
-            scale = {"width": its.width, "low": its.low, "step": its.step, "rising": its.rising}
-            tensors.append(place | scale)
-            data += its.data
-        yield {
-            "title": weights.title,
-            "architecture": weights.architecture,
-            "members": _members(weights),
-            "characters": list(weights.vocabulary.characters),
-            "blockSize": weights.hyperparameters["block_size"],
-            "tensors": tensors,
-            "data": base64.b64encode(zlib.compress(data, 9)).decode(),
-            "compared": [[weights.vocabulary.encode(name), v] for name, v in likelihoods.items()],
-        }
+        for width in WIDTHS if _can_be_packed(weights) else ():
+            packed = {
+                name: Packed.of(name, tensor, width)
+                for name, tensor in sorted(weights.tensors.items())
+                if _last(name) not in SUMS
+            }
+            rounded = {name: its.values for name, its in packed.items()}
+            if runs(replace(weights, tensors=rounded), likelihoods):
+                yield _described(weights, packed, likelihoods)
+
+
+def _described(
+    weights: Weights, packed: "Mapping[str, Packed]", likelihoods: Likelihoods
+) -> dict[str, Any]:
+    tensors, data = [], b""
+    for name, its in packed.items():
+        place = {"name": name, "offset": len(data), "size": its.integers.size}
+        scale = {"width": its.width, "low": its.low, "step": its.step, "rising": its.rising}
+        tensors.append(place | scale)
+        data += its.data
+    return {
+        "title": weights.title,
+        "architecture": weights.architecture,
+        "members": _members(weights),
+        "characters": list(weights.vocabulary.characters),
+        "blockSize": weights.hyperparameters["block_size"],
+        "tensors": tensors,
+        "data": base64.b64encode(zlib.compress(data, 9)).decode(),
+        "compared": [[weights.vocabulary.encode(name), its] for name, its in likelihoods.items()],
+    }
 
 
 def runs(weights: Weights, likelihoods: Likelihoods) -> bool:
@@ -90,7 +97,7 @@ def runs(weights: Weights, likelihoods: Likelihoods) -> bool:
     read: set[str] = set()
     try:
         found = [log_likelihood(weights, name, read) for name in likelihoods]
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, TypeError):
         return False
     unread = {name for name in weights.tensors if _last(name) not in SUMS} - read
     differences = np.abs(np.array(found) - list(likelihoods.values()))
@@ -111,7 +118,7 @@ def log_likelihood(weights: Weights, name: str, read: set[str] | None = None) ->
 def logits(weights: Weights, contexts: Array, read: set[str] | None = None) -> Array:
     """Logits (N, V) in float64 of contexts (N, T); the names of the tensors are added to `read`.
 
-    Raises KeyError, IndexError or ValueError if the tensors are not those of the architecture.
+    Raises KeyError, IndexError, ValueError or TypeError if they are not the architecture's.
     """
     read = set() if read is None else read
     part = Part(weights.tensors, read, len(weights.vocabulary), _members(weights))
@@ -125,7 +132,7 @@ def logits(weights: Weights, contexts: Array, read: set[str] | None = None) -> A
 class Packed:
     """A tensor as a page has it: low + step * integers, or the sums of these up to each.
 
-    A float is rounded to the nearest step, an integer of half its bytes; counts are exact.
+    A float is rounded to the nearest step; counts are exact.
 
     Attributes:
         integers: not negative, in the shape of the tensor.
@@ -140,12 +147,13 @@ class Packed:
     rising: bool
 
     @classmethod
-    def of(cls, name: str, tensor: Array) -> "Packed":
+    def of(cls, name: str, tensor: Array, width: int) -> "Packed":
+        """Pack a tensor, its floats in integers of `width` bytes."""
         rising = _last(name) in RISING and tensor.ndim == 1
         numbers = (np.diff(tensor, prepend=0) if rising else tensor).astype("f8")
         low, high = float(numbers.min(initial=0)), float(numbers.max(initial=0))
-        steps = 256 ** (tensor.itemsize // 2) - 1
-        step = (high - low) / steps if tensor.dtype.kind == "f" and low < high else 1.0
+        floats = tensor.dtype.kind == "f" and low < high
+        step = (high - low) / (256**width - 1) if floats else 1.0
         integers = np.rint((numbers - low) / step).astype("i8")
         width = (int(integers.max(initial=1)).bit_length() + 7) // 8
         return cls(integers, low, step, width, rising)
