@@ -122,9 +122,9 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def with_error(values: "pd.Series[float]") -> str:
-    """Return the mean of values and its standard error."""
-    error = values.std() / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{values.mean():.4f} ± {error:.4f}"
+    """Return the mean of values and its standard error, if there are several."""
+    error = f" ± {values.std() / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{error}"
 
 
 def main() -> None:
