@@ -1,11 +1,12 @@
-"""A `python` for the tests that starts a stage without importing torch anew each time.
+"""A `python` and a `dvc` for the tests that do not import torch and DVC anew each time.
 
-The suite starts some two hundred stages, and importing torch takes most of their time. One
-process imports what comes from elsewhere, nothing of the project, and splits in two for each
-`python -m stages.NAME`. Tests about killing, the environment or what is opened, and `.ci/run`,
-use the real one.
+The suite starts some two hundred stages and as many commands of DVC, and importing takes most of
+their time. One process imports what comes from elsewhere, nothing of the project, and splits in
+two for each `python -m stages.NAME` and `dvc`. Tests about killing, the environment or what is
+opened, and `.ci/run`, use the real ones.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -18,25 +19,36 @@ from typing import Any
 SHIM = """#!{python} -IS
 import json, os, socket, sys
 arguments = sys.argv[1:]
-if arguments[:1] == ["-m"] and arguments[1].startswith("stages.") and os.path.exists({socket!r}):
+warm = {always} or arguments[:1] == ["-m"] and arguments[1].startswith("stages.")
+if warm and os.path.exists({socket!r}):
     server = socket.socket(socket.AF_UNIX)
     server.connect({socket!r})
-    request = dict(arguments=arguments[1:], folder=os.getcwd(), environment=dict(os.environ))
+    command = [{program!r}, *arguments]
+    request = dict(command=command, folder=os.getcwd(), environment=dict(os.environ))
     content = json.dumps(request).encode()
     socket.send_fds(server, [len(content).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(content)
     code = server.recv(1)
     sys.exit(code[0] if code else 137)
-os.execv({python!r}, [{python!r}, *arguments])
+os.execv({program!r}, [{program!r}, *arguments])
 """
 
 
 def write_shim(folder: Path, socket_path: Path) -> None:
-    """Put the `python` that asks the server into a folder for PATH."""
+    """Put the `python` and the `dvc` that ask the server into a folder for PATH."""
     folder.mkdir()
-    script = folder / "python"
-    script.write_text(SHIM.format(python=sys.executable, socket=str(socket_path)))
-    script.chmod(0o755)
+    for name in ("python", "dvc"):
+        program = str(Path(sys.executable).with_name(name))
+        script = folder / name
+        script.write_text(
+            SHIM.format(
+                python=sys.executable,
+                program=program,
+                socket=str(socket_path),
+                always=name == "dvc",
+            )
+        )
+        script.chmod(0o755)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -48,20 +60,29 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def run(request: dict[str, Any], fds: list[int]) -> int:
-    """Run the stage in this process as `python -m` would; its exit code."""
+    """Run the command in this process as a new one would; its exit code."""
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
         os.close(fd)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    # Colorama drops what it finds here, which must not close the descriptors.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    module, *arguments = request["arguments"]
-    sys.argv = ["-m", *arguments]
-    sys.path[0] = request["folder"]
+    program, *arguments = request["command"]
     try:
         try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            if Path(program).name == "dvc":
+                sys.argv = [program, *arguments]
+                sys.path[0] = str(Path(program).parent)
+                runpy.run_path(program, run_name="__main__")
+            else:
+                _, module, *arguments = arguments
+                sys.argv = ["-m", *arguments]
+                sys.path[0] = request["folder"]
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit:
             raise
         except BaseException:
@@ -96,6 +117,40 @@ def import_what_takes_long(root: Path) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.use_deterministic_algorithms(False)
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    import_dvc()
+    gc.freeze()  # nothing of all that is garbage: let no process look through it
+
+
+def import_dvc() -> None:
+    """Import what the commands of DVC import when they are used."""
+    import dulwich.porcelain  # noqa: F401
+    import dvc.cachemgr
+    import dvc.cli.parser
+    import dvc.data_cloud
+    import dvc.render.converter.image
+    import dvc.render.converter.vega
+    import dvc.render.match
+    import dvc.repo.artifacts
+    import dvc.repo.datasets
+    import dvc.repo.experiments.queue.celery
+    import dvc.repo.experiments.queue.tempdir
+    import dvc.repo.experiments.queue.workspace
+    import dvc.repo.experiments.run
+    import dvc.repo.experiments.show
+    import dvc.repo.graph
+    import dvc.repo.index
+    import dvc.repo.plots.diff
+    import dvc.repo.reproduce
+    import dvc.rwlock
+    import dvc.ui.table
+    import dvc.utils.diff
+    import dvc.utils.strictyaml  # noqa: F401
+    import dvc_data.hashfile.db.local  # noqa: F401
+    import dvc_render.html  # noqa: F401
+    import dvc_task.app
+    import dvc_task.proc.manager  # noqa: F401
+    import networkx  # noqa: F401
+    import pygit2  # noqa: F401
 
 
 def serve(socket_path: str, root: str) -> None:
