@@ -46,6 +46,10 @@ TRAINED = load_params(ROOT / "params.yaml").trained_models
 
 STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
+IN_TURN = [stage for stage in STAGES if stage != "train_compact"]
+IN_TURN.insert(IN_TURN.index("train_hybrid") + 1, "train_compact")
+"""The stages in the order in which they run: the compact net is distilled from the hybrid."""
+
 
 @dataclass
 class Ran:
@@ -241,7 +245,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def made_once(target: Path, make: Callable[[Path], object]) -> Project:
     """A project that the first worker of the tests that needs it makes, for all of them."""
-    done = target / ".git" / "made"
+    done = target.with_suffix(".made")
     with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():

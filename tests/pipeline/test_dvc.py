@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm.report.figures import COUNT_MODELS
-from tests.conftest import FEW, MODELS, ROOT, STAGES, TRAINED, Project, Ran, wait_for_queue
+from tests.conftest import FEW, IN_TURN, MODELS, ROOT, TRAINED, Project, Ran, wait_for_queue
 from tests.helpers import refused_here
 
 README, PROBLEMS = (
@@ -22,7 +22,7 @@ README, PROBLEMS = (
 
 DOWNSTREAM = ["train_mixture", "evaluate", "sample", "plot"]
 
-TRAININGS = [f"train_{model}" for model in TRAINED]
+TRAININGS = [stage for stage in IN_TURN if stage.removeprefix("train_") in TRAINED]
 
 CHECKPOINT = "data/checkpoints/{}.safetensors"
 
@@ -40,7 +40,7 @@ def metrics(project: Project, name: str) -> dict[str, dict[str, float]]:
 
 
 def test_repro_runs_all_stages_in_order(template: Project) -> None:
-    assert first_run(template).stages == STAGES
+    assert first_run(template).stages == IN_TURN
 
 
 def test_repro_writes_all_that_it_declares(template: Project) -> None:
@@ -135,7 +135,7 @@ def test_the_samples_tell_name_likelihood_and_novelty(template: Project) -> None
 def test_repro_again_does_nothing(project: Project) -> None:
     ran = project.dvc("repro")
     assert ran.stages == ran.cached == []
-    assert ran.unchanged == STAGES
+    assert ran.unchanged == IN_TURN
     assert project.git("status", "--short") == ""
 
 
@@ -221,7 +221,7 @@ def test_another_list_in_another_script_runs_everything(project: Project) -> Non
     table = "rank,name\n" + "".join(f"{rank},{name}\n" for rank, name in enumerate(names))
     (project.path / "greek.csv").write_text(table, encoding="utf-8")
     ran = project.dvc("exp", "run", "-S", "names.path=greek.csv", "-S", "names.column=name")
-    assert ran.stages == STAGES
+    assert ran.stages == IN_TURN
     assert metrics(project, "dataset")["names"] == len(names)
     sampled = (project.path / "data/samples/fcn.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert set("".join(line.split(",")[0] for line in sampled)) <= set("".join(names))
@@ -329,7 +329,7 @@ def test_a_grid_by_queue_runs_two_at_a_time_and_gives_the_same_bytes(project: Pr
 def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project: Project) -> None:
     before = project.outputs()
     options = ["--temp", "--force", "--name", "aside", "-S", "sample.temperature=0.5"]
-    assert project.dvc("exp", "run", *options).stages == STAGES
+    assert project.dvc("exp", "run", *options).stages == IN_TURN
     assert lock_of(project, "aside") == lock_of(project, "HEAD")
     assert project.git("status", "--short") == ""
     assert project.outputs() == before

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import MODELS, STAGES, TRAINED, Project
+from tests.conftest import IN_TURN, MODELS, STAGES, TRAINED, Project, made_once
 from tests.pipeline.test_dvc_yaml import REPORT
 from tests.watch import files_opened
 
@@ -27,6 +27,8 @@ TRAINING_VARIABLES = VARIABLES | {"COLUMNS", "LINES"}
 """What a training by gradient descent also reads: the width of its progress bar."""
 REQUIREMENTS = "requirements.txt"
 """What a stage depends on without reading it: it decides what is installed."""
+RECORDS = ".git/records.json"
+"""What they touched, kept in the checkout for all workers."""
 SCRATCH = ".resume"
 """Where a training keeps its state, in addition to its outputs."""
 
@@ -131,17 +133,23 @@ def differences(
 
 
 @pytest.fixture(scope="module")
-def clone(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A checkout without outputs, but with the kernels that Numba has compiled."""
-    clone = Project(tmp_path_factory.mktemp("hidden") / "clone")
-    shutil.copytree(template.path, clone.path, symlinks=True)
-    clone.git("clean", "-dfqx", "--exclude", "__pycache__")
-    return clone
+def clone(template: Project) -> Project:
+    """A checkout with compiled kernels only, in which the stages were then run and recorded."""
+
+    def make(target: Path) -> None:
+        shutil.copytree(template.path, target, symlinks=True)
+        clone = Project(target)
+        clone.git("clean", "-dfqx", "--exclude", "__pycache__")
+        records = {stage: record(clone, stage) for stage in IN_TURN}
+        (target / RECORDS).write_text(json.dumps(records), encoding="utf-8")
+
+    return made_once(template.path.parent / "recorded", make)
 
 
 @pytest.fixture(scope="module")
 def records(clone: Project) -> dict[str, Record]:
-    return {stage: record(clone, stage) for stage in STAGES}
+    records: dict[str, Record] = json.loads((clone.path / RECORDS).read_text(encoding="utf-8"))
+    return records
 
 
 @pytest.mark.parametrize("name", STAGES)
