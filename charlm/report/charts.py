@@ -8,15 +8,26 @@ from typing import TYPE_CHECKING
 
 from matplotlib import rc_context, style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from charlm.report.figures import LOSS, MODEL_COLORS, MUTED, STYLE, Floats, embedding_maps
+from charlm.report.figures import (
+    LOSS,
+    MODEL_COLORS,
+    MUTED,
+    STYLE,
+    Floats,
+    embedding_maps,
+    lay_out,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MARKERS = "os^DvP"
+POINTS = 72
+"""Dots per inch of an SVG file."""
 FEWEST = 30
 """Minimum number of windows for a point on a chart."""
 MARKED = 100
@@ -41,6 +52,7 @@ def svg(figure: Figure, name: str) -> str:
     """
     target = io.StringIO()
     with style.context(STYLE), rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        lay_out(figure, FigureCanvasSVG(figure), POINTS)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(target, format="svg", transparent=True, metadata=nothing)
     text = target.getvalue()

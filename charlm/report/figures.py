@@ -8,8 +8,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager, ft2font, style
+from matplotlib import font_manager, ft2font, rc_context, style
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -49,8 +51,26 @@ STYLE: list[Any] = [
 @style.context(STYLE)
 def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, without metadata that depend on the version."""
+    lay_out(figure, FigureCanvasAgg(figure), figure.dpi)
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
+
+
+def lay_out(figure: Figure, canvas: FigureCanvasBase, dpi: float) -> None:
+    """Lay out a figure for good, as `savefig` does, which would draw all of it once more for this.
+
+    Args:
+        canvas: that of the figure, of the kind that saves it.
+        dpi: the resolution at which it does.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    original, figure.dpi = figure.dpi, dpi
+    engine.execute(canvas.figure)
+    figure.dpi = original
+    with rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # "none" leaves one that does nothing, but is drawn for
 
 
 @style.context(STYLE)

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
+import matplotlib.text
 import numpy as np
 import pytest
 from matplotlib import font_manager
@@ -76,6 +77,24 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(draw: Callable[[], Figu
         before = dict(matplotlib.rcParams)
         draw()
         assert dict(matplotlib.rcParams) == before
+
+
+@EACH
+def test_a_figure_is_drawn_once_and_lies_as_matplotlib_would_lay_it(
+    draw: Callable[[], Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with matplotlib.style.context(figures.STYLE):
+        draw().savefig(tmp_path / "plain.png", metadata={"Software": None})
+    drawn = []
+    original = matplotlib.text.Text.draw
+    monkeypatch.setattr(
+        matplotlib.text.Text,
+        "draw",
+        lambda text, renderer: drawn.append(text) or original(text, renderer),
+    )
+    figures.save(tmp_path / "saved.png", draw())
+    assert len(drawn) == len(set(drawn))
+    assert (tmp_path / "saved.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
 
 
 def test_every_model_stands_at_its_loss_and_parameters() -> None:
