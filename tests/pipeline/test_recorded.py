@@ -10,7 +10,7 @@ from dvc.utils.serialize import load_yaml
 
 from pipeline import recorded
 from pipeline.inputs import Inputs
-from tests.conftest import LONG, STAGES, Project, start, wait_for_state
+from tests.conftest import IN_TURN, LONG, STAGES, Project, start, wait_for_state
 from tests.helpers import refused
 
 
@@ -26,7 +26,7 @@ def run_cache() -> list[Path]:
 
 def test_the_inputs_of_every_stage_are_those_that_dvc_records(here: Project) -> None:
     entries = recorded.recorded_stages()
-    assert list(entries) == STAGES
+    assert list(entries) == IN_TURN
     for stage in STAGES:
         assert recorded.agree(Inputs(stage), entries[stage]), stage
     data = entries["build_dataset"]
