@@ -33,7 +33,7 @@ def main() -> None:
             mistakes=mistakes[name],
             samples=samples,
             nearest=nearest_names(samples["name"].head(page.SHOWN).tolist(), corpus),
-            advice=params.against_memorizing(name),
+            advice=params.against_memorizing(name) if name in trained else "",
         )
     counts = {name: measured[name] for name in figures.COUNT_MODELS}
     loss_by = {

@@ -77,7 +77,7 @@ def test_the_table_of_the_models_has_all_that_was_measured(template: Project) ->
     assert list(table.index) == [*MODELS, *COUNT_MODELS]
     assert list(table.columns) == [
         *("train_loss", "val_loss", "test_loss", "test_loss_stderr", "test_perplexity"),
-        *("test_bits_per_character", "test_accuracy", "parameters"),
+        *("test_bits_per_character", "test_accuracy", "parameters", "memorized"),
     ]
     for model, values in metrics(template, "evaluation").items():
         assert table.loc[model, list(values)].to_dict() == values
