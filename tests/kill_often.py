@@ -31,7 +31,7 @@ def start(stage: str, log: Path) -> int:
     code = 1
     try:
         here = {"folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
-        code = run({"arguments": [f"stages.{stage}"], **here}, fds)
+        code = run({"command": [sys.executable, "-m", f"stages.{stage}"], **here}, fds)
     finally:
         os._exit(code)
 

@@ -51,10 +51,10 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
 ) -> None:
     """25 kills in all, over the stages that take longest."""
     project.set(**LONG)
-    if stage == "evaluate":
-        for name in MODELS:
-            path = f"data/checkpoints/{name}.safetensors"
-            shutil.copy(uninterrupted.path / path, project.path / path)
+    needed = {"evaluate": MODELS, "train_compact": ["hybrid"]}.get(stage, [])
+    for name in needed:
+        path = f"data/checkpoints/{name}.safetensors"
+        shutil.copy(uninterrupted.path / path, project.path / path)
     ran = project.run(sys.executable, "-m", "tests.kill_often", stage, str(kills))
     result = json.loads(ran.text.splitlines()[-1])
     assert result["code"] == 0, result
