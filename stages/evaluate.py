@@ -29,6 +29,7 @@ def main() -> None:
         device = set_up(params.device, threads=1)
     corpus = load_corpus(stages.DATASET)
     windows = windows_by_part(corpus, load_split(stages.SPLIT, corpus))
+    placed = {part: its.to(device) for part, its in windows.items()}
     paths = stages.checkpoints(params.models)
     models = {name: load_for(path, corpus, build) for name, path in paths.items()}
     stages.refuse_changed_inputs()  # again, as the code of the models has been imported
@@ -36,11 +37,8 @@ def main() -> None:
     for name, loaded in models.items():
         model = Runner(loaded.to(device), params.fast)
         with seeded(params.seed, f"evaluate/{name}"):  # a model may be random in evaluation too
-            scores = {
-                part: score(model, windows[part].to(device), leave_out=part is Part.TRAIN)
-                for part in Part
-            }
-            predicted, confidence = analysis.predictions(model, windows[Part.TEST].to(device))
+            scores = {p: score(model, placed[p], leave_out=p is Part.TRAIN) for p in Part}
+            predicted, confidence = analysis.predictions(model, placed[Part.TEST])
         measured[name] = summarize(scores, count_parameters(model.model))
         losses[name], correct = scores[Part.TEST]
         calibration.append(analysis.calibration(confidence, correct).assign(model=name))

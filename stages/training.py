@@ -20,6 +20,7 @@ from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.splits import Part, load_split
 from charlm.data.windows import Windows, windows_by_part
 from charlm.fast.devices import refuse_if_too_large, set_up, without_memory
+from charlm.fast.running import Runner
 from charlm.models.base import LanguageModel, build, count_parameters
 from charlm.training.checks import check, construct
 from charlm.training.distillation import taught
@@ -82,8 +83,10 @@ def train(
             with blame(params.origin(name, "distill")):
                 raise InputError(f"stages/train_{name}.py names no teacher; set it to 0")
         taught_by = [checkpoint_path(teacher)]
-        its = checkpoint.load_for(checkpoint_path(teacher), corpus, build).to(device)
-        training_windows = taught(training_windows, its, len(corpus.vocabulary), recipe.distill)
+        its = checkpoint.load_for(taught_by[0], corpus, build).to(device)
+        training_windows = taught(
+            training_windows, Runner(its, params.fast), len(corpus.vocabulary), recipe.distill
+        )
     trainer = Trainer(
         model.to(device),
         training_windows,

@@ -1,4 +1,4 @@
-"""A `python` and a `dvc` for the tests that do not import torch and DVC anew each time.
+"""A `python` and a `dvc` for the tests that do not import torch and DVC again each time.
 
 The suite starts some two hundred stages and as many commands of DVC, and importing takes most of
 their time. One process imports what comes from elsewhere, nothing of the project, and splits in

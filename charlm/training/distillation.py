@@ -6,10 +6,10 @@ N batch, T context length, V vocabulary, W windows.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from charlm.data.windows import Windows
-from charlm.fast.running import Runner, batched_logits
+from charlm.fast.running import Model, Runner, as_runner, batched_logits
 
 STORED = 1 << 28
 """Probabilities that are stored, at two bytes each; if there are more, they are computed again."""
@@ -25,13 +25,14 @@ class TaughtWindows(Windows):
     that is not in the list.
 
     Attributes:
-        teacher: a model from contexts (N, T) to logits (N, V), on the device of the windows.
+        teacher: the runner of a model from contexts (N, T) to logits (N, V), on the device of the
+            windows.
         vocab_size: V.
         share: from 0 to 1.
         predictions: (W, V) those of the teacher; None to compute them batch by batch.
     """
 
-    teacher: nn.Module
+    teacher: Runner
     vocab_size: int
     share: float
     predictions: Tensor | None
@@ -53,14 +54,15 @@ class TaughtWindows(Windows):
         return contexts, probs.scatter_add_(1, targets[:, None], rest)
 
 
-def taught(windows: Windows, teacher: nn.Module, vocab_size: int, share: float) -> TaughtWindows:
+def taught(windows: Windows, teacher: Model, vocab_size: int, share: float) -> TaughtWindows:
     """Return windows with the predictions of a teacher in their targets."""
-    known = _predictions(teacher, windows) if len(windows) * vocab_size <= STORED else None
+    runner = as_runner(teacher)
+    known = _predictions(runner, windows) if len(windows) * vocab_size <= STORED else None
     fields = (windows.stream, windows.block_size, windows.starts)
-    return TaughtWindows(*fields, teacher, vocab_size, share, known)
+    return TaughtWindows(*fields, runner, vocab_size, share, known)
 
 
-def _predictions(teacher: nn.Module, windows: Windows) -> Tensor:
+def _predictions(teacher: Runner, windows: Windows) -> Tensor:
     """Return the probabilities (W, V) of the token after each window, left out of the counts."""
-    every = batched_logits(Runner(teacher), windows, leave_out=True)
+    every = batched_logits(teacher, windows, leave_out=True)
     return torch.cat([logits.softmax(1).half() for logits, _ in every])

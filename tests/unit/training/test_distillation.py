@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from charlm.core.params import Recipe
 from charlm.core.randomness import seeded
 from charlm.data.splits import Part
-from charlm.fast.running import mean_loss
+from charlm.fast.running import Runner, mean_loss
 from charlm.models.compact import CompactWaveNet
 from charlm.models.kneser_ney import KneserNey
 from charlm.training import distillation
@@ -57,6 +57,13 @@ def test_predictions_that_are_too_many_to_store_are_computed_again(
     again = lessons()
     assert again.predictions is None
     assert torch.equal(again.batch(torch.tensor([5, 0, 17]))[1], stored)
+
+
+def test_a_teacher_runs_as_it_is_given() -> None:
+    plain = Runner(counts(), fast=False)
+    given = taught(TRAIN, plain, V, 0.75)
+    assert given.teacher is plain
+    torch.testing.assert_close(given.batch(slice(None))[1], lessons().batch(slice(None))[1])
 
 
 def test_a_step_is_that_of_the_mean_cross_entropy() -> None:
