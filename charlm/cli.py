@@ -15,7 +15,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from charlm.core.errors import FileError, InputError, is_interrupt, is_out_of_memory, no_module
+from charlm.core.errors import FileError, InputError, is_out_of_memory, no_module
+from charlm.core.interrupts import obey_interrupts
 from charlm.core.pinning import pin_kernels
 from charlm.core.terminal import escape_unprintable
 from charlm.names.invisible import clean
@@ -169,6 +170,7 @@ def run() -> NoReturn:
     Kernels are pinned, so the same command prints the same names on every machine.
     """
     pin_kernels()
+    obey_interrupts()
     if hasattr(signal, "SIGPIPE"):  # exit quietly when piped into `head`
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())
@@ -193,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explain(error: BaseException) -> tuple[str, int] | None:
     """Return the error message and the exit code; None for a bug."""
-    if is_interrupt(error):
+    if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if isinstance(error, InputError):
         return f"error: {error}", 1

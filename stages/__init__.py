@@ -5,7 +5,7 @@ This module has what they share: paths, and error handling.
 
 import sys
 
-from charlm.core.interrupts import defer_interrupts, note, obey_interrupts
+from charlm.core.interrupts import defer_interrupts, interrupt, note, obey_interrupts
 
 if sys.argv[0] == "-m":  # a stage is being started, and this comes before its own imports
     defer_interrupts()
@@ -29,7 +29,6 @@ from charlm.core.errors import (
     ANOTHER_ENDED,
     FileError,
     InputError,
-    is_interrupt,
     is_out_of_memory,
     no_module,
 )
@@ -101,7 +100,7 @@ def loss_by_path(column: str) -> Path:
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage; SIGTERM and a closed terminal count as Ctrl-C."""
-    handle_signals(signal.default_int_handler)
+    handle_signals(interrupt)
     obey_interrupts()
     escape_unprintable()
     atexit.register(discard_unprintable)
@@ -211,7 +210,7 @@ def _dropped() -> str:
 
 def explain(error: BaseException) -> tuple[str, int] | None:
     """Return the error message and the exit code; None for a bug."""
-    if is_interrupt(error):
+    if isinstance(error, KeyboardInterrupt):
         return "interrupted; run the same command again to resume", 130
     match error:
         case ModuleNotFoundError(name=str(module)) if module.split(".")[0] not in OWN:

@@ -20,14 +20,6 @@ class FileError(InputError):
     """A file written by `charlm` is missing, damaged or inconsistent with others: recreate it."""
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Return whether Ctrl-C ended the program, even if compiled code was calling Python."""
-    if isinstance(error, SystemError):
-        while error.__cause__:
-            error = error.__cause__
-    return isinstance(error, KeyboardInterrupt)
-
-
 NO_MEMORY = re.compile("(allocate|out of) memory|failed to map segment|can't start new thread")
 """What libraries say if memory runs out; torch raises a plain RuntimeError on a CPU."""
 

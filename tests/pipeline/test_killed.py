@@ -306,6 +306,38 @@ stages.run(main)
         assert ran.text == "interrupted; run the same command again to resume\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "handler"),
+    [("SIGINT", "signal.default_int_handler"), ("SIGTERM", "signal.SIG_IGN")],
+)
+def test_ctrl_c_while_compiled_code_returns_arrays_is_repeated(number: str, handler: str) -> None:
+    """Numba asks Python for the types of arrays, and makes a SystemError of what is raised there.
+
+    The fast path would take it for an error of the model, and train on as plain PyTorch.
+    """
+    code = f"""
+import contextlib, signal, time
+signal.signal(signal.SIGINT, {handler})
+import stages
+import numba.core.serialize, numpy
+zeros = numba.njit(lambda: (numpy.zeros(3), numpy.zeros(3)))
+zeros()
+class Interrupting(dict):
+    def __getitem__(self, key):
+        signal.raise_signal(signal.{number})
+        return super().__getitem__(key)
+def main():
+    numba.core.serialize._unpickled_memo = Interrupting(numba.core.serialize._unpickled_memo)
+    for _ in range(100):
+        with contextlib.suppress(Exception):
+            zeros()
+        time.sleep(0.01)
+stages.run(main)
+"""
+    ran = Project(ROOT).run(sys.executable, "-c", code, code=130)
+    assert ran.text == "interrupted; run the same command again to resume\n"
+
+
 def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
     project: Project, uninterrupted: Project
 ) -> None:

@@ -109,14 +109,6 @@ def test_a_library_that_cannot_write_and_names_no_file_gets_its_line_too() -> No
     assert stages.explain(OSError(errno.EIO, os.strerror(errno.EIO))) is None
 
 
-def test_ctrl_c_while_compiled_code_calls_python_is_ctrl_c() -> None:
-    with pytest.raises(SystemError) as caught:
-        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
-    told = "interrupted; run the same command again to resume"
-    assert stages.explain(caught.value) == (told, 130)
-    assert stages.explain(SystemError("a bug")) is None
-
-
 def lose_the_right_to_write_anywhere() -> None:
     """Drop root's right to write to read-only folders."""
     if os.geteuid() == 0:
