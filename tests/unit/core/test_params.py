@@ -157,17 +157,20 @@ def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
     assert params.arguments("compact") == {"channels": 88, "dropout": 0.0}
 
 
-def test_fewer_windows_get_more_epochs_more_dropout_and_smaller_batches() -> None:
+def test_the_number_of_windows_decides_what_is_auto() -> None:
     params = load_params(ROOT / "params.yaml")
     sizes = [1, 1000, 10_000, 30_000, 100_000, 200_000, 10**6, 10**9]
     sized = [params.sized(windows, *TRAINED) for windows in sizes]
     epochs = [its.recipe("compact").epochs for its in sized]
     batches = [its.recipe("compact").batch_size for its in sized]
+    channels = [its.arguments("compact")["channels"] for its in sized]
     dropouts = [its.arguments("hybrid")["dropout"] for its in sized]
     assert epochs == sorted(epochs, reverse=True)
     assert (epochs[0], epochs[-1]) == (60, 4)
     assert batches == sorted(batches)
     assert (batches[0], batches[-1]) == (256, 1024)
+    assert channels == sorted(channels)
+    assert (channels[0], channels[-1]) == (88, 256)
     assert dropouts == sorted(dropouts, reverse=True)
     assert (dropouts[0], dropouts[-1]) == (0.3, 0.0)
     assert {its.recipe("fcn").epochs for its in sized} == {50}, "the course's models"
@@ -230,7 +233,7 @@ def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
     assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
     assert params.arguments("wavenet") == {"hidden_dim": 128, **plain}
-    assert params.arguments("compact") == {"channels": 88, "dropout": 0.0}
+    assert params.arguments("compact") == {"channels": "auto", "dropout": 0.0}
     assert params.arguments("kneser_ney") == {"order": None}
     assert params.arguments("mixture") == {}
 
