@@ -35,6 +35,7 @@ EVERY_KIND = pytest.mark.parametrize(
     ("architecture", "options"),
     [
         (CompactWaveNet, {"dropout": 0.2}),
+        (CompactWaveNet, {"shared": False}),
         (WaveNet, {}),
         (WaveNet, {"norm": "layer", "dropout": 0.1}),
         (FCN, {}),

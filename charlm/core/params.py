@@ -150,24 +150,27 @@ class Recipe(Section):
 
 TOP_LEVEL = [name for name, field in Recipe.model_fields.items() if field.is_required()]
 
-AUTOMATIC = ("batch_size", "epochs", "channels", "dropout")
+AUTOMATIC = ("batch_size", "epochs", "channels", "shared", "dropout")
 
 
 def automatic(windows: int) -> dict[str, float]:
     """Return the values of the parameters `AUTOMATIC` for a number of training windows.
 
     Fewer windows need more passes over them, smaller batches and more dropout, more windows need
-    wider layers: measured on lists of 900 to 95,000 names (EXPERIMENTS.md, 2026-11-27).
+    wider layers, and one for each level: measured on lists of 900 to 95,000 names
+    (EXPERIMENTS.md, 2026-11-27).
     """
     batch_size = 2 ** round(math.log2(max(windows, 1) / 180))
     epochs = round(2_400_000 / max(windows, 1))
-    channels = 8 * round(windows / 24_000)
+    fewest = 88 if windows < 40_000 else 112
+    channels = 8 * round(windows / 18_000)
     magnitude = math.log10(max(windows, 1) / 10_000)
     dropout = round((0.3 - 0.23 * magnitude) * 20) / 20
     return {
         "batch_size": min(max(batch_size, 256), 1024),
         "epochs": min(max(epochs, 4), 60),
-        "channels": min(max(channels, 88), 256),
+        "channels": min(max(channels, fewest), 256),
+        "shared": windows < 250_000,
         "dropout": min(max(dropout, 0.0), 0.3),
     }
 
@@ -184,6 +187,7 @@ ARGUMENTS: dict[str, Any] = {
     "channels": Annotated[
         Width, OrAuto, Field(description="a whole number from 1 to 1,048,576, or auto")
     ],
+    "shared": Annotated[bool, OrAuto, Field(description="true, false or auto")],
     "norm": Literal["none", "layer"],
     "dropout": Annotated[
         BelowOne, OrAuto, Field(description="a fraction from 0 to below 1, such as 0.1, or auto")

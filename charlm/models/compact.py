@@ -1,7 +1,9 @@
-"""The compact WaveNet: the same tree with few parameters, shared by all levels.
+"""The compact WaveNet: the same tree with few parameters, usually shared by all levels.
 
 N batch, T context length, C channels, V vocabulary.
 """
+
+from itertools import cycle
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +13,14 @@ from charlm.models.base import LanguageModel, binary_levels
 
 
 class CompactWaveNet(LanguageModel):
-    """Joins neighbors in pairs until one position is left, with the same layer at each level.
+    """Joins neighbors in pairs until one position is left.
 
     The tree of dilated convolutions of van den Oord et al. (2016), figure 3, with gated units
     and residual connections (section 2.3, equation 2, with linear gate and filter), RMSNorm at
-    each level (Zhang and Sennrich 2019), one layer shared by all levels, and the embedding tied
-    to the output layer (Press and Wolf 2017). It has V C + 4 C^2 + 2 C + (L + 1) C + V
-    parameters, with L = log2(block_size).
+    each level (Zhang and Sennrich 2019), and the embedding tied to the output layer (Press and
+    Wolf 2017). All levels share one layer; if `shared` is false, each has its own, which learns
+    more from many names in the same time. There are V C + (4 C^2 + 2 C) K + (L + 1) C + V
+    parameters, with L = log2(block_size) and K = 1 or L layers.
 
     Raises ValueError if `block_size` is not a power of two.
     """
@@ -25,14 +28,20 @@ class CompactWaveNet(LanguageModel):
     title = "Compact WaveNet"
 
     def __init__(
-        self, vocab_size: int, block_size: int, channels: int = 88, dropout: float = 0.0
+        self,
+        vocab_size: int,
+        block_size: int,
+        channels: int = 88,
+        shared: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         levels = binary_levels(block_size)
         self.embedding = nn.Embedding(vocab_size, channels)
         nn.init.normal_(self.embedding.weight, std=0.5)
-        self.value = nn.Linear(2 * channels, channels) if levels else nn.Identity()
-        self.gate = nn.Linear(2 * channels, channels) if levels else nn.Identity()
+        layers = range(min(levels, 1) if shared else levels)
+        self.value = nn.ModuleList(nn.Linear(2 * channels, channels) for _ in layers)
+        self.gate = nn.ModuleList(nn.Linear(2 * channels, channels) for _ in layers)
         self.norms = nn.ModuleList(nn.RMSNorm(channels, eps=1e-5) for _ in range(levels + 1))
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(vocab_size))
@@ -44,10 +53,10 @@ class CompactWaveNet(LanguageModel):
         """Return features (N, C) of the contexts (N, T)."""
         *norms, last_norm = self.norms
         x = self.embedding(contexts)  # (N, T, C)
-        for norm in norms:
+        for norm, value, gate in zip(norms, cycle(self.value), cycle(self.gate), strict=False):
             N, T, C = x.shape
             pairs = norm(x).view(N, T // 2, 2 * C)  # concatenated neighbors
-            gated = self.value(pairs) * self.gate(pairs)  # (N, T/2, C)
+            gated = value(pairs) * gate(pairs)  # (N, T/2, C)
             x = x[:, 1::2] + self.dropout(gated)  # residual on the right neighbor
         return last_norm(x).squeeze(1)  # (N, C)
 

@@ -36,7 +36,7 @@ class Hybrid(LanguageModel):
         super().__init__()
         self.orders = [*(order for order in ORDERS if order < block_size), block_size]
         self.counts = KneserNey(vocab_size, block_size)
-        self.net = CompactWaveNet(vocab_size, block_size, channels, dropout)
+        self.net = CompactWaveNet(vocab_size, block_size, channels, dropout=dropout)
         self.level = nn.Embedding(LEVELS * (block_size + 1), channels)
         K = len(self.orders)
         self.value = nn.ModuleList(nn.Linear(each, channels) for each in (channels, K * vocab_size))

@@ -105,8 +105,12 @@ function features(its, context) {
   let level = 0;
   for (; rows.length > 1; level++) {
     const normalized = rows.map((row) => rmsNorm(its, row, `norms.${level}`));
+    const layer = its(`value.${level}.weight`) ? level : 0;
     const gated = pairs(normalized).map((pair) =>
-      multiplied(linear(its, pair.flat(), "value"), linear(its, pair.flat(), "gate")),
+      multiplied(
+        linear(its, pair.flat(), `value.${layer}`),
+        linear(its, pair.flat(), `gate.${layer}`),
+      ),
     );
     rows = pairs(rows).map(([, right], i) => added(right, gated[i]));
   }

@@ -263,7 +263,9 @@ def _features(model: Part, contexts: Array) -> Array:
     for level in range(levels):
         N, T, C = x.shape
         pairs = model.rms_norm(x, f"norms.{level}").reshape(N, T // 2, 2 * C)
-        x = x[:, 1::2] + model.linear(pairs, "value") * model.linear(pairs, "gate")
+        layer = level if f"value.{level}.weight" in model else 0
+        value, gate = (model.linear(pairs, f"{name}.{layer}") for name in ("value", "gate"))
+        x = x[:, 1::2] + value * gate
     return model.rms_norm(x[:, 0], f"norms.{levels}")
 
 

@@ -154,7 +154,7 @@ def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
     assert params.recipe("compact") == recipe
     own = {"epochs": 8, "lr_factor": 0.2, "patience": 4, "distill": 0.0}
     assert params.recipe("hybrid") == recipe.model_copy(update=own)
-    assert params.arguments("compact") == {"channels": 88, "dropout": 0.0}
+    assert params.arguments("compact") == {"channels": 112, "dropout": 0.0, "shared": True}
 
 
 def test_the_number_of_windows_decides_what_is_auto() -> None:
@@ -164,6 +164,7 @@ def test_the_number_of_windows_decides_what_is_auto() -> None:
     epochs = [its.recipe("compact").epochs for its in sized]
     batches = [its.recipe("compact").batch_size for its in sized]
     channels = [its.arguments("compact")["channels"] for its in sized]
+    shared = [its.arguments("compact")["shared"] for its in sized]
     dropouts = [its.arguments("hybrid")["dropout"] for its in sized]
     assert epochs == sorted(epochs, reverse=True)
     assert (epochs[0], epochs[-1]) == (60, 4)
@@ -171,6 +172,8 @@ def test_the_number_of_windows_decides_what_is_auto() -> None:
     assert (batches[0], batches[-1]) == (256, 1024)
     assert channels == sorted(channels)
     assert (channels[0], channels[-1]) == (88, 256)
+    assert shared == sorted(shared, reverse=True)
+    assert (shared[0], shared[-1]) == (True, False)
     assert dropouts == sorted(dropouts, reverse=True)
     assert (dropouts[0], dropouts[-1]) == (0.3, 0.0)
     assert {its.recipe("fcn").epochs for its in sized} == {50}, "the course's models"
@@ -233,7 +236,7 @@ def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
     assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
     assert params.arguments("wavenet") == {"hidden_dim": 128, **plain}
-    assert params.arguments("compact") == {"channels": "auto", "dropout": 0.0}
+    assert params.arguments("compact") == {"channels": "auto", "dropout": 0.0, "shared": "auto"}
     assert params.arguments("kneser_ney") == {"order": None}
     assert params.arguments("mixture") == {}
 
@@ -327,7 +330,7 @@ WRONG_TYPES = [
     for parameter in LEAVES
     for value in ["[1]", "{a: 1}", "true", "2001-01-01", "'text'", "''", "1.5", "-1", "0", ".nan"]
     if not (parameter in {"names.path", "names.column"} and value == "'text'")
-    and not (parameter in {"fast", "names.header"} and value == "true")
+    and not (parameter in {"fast", "names.header", "compact.shared"} and value == "true")
     and not (parameter == "sample.prefix" and value == "'text'")
     and not (parameter in {"sample.prefix", *MAY_BE_EMPTY, *SHARED_IF_EMPTY} and value == "''")
     and not (leaf(parameter) in MAY_BE_ABOVE_1 and value == "1.5")

@@ -314,8 +314,9 @@ def test_wavenet_is_its_tree(block_size: int) -> None:
 
 
 @BLOCK_SIZES
-def test_the_compact_wavenet_is_its_equations(block_size: int) -> None:
-    model = new_model(CompactWaveNet, V, block_size, channels=9)
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_compact_wavenet_is_its_equations(block_size: int, shared: bool) -> None:
+    model = new_model(CompactWaveNet, V, block_size, channels=9, shared=shared)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -332,9 +333,10 @@ def test_the_compact_wavenet_is_its_equations(block_size: int) -> None:
     while len(nodes) > 1:
         pairs = zip(nodes[::2], nodes[1::2], strict=True)
         joined = [(torch.cat([norm(a, level), norm(b, level)], 1), b) for a, b in pairs]
+        number = 0 if shared else level
         value, gate = (
             [pair @ w[f"{layer}.weight"].T + w[f"{layer}.bias"] for pair, _ in joined]
-            for layer in ("value", "gate")
+            for layer in (f"value.{number}", f"gate.{number}")
         )
         nodes = [b + v * g for (_, b), v, g in zip(joined, value, gate, strict=True)]
         level += 1

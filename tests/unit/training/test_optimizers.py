@@ -141,7 +141,7 @@ def test_muon_is_for_the_matrices_between_hidden_layers() -> None:
 
     assert of(FCN) == {"hidden.weight"}
     assert of(WaveNet) == {f"tree.{level}.weight" for level in range(3)}
-    assert of(CompactWaveNet) == {"value.weight", "gate.weight"}
+    assert of(CompactWaveNet) == {"value.0.weight", "gate.0.weight"}
     assert of(GRU) == {"gru.weight_ih_l0", "gru.weight_hh_l0"}
     assert of(CausalTransformer) == {
         "layer.self_attn.in_proj_weight",
