@@ -3,7 +3,7 @@
 A run of the pipeline is all stages in a fresh clone without results, by `dvc repro`, or with
 parallel trainings by `make repro`. A run of the notebook is `benchmarks/notebook_loop.py`, which
 imports torch once, not eight times, and trains only the course's two models; so each command is
-also timed with a single epoch of the compact WaveNet. (With fewer epochs than the default 50 the
+also timed with one epoch of the compact WaveNet and the hybrid. (With fewer epochs than 50 the
 fixed costs weigh more.) Then the same command is run again when everything is up to date; a
 pipeline of a single stage that copies a file shows DVC's own part of that.
 
@@ -30,7 +30,7 @@ WAYS = {
     "dvc repro": ["dvc", "repro"],
     "make repro": [sys.executable, "-m", "pipeline.side_by_side"],
 }
-ONE_EPOCH = "the compact WaveNet for one epoch"
+ONE_EPOCH = "the compact WaveNet and the hybrid for one epoch"
 ONE_STAGE = "stages:\n  copy:\n    cmd: cp one two\n    deps: [one]\n    outs: [two]\n"
 
 
@@ -47,14 +47,14 @@ def one_stage() -> Figures:
         return _twice(["dvc", "repro"], Path(folder))
 
 
-def pipeline(command: list[str], epochs: int, compact_epochs: int | None = None) -> Figures:
+def pipeline(command: list[str], epochs: int, own_epochs: int | None = None) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         clone = ["git", "clone", "--quiet", str(ROOT), folder]
         subprocess.run(clone, check=True)
         params = Path(folder) / "params.yaml"
         text = re.sub(r"(?m)^epochs: \d+", f"epochs: {epochs}", params.read_text(encoding="utf-8"))
-        if compact_epochs:  # and of the hybrid, which has its own number of epochs, too
-            text = re.sub(r"(?m)^  epochs: \S+", f"  epochs: {compact_epochs}", text)
+        if own_epochs:  # of the models whose sections have their own
+            text = re.sub(r"(?m)^  epochs: \S+", f"  epochs: {own_epochs}", text)
         params.write_text(text, encoding="utf-8")
         # With dvc.lock, the committed metrics and plots would count as up to date.
         (Path(folder) / "dvc.lock").unlink()
@@ -92,7 +92,7 @@ def _timed(command: list[str], folder: Path) -> float:
 def table(count: int, epochs: int) -> str:
     """Return a table with a row for each way to run the pipeline."""
     ways = {f"`{way}`": partial(pipeline, command, epochs) for way, command in WAYS.items()}
-    ways |= {f"{way}, {ONE_EPOCH}": partial(turn, compact_epochs=1) for way, turn in ways.items()}
+    ways |= {f"{way}, {ONE_EPOCH}": partial(turn, own_epochs=1) for way, turn in ways.items()}
     turns: dict[str, Callable[[], Figures]] = {
         "notebook": partial(notebook, epochs),
         **ways,

@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node
 
 from charlm.core.errors import InputError
 
@@ -416,8 +417,9 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     try:
         text = path.read_text(encoding="utf-8-sig")
         refuse_merge_conflict(text, path)
-        values = YAML(typ="safe", pure=True).load(text)
-        lines = YAML(typ="rt").load(text)
+        yaml = YAML(typ="safe", pure=True)
+        root = yaml.compose(text)
+        values = yaml.constructor.construct_document(root) if root else None
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; run this in the folder that holds it, "
@@ -433,14 +435,14 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             f"{path} cannot be read ({error}); restore it: git checkout {path}"
         ) from None
     if isinstance(values, dict):
-        _check_models(values, path, lines)
+        _check_models(values, path, root)
     try:
         return _Params.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, values, path, lines)) from None
+        raise InputError(_explain(error, values, path, root)) from None
 
 
-def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
+def _check_models(values: dict[Any, Any], path: Path, root: Node) -> None:
     """Raise InputError unless each model has a section, and each section a model.
 
     A section may not contain parameters that apply to all models.
@@ -448,7 +450,7 @@ def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
     modules = model_modules()
     parameters = _Params.model_fields
     for key, value in values.items():
-        where, name = f"{path}{_line(lines, [key])}", _short(str(key))
+        where, name = f"{path}{_line(root, [key])}", _short(str(key))
         if key not in parameters and key not in modules:
             alike = difflib.get_close_matches(str(key), [*parameters, *modules], n=1)
             if isinstance(value, dict) and not alike:
@@ -461,13 +463,13 @@ def _check_models(values: dict[Any, Any], path: Path, lines: Any) -> None:
             if key in (COUNTED, MIXED) and (settings := Recipe.model_fields.keys() & value.keys()):
                 setting = min(settings)
                 raise InputError(
-                    f"{path}{_line(lines, [key, setting])}: {key}.{setting} has no effect, since "
+                    f"{path}{_line(root, [key, setting])}: {key}.{setting} has no effect, since "
                     "this model is not trained by gradient descent; remove it"
                 )
             for shared in SHARED & value.keys():
                 full = f"training.{shared}" if shared in Training.model_fields else shared
                 raise InputError(
-                    f"{path}{_line(lines, [key, shared])}: {key}.{shared} cannot be set for one "
+                    f"{path}{_line(root, [key, shared])}: {key}.{shared} cannot be set for one "
                     f"model; set {full}, which applies to all"
                 )
     for module in modules:
@@ -552,12 +554,12 @@ def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        lines = YAML(typ="rt").load(path)
-        line = _line(lines, parameter.split("."))
+        root = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8-sig"))
+        line = _line(root, parameter.split("."))
         raise InputError(f"{path}{line}: {parameter}: {error}") from None
 
 
-def _explain(error: ValidationError, values: Any, path: Path, lines: Any) -> str:
+def _explain(error: ValidationError, values: Any, path: Path, root: Node | None) -> str:
     """Return a message for the mistake that most likely caused the others."""
     causes = ["extra_forbidden", "missing"]  # a misspelled key is also a missing one
 
@@ -567,7 +569,7 @@ def _explain(error: ValidationError, values: Any, path: Path, lines: Any) -> str
     mistake = min(error.errors(), key=rank)
     location = [str(key) for key in mistake["loc"]]
     name = ".".join(location)
-    where = f"{path}{_line(lines, location)}"
+    where = f"{path}{_line(root, location)}"
     match mistake["type"]:
         case "extra_forbidden" | "invalid_key":
             return _unknown(where, name, values)
@@ -638,13 +640,13 @@ def _unknown(where: str, name: str, values: Any) -> str:
     return f"{where}: unknown parameter {_short(name)}; did you mean {nearest}?"
 
 
-def _line(lines: Any, location: Iterable[Any]) -> str:
+def _line(node: Node | None, location: Iterable[Any]) -> str:
     """Return ", line N" for the deepest key of `location` in the file, or an empty string."""
     found = ""
     for key in location:
-        try:
-            found = f", line {lines.lc.key(key)[0] + 1}"
-            lines = lines[key]
-        except (AttributeError, KeyError, TypeError):
+        pairs = reversed(node.value) if isinstance(node, MappingNode) else ()
+        name, node = next((pair for pair in pairs if pair[0].value == str(key)), (None, None))
+        if name is None:
             break
+        found = f", line {name.start_mark.line + 1}"
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from charlm.data.windows import Windows
 from charlm.fast.running import Model, Runner, as_runner, batched_logits
 
-STORED = 1 << 28
+STORED = 1 << 29
 """Probabilities that are stored, at two bytes each; if there are more, they are computed again."""
 
 
@@ -46,7 +46,7 @@ class TaughtWindows(Windows):
         contexts, targets = super().batch(index)
         if self.predictions is None:
             some = Windows(self.stream, self.block_size, self.starts[index])
-            probs = _predictions(self.teacher, some)
+            probs = _predictions(self.teacher, some, self.vocab_size)
         else:
             probs = self.predictions[index]
         probs = self.share * probs.float()
@@ -57,12 +57,17 @@ class TaughtWindows(Windows):
 def taught(windows: Windows, teacher: Model, vocab_size: int, share: float) -> TaughtWindows:
     """Return windows with the predictions of a teacher in their targets."""
     runner = as_runner(teacher)
-    known = _predictions(runner, windows) if len(windows) * vocab_size <= STORED else None
+    few = len(windows) * vocab_size <= STORED
+    known = _predictions(runner, windows, vocab_size) if few else None
     fields = (windows.stream, windows.block_size, windows.starts)
     return TaughtWindows(*fields, runner, vocab_size, share, known)
 
 
-def _predictions(teacher: Runner, windows: Windows) -> Tensor:
+def _predictions(teacher: Runner, windows: Windows, vocab_size: int) -> Tensor:
     """Return the probabilities (W, V) of the token after each window, left out of the counts."""
-    every = batched_logits(teacher, windows, leave_out=True)
-    return torch.cat([logits.softmax(1).half() for logits, _ in every])
+    probs = windows.starts.new_empty((len(windows), vocab_size), dtype=torch.float16)
+    done = 0
+    for logits, targets in batched_logits(teacher, windows, leave_out=True):
+        probs[done : done + len(targets)] = logits.softmax(1)
+        done += len(targets)
+    return probs

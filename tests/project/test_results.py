@@ -54,5 +54,12 @@ def test_no_list_has_a_model_far_above_the_counts(model: str, most: float) -> No
     assert (means[model] - means["kneser_ney"]).max() < most
 
 
+def test_ten_lists_in_five_scripts_were_measured() -> None:
+    lists = set(by_name()["list"])
+    cells = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("|")]
+    assert len(lists) >= 10
+    assert len({last for first, *_, last in cells if first in lists}) >= 5
+
+
 def test_nothing_was_chosen_on_the_lists_of_the_table() -> None:
     assert set(by_name()["list"]) <= REPORT.keys()
