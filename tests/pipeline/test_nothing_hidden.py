@@ -206,7 +206,7 @@ _ = (load().models, load().section("fcn"))
 
 
 def test_what_is_planted_and_not_declared_is_caught(project: Project) -> None:
-    """A stage that touches six things that it does not declare."""
+    """A stage that touches what it does not declare."""
     script = project.path / "stages/split.py"
     text = script.read_text(encoding="utf-8")
     script.write_text(PLANTED + text, encoding="utf-8")
@@ -219,6 +219,7 @@ def test_what_is_planted_and_not_declared_is_caught(project: Project) -> None:
         "undeclared file written: stray.txt",
         "undeclared parameter: compact.channels",
         "undeclared parameter: compact.dropout",
+        "undeclared parameter: compact.shared",
         "undeclared parameter: lr",
         "undeclared parameter: wavenet.hidden_dim",
         "undeclared environment variable: HOME",
