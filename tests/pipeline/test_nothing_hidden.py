@@ -218,7 +218,6 @@ def test_what_is_planted_and_not_declared_is_caught(project: Project) -> None:
         "undeclared file read: data/few.txt",
         "undeclared file written: stray.txt",
         "undeclared parameter: compact.channels",
-        "undeclared parameter: compact.dropout",
         "undeclared parameter: compact.shared",
         "undeclared parameter: lr",
         "undeclared parameter: wavenet.hidden_dim",

@@ -232,7 +232,7 @@ def test_a_table_without_headings_is_given_on_the_command_line(project: Project)
 def test_evaluate_says_which_models_have_memorized_their_names(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project.set(wavenet__dropout="0.3", compact__keep="last", compact__dropout="0.0")
+    project.set(wavenet__dropout="0.3", compact__keep="last")
     monkeypatch.chdir(project.path)
     evaluate.main()
     assert "memorized" not in capsys.readouterr().out
@@ -242,7 +242,7 @@ def test_evaluate_says_which_models_have_memorized_their_names(
     assert dict(said.findall(capsys.readouterr().out)) == {
         "fcn": "try dvc exp run -S +fcn.keep=best -S fcn.dropout=0.2",
         "wavenet": "try dvc exp run -S +wavenet.keep=best",
-        "compact": "try dvc exp run -S compact.keep=best -S compact.dropout=0.2",
+        "compact": "try dvc exp run -S compact.keep=best",
         "hybrid": "more names would help",
     }
 

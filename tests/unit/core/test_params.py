@@ -154,7 +154,7 @@ def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
     assert params.recipe("compact") == recipe
     own = {"epochs": 8, "lr_factor": 0.2, "patience": 4, "distill": 0.0}
     assert params.recipe("hybrid") == recipe.model_copy(update=own)
-    assert params.arguments("compact") == {"channels": 112, "dropout": 0.0, "shared": True}
+    assert params.arguments("compact") == {"channels": 112, "shared": True}
 
 
 def test_the_number_of_windows_decides_what_is_auto() -> None:
@@ -236,7 +236,7 @@ def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
     assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
     assert params.arguments("wavenet") == {"hidden_dim": 128, **plain}
-    assert params.arguments("compact") == {"channels": "auto", "dropout": 0.0, "shared": "auto"}
+    assert params.arguments("compact") == {"channels": "auto", "shared": "auto"}
     assert params.arguments("kneser_ney") == {"order": None}
     assert params.arguments("mixture") == {}
 
