@@ -1,10 +1,10 @@
-"""Mean and standard deviation of every metric over several seeds.
+"""Mean and standard error of every metric over several seeds.
 
 Runs the whole pipeline for each seed through DVC's queue, as many at a time as there are cores; the
 workspace is not changed. Prints a Markdown table:
 
     python -m experiments.seeds
-    python -m experiments.seeds --seeds 1 2 3 4 5 --names ~/names.txt -S wavenet.epochs=40
+    python -m experiments.seeds --seeds 1 2 3 --names ~/names.txt -S wavenet.epochs=40
 """
 
 import argparse
@@ -51,15 +51,15 @@ def run_seeds(
 
 
 def table(runs: Sequence[dict[str, dict[str, Any]]]) -> str:
-    """Return a table with a row per model, mean ± standard deviation over the runs in each cell.
+    """Return a table with a row per model, mean ± its standard error over the runs in each cell.
 
     A cell is empty if the model does not have the metric (n-gram models have no samples).
     """
     every = pd.concat([pd.DataFrame(run).T for run in runs])
     known = [metric for metric in METRICS if metric in every]
     of_models = every[known].groupby(level=0, sort=False)
-    mean, deviation = of_models.mean(), of_models.std()
-    cells = _written(mean) + " ± " + _written(deviation)
+    mean = of_models.mean()
+    cells = _written(mean) + " ± " + _written(of_models.sem())
     cells = cells.where(mean.notna(), "")
     return markdown(["", *known], [[str(model), *row] for model, row in cells.T.items()])
 
@@ -74,7 +74,7 @@ def _written(values: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
     parser.add_argument("--names", type=Path, help="another list of names")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
@@ -95,7 +95,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted")
     of_what = f"{assignments or 'defaults'}, {count:,} names"
-    print(f"\nMean ± standard deviation over seeds {arguments.seeds}, {of_what}:\n")
+    print(f"\nMean ± standard error over seeds {arguments.seeds}, {of_what}:\n")
     print(table(runs))
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,18 +263,30 @@ def template(warm: None, tmp_path_factory: pytest.TempPathFactory, worker_id: st
     return made_once(shared / "template", make_small)
 
 
-@pytest.fixture(scope="session")
-def uninterrupted(template: Project) -> Project:
-    """A longer training of each model, and what comes after it."""
+def made_longer(template: Project, name: str, stages: Iterable[str]) -> Project:
+    """The small project with longer trainings, of which some stages were run."""
 
     def make(target: Path) -> None:
         shutil.copytree(template.path, target, symlinks=True)
         project = Project(target)
         project.set(**LONG)
-        for stage in (*(f"train_{model}" for model in MODELS), "evaluate"):
+        for stage in stages:
             project.stage(stage)
 
-    return made_once(template.path.parent / "uninterrupted", make)
+    return made_once(template.path.parent / name, make)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(template: Project) -> Project:
+    """A longer training of the course's models."""
+    return made_longer(template, "uninterrupted", ["train_fcn", "train_wavenet"])
+
+
+@pytest.fixture(scope="session")
+def all_uninterrupted(template: Project) -> Project:
+    """A longer training of each model, and what comes after it."""
+    stages = [*(f"train_{model}" for model in MODELS), "evaluate"]
+    return made_longer(template, "all_uninterrupted", stages)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Runs a stage and records what it touches: `python -B -m tests.record STAGE RECORD`.
+"""Runs a stage and records what it touches: `python -m tests.record STAGE RECORD`.
 
 Run in a checkout, it writes a JSON file with the files of the checkout that were read and
-written, the parameters and the environment variables that were used. It imports neither NumPy
-nor torch: the stage pins their kernels first.
+written, the parameters and the environment variables that were used. It is run where safetensors
+has been imported already (tests/warm.py).
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import safetensors
+import safetensors.torch
 
 HERE = str(Path.cwd())
 read: set[str] = set()
@@ -162,7 +162,9 @@ def model_dump(self: Any, *, include: Any = None, exclude: Any = (), **options: 
 
 if __name__ == "__main__":
     stage, record = sys.argv[1:]
-    safe_open, safetensors.safe_open = safetensors.safe_open, audited_safe_open
+    sys.dont_write_bytecode = True
+    safe_open = safetensors.safe_open
+    safetensors.safe_open = safetensors.torch.safe_open = audited_safe_open
     dump, pydantic.BaseModel.model_dump = pydantic.BaseModel.model_dump, model_dump
     pydantic.BaseModel.__getattribute__ = getattribute
     extra, pydantic.BaseModel.__getattr__ = pydantic.BaseModel.__getattr__, getattr_extra

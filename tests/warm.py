@@ -2,8 +2,8 @@
 
 The suite starts some two hundred stages and as many commands of DVC, and importing takes most of
 their time. One process imports what comes from elsewhere, nothing of the project, and splits in
-two for each `python -m stages.NAME` and `dvc`. Tests about killing, the environment or what is
-opened, and `.ci/run`, use the real ones.
+two for each `python -m stages.NAME` and `dvc`. Tests about killing or the environment, and
+`.ci/run`, use the real ones.
 """
 
 import gc
@@ -19,7 +19,7 @@ from typing import Any
 SHIM = """#!{python} -IS
 import json, os, socket, sys
 arguments = sys.argv[1:]
-warm = {always} or arguments[:1] == ["-m"] and arguments[1].startswith("stages.")
+warm = {always} or arguments[:1] == ["-m"] and arguments[1].startswith(("stages.", "tests.record"))
 if warm and os.path.exists({socket!r}):
     server = socket.socket(socket.AF_UNIX)
     server.connect({socket!r})

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 
 from charlm.core.params import Params, load_params
 from experiments import best, ensemble
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT
 from tests.helpers import NAMES
 
 SMALL: dict[str, Any] = {"channels": 8, "epochs": 1}
@@ -97,8 +98,11 @@ def test_the_tables_have_means_and_standard_errors() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["best", "ensemble"])
-def test_a_list_that_does_not_exist_is_refused_in_one_line(module: str) -> None:
-    command = [sys.executable, "-m", f"experiments.{module}", "--names", "nope.txt"]
-    ran = Project(ROOT).run(*command, code=1)
-    assert ran.text == "error: --names nope.txt does not exist; give the path of a list\n"
+@pytest.mark.parametrize("study", [best, ensemble])
+def test_a_list_that_does_not_exist_is_refused_in_one_line(
+    study: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["", "--names", "nope.txt"])
+    with pytest.raises(SystemExit) as ended:
+        study.main()
+    assert ended.value.code == "error: --names nope.txt does not exist; give the path of a list"

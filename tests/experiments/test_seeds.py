@@ -11,14 +11,14 @@ from tests.conftest import Project
 LOSSES = ["train_loss", "val_loss", "test_loss"]
 
 
-def test_the_table_gives_mean_and_standard_deviation_over_the_seeds() -> None:
+def test_the_table_gives_mean_and_standard_error_over_the_seeds() -> None:
     runs = [
         {"fcn": dict.fromkeys(LOSSES, loss), "uniform": dict.fromkeys(LOSSES, 3.0)}
         for loss in (2.0, 2.1, 2.5)
     ]
     _, _, fcn, uniform = table(runs).splitlines()
-    # The deviation is that of a sample: divided by one less than the number of seeds.
-    assert fcn == "| fcn " + "| 2.2000 ± 0.2646 " * len(LOSSES) + "|"
+    # The deviation 0.2646 of a sample, divided by the root of the number of seeds.
+    assert fcn == "| fcn " + "| 2.2000 ± 0.1528 " * len(LOSSES) + "|"
     assert uniform == "| uniform " + "| 3.0000 ± 0.0000 " * len(LOSSES) + "|"
 
 
@@ -29,13 +29,13 @@ def test_what_only_some_models_have_stands_in_their_rows_alone() -> None:
     ]
     header, _, fcn, uniform = table(runs).splitlines()
     assert header == "|  | test_loss | novel |"
-    assert fcn == "| fcn | 2.0000 ± 0.0000 | 0.6000 ± 0.1414 |"
+    assert fcn == "| fcn | 2.0000 ± 0.0000 | 0.6000 ± 0.1000 |"
     assert uniform == "| uniform | 3.0000 ± 0.0000 |  |"
 
 
 def test_numbers_of_parameters_are_whole() -> None:
-    runs = [{"kneser_ney": {"test_loss": 2.0, "parameters": n}} for n in (128_000, 129_001)]
-    assert table(runs).splitlines()[2] == "| kneser_ney | 2.0000 ± 0.0000 | 128,500 ± 708 |"
+    runs = [{"kneser_ney": {"test_loss": 2.0, "parameters": n}} for n in (128_000, 129_000)]
+    assert table(runs).splitlines()[2] == "| kneser_ney | 2.0000 ± 0.0000 | 128,500 ± 500 |"
 
 
 def test_a_list_that_does_not_exist_is_refused_in_one_line(template: Project) -> None:

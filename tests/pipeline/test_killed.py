@@ -47,9 +47,11 @@ OUTPUTS = {
     ],
 )
 def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
-    project: Project, uninterrupted: Project, stage: str, kills: int
+    project: Project, stage: str, kills: int, request: pytest.FixtureRequest
 ) -> None:
     """25 kills in all, over the stages that take longest."""
+    whole = "uninterrupted" if stage in ("train_fcn", "train_wavenet") else "all_uninterrupted"
+    uninterrupted: Project = request.getfixturevalue(whole)
     project.set(**LONG)
     needed = {"evaluate": MODELS, "train_compact": ["hybrid"]}.get(stage, [])
     for name in needed:

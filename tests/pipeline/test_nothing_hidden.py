@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> Any:
 def record(project: Project, stage: str) -> Record:
     """What a stage touches; the kernel must have seen the same files of the checkout."""
     target = project.path.parent / "record.json"
-    command = [sys.executable, "-B", "-m", "tests.record", stage, str(target)]
+    command = ["python", "-m", "tests.record", stage, str(target)]
     # If there is bytecode, Python does not open the module that it comes from.
     for bytecode in project.path.rglob("*.pyc"):
         bytecode.unlink()

@@ -25,6 +25,7 @@ from pipeline import environment
 from pipeline.cache import content_of
 from pipeline.verify import REQUIREMENTS, first_difference, metric_changes
 from tests.conftest import MODELS, STAGES, TRAINED, Project, start
+from tests.pipeline.test_dvc_yaml import REPORT
 
 VERIFY = (sys.executable, "-m", "pipeline.verify")
 OUTPUTS = 14 + len(MODELS) + len(TRAINED)  # a checkpoint of each, and a history
@@ -60,26 +61,44 @@ HOSTILE = {
 }
 
 
-def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(
-    project: Project, tmp_path: Path
+@pytest.fixture
+def hostile(tmp_path: Path) -> dict[str, str]:
+    """An environment that asks for other kernels and another style of figures."""
+    matplotlibrc = tmp_path / "matplotlib" / "matplotlibrc"
+    matplotlibrc.parent.mkdir()
+    matplotlibrc.write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 33\n")
+    folder, path = str(matplotlibrc.parent), f"{Path(sys.executable).parent}{os.pathsep}"
+    cold = path + os.environ["PATH"]  # no warm start
+    return {**HOSTILE, "MPLCONFIGDIR": folder, "MATPLOTLIBRC": str(matplotlibrc), "PATH": cold}
+
+
+def test_no_environment_changes_a_byte_of_a_net_a_score_or_a_figure(
+    project: Project, hostile: dict[str, str]
 ) -> None:
-    """In an environment that asks for other kernels, and with two threads."""
+    """With two threads, and kernels compiled there."""
+    before = project.outputs()
+    project.set(training__threads="2")
+    for kernel in project.path.glob("charlm/*/__pycache__/*.nb?"):
+        kernel.unlink()
+    for output in ("data/checkpoints/fcn.safetensors", "metrics/evaluation.json", REPORT):
+        (project.path / output).unlink()
+    for stage in ("train_fcn", "evaluate", "plot"):
+        project.run("python", "-m", f"stages.{stage}", **hostile)
+    assert project.outputs() == before
+
+
+@pytest.mark.slow
+def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(
+    project: Project, hostile: dict[str, str]
+) -> None:
+    """In that environment, and with two threads."""
     before = project.outputs()
     # Were it used in the clone too, the runs that it knows would be taken from there.
     project.dvc("config", "cache.dir", str(project.path / ".dvc/cache"))
     project.set(training__threads="2")
     project.commit("A cache that all clones share, and two threads")
     (project.path / "notes.txt").write_text("not committed")
-    matplotlibrc = tmp_path / "matplotlib" / "matplotlibrc"
-    matplotlibrc.parent.mkdir()
-    matplotlibrc.write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 33\n")
-    ran = project.run(
-        *VERIFY,
-        **HOSTILE,
-        MPLCONFIGDIR=str(matplotlibrc.parent),
-        MATPLOTLIBRC=str(matplotlibrc),
-        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # no warm start
-    )
+    ran = project.run(*VERIFY, **hostile)
     assert "Traceback" not in ran.text
     # The trainings run side by side, each line after the name, where there are two cores.
     started = re.findall(r"^(?:\w+ +\| )?Running stage '(\w+)'", ran.text, flags=re.MULTILINE)
