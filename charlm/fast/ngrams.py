@@ -197,24 +197,25 @@ def discount_gradient(statistics: Integers, discounts: Any, vocab_size: int) -> 
     N, lengths, _ = statistics.shape
     gradient = np.zeros((lengths, 3), dtype=np.float64)
     probs = np.empty(lengths + 1, dtype=np.float64)
-    lefts = np.empty(lengths, dtype=np.float64)
+    lefts, inverses = np.empty((2, lengths), dtype=np.float64)
     for n in range(N):
         probs[0] = 1 / vocab_size
-        for length in range(lengths):
-            its, own = statistics[n, length], discounts[length]
-            probs[length + 1], lefts[length] = probs[length], 1.0
-            if its[4]:
-                left = own[0] * its[1] + own[1] * its[2] + own[2] * its[3]
-                lefts[length] = left / its[4]
-                count = its[0] - own[min(its[0], 3) - 1] if its[0] else 0.0
-                probs[length + 1] = count / its[4] + lefts[length] * probs[length]
-        grad = -1 / probs[lengths]
-        for length in range(lengths - 1, -1, -1):
+        known = 0  # the lengths at which the context was counted, the shortest ones
+        while known < lengths and statistics[n, known, 4]:
+            its, own = statistics[n, known], discounts[known]
+            inverses[known] = 1 / its[4]  # divisions take most of the time
+            left = own[0] * its[1] + own[1] * its[2] + own[2] * its[3]
+            lefts[known] = left * inverses[known]
+            count = its[0] - own[min(its[0], 3) - 1] if its[0] else 0.0
+            probs[known + 1] = count * inverses[known] + lefts[known] * probs[known]
+            known += 1
+        grad = -1 / probs[known]
+        for length in range(known - 1, -1, -1):
             its = statistics[n, length]
-            if its[4]:
-                if its[0]:
-                    gradient[length, min(its[0], 3) - 1] -= grad / its[4]
-                for j in range(3):
-                    gradient[length, j] += grad * its[1 + j] / its[4] * probs[length]
-                grad *= lefts[length]
+            part = grad * inverses[length]
+            if its[0]:
+                gradient[length, min(its[0], 3) - 1] -= part
+            for j in range(3):
+                gradient[length, j] += part * probs[length] * its[1 + j]
+            grad *= lefts[length]
     return gradient
