@@ -21,7 +21,7 @@ help:
 	@echo "make smoke      run a small version of the whole pipeline in a temporary copy"
 	@echo "make report     compare the results of HEAD with BASE (main); writes report/"
 	@echo "make hooks      install git hooks that run ruff and DVC"
-	@echo "make seeds      metrics of the README: mean and standard error over ten seeds (an hour on two cores)"
+	@echo "make seeds      metrics of the README: mean and standard error over ten seeds (ten runs)"
 	@echo "make sweep      effect of each setting on the losses, for EXPERIMENTS.md (81 runs: an hour on two cores)"
 	@echo "make bench      speed compared with a plain notebook loop, for the README (an hour)"
 	@echo "make grow       time and memory for lists of up to 30 million names (15 minutes or more)"

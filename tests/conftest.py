@@ -50,6 +50,9 @@ IN_TURN = [stage for stage in STAGES if stage != "train_compact"]
 IN_TURN.insert(IN_TURN.index("train_hybrid") + 1, "train_compact")
 """The stages in the order in which they run: the compact net is distilled from the hybrid."""
 
+COURSE = ["train_fcn", "train_wavenet"]
+"""The trainings of the course's models."""
+
 
 @dataclass
 class Ran:
@@ -263,30 +266,30 @@ def template(warm: None, tmp_path_factory: pytest.TempPathFactory, worker_id: st
     return made_once(shared / "template", make_small)
 
 
-def made_longer(template: Project, name: str, stages: Iterable[str]) -> Project:
-    """The small project with longer trainings, of which some stages were run."""
+def made_longer(begun: Project, name: str, stages: Iterable[str]) -> Project:
+    """A copy of the small project with longer trainings, in which some more stages were run."""
 
     def make(target: Path) -> None:
-        shutil.copytree(template.path, target, symlinks=True)
+        shutil.copytree(begun.path, target, symlinks=True)
         project = Project(target)
         project.set(**LONG)
         for stage in stages:
             project.stage(stage)
 
-    return made_once(template.path.parent / name, make)
+    return made_once(begun.path.parent / name, make)
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(template: Project) -> Project:
     """A longer training of the course's models."""
-    return made_longer(template, "uninterrupted", ["train_fcn", "train_wavenet"])
+    return made_longer(template, "uninterrupted", COURSE)
 
 
 @pytest.fixture(scope="session")
-def all_uninterrupted(template: Project) -> Project:
+def all_uninterrupted(uninterrupted: Project) -> Project:
     """A longer training of each model, and what comes after it."""
-    stages = [stage for stage in IN_TURN if stage.startswith("train_")]
-    return made_longer(template, "all_uninterrupted", [*stages, "evaluate"])
+    others = [it for it in IN_TURN if it.startswith("train_") and it not in COURSE]
+    return made_longer(uninterrupted, "all_uninterrupted", [*others, "evaluate"])
 
 
 @pytest.fixture

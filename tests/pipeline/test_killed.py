@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import (
+    COURSE,
     LONG,
     MODELS,
     ROOT,
@@ -50,7 +51,7 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     project: Project, stage: str, kills: int, request: pytest.FixtureRequest
 ) -> None:
     """25 kills in all, over the stages that take longest."""
-    whole = "uninterrupted" if stage in ("train_fcn", "train_wavenet") else "all_uninterrupted"
+    whole = "uninterrupted" if stage in COURSE else "all_uninterrupted"
     uninterrupted: Project = request.getfixturevalue(whole)
     project.set(**LONG)
     needed = {"evaluate": MODELS, "train_compact": ["hybrid"]}.get(stage, [])

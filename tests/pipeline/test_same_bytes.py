@@ -67,9 +67,9 @@ def hostile(tmp_path: Path) -> dict[str, str]:
     matplotlibrc = tmp_path / "matplotlib" / "matplotlibrc"
     matplotlibrc.parent.mkdir()
     matplotlibrc.write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 33\n")
-    folder, path = str(matplotlibrc.parent), f"{Path(sys.executable).parent}{os.pathsep}"
-    cold = path + os.environ["PATH"]  # no warm start
-    return {**HOSTILE, "MPLCONFIGDIR": folder, "MATPLOTLIBRC": str(matplotlibrc), "PATH": cold}
+    style = {"MPLCONFIGDIR": str(matplotlibrc.parent), "MATPLOTLIBRC": str(matplotlibrc)}
+    cold = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # no warm start
+    return {**HOSTILE, **style, "PATH": cold}
 
 
 def test_no_environment_changes_a_byte_of_a_net_a_score_or_a_figure(
