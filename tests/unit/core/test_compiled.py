@@ -1,8 +1,10 @@
 """A cache of compiled code that cannot be used is a miss: never an error, and it is replaced."""
 
 import errno
-import importlib.util
+import gc
+import importlib
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,16 +26,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.fixture
-def total(tmp_path: Path) -> Callable[[Any], Any]:
-    """A function in a file of its own, not yet compiled."""
+def total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """A function in a module of its own, not yet compiled."""
     path = tmp_path / "loops.py"
     path.write_text("def total(x):\n    s = 0\n    for v in x:\n        s += v\n    return s\n")
-    spec = importlib.util.spec_from_file_location("loops", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function: Callable[[Any], Any] = module.total
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "loops", raising=False)
+    function: Callable[[Any], Any] = importlib.import_module("loops").total
     return function
 
 
@@ -42,6 +41,7 @@ X = np.arange(10.0)
 
 def hits(function: Callable[[Any], Any], x: np.ndarray = X) -> int:
     """Compile as a new process would, call it, and return how often its cache was of use."""
+    gc.collect()  # what earlier calls compiled, as in a new process
     dispatcher = compiled(function)
     assert dispatcher(x) == x.sum()
     return sum(dispatcher.stats.cache_hits.values())
