@@ -2,9 +2,8 @@
 
 Every other moment is one after a training has kept a new state, however slow the machine.
 
-`python -m tests.kill_often STAGE KILLS` in a checkout prints what happened as JSON. What
-takes long to import is imported once, in a process that then splits in two for each start,
-as a zygote does; the stage itself is started as `python -m stages.STAGE` would.
+`python -m tests.kill_often STAGE KILLS` in a checkout prints what happened as JSON. Started by
+`tests/warm.py`, it has imported what takes long, and splits in two for each start of the stage.
 """
 
 import json
@@ -17,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.warm import import_what_takes_long, run
+from tests.warm import run
 
 
 def start(stage: str, log: Path) -> int:
@@ -54,7 +53,6 @@ def wait_for_another_state(before: list[tuple[str, int]]) -> None:
 
 def main() -> None:
     stage, kills = sys.argv[1], int(sys.argv[2])
-    import_what_takes_long(Path.cwd())
     chance = random.Random()
     log = Path(tempfile.mkdtemp()) / "log"
     began = time.monotonic()

@@ -2,14 +2,15 @@
 
 The suite starts some two hundred stages and as many commands of DVC, and importing takes most of
 their time. One process imports what comes from elsewhere, nothing of the project, and splits in
-two for each `python -m stages.NAME` and `dvc`. Tests about killing or the environment, and
-`.ci/run`, use the real ones.
+two for each `dvc` and most modules of the project that are started. Tests about killing or the
+environment, and `.ci/run`, use the real ones.
 """
 
 import gc
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -19,7 +20,8 @@ from typing import Any
 SHIM = """#!{python} -IS
 import json, os, socket, sys
 arguments = sys.argv[1:]
-warm = {always} or arguments[:1] == ["-m"] and arguments[1].startswith(("stages.", "tests.record"))
+known = ("stages.", "experiments.", "tests.")
+warm = {always} or arguments[:1] == ["-m"] and arguments[1].startswith(known)
 if warm and os.path.exists({socket!r}):
     server = socket.socket(socket.AF_UNIX)
     server.connect({socket!r})
@@ -71,6 +73,7 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.executable = shutil.which("python") or sys.executable  # for its own children
     program, *arguments = request["command"]
     try:
         try:
@@ -89,6 +92,8 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
             sys.excepthook(*sys.exc_info())
             return 1
     except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
         sys.stdout.flush()

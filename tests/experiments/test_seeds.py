@@ -39,20 +39,20 @@ def test_numbers_of_parameters_are_whole() -> None:
 
 
 def test_a_list_that_does_not_exist_is_refused_in_one_line(template: Project) -> None:
-    ran = template.run(sys.executable, "-m", "experiments.seeds", "--names", "nope.txt", code=1)
+    ran = template.run("python", "-m", "experiments.seeds", "--names", "nope.txt", code=1)
     assert ran.text.splitlines() == [
         "error: --names nope.txt does not exist; give the path of a list"
     ]
 
 
 def test_a_seed_given_twice_is_refused_in_one_line(template: Project) -> None:
-    ran = template.run(sys.executable, "-m", "experiments.seeds", "--seeds", "1", "2", "1", code=1)
+    ran = template.run("python", "-m", "experiments.seeds", "--seeds", "1", "2", "1", code=1)
     assert ran.text == "error: --seeds has a seed more than once; give each once\n"
 
 
 def test_what_a_user_has_queued_is_neither_run_nor_lost(project: Project) -> None:
     project.dvc("exp", "run", "--queue", "--name", "mine", "-S", "lr=0.1")
-    ran = project.run(sys.executable, "-m", "experiments.seeds", code=1)
+    ran = project.run("python", "-m", "experiments.seeds", code=1)
     assert re.fullmatch("error: mine is in the queue, .* dvc exp remove --queue\n", ran.text)
     assert re.search(r"mine .*Queued\n", project.dvc("queue", "status").text)
 
@@ -73,7 +73,7 @@ def test_two_seeds_of_another_list_are_measured_and_the_workspace_stays(project:
     (project.path / "../others.txt").resolve().write_text(names + "ZOÉLINE\n", encoding="utf-8")
     before = project.outputs()
     options = ["--seeds", "1", "2", "--names", "../others.txt", "-S", "wavenet.epochs=1"]
-    ran = project.run(sys.executable, "-m", "experiments.seeds", *options)
+    ran = project.run("python", "-m", "experiments.seeds", *options)
     assert f"{len(names.split()) + 1} names" in ran.text
     (row,) = re.findall(r"^\| fcn \|.*", ran.text, flags=re.MULTILINE)
     losses = re.findall(r"(\d\.\d{4}) ± (\d\.\d{4})", row)

@@ -130,7 +130,7 @@ sweep.main()
 
 
 def test_what_was_not_run_is_not_gathered(project: Project) -> None:
-    ran = project.run(sys.executable, "-m", "experiments.sweep", "--gather", code=1)
+    ran = project.run("python", "-m", "experiments.sweep", "--gather", code=1)
     count = f"{3 * len(sweep.ROWS)} of {3 * len(sweep.ROWS)} are missing"
     assert ran.text == f"error: sweep-course-1 has not been run ({count}); run: make sweep\n"
 
@@ -184,7 +184,7 @@ def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
 
 def test_it_wants_what_decides_to_be_committed(project: Project) -> None:
     project.set(lr="0.1")
-    ran = project.run(sys.executable, "-m", "experiments.sweep", code=1)
+    ran = project.run("python", "-m", "experiments.sweep", code=1)
     assert (
         ran.text == "error: there are uncommitted changes; commit or stash them, see: git status\n"
     )

@@ -140,7 +140,7 @@ def test_repro_again_does_nothing(project: Project) -> None:
 
 
 def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
-    project: Project,
+    project: Project, tmp_path: Path
 ) -> None:
     before = project.outputs()
     ran = project.dvc(
@@ -164,12 +164,31 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
     shown = project.dvc("exp", "show", "--csv").text
     assert "slower" in shown
     assert "wavenet.test_loss" in shown
+    project.commit("Another rate")
+    assert_commits_are_compared(project.clone(tmp_path / "clone"))
 
     project.set(lr="0.2", epochs="2", wavenet__epochs="", training__optimizer="sgd")
     back = project.dvc("repro")
     assert back.stages == []
     assert back.cached == [*TRAININGS, *DOWNSTREAM]
     assert project.outputs() == before
+
+
+def assert_commits_are_compared(clone: Project) -> None:
+    """Even where nothing was pulled."""
+    assert list(clone.path.rglob("*.safetensors")) == []
+    difference = json.loads(clone.dvc("metrics", "diff", "HEAD~1", "HEAD", "--json").text)
+    assert "fcn.test_loss" in difference["metrics/evaluation.json"]
+    assert "compact.test_loss" not in difference["metrics/evaluation.json"]
+    params = clone.dvc("params", "diff", "HEAD~1", "HEAD").text
+    assert "wavenet.epochs" in params
+    assert "training.optimizer" in params
+    assert float(next(csv.DictReader((clone.path / "plots/history/fcn.csv").open()))["lr"]) == 0.1
+    page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
+    html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
+    for title in ("Fully connected net", "Test loss by position in the name"):
+        assert title in html
+    assert "embeddings.png" in html
 
 
 @pytest.mark.parametrize(
@@ -338,35 +357,6 @@ def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project:
     assert aside != before
     assert project.dvc("repro", "--force", "--single-item", "sample").stages == ["sample"]
     assert project.outputs() == aside
-
-
-def test_commits_are_compared_even_in_a_clone_that_pulled_nothing(
-    project: Project, tmp_path: Path
-) -> None:
-    before = metrics(project, "evaluation")
-    # Another size and rate of one model do not train the other.
-    ran = project.dvc("exp", "run", "-S", "fcn.hidden_dim=12", "-S", "fcn.lr=0.05")
-    assert ran.stages == ["train_fcn", *DOWNSTREAM]
-    after = metrics(project, "evaluation")
-    assert after["fcn"]["parameters"] != before["fcn"]["parameters"]
-    assert after["wavenet"] == before["wavenet"]
-    project.commit("A smaller fully connected net")
-    clone = project.clone(tmp_path / "clone")
-    assert not (clone.path / "data/checkpoints").is_dir() or not list(
-        (clone.path / "data/checkpoints").glob("*.safetensors")
-    )
-    difference = json.loads(clone.dvc("metrics", "diff", "HEAD~1", "HEAD", "--json").text)
-    assert "fcn.test_loss" in difference["metrics/evaluation.json"]
-    assert "wavenet.test_loss" not in difference["metrics/evaluation.json"]
-    params = clone.dvc("params", "diff", "HEAD~1", "HEAD").text
-    assert "fcn.hidden_dim" in params
-    assert "fcn.lr" in params
-    assert float(next(csv.DictReader((clone.path / "plots/history/fcn.csv").open()))["lr"]) == 0.05
-    page = clone.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", "page").text.strip()
-    html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
-    for title in ("Fully connected net", "Test loss by position in the name"):
-        assert title in html
-    assert "embeddings.png" in html
 
 
 def test_push_then_pull_and_repro_in_a_fresh_clone_trains_nothing(

@@ -37,14 +37,15 @@ OUTPUTS = {
 } | {"evaluate": ["metrics/evaluation.json", "plots/evaluation/models.csv"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "kills"),
     [
         ("train_fcn", 2),
-        pytest.param("train_wavenet", 7, marks=pytest.mark.slow),
-        pytest.param("train_compact", 7, marks=pytest.mark.slow),
-        pytest.param("train_hybrid", 7, marks=pytest.mark.slow),
-        pytest.param("evaluate", 2, marks=pytest.mark.slow),
+        ("train_wavenet", 7),
+        ("train_compact", 7),
+        ("train_hybrid", 7),
+        ("evaluate", 2),
     ],
 )
 def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
@@ -58,7 +59,7 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     for name in needed:
         path = f"data/checkpoints/{name}.safetensors"
         shutil.copy(uninterrupted.path / path, project.path / path)
-    ran = project.run(sys.executable, "-m", "tests.kill_often", stage, str(kills))
+    ran = project.run("python", "-m", "tests.kill_often", stage, str(kills))
     result = json.loads(ran.text.splitlines()[-1])
     assert result["code"] == 0, result
     assert len(result["killed_after"]) == kills, result
@@ -170,9 +171,8 @@ def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_g
     assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_if_dvc_alone_is_killed_its_stage_ends_too(
     project: Project, uninterrupted: Project, number: signal.Signals
 ) -> None:
@@ -191,6 +191,7 @@ def test_if_dvc_alone_is_killed_its_stage_ends_too(
     assert project.outputs()[CHECKPOINT] == uninterrupted.outputs()[CHECKPOINT]
 
 
+@pytest.mark.slow
 def test_if_make_alone_is_asked_to_end_the_outputs_are_put_back(project: Project) -> None:
     before = project.outputs()
     project.set(**LONG)
@@ -341,6 +342,7 @@ stages.run(main)
     assert ran.text == "interrupted; run the same command again to resume\n"
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
     project: Project, uninterrupted: Project
 ) -> None:

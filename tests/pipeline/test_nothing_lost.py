@@ -334,6 +334,7 @@ def test_tables_that_somebody_changed_are_refused(
     assert checkout.outputs() == before
 
 
+@pytest.mark.slow
 def test_a_second_repro_is_refused_while_the_first_is_running(
     project: Project, uninterrupted: Project
 ) -> None:

@@ -136,6 +136,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_bad_input_is_said_once(project: Project, temporary: Path) -> None:
     project.set(training__processes="2", lr="1e30", epochs="3")
     ran = project.run(sys.executable, "-m", "stages.train_fcn", code=1)

@@ -71,14 +71,6 @@ def test_no_file_is_drawn_twice(project: Project) -> None:
     assert {re.sub(r"[/.]", "_", name) for name in shown["data"]} == set(expected(project))
 
 
-def test_a_page_is_short_enough_to_look_at(project: Project, pages: Pages) -> None:
-    project.run("python", "-m", "pipeline.vega")
-    page = pages.open(page_of(project.dvc("plots", "show").text, project.path), 1280, 800)
-    drawn(page, expected(project))
-    assert page.evaluate("document.documentElement.scrollHeight") <= HIGHEST
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-
-
 MORE = """
   train_more:
     cmd: cp plots/history/fcn.csv plots/history/more.csv
@@ -114,7 +106,10 @@ def test_show_and_diff_draw_every_plot_without_a_network(project: Project, pages
     assert project.git("status", "--porcelain") == "", "what set-up makes is not for git"
     plots = expected(project)
     shown = project.dvc("plots", "show").text
-    drawn(pages.open(page_of(shown, project.path)), plots)
+    page = pages.open(page_of(shown, project.path), 1280, 800)
+    drawn(page, plots)
+    assert page.evaluate("document.documentElement.scrollHeight") <= HIGHEST
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
     for file in (project.path / "plots/history").glob("*.csv"):
         text = file.read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.mixture import Mixture
 from charlm.models.wavenet import WaveNet
+from charlm.report import charts
 from charlm.report.page import LARGEST
 from charlm.sampling.sampler import name_log_likelihoods
 from tests.browser import Pages, violations
@@ -57,7 +58,9 @@ def test_the_logits_are_those_of_pytorch(
     architecture: type[LanguageModel],
     options: dict[str, Any],
     block_size: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(charts, "svg", lambda figure, name: "<svg></svg>")  # which takes longest
     corpus = small_corpus(block_size)
     model = drawn(architecture, corpus, **options)
     page = opened(pages, write(tmp_path, model, corpus=corpus))
@@ -190,18 +193,14 @@ def test_a_letter_can_be_added_by_its_button(pages: Pages, report: Path) -> None
     assert page.evaluate("document.activeElement.closest('#next') !== null")
 
 
-@pytest.mark.parametrize(
-    ("typed", "read"),
-    [("mar", "MAR"), ("zoé", "ZOÉ"), ("renê", "RENE"), ("ZOE\u0301", "ZOÉ"), ("Ó.b", "Ó.B")],
-)
-def test_case_and_accents_are_read_as_the_model_knows_them(
-    pages: Pages, report: Path, typed: str, read: str
-) -> None:
+def test_case_and_accents_are_read_as_the_model_knows_them(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
-    page.get_by_label("Beginning").fill(typed)
-    shown = page.locator("#chances .letter").all_inner_texts()
-    assert shown == [*read, "(end)"]
-    assert page.locator("#complaint").inner_text() == ""
+    readings = {"mar": "MAR", "zoé": "ZOÉ", "renê": "RENE", "ZOE\u0301": "ZOÉ", "Ó.b": "Ó.B"}
+    for typed, read in readings.items():
+        page.get_by_label("Beginning").fill(typed)
+        shown = page.locator("#chances .letter").all_inner_texts()
+        assert shown == [*read, "(end)"]
+        assert page.locator("#complaint").inner_text() == ""
 
 
 def test_what_the_model_does_not_know_is_told(pages: Pages, report: Path) -> None:
@@ -377,7 +376,7 @@ def test_the_page_labels_a_character_as_the_figures_do(pages: Pages, mixed: Path
 
 
 def test_no_label_of_the_tree_is_cut_off(pages: Pages, tmp_path: Path) -> None:
-    for block_size in (1, 2, 8, 32):
+    for block_size in (1, 32):
         corpus = small_corpus(block_size)
         page = opened(pages, write(tmp_path, small_model(corpus, WaveNet), corpus=corpus))
         assert page.evaluate(

@@ -1,7 +1,6 @@
 """A cache of compiled code that cannot be used is a miss: never an error, and it is replaced."""
 
 import errno
-import gc
 import importlib
 import shutil
 import sys
@@ -41,7 +40,6 @@ X = np.arange(10.0)
 
 def hits(function: Callable[[Any], Any], x: np.ndarray = X) -> int:
     """Compile as a new process would, call it, and return how often its cache was of use."""
-    gc.collect()  # what earlier calls compiled, as in a new process
     dispatcher = compiled(function)
     assert dispatcher(x) == x.sum()
     return sum(dispatcher.stats.cache_hits.values())

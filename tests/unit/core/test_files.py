@@ -25,17 +25,7 @@ from charlm.core.files import (
     write_json,
     write_text,
 )
-from tests.helpers import DAMAGED, bytes_of_two_processes, refused, write_evil_pickle
-
-SAVE = """
-import sys
-from pathlib import Path
-import charlm
-import torch
-from charlm.core.files import save_tensors
-tensors = {name: torch.arange(5) * index for index, name in enumerate("xyzabc")}
-save_tensors(Path(sys.argv[1]), tensors, {key: {key: 1} for key in sorted(set("abcdefghij"))})
-"""
+from tests.helpers import DAMAGED, refused, write_evil_pickle
 
 
 def test_replacing_replaces_the_old_file(tmp_path: Path) -> None:
@@ -196,11 +186,6 @@ def test_csv_has_no_index_and_six_decimals(tmp_path: Path) -> None:
     write_csv(tmp_path / "file", table)
     expected = 'name,x,n,b\nZOÉ,0.333333,1,True\n"A,B",2.000000,2,True\n'
     assert (tmp_path / "file").read_bytes() == expected.encode()
-
-
-def test_two_processes_write_the_same_tensors_as_the_same_bytes(tmp_path: Path) -> None:
-    first, second = bytes_of_two_processes(SAVE, tmp_path)
-    assert first == second
 
 
 def test_the_order_of_the_metadata_does_not_matter(tmp_path: Path) -> None:
