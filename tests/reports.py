@@ -43,6 +43,7 @@ EVERY_KIND = pytest.mark.parametrize(
         (KneserNey, {}),
         (KneserNey, {"order": 3}),
         (Hybrid, {"dropout": 0.1}),
+        (Hybrid, {"members": 2}),
         (Mixture, {}),
     ],
     ids=str,

@@ -74,6 +74,7 @@ PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number o
 Width = Annotated[int, Field(ge=1, le=2**20, description="a whole number from 1 to 1,048,576")]
 Processors = Annotated[int, Field(ge=1, le=1024, description="a whole number from 1 to 1024")]
 Order = Annotated[int, Field(ge=0, le=1024)]
+Members = Annotated[int, Field(ge=1, le=100)]
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
@@ -151,14 +152,14 @@ class Recipe(Section):
 
 TOP_LEVEL = [name for name, field in Recipe.model_fields.items() if field.is_required()]
 
-AUTOMATIC = ("batch_size", "epochs", "channels", "shared", "dropout")
+AUTOMATIC = ("batch_size", "epochs", "channels", "shared", "dropout", "members")
 
 
 def automatic(windows: int) -> dict[str, float]:
     """Return the values of the parameters `AUTOMATIC` for a number of training windows.
 
-    Fewer windows need more passes over them, smaller batches and more dropout, more windows need
-    wider layers, and one for each level: measured on lists of 900 to 95,000 names
+    Fewer windows need more passes over them, smaller batches, more dropout and an ensemble, more
+    windows need wider layers, and one for each level: measured on lists of 900 to 95,000 names
     (EXPERIMENTS.md, 2026-11-27).
     """
     batch_size = 2 ** round(math.log2(max(windows, 1) / 180))
@@ -173,6 +174,7 @@ def automatic(windows: int) -> dict[str, float]:
         "channels": min(max(channels, fewest), 256),
         "shared": windows < 250_000,
         "dropout": min(max(dropout, 0.0), 0.3),
+        "members": 3 if windows < 40_000 else 1,
     }
 
 
@@ -190,6 +192,9 @@ ARGUMENTS: dict[str, Any] = {
     ],
     "shared": Annotated[bool, OrAuto, Field(description="true, false or auto")],
     "norm": Literal["none", "layer"],
+    "members": Annotated[
+        Members, OrAuto, Field(description="a whole number from 1 to 100, or auto")
+    ],
     "dropout": Annotated[
         BelowOne, OrAuto, Field(description="a fraction from 0 to below 1, such as 0.1, or auto")
     ],

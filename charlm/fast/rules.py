@@ -355,7 +355,7 @@ def layer_norm(
 
 
 class Loss:
-    """A loss in float64, with `backward`, `item` and multiplication and division by numbers.
+    """A loss in float64, with `backward`, `item`, addition, and products with numbers.
 
     Args:
         value: the loss in nats.
@@ -371,6 +371,13 @@ class Loss:
         self._tape = tape
         self._start = start
         self._factor = factor
+
+    def __add__(self, other: "Loss") -> "Loss":
+        def start(factor: float) -> None:
+            for loss in (self, other):
+                loss._start(factor * loss._factor)
+
+        return Loss(self._value + other._value, self._tape, start)
 
     def __truediv__(self, number: float) -> "Loss":
         return Loss(self._value / number, self._tape, self._start, self._factor / number)

@@ -233,8 +233,8 @@ class Runner:
             parameter.grad = None
         try:
             logits = self.model(contexts, *([targets] if self.leaves_out else []))
-            loss = F.cross_entropy(logits, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = mean_over_members(logits, lambda its: F.cross_entropy(its, targets))
+            loss.backward()
             outcome = {"a different loss": loss.detach().double()}
             for name, parameter in named.items():
                 grad = parameter.grad
@@ -355,6 +355,17 @@ class _NoDropout(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         return args[0] if func is F.dropout else func(*args, **(kwargs or {}))
+
+
+def members_of(logits: Any) -> list[Any]:
+    """Return the logits (N, V) of each member of an ensemble, of which training gets a list."""
+    return logits if isinstance(logits, list) else [logits]
+
+
+def mean_over_members(logits: Any, loss_of: Callable[[Any], Any]) -> Any:
+    """Return the mean of a loss over the members of an ensemble, or that of a single model."""
+    first, *others = map(loss_of, members_of(logits))
+    return sum(others, first) / (1 + len(others)) if others else first
 
 
 def takes_targets(model: nn.Module) -> bool:

@@ -16,6 +16,9 @@ class LanguageModel(nn.Module):
     evaluated and sampled. The constructor's arguments are recorded, so that a checkpoint can
     rebuild the model.
 
+    In training, `forward` of an ensemble returns a list with the logits of each member, the mean of
+    whose losses is minimized.
+
     Attributes:
         hyperparameters: the constructor's arguments by name, including defaults.
     """

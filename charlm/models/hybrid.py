@@ -1,9 +1,10 @@
-"""The hybrid: n-gram counts, corrected by a compact WaveNet.
+"""The hybrid: n-gram counts, corrected by compact WaveNets.
 
 N batch, T context length, C channels, V vocabulary, K orders.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.models.base import LanguageModel
@@ -15,33 +16,75 @@ ORDERS = (2, 4)
 
 
 class Hybrid(LanguageModel):
-    """A net on top of n-gram counts: logits(c) = f(c) + sum_k trust_k(c) log P_k(. | c).
+    """Nets on top of n-gram counts: logits(c) = f(c) + sum_k trust_k(c) log P_k(. | c).
 
-    P_k is that of Kneser-Ney smoothing with contexts of at most k tokens. A gated layer joins the
-    features of a compact WaveNet with the square roots of these probabilities, and f and trust are
-    linear in what results: a log-linear model (Rosenfeld 1996) whose weights a net computes.
+    P_k is that of Kneser-Ney smoothing with contexts of at most k tokens: a log-linear model
+    (Rosenfeld 1996) whose weights a net computes. The probabilities of several such nets are
+    averaged, each trained with a loss of its own: an ensemble (Hansen and Salamon 1990).
 
     In training each window is left out of the counts: in them, its own target would be far more
-    likely than that of a new window, and the net would rely on that. So the net learns what
-    follows in a name that is not in the list.
+    likely than that of a new window, and the nets would rely on that. So they learn what follows in
+    a name that is not in the list.
 
-    Raises ValueError if `block_size` is not a power of two.
+    Args:
+        vocab_size: V.
+        block_size: T.
+        channels: C.
+        dropout: dropout probability.
+        members: the number of nets.
+
+    Raises ValueError if `block_size` is not a power of two, or `members` not at least 1.
     """
 
     title = "Hybrid"
 
     def __init__(
-        self, vocab_size: int, block_size: int, channels: int = 72, dropout: float = 0.0
+        self,
+        vocab_size: int,
+        block_size: int,
+        channels: int = 72,
+        dropout: float = 0.0,
+        members: int = 1,
     ) -> None:
         super().__init__()
+        if members < 1:
+            raise ValueError(f"members is {members}, not at least 1")
         self.orders = [*(order for order in ORDERS if order < block_size), block_size]
         self.counts = KneserNey(vocab_size, block_size)
+        sizes = (vocab_size, block_size, len(self.orders), channels, dropout)
+        self.corrections = nn.ModuleList(Correction(*sizes) for _ in range(members))
+
+    def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor | list[Tensor]:
+        """Return logits (N, V); in training those of each member, if there are several."""
+        log_probs, level = self.counts.look_up(contexts, self.orders, targets)  # (N, K, V), (N,)
+        log_probs = log_probs.to(next(self.parameters()).dtype)
+        roots = torch.exp(0.5 * log_probs).flatten(1)  # (N, K V)
+        each = [correct(contexts, log_probs, roots, level) for correct in self.corrections]
+        if len(each) == 1:
+            return each[0]
+        if self.training:
+            return each
+        probs = [F.softmax(logits, dim=-1) for logits in each]
+        return torch.log(sum(probs[1:], probs[0]) / len(probs))
+
+
+class Correction(nn.Module):
+    """The net of a member: from contexts and the log-probabilities by counts to logits.
+
+    A gated layer joins the features of a compact WaveNet with the square roots of the
+    probabilities, and f and trust are linear in what results.
+    """
+
+    def __init__(
+        self, vocab_size: int, block_size: int, orders: int, channels: int, dropout: float
+    ) -> None:
+        super().__init__()
         self.net = CompactWaveNet(vocab_size, block_size, channels, dropout=dropout)
         self.level = nn.Embedding(LEVELS * (block_size + 1), channels)
-        K = len(self.orders)
-        self.value = nn.ModuleList(nn.Linear(each, channels) for each in (channels, K * vocab_size))
-        self.gate = nn.ModuleList(nn.Linear(each, channels) for each in (channels, K * vocab_size))
-        self.trust = nn.Linear(channels, K)
+        widths = (channels, orders * vocab_size)
+        self.value = nn.ModuleList(nn.Linear(width, channels) for width in widths)
+        self.gate = nn.ModuleList(nn.Linear(width, channels) for width in widths)
+        self.trust = nn.Linear(channels, orders)
         # It starts as the counts alone.
         *_, last_norm = self.net.norms.parameters()
         nn.init.constant_(last_norm, 0.05)
@@ -49,15 +92,12 @@ class Hybrid(LanguageModel):
             nn.init.zeros_(weights)
         nn.init.constant_(self.trust.bias[-1], 0.6)
 
-    def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor:
-        log_probs, level = self.counts.look_up(contexts, self.orders, targets)  # (N, K, V), (N,)
-        log_probs = log_probs.to(self.trust.weight.dtype)
-        roots = torch.exp(0.5 * log_probs).flatten(1)  # (N, K V)
+    def forward(self, contexts: Tensor, log_probs: Tensor, roots: Tensor, level: Tensor) -> Tensor:
         x = self.net.features(contexts) + self.level(level)  # (N, C)
         value = self.value[0](x) + self.value[1](roots)
         gate = self.gate[0](x) + self.gate[1](roots)
         x = x + self.net.dropout(value * gate)
-        logits = self.net.output(x)  # (N, V)
-        for k, trust in enumerate(self.trust(x).chunk(len(self.orders), dim=1)):  # (N, 1)
+        logits: Tensor = self.net.output(x)  # (N, V)
+        for k, trust in enumerate(self.trust(x).chunk(len(self.trust.bias), dim=1)):  # (N, 1)
             logits = logits + trust * log_probs[:, k]
         return logits

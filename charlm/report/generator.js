@@ -129,6 +129,17 @@ function kneserNey(its, context) {
 function hybrid(its, context) {
   const orders = [...ORDERS.filter((order) => order < context.length), context.length];
   const { logProbs, level } = lookUp((name) => its(`counts.${name}`), context, orders);
+  const each = [];
+  while (its(`corrections.${each.length}.trust.weight`)) {
+    const prefix = `corrections.${each.length}`;
+    each.push(correction((name) => its(`${prefix}.${name}`), context, logProbs, level));
+  }
+  if (each.length === 1) return each[0];
+  return each.map((scores) => softmax(scores)).reduce(added).map((p) => Math.log(p / each.length));
+}
+
+/** The logits (V) of a member of the hybrid. */
+function correction(its, context, logProbs, level) {
   const net = (name) => its(`net.${name}`);
   const roots = logProbs.flat().map((p) => Math.exp(p / 2));
   const levels = LEVELS * (context.length + 1);

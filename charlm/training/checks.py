@@ -21,6 +21,7 @@ from torch.nn.parameter import is_lazy
 from charlm.core.errors import InputError
 from charlm.data import checkpoint
 from charlm.data.corpus import END, Vocabulary
+from charlm.fast.running import members_of
 from charlm.models.base import LanguageModel, build
 
 M = TypeVar("M", bound=nn.Module)
@@ -132,13 +133,15 @@ def _train_and_evaluate(
 
 def _backward(model: nn.Module, contexts: Tensor, vocab_size: int) -> tuple[str, list[str]]:
     """Run forward and backward; return what is wrong, and the parameters without a gradient."""
-    logits = model(contexts)
+    each = members_of(model(contexts))
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if wrong := _difference_from_logits(logits, contexts, vocab_size):
-        return wrong, []
-    if not trainable or not logits.requires_grad:
-        return "depends on no trainable parameter", []
-    gradients = torch.autograd.grad(logits.sum(), [*trainable.values()], allow_unused=True)
+    for logits in each:
+        if wrong := _difference_from_logits(logits, contexts, vocab_size):
+            return wrong, []
+        if not trainable or not logits.requires_grad:
+            return "depends on no trainable parameter", []
+    total = torch.stack([logits.sum() for logits in each]).sum()
+    gradients = torch.autograd.grad(total, [*trainable.values()], allow_unused=True)
     return "", [name for name, its in zip(trainable, gradients, strict=True) if its is None]
 
 
@@ -181,8 +184,7 @@ def _same_logits(one: nn.Module, other: nn.Module, contexts: Tensor) -> bool:
 
     def logits(of: nn.Module, training: bool) -> Tensor:
         torch.manual_seed(0)
-        result: Tensor = of.train(training)(contexts)
-        return result
+        return torch.cat(members_of(of.train(training)(contexts)))
 
     return all(
         torch.allclose(logits(one, mode), logits(other, mode), rtol=0, atol=0, equal_nan=True)

@@ -18,7 +18,7 @@ from charlm.data.permutation import Permutation
 from charlm.data.windows import Windows
 from charlm.fast.capture import Captured, Step
 from charlm.fast.devices import widest
-from charlm.fast.running import Runner, summed_loss, unchanged
+from charlm.fast.running import Runner, mean_over_members, summed_loss, unchanged
 from charlm.training.distributed import Group
 from charlm.training.optimizers import MovingAverage, bare_step, clip, optimizer_of
 from charlm.training.schedulers import Schedule
@@ -195,7 +195,7 @@ class Trainer:
             parameter.grad = None
         with self.runner:  # which makes matrix products portable
             logits = self.runner(contexts, self._key, targets)
-            loss = self.summed_loss(logits, contexts, targets)
+            loss = mean_over_members(logits, lambda its: self.summed_loss(its, contexts, targets))
             (loss / count).backward()
         self.group.sum_gradients(self._parameters)
         clip(self._parameters, self.recipe.clip_norm)

@@ -176,6 +176,7 @@ def test_the_number_of_windows_decides_what_is_auto() -> None:
     assert (shared[0], shared[-1]) == (True, False)
     assert dropouts == sorted(dropouts, reverse=True)
     assert (dropouts[0], dropouts[-1]) == (0.3, 0.0)
+    assert [its.arguments("hybrid")["members"] for its in sized] == [3, 3, 3, 3, 1, 1, 1, 1]
     assert {its.recipe("fcn").epochs for its in sized} == {50}, "the course's models"
     assert {its.recipe("hybrid").epochs for its in sized} == {8}, "what is given is kept"
 

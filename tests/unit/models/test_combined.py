@@ -1,6 +1,7 @@
 """The models that combine others: the hybrid of counts and a net, and the mixture."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from tests.helpers import small_corpus, small_split
 CORPUS = small_corpus(block_size=8)
 WINDOWS = small_split(CORPUS)
 V = len(CORPUS.vocabulary)
+MEMBERS = pytest.mark.parametrize("members", [1, 3])
 RECIPE = Recipe(lr=0.02, batch_size=16, epochs=4, optimizer="muon", average=0.9)
 
 
@@ -44,10 +46,16 @@ def trainer_of(model: Hybrid, recipe: Recipe = RECIPE, *, fast: bool = True) -> 
 
 
 def by_hand(model: Hybrid, windows: Windows) -> Tensor:
-    """The mean loss of windows, each left out of the counts, in training."""
+    """The mean loss of windows, each left out of the counts, over the members in training."""
     contexts, targets = windows.batch(slice(None))
     log_probs, level = model.counts.look_up(contexts.long(), [2, 4, 8], targets)
-    x = model.net.features(contexts.long()) + model.level.weight[level]
+    each = [its_logits(its, contexts.long(), log_probs, level) for its in model.corrections]
+    return torch.stack([F.cross_entropy(logits, targets) for logits in each]).mean()
+
+
+def its_logits(its: Any, contexts: Tensor, log_probs: Tensor, level: Tensor) -> Tensor:
+    """The logits of a member."""
+    x = its.net.features(contexts) + its.level.weight[level]
     joined = torch.cat([x, *log_probs.exp().sqrt().unbind(1)], dim=1)
     value, gate = (
         F.linear(
@@ -55,18 +63,18 @@ def by_hand(model: Hybrid, windows: Windows) -> Tensor:
             torch.cat([of_net.weight, of_counts.weight], dim=1),
             of_net.bias + of_counts.bias,
         )
-        for of_net, of_counts in (model.value, model.gate)
+        for of_net, of_counts in (its.value, its.gate)
     )
     x = x + value * gate
-    logits = F.linear(x, model.net.embedding.weight, model.net.bias)
-    logits = logits + torch.einsum("nk,nkv->nv", model.trust(x), log_probs)
-    return F.cross_entropy(logits, targets)
+    logits = F.linear(x, its.net.embedding.weight, its.net.bias)
+    return logits + torch.einsum("nk,nkv->nv", its.trust(x), log_probs)
 
 
-def test_a_training_step_leaves_its_windows_out_of_the_counts() -> None:
+@MEMBERS
+def test_a_training_step_leaves_its_windows_out_of_the_counts(members: int) -> None:
     windows = WINDOWS[Part.TRAIN]
     recipe = Recipe(lr=0.5, batch_size=len(windows), epochs=1)
-    trained, expected = hybrid(), hybrid()
+    trained, expected = hybrid(members=members), hybrid(members=members)
     (epoch,) = trainer_of(trained, recipe).run(1)
     loss = by_hand(expected, windows)
     loss.backward()
@@ -85,10 +93,11 @@ def test_a_window_that_is_not_trained_on_is_not_left_out() -> None:
     assert counted < by_hand(model, WINDOWS[Part.TRAIN]).item() - 0.5
 
 
-def test_the_fast_path_and_plain_torch_train_a_hybrid_alike() -> None:
+@MEMBERS
+def test_the_fast_path_and_plain_torch_train_a_hybrid_alike(members: int) -> None:
     every = []
     for fast in (True, False):
-        trainer = trainer_of(hybrid(), fast=fast)
+        trainer = trainer_of(hybrid(members=members), fast=fast)
         every.append([(epoch.train_loss, epoch.val_loss) for epoch in trainer.run(4)])
         assert trainer.runner.path is not None
         assert trainer.runner.path.fast == fast
@@ -113,6 +122,23 @@ def test_evaluation_leaves_training_windows_out_for_every_model_that_counts() ->
     assert losses.mean().item() == pytest.approx(wanted, abs=1e-5)
     counted, _ = score(mixture, windows)
     assert counted.mean().item() < wanted - 0.3
+
+
+def test_members_learn_as_if_alone_and_their_probabilities_are_averaged() -> None:
+    three = hybrid(members=3)
+    recipe = RECIPE.model_copy(update={"optimizer": "sgd", "average": 0.0})
+    single = [hybrid() for _ in range(3)]
+    for model, its in zip(single, three.corrections, strict=True):
+        model.corrections[0].load_state_dict(its.state_dict())
+        # A third of the loss of all: three times the rate.
+        list(trainer_of(model, recipe.model_copy(update={"lr": recipe.lr / 3})).run(4))
+    list(trainer_of(three, recipe).run(4))
+    contexts, _ = WINDOWS[Part.VAL].batch(slice(None))
+    with torch.no_grad():
+        each = [model.eval()(contexts.long()).softmax(1) for model in single]
+        found = three.eval()(contexts.long())
+    torch.testing.assert_close(found, torch.stack(each).mean(0).log(), rtol=0, atol=1e-4)
+    assert (each[0] - each[1]).abs().max() > 0.01
 
 
 def test_it_starts_near_the_counts_and_learns_beyond_them() -> None:

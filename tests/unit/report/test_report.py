@@ -298,7 +298,7 @@ def test_of_the_models_that_fit_the_one_of_the_lowest_test_loss_runs(
     counts = drawn(KneserNey, CORPUS)
     hybrid = small_model(CORPUS, Hybrid)  # as the counts, but surer
     hybrid.counts.tables = counts.tables
-    torch.nn.init.constant_(hybrid.trust.bias[-1:], 1.3)
+    torch.nn.init.constant_(hybrid.corrections[0].trust.bias[-1:], 1.3)
     models = {**MODELS, "d": counts, "e": hybrid}
     ranked = sorted(models.values(), key=lambda its: score(its, every_window(CORPUS))[0].mean())
     assert ranked[:2] == [hybrid, counts]
