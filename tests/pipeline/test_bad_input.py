@@ -23,7 +23,7 @@ from charlm.data.corpus import load_corpus
 from charlm.data.splits import load_split
 from charlm.names.reading import CONTROL
 from stages import build_dataset, split
-from tests.conftest import STAGES, Project
+from tests.conftest import IN_TURN, Project
 from tests.helpers import ROOT, read_names, refused, taken_or_refused
 from tests.unit.core.test_params import DEFAULTS, LEAVES, TEXT, in_one_line
 
@@ -391,7 +391,7 @@ def test_an_odd_list_goes_through_all_stages(project: Project, names: list[str])
     (project.path / "odd.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     project.set(names__path="odd.txt", epochs="1", batch_size="1024", split__train="0.5")
     project.set(fcn__hidden_dim="8", wavenet__hidden_dim="8", split__val="0.25")
-    for stage in STAGES:
+    for stage in IN_TURN:
         ran = project.stage(stage)
         assert "Traceback" not in ran.text
         assert not re.search("warning", ran.text, re.IGNORECASE), ran.text
