@@ -12,7 +12,7 @@ from charlm.core.params import load_params
 from charlm.report.results import read_comparison
 from pipeline import guide
 from pipeline.readme import QUOTED, SOURCED
-from tests.conftest import ROOT, Project, copy_checkout, wait_for_queue
+from tests.conftest import IN_TURN, ROOT, Project, copy_checkout, wait_for_queue
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEASURED = ["benchmarks/RESULTS.md", "benchmarks/LOSS.md", "benchmarks/GROWTH.md"]
@@ -150,7 +150,7 @@ def test_what_it_shows_of_sampling_by_hand_is_what_comes_of_the_default_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     project = copy_checkout(tmp_path)
-    for stage in ("build_dataset", "split", "train_compact"):
+    for stage in IN_TURN[: IN_TURN.index("train_mixture") + 1]:
         project.stage(stage)
     monkeypatch.chdir(project.path)
     commands, printed, python = by_hand()
