@@ -141,7 +141,8 @@ def by_hand() -> tuple[list[str], str, str]:
     (section,) = re.findall(
         r"^## Sampling by hand\n.*?(?=^## )", README, flags=re.MULTILINE | re.DOTALL
     )
-    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^```(\w+)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    blocks = dict(reversed(found))  # the first of each language
     return blocks["bash"].splitlines(), blocks["text"], blocks["python"]
 
 
