@@ -10,7 +10,6 @@ import gc
 import json
 import os
 import runpy
-import shutil
 import signal
 import socket
 import sys
@@ -73,7 +72,6 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.executable = shutil.which("python") or sys.executable  # for its own children
     program, *arguments = request["command"]
     try:
         try:

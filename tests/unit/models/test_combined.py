@@ -130,7 +130,7 @@ def test_members_learn_as_if_alone_and_their_probabilities_are_averaged() -> Non
     single = [hybrid() for _ in range(3)]
     for model, its in zip(single, three.corrections, strict=True):
         model.corrections[0].load_state_dict(its.state_dict())
-        # A third of the loss of all: three times the rate.
+        # Of the ensemble each has a third of the loss, which is as a third of the rate.
         list(trainer_of(model, recipe.model_copy(update={"lr": recipe.lr / 3})).run(4))
     list(trainer_of(three, recipe).run(4))
     contexts, _ = WINDOWS[Part.VAL].batch(slice(None))
