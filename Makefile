@@ -33,7 +33,7 @@ verify: $(VENV)/.installed
 	@"$(BIN)/python" -m pipeline.verify
 
 test: $(VENV)/.chromium
-	"$(BIN)/python" -m pytest -n 2 -m "not slow"
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.chromium
 	"$(BIN)/python" -m pytest -m slow

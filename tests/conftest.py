@@ -38,7 +38,7 @@ SMALL = {
 }
 FEW = 300
 
-LONG = {"epochs": "180", "compact.epochs": "75", "hybrid.epochs": "75"}
+LONG = {"epochs": "120", "compact.epochs": "50", "hybrid.epochs": "50"}
 """What makes a training of the small project last a few seconds."""
 
 MODELS = load_params(ROOT / "params.yaml").models
@@ -49,9 +49,6 @@ STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 IN_TURN = [stage for stage in STAGES if stage != "train_compact"]
 IN_TURN.insert(IN_TURN.index("train_hybrid") + 1, "train_compact")
 """The stages in the order in which they run: the compact net is distilled from the hybrid."""
-
-COURSE = ["train_fcn", "train_wavenet"]
-"""The trainings of the course's models."""
 
 
 @dataclass
@@ -221,6 +218,15 @@ def make_small(target: Path) -> Project:
     return project
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that use the small project, so that one worker makes it.
+
+    The others begin in the middle, and the last ones to end take over what is left.
+    """
+    users = {item.path for item in items if "template" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in users)
+
+
 WARM: list[str] = []
 """The folder for PATH whose `python` starts stages at once (tests/warm.py), once it is there."""
 
@@ -281,14 +287,14 @@ def made_longer(begun: Project, name: str, stages: Iterable[str]) -> Project:
 
 @pytest.fixture(scope="session")
 def uninterrupted(template: Project) -> Project:
-    """A longer training of the course's models."""
-    return made_longer(template, "uninterrupted", COURSE)
+    """A longer training of the WaveNet."""
+    return made_longer(template, "uninterrupted", ["train_wavenet"])
 
 
 @pytest.fixture(scope="session")
 def all_uninterrupted(uninterrupted: Project) -> Project:
     """A longer training of each model, and what comes after it."""
-    others = [it for it in IN_TURN if it.startswith("train_") and it not in COURSE]
+    others = [it for it in IN_TURN if it.startswith("train_") and it != "train_wavenet"]
     return made_longer(uninterrupted, "all_uninterrupted", [*others, "evaluate"])
 
 

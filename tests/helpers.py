@@ -213,14 +213,6 @@ def run_python(code: str, *arguments: object, cwd: Path = ROOT, **env: str) -> s
     return done.stdout
 
 
-def bytes_of_two_processes(code: str, folder: Path) -> list[bytes]:
-    """What `code`, which writes to the path that is its argument, writes in each of two."""
-    paths = [folder / f"process-{hash_seed}" for hash_seed in "12"]
-    for path in paths:
-        run_python(code, path, PYTHONHASHSEED=path.name[-1])
-    return [path.read_bytes() for path in paths]
-
-
 def processes_in(project: Project) -> list[psutil.Process]:
     """The processes that work somewhere in the project's folder."""
     found = []

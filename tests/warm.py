@@ -19,8 +19,9 @@ from typing import Any
 SHIM = """#!{python} -IS
 import json, os, socket, sys
 arguments = sys.argv[1:]
-known = ("stages.", "experiments.", "tests.")
+known = ("stages.", "pipeline.", "experiments.", "tests.")
 warm = {always} or arguments[:1] == ["-m"] and arguments[1].startswith(known)
+warm = warm and arguments[1:2] != ["pipeline.side_by_side"]  # finds others by their command line
 if warm and os.path.exists({socket!r}):
     server = socket.socket(socket.AF_UNIX)
     server.connect({socket!r})

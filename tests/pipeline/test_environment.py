@@ -121,6 +121,7 @@ def test_output_that_nobody_reads_is_blamed_on_no_file(
     assert line == "error: output cannot be printed (Broken pipe); redirect it elsewhere"
 
 
+@pytest.mark.slow
 def test_outputs_are_put_back_if_nobody_reads_what_make_repro_prints(project: Project) -> None:
     before = project.outputs()
     make_plot_outdated(project)

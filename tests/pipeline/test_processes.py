@@ -79,6 +79,7 @@ print(len(os.listdir("/proc/self/task")))
 """
 
 
+@pytest.mark.slow
 def test_no_thread_of_a_group_outlives_it() -> None:
     """One that releases a tensor while Python shuts down would abort the process."""
     group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
@@ -149,6 +150,7 @@ def test_bad_input_is_said_once(project: Project, temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_of_them(project: Project, temporary: Path) -> None:
     project.set(**LONG, training__processes="2")
     process = start(project, sys.executable, "-m", "stages.train_wavenet")

@@ -130,6 +130,7 @@ def test_ctrl_c_twice_lets_the_outputs_be_put_back(project: Project) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_second_one_is_refused_and_the_first_goes_on(project: Project) -> None:
     project.set(epochs="5000")
     first = start_both(project)

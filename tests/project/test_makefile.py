@@ -39,7 +39,7 @@ def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     for line in (
         "python -m pipeline.side_by_side",
         "python -m tests.chromium",
-        "python -m pytest -n 2 -m not slow",
+        "python -m pytest -n 2 --dist worksteal -m not slow",
         "dvc exp remove smoke",
         "pre-commit install",
         "python -m pipeline.verify",
