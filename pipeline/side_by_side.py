@@ -54,7 +54,8 @@ class Plan:
     Attributes:
         outdated: all stages that changed, or that depend on one that did.
         trainings: the outdated trainings, each with those that it depends on. Those that others
-            depend on come first; of the rest the last, as the first takes the shortest time.
+            depend on come first; of the rest the last, as the first takes the shortest time; and
+            those that have no epochs, such as counts, at the end.
         first: the stages that the trainings depend on.
         order: all stages, in the order that `dvc repro` gives them in `dvc.lock`: as in the
             committed one, and new ones in the order in which it runs them.
@@ -181,7 +182,9 @@ def make_plan(repo: Repo) -> Plan:
     others = {before for its in needs.values() for before in its.difference(waiting)}
     first = {s for s in others if not networkx.descendants(graph, s).intersection(waiting)}
     trainings = [s for s in reversed(waiting) if needs[s] <= first.union(waiting)]
-    trainings.sort(key=lambda stage: -sum(stage in its for its in needs.values()))
+    trainings.sort(
+        key=lambda stage: (not has_epochs(stage), -sum(stage in its for its in needs.values()))
+    )
     return Plan(
         outdated={stage.addressing for stage in outdated},
         trainings={
@@ -195,6 +198,11 @@ def make_plan(repo: Repo) -> Plan:
 
 def is_training(stage: str) -> bool:
     return stage.startswith(TRAINING)
+
+
+def has_epochs(stage: Stage) -> bool:
+    """Whether the stage depends on the parameter `epochs`, as a training by batches does."""
+    return any("epochs" in parameters.params for parameters in stage.params)
 
 
 def train(stages: Mapping[str, set[str]], at_once: int) -> None:
