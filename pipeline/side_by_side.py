@@ -201,7 +201,7 @@ def is_training(stage: str) -> bool:
 
 
 def has_epochs(stage: Stage) -> bool:
-    """Whether the stage depends on the parameter `epochs`, as a training by batches does."""
+    """Return whether the stage depends on the parameter `epochs`, as a training by batches does."""
     return any("epochs" in parameters.params for parameters in stage.params)
 
 

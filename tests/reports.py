@@ -25,8 +25,8 @@ from charlm.models.hybrid import Hybrid
 from charlm.models.kneser_ney import KneserNey
 from charlm.models.mixture import Mixture
 from charlm.models.wavenet import WaveNet
+from charlm.report import charts, results
 from charlm.report import page as report
-from charlm.report import results
 from charlm.report.nearest import nearest_names
 from charlm.sampling.sampler import name_log_likelihoods, sample_names
 from charlm.training.counting import count
@@ -78,6 +78,11 @@ def weights_of(model: LanguageModel, corpus: Corpus) -> checkpoint.Weights:
         path = Path(folder) / "model.safetensors"
         checkpoint.save(path, model, corpus.vocabulary)
         return checkpoint.load_weights({"it": path})["it"]
+
+
+def leave_charts_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render pages without their charts, which take longest to draw."""
+    monkeypatch.setattr(charts, "svg", lambda figure, name: "<svg></svg>")
 
 
 def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:

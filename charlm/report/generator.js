@@ -129,19 +129,19 @@ function kneserNey(its, context) {
 function hybrid(its, context) {
   const orders = [...ORDERS.filter((order) => order < context.length), context.length];
   const { logProbs, level } = lookUp((name) => its(`counts.${name}`), context, orders);
+  const roots = logProbs.flat().map((p) => Math.exp(p / 2));
   const each = [];
   while (its(`corrections.${each.length}.trust.weight`)) {
     const prefix = `corrections.${each.length}`;
-    each.push(correction((name) => its(`${prefix}.${name}`), context, logProbs, level));
+    each.push(correction((name) => its(`${prefix}.${name}`), context, logProbs, roots, level));
   }
   if (each.length === 1) return each[0];
   return each.map((scores) => softmax(scores)).reduce(added).map((p) => Math.log(p / each.length));
 }
 
 /** The logits (V) of a member of the hybrid. */
-function correction(its, context, logProbs, level) {
+function correction(its, context, logProbs, roots, level) {
   const net = (name) => its(`net.${name}`);
-  const roots = logProbs.flat().map((p) => Math.exp(p / 2));
   const levels = LEVELS * (context.length + 1);
   const x = added(features(net, context), rowOf(its("level.weight"), level, levels));
   const [value, gate] = ["value", "gate"].map((layer) =>

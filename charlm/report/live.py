@@ -284,19 +284,21 @@ def _hybrid(model: Part, contexts: Array) -> Array:
     T = contexts.shape[1]
     orders = [*(order for order in ORDERS if order < T), T]
     log_probs, level = _look_up(model.part("counts"), contexts, orders)
+    roots = np.exp(0.5 * log_probs).reshape(len(contexts), -1)  # (N, K V)
     each: list[Array] = []
     while f"corrections.{len(each)}.trust.weight" in model:
         part = model.part(f"corrections.{len(each)}")
-        each.append(_correction(part, contexts, log_probs, level))
+        each.append(_correction(part, contexts, log_probs, roots, level))
     if len(each) == 1:
         return each[0]
     found: Array = np.log(np.mean([*map(_softmax, each)], axis=0))
     return found
 
 
-def _correction(model: Part, contexts: Array, log_probs: Array, level: Array) -> Array:
+def _correction(
+    model: Part, contexts: Array, log_probs: Array, roots: Array, level: Array
+) -> Array:
     """Return the logits (N, V) of a member of the hybrid."""
-    roots = np.exp(0.5 * log_probs).reshape(len(contexts), -1)  # (N, K V)
     net = model.part("net")
     x = _features(net, contexts) + model["level.weight"][level]  # (N, C)
     value, gate = (

@@ -472,7 +472,9 @@ def run_cache(project: Project) -> list[Path]:
     return sorted((project.path / ".dvc/cache/runs").rglob("*"))
 
 
-def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(project: Project) -> None:
+def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
+    project: Project, uninterrupted: Project
+) -> None:
     """DVC reads parameters when a stage ends, and would keep the result as that of the new one."""
     project.set(**LONG)
     before, recorded, runs = project.outputs(), project.git("diff", "dvc.lock"), run_cache(project)
@@ -490,6 +492,7 @@ def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(project: Project)
     project.set(wavenet__lr="")
     ran = project.dvc("repro", "--single-item", "train_wavenet")
     assert f"WaveNet: resuming after epoch {LONG['epochs']}" in ran.text
+    assert project.outputs()[WAVENET] == uninterrupted.outputs()[WAVENET]
     assert list((project.path / ".resume").glob("*.pt")) == []
 
 

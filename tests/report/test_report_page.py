@@ -16,13 +16,12 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.fcn import FCN
 from charlm.models.mixture import Mixture
 from charlm.models.wavenet import WaveNet
-from charlm.report import charts
 from charlm.report.page import LARGEST
 from charlm.sampling.sampler import name_log_likelihoods
 from tests.browser import Pages, violations
 from tests.conftest import Project
 from tests.helpers import NAMES, small_corpus, small_model
-from tests.reports import EVERY_KIND, drawn, report_of
+from tests.reports import EVERY_KIND, drawn, leave_charts_out, report_of
 
 CORPUS = small_corpus(8)
 MODELS = {
@@ -60,7 +59,7 @@ def test_the_logits_are_those_of_pytorch(
     block_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(charts, "svg", lambda figure, name: "<svg></svg>")  # which takes longest
+    leave_charts_out(monkeypatch)
     corpus = small_corpus(block_size)
     model = drawn(architecture, corpus, **options)
     page = opened(pages, write(tmp_path, model, corpus=corpus))
@@ -378,7 +377,7 @@ def test_the_page_labels_a_character_as_the_figures_do(pages: Pages, mixed: Path
 def test_no_label_of_the_tree_is_cut_off(
     pages: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(charts, "svg", lambda figure, name: "<svg></svg>")  # which takes longest
+    leave_charts_out(monkeypatch)
     for block_size in (1, 2, 8, 32):
         corpus = small_corpus(block_size)
         page = opened(pages, write(tmp_path, small_model(corpus, WaveNet), corpus=corpus))
