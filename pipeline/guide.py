@@ -1,12 +1,12 @@
-"""Run the commands of the README's guide and update the output shown there.
+"""Run the commands of the guide and update the output shown there.
 
     python -m pipeline.guide
 
-The guide consists of the ```console blocks: a command after `$ `, continued after `> `, followed
-by its output. The commands are run in order, at full size, in a temporary clone of HEAD that uses
-the cache of this checkout. A command with `^C` below it is interrupted while it trains; any other
-must succeed, or the README is left unchanged. A comment records the hash of the metrics, so that a
-test detects an outdated README.
+The guide consists of the ```console blocks of `PAGES`: a command after `$ `, continued after `> `,
+followed by its output. The commands of all pages are run in order, at full size, in one temporary
+clone of HEAD that uses the cache of this checkout. A command with `^C` below it is interrupted
+while it trains; any other must succeed, or the pages are left unchanged. A comment records the hash
+of the metrics, so that a test detects outdated pages.
 
 In a block below `<!-- only: REGEX -->` only matching lines are shown, and `...` for the others.
 Output that changes in every run (hashes, times, the folder) is replaced by placeholders.
@@ -31,7 +31,7 @@ from benchmarks.turns import say
 from charlm.core.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "docs/experiments.md", ROOT / "docs/names.md")
 
 BLOCK = re.compile(
     r"(?P<head>^(?:<!-- only: (?P<only>[^\n]*) -->\n\n?)?```console\n)(?P<body>.*?)^```$",
@@ -62,12 +62,12 @@ POLL_SECONDS = 1.0
 
 
 class UnexpectedError(Exception):
-    """A command did not do what the README says."""
+    """A command did not do what the guide says."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the guide and its output in the README."""
+    """A command of the guide and its output there."""
 
     text: str
     printed: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ def _of_block(block: re.Match[str]) -> Iterator[Command]:
 
 
 def shown(command: Command, printed: list[str], only: str | None) -> str:
-    """Format a command and its output for the README."""
+    """Format a command and its output for the guide."""
     lines = command.text.splitlines()
     output = ["$ " + lines[0], *("> " + line for line in lines[1:])]
     for line in filter(str.strip, printed):
@@ -124,7 +124,7 @@ class Shell:
 
         A command that starts DVC's queue is run until the queue is empty.
 
-        Raises UnexpectedError if it does not end as the README says.
+        Raises UnexpectedError if it does not end as the guide says.
         """
         if command.text.startswith("cd "):
             return self._cd(command.text.removeprefix("cd "))
@@ -154,7 +154,7 @@ class Shell:
         as_expected = ended_well != command.interrupted == (CTRL_C in lines)
         if not as_expected or _has_traceback(lines):
             output = "\n".join(lines)
-            raise UnexpectedError(f"{output}\nerror: not what the README says of: {command.text}")
+            raise UnexpectedError(f"{output}\nerror: not what the guide says of: {command.text}")
         if "dvc queue start" in command.text:
             self._wait_for_queue()
         return lines
@@ -189,7 +189,7 @@ def _has_traceback(lines: list[str]) -> bool:
 
 
 def refreshed(text: str, shell: Shell, root: Path) -> str:
-    """Run all commands and return the README with their output; `root` is replaced by `HOME`."""
+    """Run all commands and return the page with their output; `root` is replaced by `HOME`."""
 
     def run_block(block: re.Match[str]) -> str:
         output = ""
@@ -256,14 +256,18 @@ def main() -> None:
         root = Path(folder).resolve()
         try:
             shell = clone(root)
-            before = README.read_text(encoding="utf-8")
+            before = [page.read_text(encoding="utf-8") for page in PAGES]
             comment = written_with(shell.folder)
-            after = re.sub(WRITTEN.format(r"\w+"), comment, refreshed(before, shell, root))
+            after = [
+                re.sub(WRITTEN.format(r"\w+"), comment, refreshed(text, shell, root))
+                for text in before
+            ]
         except UnexpectedError as error:
             sys.exit(str(error))
-    if README.read_text(encoding="utf-8") != before:
-        sys.exit("error: README.md was changed meanwhile and is left unchanged; run this again")
-    write_text(README, after)
+    if [page.read_text(encoding="utf-8") for page in PAGES] != before:
+        sys.exit("error: the pages were edited meanwhile and are left unchanged; run this again")
+    for page, text in zip(PAGES, after, strict=True):
+        write_text(page, text)
 
 
 if __name__ == "__main__":

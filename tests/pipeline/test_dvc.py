@@ -15,9 +15,9 @@ from charlm.report.figures import COUNT_MODELS
 from tests.conftest import FEW, IN_TURN, MODELS, ROOT, TRAINED, Project, Ran, wait_for_queue
 from tests.helpers import refused_here
 
-README, PROBLEMS = (
+NAMES, PROBLEMS = (
     " ".join((ROOT / path).read_text(encoding="utf-8").split())
-    for path in ("README.md", "docs/troubleshooting.md")
+    for path in ("docs/names.md", "docs/troubleshooting.md")
 )
 
 DOWNSTREAM = ["train_mixture", "evaluate", "sample", "plot"]
@@ -427,7 +427,7 @@ def test_what_the_page_says_of_dvcs_messages_is_what_dvc_says(
     assert "no column 'Prénom'" in quoted.text
     project.git("checkout", "params.yaml")
     path = "names.path='data/names (1).txt'"
-    assert f'-S "{path}"' in README
+    assert f'-S "{path}"' in NAMES
     assert f'-S "{path}"' in PROBLEMS
     (project.path / "data/few.txt").rename(project.path / "data/names (1).txt")
     project.dvc("exp", "run", "--single-item", "build_dataset", "-S", path)

@@ -151,13 +151,13 @@ def test_what_editors_leave_beside_the_code_makes_no_stage_outdated(project: Pro
 
 
 def keeping_edits() -> list[str]:
-    """The commands of the README that bring back what `dvc exp apply` reset."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```bash\n(git stash show [^`]*)^```", readme, flags=re.MULTILINE)
+    """The commands of the guide that bring back what `dvc exp apply` reset."""
+    page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(git stash show [^`]*)^```", page, flags=re.MULTILINE)
     return [line.partition("  #")[0].strip() for line in block.splitlines()]
 
 
-def test_what_apply_resets_comes_back_as_the_readme_says(calm: Project, tmp_path: Path) -> None:
+def test_what_apply_resets_comes_back_as_the_guide_says(calm: Project, tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     shutil.copytree(calm.path, project.path, symlinks=True)
     show, restore = keeping_edits()

@@ -1,4 +1,4 @@
-"""The README's guide: how it is run and written, and that what it shows is so."""
+"""The guide: how it is run and written, and that what it shows is so."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from pipeline.guide import Command, Shell, UnexpectedError
 from tests.conftest import ROOT
 from tests.pipeline.test_dvc_yaml import read_yaml
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = "\n".join(page.read_text(encoding="utf-8") for page in guide.PAGES)
 
 TEXT = """# Guide
 
@@ -115,14 +115,14 @@ def test_what_is_another_in_every_run_has_a_stand_in(line: str, shown: str) -> N
     "command", ["exit 3", "python -c '1/0' || true", "exec 2>&1; echo Traceback '(most'"]
 )
 def test_a_command_that_goes_wrong_is_told(shell: Shell, command: str) -> None:
-    with pytest.raises(UnexpectedError, match=r"error: not what the README says of: "):
+    with pytest.raises(UnexpectedError, match=r"error: not what the guide says of: "):
         shell.run(Command(command))
 
 
 TRAINING = "for n in 1 2 3; do echo Net, epoch $n/3; done; "
 
 
-def test_a_command_is_interrupted_where_the_readme_has_it(shell: Shell) -> None:
+def test_a_command_is_interrupted_where_the_guide_has_it(shell: Shell) -> None:
     waiting = Command(TRAINING + "sleep 60", ("^C",))
     assert shell.run(waiting)[:3] == ["Net, epoch 1/3", "Net, epoch 2/3", "^C"]
     for ends in ("", "exit 3"):  # well, or by itself before its first epoch is over
@@ -141,7 +141,9 @@ def test_the_metrics_beside_which_it_was_written_are_told(tmp_path: Path) -> Non
 
 
 def test_the_guide_was_written_beside_the_metrics_that_are_committed() -> None:
-    assert guide.written_with(ROOT) in README, "run: python -m pipeline.guide"
+    for page in guide.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert guide.written_with(ROOT) in text, "run: python -m pipeline.guide"
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -166,10 +168,10 @@ def columns(line: str) -> list[str]:
     return re.split(r"\s{2,}", line.strip())
 
 
-def tables(readme: str) -> Iterator[tuple[Command, list[dict[str, str]], bool]]:
+def tables(text: str) -> Iterator[tuple[Command, list[dict[str, str]], bool]]:
     """Each table of the guide, and whether HEAD is still the default run there."""
     first = True
-    for command in guide.commands(readme):
+    for command in guide.commands(text):
         first = first and not command.text.startswith("git commit")
         if command.printed and re.match(r"dvc (params diff|metrics diff|exp show)", command.text):
             lines = [line for line in command.printed if "───" not in line]
@@ -177,34 +179,34 @@ def tables(readme: str) -> Iterator[tuple[Command, list[dict[str, str]], bool]]:
             yield command, [dict(zip(names, row, strict=True)) for row in rows if row[1:]], first
 
 
-def default_figures(readme: str) -> Iterator[tuple[str, str]]:
+def default_figures(text: str) -> Iterator[tuple[str, str]]:
     """All that the guide says of the default run: the name of a figure, and the figure."""
-    for command, rows, first in tables(readme):
+    for command, rows, first in tables(text):
         default = {"v1", "HEAD", "main"} if first else {"v1"}
         for row in rows:
             if "exp show" in command.text and row["Experiment"] in default:
                 yield from ((k, v) for k, v in row.items() if k != "Experiment")
             name = row.get("Metric") or row.get("Param")
             yield from ((name, row[column]) for column in default & row.keys() if name)
-    narrow = guide.commands(readme)[0]  # which leaves the other models as they are
+    narrow = guide.commands(text)[0]  # which leaves the other models as they are
     for line in narrow.printed:
         if match := re.match(r"(wavenet|compact) +test loss ([\d.]+) .* ([\d,]+) param", line):
             yield f"{match[1]}.test_loss", match[2]
             yield f"{match[1]}.parameters", match[3].replace(",", "")
 
 
-def stale(readme: str) -> list[str]:
+def stale(text: str) -> list[str]:
     values = committed()
     return [
         f"{name} is {values[name]}, not {figure}"
-        for name, figure in default_figures(readme)
+        for name, figure in default_figures(text)
         if float(figure) != pytest.approx(values[name], rel=5e-5, abs=5e-6)
     ]
 
 
 def test_what_it_shows_of_the_default_run_are_the_committed_figures() -> None:
-    assert len(list(default_figures(README))) >= 19
-    assert stale(README) == []
+    assert len(list(default_figures(GUIDE))) >= 19
+    assert stale(GUIDE) == []
 
 
 @pytest.mark.parametrize(
@@ -218,14 +220,14 @@ def test_what_it_shows_of_the_default_run_are_the_committed_figures() -> None:
     ],
 )
 def test_a_figure_of_another_run_is_found(old: str, new: str) -> None:
-    changed = re.sub(old, new, README, count=1)
-    assert changed != README
+    changed = re.sub(old, new, GUIDE, count=1)
+    assert changed != GUIDE
     assert len(stale(changed)) == 1
 
 
 def test_the_line_of_params_yaml_that_it_names_is_that_of_the_parameter() -> None:
     lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
-    named = re.findall(r"params\.yaml, line (\d+): (\w+)\.(\w+) is", README)
+    named = re.findall(r"params\.yaml, line (\d+): (\w+)\.(\w+) is", GUIDE)
     assert named
     for number, section, key in named:
         before = lines[: int(number)]
@@ -235,7 +237,7 @@ def test_the_line_of_params_yaml_that_it_names_is_that_of_the_parameter() -> Non
 
 
 def printed_by(start: str) -> list[str]:
-    (printed,) = [c.printed for c in guide.commands(README) if c.text.startswith(start)]
+    (printed,) = [c.printed for c in guide.commands(GUIDE) if c.text.startswith(start)]
     return list(printed)
 
 
@@ -245,7 +247,7 @@ def losses(lines: list[str]) -> dict[str, float]:
 
 
 def test_what_it_says_of_its_figures_is_so() -> None:
-    diffs = {c.text: rows for c, rows, _ in tables(README) if "metrics diff" in c.text}
+    diffs = {c.text: rows for c, rows, _ in tables(GUIDE) if "metrics diff" in c.text}
     narrow = {row["Metric"]: row for row in next(iter(diffs.values()))}
     share = float(narrow["fcn.parameters"]["workspace"]) / float(narrow["fcn.parameters"]["HEAD"])
     assert 0.3 < share < 0.36, "a third of the parameters"
@@ -281,7 +283,7 @@ def test_vs_code_is_told_of_the_extensions_and_of_the_environment() -> None:
     folder = ROOT / ".vscode"
     recommended = json.loads((folder / "extensions.json").read_text())["recommendations"]
     assert "lakefs.lakefs-dvc" in recommended
-    assert "lakefs.lakefs-dvc" in README
+    assert "lakefs.lakefs-dvc" in GUIDE
     interpreter = json.loads((folder / "settings.json").read_text())[
         "python.defaultInterpreterPath"
     ]

@@ -33,7 +33,7 @@ def test_together_the_processes_take_every_row_once(rows: int, size: int) -> Non
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/training.md"
 
 
 def free_port() -> int:
@@ -173,9 +173,9 @@ def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) ->
 
 
 @pytest.mark.slow
-def test_two_machines_train_together_as_the_readme_says(project: Project, tmp_path: Path) -> None:
+def test_two_machines_train_together_as_the_page_says(project: Project, tmp_path: Path) -> None:
     """Both are this one, with a clone each; what the first writes is what one process does."""
-    (command,) = re.findall("^torchrun .*", README.read_text(encoding="utf-8"), re.MULTILINE)
+    (command,) = re.findall("^torchrun .*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     command = command.replace("FIRST", "localhost").replace("29500", str(free_port()))
     project.set(epochs="3")
     project.stage("train_fcn")

@@ -1,4 +1,4 @@
-"""docs/notebook.md: its code runs as it is written, and prints what it shows."""
+"""docs/python.md: its code runs as it is written, and prints what it shows."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from charlm.names.reading import read_names
 from tests.conftest import ROOT, copy_checkout
 from tests.helpers import small_model
 
-PAGE = (ROOT / "docs/notebook.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", flags=re.MULTILINE | re.DOTALL
 )
@@ -27,7 +27,7 @@ def run(page: str) -> Iterator[tuple[str, str, str]]:
     for code, shown in BLOCK.findall(page):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "docs/notebook.md", "exec"), namespace)
+            exec(compile(code, "docs/python.md", "exec"), namespace)
         yield code, printed.getvalue(), shown
 
 

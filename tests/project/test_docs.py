@@ -1,0 +1,241 @@
+"""The README and docs/: links, tables, figures and commands are right."""
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from charlm.core.params import automatic, load_params
+from pipeline import guide, readme
+from tests.conftest import ROOT, Project, wait_for_queue
+from tests.project.test_house import HOUSE
+
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *DOCS, ROOT / "data/README.md"]
+}
+TEXT = PAGES["README.md"]
+PERFORMANCE = PAGES["docs/performance.md"]
+MEASURED = ["benchmarks/RESULTS.md", "benchmarks/LOSS.md", "benchmarks/GROWTH.md"]
+
+LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]*))?\)")
+FENCED = re.compile(r"^```.*?^```$", flags=re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#{1,6} (.*)$", flags=re.MULTILINE)
+NOT_RUN = "<!-- not run by the tests as written: "
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    found = set()
+    for heading in HEADING.findall(FENCED.sub("", text)):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        found.add(re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_link_is_dead(path: str) -> None:
+    folder = (ROOT / path).parent
+    dead = []
+    for target, anchor in LINK.findall(FENCED.sub("", PAGES[path])):
+        file = folder / target if target else ROOT / path
+        if not file.exists():
+            dead.append(target)
+        elif anchor and anchor not in anchors(file.read_text(encoding="utf-8")):
+            dead.append(f"{target}#{anchor}")
+    assert dead == []
+
+
+def test_a_dead_anchor_is_found() -> None:
+    text = "# A page\n\n## What's *new*, and [why](why.md)?\n\n```\n# no heading\n```\n"
+    assert anchors(text) == {"a-page", "whats-new-and-why"}
+    assert LINK.findall("[a](b.md#c), [d](#e), [f](https://g.h)") == [("b.md", "c"), ("", "e")]
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/README.md"])
+def test_the_table_of_contents_has_every_page(path: str) -> None:
+    targets = {(ROOT / path).parent / target for target, _ in LINK.findall(PAGES[path]) if target}
+    listed = {target.resolve() for target in targets}
+    pages = {page for page in (ROOT / "docs").iterdir() if page.suffix in {".md", ".ipynb"}}
+    assert pages - {ROOT / "docs/README.md"} <= listed
+
+
+@pytest.mark.parametrize("path", [f"docs/{path.name}" for path in DOCS if path.stem != "README"])
+def test_the_contents_of_a_page_are_its_sections(path: str) -> None:
+    text = FENCED.sub("", PAGES[path])
+    sections = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    contents = text.partition("\n## ")[0]
+    assert re.findall(r"^\s*(?:-|\d+\.) \[(.*)\]\(#", contents, flags=re.MULTILINE) == sections
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 200
+
+
+def test_every_table_has_the_figures_of_its_source() -> None:
+    for path, text in PAGES.items():
+        assert readme.refreshed(text, ROOT) == text, f"{path}: run python -m pipeline.readme"
+    for source in (readme.COMPARISON, readme.SAMPLES):
+        assert f"<!-- from {source.as_posix()};" in TEXT
+
+
+def test_the_tables_of_a_run_are_made_from_its_files(template: Project, tmp_path: Path) -> None:
+    text = f"<!-- from {readme.COMPARISON.as_posix()}; it -->\n\n| a |\n\nIt.\n\n| b |\n## More\n"
+    written = readme.refreshed(text, template.path)
+    assert "| Mixture | " in written
+    assert "| b |" not in written
+    assert written.endswith("\n## More\n")
+    names = f"<!-- from {readme.SAMPLES.as_posix()}; it -->\n\n| a |\n"
+    lines = readme.refreshed(names, template.path).splitlines()[2:]
+    assert lines[0].startswith("| Fully connected net | WaveNet | ")
+    assert len(lines) == 2 + readme.SHOWN
+    assert len({line.count("|") for line in lines}) == 1
+    assert readme.refreshed(text, tmp_path) == text, "without the file"
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def parted(page: str, measured: dict[str, str]) -> list[str]:
+    """What the page on performance has otherwise than the files that were measured, by path."""
+    quoted = {part[1]: readme.QUOTED.findall(part[0]) for part in readme.SOURCED.finditer(page)}
+    faults = []
+    for path, text in measured.items():
+        expected = readme.QUOTED.findall(text)
+        assert any(line.startswith("|") for line in expected), path
+        if quoted.get(path) != expected:
+            faults.append(f"not the tables of {path}; put them in: python -m pipeline.readme")
+    known = numbers("".join(measured.values()))
+    return faults + [f"{n} stands in no such file" for n in sorted(numbers(page) - known)]
+
+
+def test_every_figure_of_speed_is_one_that_was_measured() -> None:
+    paths = [path for path in MEASURED if (ROOT / path).exists()]
+    if not paths:
+        pytest.skip("nothing has been measured yet")
+    text = PERFORMANCE.replace("H100", "GPU")
+    assert parted(text, {p: (ROOT / p).read_text(encoding="utf-8") for p in paths}) == []
+
+
+def test_a_figure_of_speed_that_was_not_measured_is_found() -> None:
+    table = "| | ms |\n|---|---|\n| net | 1.25 |\n| tree | 2.50 |\n"
+    measured = {"benchmarks/RESULTS.md": f"# R\n\nMeasured on: 2 cores\n\nIt.\n\n{table}"}
+    section = "## How fast it is\n\nIt is fast.\n\n"
+    comment = "<!-- from benchmarks/RESULTS.md, and more -->\n"
+    whole = f"{section}{comment}Measured on: 2 cores\nSo:\n\n{table}\n## Next\n\n"
+    assert parted(whole, measured) == []
+    for old, new, faults in (
+        ("1.25", "1.52", 2),
+        ("| tree | 2.50 |\n", "", 1),
+        ("| ms |", "| s |", 1),
+        ("2 cores", "4 cores", 2),
+        ("is fast", "is 3 times as fast", 1),
+        (comment, "", 1),
+        (whole, f"{section}## Next\n", 1),
+    ):
+        assert len(parted(whole.replace(old, new, 1), measured)) == faults, (old, new)
+
+
+def test_the_settings_of_the_course_are_the_defaults() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert (params.block_size, params.batch_size, params.lr, params.epochs) == (8, 256, 0.2, 50)
+    assert (params.split.by, params.split.train, params.split.val) == ("window", 0.8, 0.1)
+
+
+def test_the_wavenet_of_the_readme_is_the_one_in_the_file() -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+    file = (ROOT / "charlm/models/wavenet.py").read_text(encoding="utf-8")
+    assert textwrap.indent(block, "    ") in file
+    assert block.startswith("def forward(self, contexts: Tensor) -> Tensor:\n")
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the rows of all tables in a text."""
+    lines = re.findall(r"^\|(.*)\|$", text, flags=re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def test_the_import_rules_are_those_that_are_tested() -> None:
+    table = {cells[0].strip("`"): cells[-1] for cells in rows(PAGES["docs/architecture.md"])}
+    for folder, may in HOUSE.items():
+        named = table[folder]
+        if folder == "models":
+            assert named == "torch only"
+        else:
+            assert set(named.replace("—", "").split(", ")) - {""} == may, folder
+
+
+def test_the_table_of_automatic_values_is_what_they_are() -> None:
+    (head,) = (cells for cells in rows(PAGES["docs/names.md"]) if cells[0] == "training windows")
+    table = {cells[0]: cells[1:] for cells in rows(PAGES["docs/names.md"])}
+    for column, windows in enumerate(head[1:]):
+        for key, value in automatic(int(windows.replace(",", ""))).items():
+            (shown,) = (cells for name, cells in table.items() if name.startswith(f"`{key}`: "))
+            known = str(value).lower() if isinstance(value, bool) else f"{value:,}"
+            assert shown[column] == known.removesuffix(".0"), (key, windows)
+
+
+def commands() -> Iterator[str]:
+    """Every line of the shell blocks, except `make` (which runs this test) and `source`.
+
+    A comment above a block says why the tests cannot run it. The blocks of the guide with what they
+    print are run by another test, as are those of the course.
+    """
+    for path, text in PAGES.items():
+        if path in {"CONTRIBUTING.md", "docs/models.md", "docs/course.md", "docs/install.md"}:
+            continue  # see test_contributing.py, test_course.py, test_package.py
+        for block in re.finditer(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+            if text[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
+                continue
+            for line in block[1].splitlines():
+                command = re.split(r"\s{2,}#", line)[0].strip()
+                if command and not command.startswith(("make", "source")):
+                    yield command
+
+
+def test_the_commands_are_found() -> None:
+    found = list(commands())
+    assert "dvc exp run --name narrow -S fcn.hidden_dim=100" in found
+    assert "dvc exp run -S +fcn.optimizer=adamw -S fcn.lr=0.003" in found
+    assert "git stash show refs/exps/apply/stash" in found
+    assert len(found) == len(set(found)), "each once"
+
+
+@pytest.mark.slow
+def test_every_command_works_as_it_is_written(project: Project) -> None:
+    (project.path / "my-names.txt").write_text(
+        (ROOT / "data/prenoms.txt").read_text(encoding="utf-8")[:9000].rpartition("\n")[0], "utf-8"
+    )
+    queued = 0
+    for line in commands():
+        for part in line.split(" && "):
+            if "apply/stash" in part:  # which needs an edit and an apply, see test_git.py
+                continue
+            ran = project.run(*shlex.split(part))
+            assert "Traceback" not in ran.text, part
+            queued += ran.text.count("Queued experiment")
+    project.dvc("queue", "start", "-j", "2")
+    wait_for_queue(project, queued)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_guide_works_as_it_is_written(
+    project: Project, tmp_path: Path
+) -> None:
+    project.set(fcn__epochs="150")  # long enough to be interrupted
+    project.dvc("repro")
+    project.commit("A longer training")
+    origin = tmp_path / "origin"
+    project.git("init", "--quiet", "--bare", "--initial-branch", "main", str(origin))
+    project.git("remote", "add", "origin", str(origin))
+    shell = guide.Shell(project.path, guide.surroundings(tmp_path))
+    for page in guide.PAGES:
+        for command in guide.commands(page.read_text(encoding="utf-8")):
+            printed = shell.run(command)  # which fails if it goes otherwise than the guide says
+            assert bool(printed) == bool(command.printed), command.text

@@ -1,0 +1,46 @@
+"""docs/sampling.md: its commands and its Python print what it shows."""
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from charlm import cli
+from tests.conftest import IN_TURN, ROOT, Project, copy_checkout
+
+PAGE = (ROOT / "docs/sampling.md").read_text(encoding="utf-8")
+
+
+def first_blocks() -> tuple[list[str], str, str]:
+    """Its first commands, what they print, and its Python."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    blocks = dict(reversed(found))  # the first of each language
+    return blocks["bash"].splitlines(), blocks["text"], blocks["python"]
+
+
+@pytest.mark.slow
+def test_what_it_shows_is_what_comes_of_the_default_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    project = copy_checkout(tmp_path)
+    for stage in IN_TURN[: IN_TURN.index("train_mixture") + 1]:
+        project.stage(stage)
+    monkeypatch.chdir(project.path)
+    commands, printed, python = first_blocks()
+    for command in commands:
+        assert cli.main(shlex.split(command)[3:]) == 0
+    assert capsys.readouterr().out == printed
+    parsed = doctest.DocTestParser().get_doctest(python, {}, "sampling.md", None, None)
+    assert len(parsed.examples) == 5
+    assert doctest.DocTestRunner().run(parsed).failed == 0, capsys.readouterr().out
+
+
+def test_its_python_runs_with_any_model(template: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it shows is held to the default model, by a test that takes a training."""
+    monkeypatch.chdir(template.path)
+    *_, python = first_blocks()
+    names: dict[str, object] = {}
+    exec("\n".join(re.findall(r"^>>> (.*)", python, flags=re.MULTILINE)), names)
+    assert "model" in names
