@@ -1,4 +1,7 @@
-"""Describe this machine, and whether the same bytes are promised on it."""
+"""Describe this machine, and whether the same bytes are promised on it.
+
+python -m pipeline.environment
+"""
 
 import importlib.metadata
 import os
@@ -90,3 +93,13 @@ def _processor() -> str:
         return platform.processor()
     found = re.search(r"^model name\s*: (.*)$", text, flags=re.MULTILINE)
     return found[1].strip() if found else platform.processor()
+
+
+def main() -> None:
+    requirements = Path(__file__).resolve().parent.parent / "requirements.txt"
+    for key, value in describe(requirements).items():
+        print(f"{key}: {value}")
+
+
+if __name__ == "__main__":
+    main()

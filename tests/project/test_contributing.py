@@ -8,6 +8,7 @@ import tomllib
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import environment
 from tests.conftest import MODELS, ROOT, Project
 from tests.pipeline.test_workflow import check
 
@@ -113,11 +114,21 @@ def test_the_citation_is_valid_and_names_the_version_that_the_changelog_ends_wit
     citation = YAML(typ="safe", pure=True).load(path)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)$", changelog, flags=re.MULTILINE)
-    newest = next(heading for heading in headings if heading != "[Unreleased]")
+    newest = next(heading for heading in headings if heading != "Unreleased")
     assert newest == f"{citation['version']} - {citation['date-released']}"
     assert PYPROJECT["version"] == citation["version"]
     kinds = set(re.findall(r"^### (.*)$", changelog, flags=re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_issue_forms_are_valid_and_their_commands_exist(capsys: pytest.CaptureFixture) -> None:
+    forms = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    assert [form.stem for form in forms] == ["bug", "bytes", "idea"]
+    assert check("vendor.github-issue-forms", *forms) == ""
+    assert "`python -m pipeline.environment`" in forms[0].read_text(encoding="utf-8")
+    environment.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"^python: 3\.\d+\.\d+\n(.*\n)*torch: ", printed)
 
 
 def test_the_licence_is_one_everywhere() -> None:
