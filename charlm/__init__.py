@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> "TrainedModel":
-    """Load a checkpoint written by the pipeline: a model that samples and scores names.
+    """Load a trained model from a checkpoint written by the pipeline.
 
         model = charlm.load("data/checkpoints/compact.safetensors")
         model.sample(prefix="MAR", count=20)
@@ -16,6 +16,6 @@ def load(path: str | os.PathLike[str]) -> "TrainedModel":
 
     Raises `charlm.core.errors.FileError` if the file is missing, damaged, or not a checkpoint.
     """
-    from charlm.trained import TrainedModel  # imports torch, which `import charlm` need not
+    from charlm.trained import TrainedModel  # here, so that `import charlm` does not import torch
 
     return TrainedModel.load(path)

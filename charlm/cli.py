@@ -1,6 +1,6 @@
 """The command line: sample names from a checkpoint, and score names.
 
-torch is imported only when there is something to compute, not for --help or a bad option.
+torch is imported only when it is needed, not for --help or an invalid option.
 """
 
 import argparse
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from charlm.trained import Score, TrainedModel
 
 DATASET = "dataset.safetensors"
-"""The file with the names a checkpoint was trained on, in the folder above the checkpoint's."""
+"""The file with the training names, in the folder above the checkpoint's."""
 AT_ONCE = 1 << 16
 """Lines of standard input to score, or names to print, at once."""
 HEADER = "log-likelihood  nats per character  perplexity  name\n"
 DECIMALS = 6
-"""Decimals in JSON output; further ones differ between machines."""
+"""Decimal places in JSON output; later digits differ between machines."""
 
 OVERVIEW = """\
-Sample names from a trained model, and score how likely names are.
+Sample names from a trained model, or score given names.
 
-A model is a checkpoint written by the pipeline; no other file is needed.
+A model is a checkpoint written by the pipeline.
 """
 
 OVERVIEW_EXAMPLES = """\
@@ -43,7 +43,7 @@ examples:
   python -m charlm sample data/checkpoints/compact.safetensors --count 5
   python -m charlm score data/checkpoints/compact.safetensors MARTINE
 
-See also: python -m charlm sample --help, python -m charlm score --help
+For the options of a command, run: python -m charlm sample --help
 
 From Python: charlm.load("data/checkpoints/compact.safetensors").sample(count=5)
 """
@@ -51,60 +51,62 @@ From Python: charlm.load("data/checkpoints/compact.safetensors").sample(count=5)
 SAMPLE = """\
 Sample names and print them, one per line.
 
-Each character is sampled given those before it, until the end of the name is
-sampled. The same command prints the same names; another --seed gives others.
-With --most-probable, nothing is sampled: the names that the model finds most
-probable are printed, with their likelihoods.
+Names are sampled character by character. The same command always prints the
+same names; change --seed to get others. With --most-probable, nothing is
+sampled: the most probable names are printed with their likelihoods.
 """
 
 SAMPLE_NOTES = """\
 temperature:
-  The logits are divided by it. 1 samples from the model's own distribution;
-  towards 0 the same most likely names repeat; above 1 names get more unusual,
-  then random.
+  Divides the logits. At 1, names follow the model's own distribution. Toward 0,
+  the most likely names keep repeating. Above 1, names become more unusual and
+  eventually random.
 
 conditions:
-  --prefix, --suffix and --length can be combined. Names are then distributed
-  exactly as those of the model's names that meet the conditions. If such names
-  are too rare, an error says so.
+  You can combine --prefix, --suffix and --length. The sampled names then follow
+  the model's exact distribution over the names that meet all conditions. If
+  such names are too rare, sampling stops with an error.
 
-  Given several times, --prefix prints names that begin with any of the
-  prefixes, each as frequent as the model makes it: after --prefix MAR --prefix
-  JO, names with MAR and names with JO have the same ratio as without options.
+  You can repeat --prefix to allow several prefixes. Their proportions are those
+  of the model: --prefix MAR --prefix JO gives as many names with MAR for each
+  name with JO as sampling without a prefix.
 
-  --length counts all characters, prefix and suffix included. Names are cut at
-  --max-length; with --suffix or --length a longer name is left out instead.
+  --length counts all characters, including the prefix and the suffix. Names are
+  cut at --max-length characters. With --suffix or --length, longer names are
+  rejected instead.
 
 novel names:
-  Without --novel, some names exist in the training data, and likely ones may
-  repeat. With --novel, all --count names are different and none is in the list
-  that the model was trained on: dataset.safetensors, in the folder above the
-  checkpoint's. If that file is missing, give the list with --novel-to: text
-  with one name per line, or a table with a --column; also .gz, .bz2, .xz, .zip.
+  By default, a sampled name can be in the training data, and names can repeat.
+  With --novel, all names are distinct, and none is in the list that the model
+  was trained on. The list is read from dataset.safetensors, in the folder above
+  the checkpoint's. If you do not have that file, pass the list with --novel-to:
+  a text file with one name per line, or a table (see --column). It can be
+  compressed (.gz, .bz2, .xz, .zip).
 
-  --unlike 2 also leaves out names that one edit makes a name of the list: a
-  character inserted, deleted or replaced. --unlike 3 leaves out those that two
-  edits make one, and so on.
+  --unlike D keeps only names that are at least D edits away from every name in
+  the list. An edit inserts, deletes or replaces one character.
 
 most probable names:
   --most-probable prints the --count most probable names, the most probable
-  first, in the columns of "score". This is exact, not a sample, and always at
-  temperature 1. It takes the same conditions, --novel and --unlike; no name is
-  cut. If too many names would have to be searched, an error says so.
+  first, with the same columns as "score". The result is exact, and the
+  temperature is always 1. You can add the conditions above, --novel and
+  --unlike. Names are never cut. If the search would take too long, it stops
+  with an error.
 
 reading a prefix or suffix:
-  Case, accents and similar variants are converted to the model's characters
-  if there is only one way: for upper-case names "mar" becomes MAR, and "zoë"
-  ZOË, or ZOE if the model has no Ë. Otherwise an error lists its characters.
+  Case, accents and similar variants are converted to the model's characters if
+  only one conversion is possible. For a model of upper-case names, "mar"
+  becomes MAR, and "zoë" becomes ZOË, or ZOE if the model has no Ë. Otherwise an
+  error lists the model's characters.
 
 JSON:
-  An object with checkpoint, prefix (as read; a list if there are several),
-  suffix (as read), length (a number, a list of fewest and most, or null),
-  temperature, seed, max_length, novel (true or false), unlike (a number or
-  null), most_probable (true or false) and names (a list of strings). With
-  --most-probable there is no temperature and no seed, and names is a list of
-  objects as in "score": name, log_likelihood, nats_per_character,
-  bits_per_character, perplexity.
+  An object with the keys checkpoint, prefix (as read; a list if there are
+  several), suffix (as read), length (a number, a list [shortest, longest] or
+  null), temperature, seed, max_length, novel (true or false), unlike (a number
+  or null), most_probable (true or false) and names (a list of strings).
+  With --most-probable, temperature and seed are missing, and names is a list
+  of objects as in "score": name, log_likelihood, nats_per_character,
+  bits_per_character and perplexity.
 
 examples:
   python -m charlm sample data/checkpoints/compact.safetensors --prefix MAR
@@ -120,39 +122,41 @@ examples:
 """
 
 SCORE = """\
-Print the likelihood of names, given as arguments or one per line on standard
-input ("-").
+Print the likelihood of names under a model.
+
+Give the names as arguments, or one per line on standard input ("-").
 """
 
 SCORE_NOTES = """\
 output:
   log-likelihood      log-probability of sampling exactly this name at
-                      temperature 1: the sum over its characters and its end,
-                      in nats. Higher is more likely; longer names are less
-                      likely.
-  nats per character  minus the mean per character (the end counts as one):
-                      comparable between names of any length, and in the same
-                      unit as the losses of the pipeline.
-  perplexity          its exponential: the number of equally likely characters
-                      that would be as uncertain.
-  name                as the model reads it: case, accents and similar variants
-                      are converted to its characters if there is only one way.
+                      temperature 1, in nats: the sum over its characters and
+                      its end. Higher means more likely.
+  nats per character  negative log-likelihood divided by the number of
+                      characters, counting the end as one. Use it to compare
+                      names of different lengths. Same unit as the losses of
+                      the pipeline.
+  perplexity          exp(nats per character): the number of equally likely
+                      characters with the same uncertainty.
+  name                the name as the model reads it. Case, accents and similar
+                      variants are converted to the model's characters if only
+                      one conversion is possible.
 
-  With --characters, each name is followed by the probability and the
-  log-likelihood of each of its characters, given those before it, and of
-  its end.
+  With --characters, each name is followed by the probability and log-likelihood
+  of each of its characters, given the characters before it, and of its end.
 
 unknown characters:
-  A name that cannot be converted, or is empty, is an error. With --skip-unknown
-  such names are left out, and listed and counted on standard error. Empty lines
-  of standard input are no names.
+  A name that is empty or cannot be converted is an error. With --skip-unknown,
+  such names are skipped, and standard error lists and counts them. Empty lines
+  of standard input are ignored.
 
 JSON:
-  An object with checkpoint and names, a list of objects with given, name (as
-  read), log_likelihood, nats_per_character, bits_per_character, perplexity,
-  and with --characters also characters: a list of objects with character
-  (null for the end), probability and log_likelihood. With --skip-unknown also
-  skipped, a list of objects with given, location and reason.
+  An object with the keys checkpoint and names. names is a list of objects with
+  given, name (as read), log_likelihood, nats_per_character, bits_per_character
+  and perplexity. With --characters, each object also has characters, a list of
+  objects with character (null for the end), probability and log_likelihood.
+  With --skip-unknown, there is also the key skipped, a list of objects with
+  given, location and reason.
 
 examples:
   python -m charlm score data/checkpoints/compact.safetensors MARTINE zoé
@@ -211,9 +215,9 @@ def _print(text: str) -> None:
         print(text, flush=True)
     except OSError as error:
         with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)  # or Python fails again when it flushes at exit
+            os.dup2(nowhere.fileno(), 1)  # otherwise Python fails again when it flushes at exit
         raise InputError(
-            f"the output cannot be written ({error.strerror}); redirect it elsewhere"
+            f"cannot write the output ({error.strerror}); redirect it elsewhere"
         ) from None
 
 
@@ -231,7 +235,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser, commands = _parsers()
-    if arguments and arguments[0] in commands:  # so that names may follow options
+    if arguments and arguments[0] in commands:  # allows names after options
         return commands[arguments[0]].parse_intermixed_args(arguments[1:])
     return parser.parse_args(arguments)
 
@@ -250,21 +254,23 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         "sample", help="sample names", description=SAMPLE, epilog=named(SAMPLE_NOTES)
     )
     sampling.add_argument(
-        "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"
+        "checkpoint", type=Path, help="for example data/checkpoints/compact.safetensors"
     )
     sampling.add_argument(
         "--prefix",
         action="append",
         default=[],
         metavar="TEXT",
-        help="the beginning of every name; give it again for names that begin with any of several",
+        help="text that every name begins with; repeat the option to allow several prefixes",
     )
-    sampling.add_argument("--suffix", default="", metavar="TEXT", help="the end of every name")
+    sampling.add_argument(
+        "--suffix", default="", metavar="TEXT", help="text that every name ends with"
+    )
     sampling.add_argument(
         "--length",
         type=_length,
         metavar="N",
-        help="number of characters of every name, or the fewest and the most, such as 3-7",
+        help="number of characters of every name, or a range such as 3-7",
     )
     sampling.add_argument(
         "--count", type=int, default=20, metavar="N", help="number of names (default: %(default)s)"
@@ -289,69 +295,69 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     sampling.add_argument(
         "--novel",
         action="store_true",
-        help="only distinct names that are not in the training data",
+        help="print only distinct names that are not in the training data",
     )
     sampling.add_argument(
         "--novel-to",
         metavar="FILE",
-        help="only distinct names that are not in this list",
+        help="print only distinct names that are not in this list",
     )
     sampling.add_argument(
         "--unlike",
         type=int,
         metavar="D",
-        help="as --novel, and at least D edits away from every name of the list",
+        help="like --novel, but at least D edits away from every name in the list",
     )
     sampling.add_argument(
         "--most-probable",
         action="store_true",
-        help="instead of samples, the most probable names and their likelihoods",
+        help="print the most probable names and their likelihoods instead of samples",
     )
     sampling.add_argument(
         "--column",
         type=_column,
         metavar="NAME",
-        help="for a table: the column with the names, by its heading or its number",
+        help="for a table: heading or number of the column with the names",
     )
     sampling.add_argument(
         "--no-header",
         action="store_true",
-        help="for a table without headings; then --column is a number",
+        help="the table has no headings, and --column is a number",
     )
-    sampling.add_argument("--json", action="store_true", help="print a JSON document")
+    sampling.add_argument("--json", action="store_true", help="print JSON")
     sampling.set_defaults(run=_sample)
 
     scoring = commands.add_parser(
         "score", help="print the likelihood of names", description=SCORE, epilog=named(SCORE_NOTES)
     )
     scoring.add_argument(
-        "checkpoint", type=Path, help="such as data/checkpoints/compact.safetensors"
+        "checkpoint", type=Path, help="for example data/checkpoints/compact.safetensors"
     )
     scoring.add_argument(
         "names", nargs="*", default=[], metavar="NAME", help="names, or - for standard input"
     )
     scoring.add_argument(
-        "--characters", action="store_true", help="show every character and the end, too"
+        "--characters", action="store_true", help="also show each character and the end"
     )
     scoring.add_argument(
         "--skip-unknown",
         action="store_true",
-        help="leave out names that the model cannot read, and list them on standard error",
+        help="skip names that the model cannot read, and list them on standard error",
     )
-    scoring.add_argument("--json", action="store_true", help="print a JSON document")
+    scoring.add_argument("--json", action="store_true", help="print JSON")
     scoring.set_defaults(run=_score)
     return parser, {"sample": sampling, "score": scoring}
 
 
 def _column(text: str) -> str | int:
-    """Return the number of a column, or else its heading."""
+    """Return the number of a column, or its heading."""
     return int(text) if text.isdecimal() and int(text) else text
 
 
 def _length(text: str) -> int | tuple[int, int]:
-    """Return a number of characters, or the fewest and the most."""
+    """Return a number of characters, or a range (shortest, longest)."""
     if not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number and no range, such as 5 or 3-7")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range such as 3-7")
     shortest, _, longest = text.partition("-")
     return (int(shortest), int(longest)) if longest else int(shortest)
 
@@ -363,18 +369,18 @@ def _load(path: Path) -> "TrainedModel":
         return load(path)
     except FileError as error:
         raise InputError(
-            f"{error}; give a checkpoint that the pipeline wrote, "
-            "such as data/checkpoints/compact.safetensors"
+            f"{error}; give a checkpoint written by the pipeline, "
+            "for example data/checkpoints/compact.safetensors"
         ) from None
 
 
 def _sample(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.novel_to is None and (arguments.column is not None or arguments.no_header):
         option = "--no-header" if arguments.no_header else "--column"
-        raise InputError(f"{option} is for a table of names; give the table with --novel-to")
+        raise InputError(f"{option} applies to a table of names; pass the table with --novel-to")
     if arguments.most_probable and (arguments.temperature, arguments.seed) != (1, 1):
         option = "--seed" if arguments.temperature == 1 else "--temperature"
-        raise InputError(f"{option} is for sampling; leave it out with --most-probable")
+        raise InputError(f"{option} has no effect with --most-probable; remove it")
     model = _load(arguments.checkpoint)
     prefixes = [_read(model, prefix, "--prefix") for prefix in arguments.prefix] or [""]
     conditions = {
@@ -405,7 +411,7 @@ def _sample(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterable[str] | None:
-    """Return the names to exclude; None without --novel, --novel-to and --unlike."""
+    """Return the names to exclude, or None if no option asks for novel names."""
     from charlm.data.corpus import load_corpus
 
     if arguments.novel_to is not None:
@@ -414,20 +420,20 @@ def _known_names(arguments: argparse.Namespace, model: "TrainedModel") -> Iterab
         return None
     option = "--novel" if arguments.novel else "--unlike"
     path = Path(os.path.normpath(arguments.checkpoint.parent / os.pardir / DATASET))
-    instead = "give a list of the known names with --novel-to FILE"
+    instead = "pass the training names with --novel-to FILE"
     try:
         corpus = load_corpus(path)
     except FileError as error:
-        raise InputError(f"{error}, and {option} needs it; {instead}") from None
+        raise InputError(f"{error}, but {option} needs it; {instead}") from None
     if corpus.vocabulary != model.vocabulary:
         raise InputError(
-            f"{path} has other names than {arguments.checkpoint} was trained on; {instead}"
+            f"{arguments.checkpoint} was not trained on the names in {path}; {instead}"
         )
     return chain.from_iterable(corpus.name_chunks())
 
 
 def _listed(path: str, column: str | int | None, header: bool) -> Iterator[str]:
-    """Yield the names of a list; print remarks on it to standard error."""
+    """Yield the names of a list, then print remarks about it to standard error."""
     from charlm.names.reading import Tally, name_blocks
 
     tally = Tally()
@@ -439,7 +445,7 @@ def _listed(path: str, column: str | int | None, header: bool) -> Iterator[str]:
 def _score(arguments: argparse.Namespace) -> Iterator[str]:
     given = _given(arguments.names)
     if (first := next(given, None)) is None:
-        raise InputError("standard input has no names; give one per line, or as arguments")
+        raise InputError("no names on standard input; give one per line, or pass arguments")
     given = chain([first], given)
     model = _load(arguments.checkpoint)
     header = "" if arguments.characters else HEADER
@@ -448,16 +454,16 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
     total = 0
     while some := list(islice(given, AT_ONCE)):
         total += len(some)
-        readable: dict[str, tuple[str, str]] = {}  # by location: as given, and as read
+        readable: dict[str, tuple[str, str]] = {}  # location: (name as given, name as read)
         for location, name in some:
             try:
                 if not (cleaned := clean(name)):
-                    raise InputError("an empty name; give one of a character or more")
+                    raise InputError("the name is empty; remove it")
                 readable[location] = name, model.fold(cleaned)
             except InputError as error:
                 if not arguments.skip_unknown:
                     raise InputError(
-                        f"{location}: {error}; to leave out such names, add --skip-unknown"
+                        f"{location}: {error}; add --skip-unknown to skip such names"
                     ) from None
                 reason = str(error).rpartition("; ")[0]
                 skipped.append({"given": name, "location": location, "reason": reason})
@@ -480,16 +486,16 @@ def _score(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _given(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each name to score and its location, for error messages."""
+    """Yield the location of each name, for error messages, and the name."""
     if names and names != ["-"]:
         return ((f"argument {n}", name.strip()) for n, name in enumerate(names, start=1))
     if sys.stdin is None or (not names and sys.stdin.isatty()):
-        raise InputError("no names; give them as arguments, or one per line on standard input")
+        raise InputError("no names; pass them as arguments, or one per line on standard input")
     return _lines()
 
 
 def _lines() -> Iterator[tuple[str, str]]:
-    """Yield each non-empty line of standard input and its location."""
+    """Yield the location and text of each line of standard input that is not empty."""
     number = 0
     try:
         lines = chain.from_iterable(map(bytes.splitlines, sys.stdin.buffer))
@@ -500,16 +506,16 @@ def _lines() -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise InputError(
             f"standard input, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-            "convert it first, for example with: iconv -f CP1252 -t UTF-8"
+            "convert it first, for example: iconv -f CP1252 -t UTF-8"
         ) from None
     except OSError as error:
         raise InputError(
-            f"standard input cannot be read ({error.strerror}); give names as arguments"
+            f"cannot read standard input ({error.strerror}); pass the names as arguments"
         ) from None
 
 
 def _read(model: "TrainedModel", text: str, location: str) -> str:
-    """Convert `text` to the model's characters; an error names its `location`."""
+    """Convert `text` to the model's characters; prefix errors with its `location`."""
     try:
         return model.fold(text)
     except InputError as error:
@@ -557,7 +563,7 @@ def _as_object(score: "Score", characters: bool) -> dict[str, Any]:
 
 
 def _parts(score: "Score") -> Iterator[tuple[str | None, float, float]]:
-    """Yield each character (None for the end), its probability and its log-probability."""
+    """Yield each character (None for the end), its probability and its log-likelihood."""
     for character, value in zip([*score.name, None], score.log_likelihoods, strict=True):
         yield character, math.exp(value), value
 

@@ -1,14 +1,14 @@
 """Convert user input to the characters of a model's vocabulary.
 
-For a model of upper-case names "zoë" becomes "ZOË", or "ZOE" if no name has an Ë. For each
-character the first of these conversions that gives known characters is used:
+For a model of upper-case names, "zoë" becomes "ZOË", or "ZOE" if no name contains Ë. Each
+character is replaced by the first of these conversions that gives known characters:
 
-1. none (the text is in NFC and without invisible characters, as the names are);
+1. no conversion (except to NFC and without invisible characters, as in the training names);
 2. typographic variants: other apostrophes and dashes, full-width letters, ligatures (ﬁ);
 3. another case;
 4. fewer accents, or replacement letters (Œ: OE), in any case.
 
-If a conversion is ambiguous, an error is raised instead of a guess.
+An ambiguous conversion raises an error.
 """
 
 from collections.abc import Iterable, Iterator, Set
@@ -19,28 +19,28 @@ from charlm.core.errors import InputError
 from charlm.names.invisible import drop_invisible
 
 ALIKE = ("'’‘ʼʻ′´`", "-‐‑‒–—―−", " \u00a0\u2009\u202f")
-"""Characters typed in place of each other."""
+"""Groups of characters that people type in place of each other."""
 
 _CAPITALS = {
     **{"Æ": "AE", "Œ": "OE", "Ø": "O", "Đ": "D", "Ð": "D", "Þ": "TH"},
     **{"Ł": "L", "Ħ": "H", "Ŧ": "T", "ẞ": "SS"},
 }
 REPLACED = _CAPITALS | {letter.lower(): other.lower() for letter, other in _CAPITALS.items()}
-"""Letters that Unicode does not decompose, with their replacements."""
+"""Replacements of letters that Unicode does not decompose."""
 
 OTHER_CASE = {"i": "İ", "I": "ı", "ı": "iI", "İ": "iI"}
-"""Additions to Unicode's case mapping: Turkish has dotted and dotless i in both cases."""
+"""Additions to Unicode's case mapping: Turkish has a dotted and a dotless i in both cases."""
 
 ACCENT = 200
-"""The lowest combining class of accents; lower ones change the sound, such as ゛."""
+"""The lowest combining class of accents. Marks below it change the sound, for example ゛."""
 MANY = 4
-"""With more accents than this on one letter, all are dropped at once."""
+"""If one letter has more accents than this, all are dropped at once."""
 
 
 def fold(text: str, characters: Set[str]) -> str:
-    """Convert `text` to NFC and to `characters`; return it unchanged if it fits already.
+    """Convert `text` to NFC and to `characters`.
 
-    Raises InputError if a character has no reading, or more than one.
+    Raises InputError if a character cannot be converted, or in more than one way.
     """
     text = normalize("NFC", text)
     if characters >= set(text):
@@ -52,16 +52,16 @@ def fold(text: str, characters: Set[str]) -> str:
         for cluster, found in readings.items():
             if len(found) > 1:
                 raise InputError(
-                    f"{cluster!r} in {_shown(text)} may be {' or '.join(map(repr, found))}, "
-                    "each of which is known; type the one you mean"
+                    f"{cluster!r} in {_shown(text)} could mean "
+                    f"{' or '.join(map(repr, found))}; type the one you mean"
                 )
         folded = normalize("NFC", "".join(readings[cluster][0] for cluster in _clusters(text)))
         unknown = set(folded) - characters
         if not unknown:
             return folded
     raise InputError(
-        f"{_shown(text)} has {', '.join(map(repr, sorted(unknown)))}, which the model does not "
-        f"know; the known characters are: {''.join(sorted(characters))}"
+        f"{_shown(text)} contains {', '.join(map(repr, sorted(unknown)))}, which the model does "
+        f"not know; the known characters are: {''.join(sorted(characters))}"
     )
 
 
@@ -82,7 +82,7 @@ def _clusters(text: str) -> Iterator[str]:
 
 
 def _readings(cluster: str, characters: Set[str]) -> list[str]:
-    """Return the readings of `cluster` by the first conversion that gives any, sorted."""
+    """Return the results of the first conversion of `cluster` that gives any, sorted."""
     for forms in _ways(cluster, characters):
         composed = {normalize("NFC", form) for form in forms if form}
         if found := sorted(form for form in composed if characters >= set(form)):
@@ -91,13 +91,13 @@ def _readings(cluster: str, characters: Set[str]) -> list[str]:
 
 
 def _ways(cluster: str, characters: Set[str]) -> Iterator[Iterable[str]]:
-    """Yield the candidate forms of `cluster`, one conversion after the other."""
+    """Yield the candidate forms of `cluster`, conversion by conversion."""
     yield [cluster]
     spellings = _spellings(cluster)
     yield spellings
     yield _in_any_case(spellings, characters)
     for barer in _with_fewer_accents(spellings):
-        # Replacement letters (Œ: OE, ß: SS) may have any case.
+        # Replacement letters (Œ: OE, ß: SS) can have any case.
         yield _in_any_case(barer, characters) | {other for form in barer for other in _cases(form)}
 
 
@@ -114,7 +114,7 @@ def _spellings(cluster: str) -> set[str]:
 
 
 def _in_any_case(forms: Iterable[str], characters: Set[str]) -> set[str]:
-    """Return the forms in any case, without changing their length: ß is not SS."""
+    """Return the forms in any case, keeping their length: ß does not become SS."""
     cased = set(forms)
     for form in forms:
         length = len(normalize("NFD", form))
@@ -129,7 +129,7 @@ def _cases(form: str) -> tuple[str, str, str]:
 
 
 def _with_fewer_accents(forms: Iterable[str]) -> Iterator[set[str]]:
-    """Yield the forms with one accent less, two less, and so on; then with letters replaced."""
+    """Yield the forms with one accent fewer, two fewer, and so on; then with letters replaced."""
     decomposed = [normalize("NFD", form) for form in forms if not combining(form[0])]
     most = max((len(_accents(form)) for form in decomposed), default=0)
     for number in range(1 if most <= MANY else most, most + 1):
@@ -143,7 +143,7 @@ def _accents(form: str) -> list[int]:
 
 
 def _without(form: str, number: int) -> list[str]:
-    """Return `form` with every choice of `number` accents removed."""
+    """Return all forms that result from removing `number` accents from `form`."""
     return [
         "".join(character for place, character in enumerate(form) if place not in dropped)
         for dropped in combinations(_accents(form), number)

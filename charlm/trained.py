@@ -1,4 +1,4 @@
-"""A trained model that samples and scores names, as `charlm.load` returns it."""
+"""A trained model that samples and scores names, as returned by `charlm.load`."""
 
 import math
 import os
@@ -31,7 +31,7 @@ from charlm.sampling.sampler import (
 from charlm.sampling.search import most_probable_names
 
 MOST = 10**8
-"""Names to ask for at once."""
+"""The largest number of names per call."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Score:
     """The likelihood of a name under a model.
 
     Attributes:
-        name: in the model's characters.
-        log_likelihoods: (len(name) + 1,) in nats, of each character given those before it, and
-            of the end.
+        name: the name, in the model's characters.
+        log_likelihoods: (len(name) + 1,) log-likelihood in nats of each character given the
+            characters before it, and of the end.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Score:
 
     @property
     def nats_per_character(self) -> float:
-        """Return the mean loss per character, counting the end as one as everywhere here."""
+        """Return the mean loss per character, counting the end as a character."""
         return -self.log_likelihood / len(self.log_likelihoods)
 
     @property
@@ -71,14 +71,15 @@ class Score:
 class TrainedModel:
     """A model that samples and scores names.
 
-    Input is converted to the model's characters (see `charlm.folding`), such as "zoë" to "ZOE".
-    Everything runs on the CPU in one thread, the fastest choice for models of this size; after
-    `charlm.core.pinning.pin_kernels` the results are the same on every machine.
+    Input is converted to the model's characters, for example "zoë" to "ZOE" (see
+    `charlm.folding`). Everything runs on the CPU in one thread, which is fastest for models of
+    this size. Call `charlm.core.pinning.pin_kernels` first to get the same results on every
+    machine.
 
     Attributes:
-        model: any module that maps contexts (N, T) of tokens to logits (N, V) of the next token.
-        vocabulary: the characters of the tokens.
-        block_size: T.
+        model: a module that maps contexts (N, T) of tokens to logits (N, V) of the next token.
+        vocabulary: the V tokens.
+        block_size: the context length T.
     """
 
     model: nn.Module
@@ -104,31 +105,31 @@ class TrainedModel:
         novel_to: Iterable[str] | None = None,
         unlike: int | None = None,
     ) -> list[str]:
-        """Sample `count` names; the same arguments give the same names.
+        """Sample `count` names. The same arguments give the same names.
 
-        The names are distributed exactly as those of the model, at this temperature, that meet
-        the conditions.
+        The names follow the model's exact distribution, at this temperature, over the names that
+        meet the conditions.
 
         Args:
-            prefix: the beginning of every name, or several of which every name has one: each is
-                as frequent as among the model's names.
-            suffix: the end of every name.
-            length: number of characters of every name, or the fewest and the most.
+            prefix: text that every name begins with, or several texts. The proportions of
+                several prefixes are those of the model.
+            suffix: text that every name ends with.
+            length: number of characters of every name, or a range (shortest, longest).
             count: number of names, from 1 to 100,000,000.
             temperature: divides the logits; below 1 gives more likely names, above 1 more unusual
                 ones.
-            seed: random seed. The seed and settings of the pipeline give the names of its stage
-                `sample`.
-            max_length: names are cut at this many characters. With a suffix or a length, a name
-                that is longer is left out instead.
-            novel_to: names to exclude. If given, even if empty, the sampled names are distinct;
-                otherwise likely names may repeat.
-            unlike: smallest edit distance (Levenshtein, in characters) from every name of
+            seed: random seed. The seed and the settings of the pipeline give the names that its
+                stage `sample` writes.
+            max_length: names are cut at this many characters. With a suffix or a length, longer
+                names are rejected instead.
+            novel_to: names to exclude. If given, even if empty, the sampled names are distinct.
+                Otherwise they can repeat.
+            unlike: minimum edit distance (Levenshtein, in characters) from every name in
                 `novel_to`.
 
         Raises:
             InputError: an argument is out of range or cannot be read, no name can meet the
-                conditions, or so few do that the search for them was given up.
+                conditions, or too few samples do.
         """
         conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
         return list(self._sampled(conditions, count, temperature, seed))
@@ -146,10 +147,10 @@ class TrainedModel:
         novel_to: Iterable[str] | None = None,
         unlike: int | None = None,
     ) -> Iterator[str]:
-        """Sample names one after the other: those that `sample` returns for the same arguments.
+        """Sample the names that `sample` returns, one by one.
 
-        Without `suffix`, `length` and `novel_to`, memory does not grow with `count`; with any of
-        them, all names are sampled before the first is returned.
+        Memory does not grow with `count`, except with `suffix`, `length` or `novel_to`: then all
+        names are sampled before the first one is returned.
 
         Raises InputError as `sample` does.
         """
@@ -159,12 +160,12 @@ class TrainedModel:
     def _sampled(
         self, conditions: Conditions, count: int, temperature: float, seed: int
     ) -> Iterator[str]:
-        """Check the remaining arguments of `sample`, and sample names that meet the conditions."""
+        """Check the remaining arguments of `sample`, then sample names that meet `conditions`."""
         _check("count", count, 1, MOST)
         if not 0 < temperature <= 100:
             raise InputError(f"temperature is {temperature}; give a number above 0 and up to 100")
         _check("seed", seed, 0, 2**63 - 1)
-        # The same stream as in the stage `sample`, which names models by their module.
+        # The same random numbers as in the stage `sample`, which names models by their module.
         source = generator(seed, f"sample/{type(self.model).__module__.rpartition('.')[2]}")
 
         def draw(number: int) -> list[str]:
@@ -196,21 +197,21 @@ class TrainedModel:
         novel_to: Iterable[str] | None = None,
         unlike: int | None = None,
     ) -> list[Score]:
-        """Find the most probable names at temperature 1, exactly, the most probable first.
+        """Return the most probable names at temperature 1, the most probable first.
 
         Args:
             count: number of names.
-            prefix: the beginning of every name, or several of which every name has one.
-            suffix: the end of every name.
-            length: number of characters of every name, or the fewest and the most.
-            max_length: most characters of a name; none is cut.
+            prefix: text that every name begins with, or several texts.
+            suffix: text that every name ends with.
+            length: number of characters of every name, or a range (shortest, longest).
+            max_length: maximum number of characters of a name; no name is cut.
             novel_to: names to exclude.
-            unlike: smallest edit distance (Levenshtein, in characters) from every name of
+            unlike: minimum edit distance (Levenshtein, in characters) from every name in
                 `novel_to`.
 
         Raises:
-            InputError: an argument is out of range or cannot be read, there are fewer names, or
-                they are so improbable that the search was given up.
+            InputError: an argument is out of range or cannot be read, there are fewer than
+                `count` names, or finding them would take too long.
         """
         _check("count", count, 1, MOST)
         conditions = self._conditions(prefix, suffix, length, max_length, novel_to, unlike)
@@ -222,20 +223,20 @@ class TrainedModel:
         return sorted(scores, key=lambda score: -score.log_likelihood)
 
     def score(self, *names: str) -> list[Score]:
-        """Score each of `names`.
+        """Return the likelihood of each of `names`.
 
         Raises InputError if a name is empty or cannot be converted to the model's characters.
         """
         read = [self.fold(clean(name)) for name in names]
         if "" in read:
-            raise InputError("a name is empty; leave it out")
+            raise InputError("a name is empty; remove it")
         with _one_thread():
             return self._scores(read)
 
     def fold(self, text: str) -> str:
-        """Convert `text` to the model's characters, by `charlm.folding`.
+        """Convert `text` to the model's characters (see `charlm.folding`).
 
-        Raises InputError if it has no reading in them, or several.
+        Raises InputError if that is impossible or ambiguous.
         """
         return fold(text, self._characters)
 
@@ -248,7 +249,7 @@ class TrainedModel:
         return frozenset(self.vocabulary.characters)
 
     def _scores(self, names: list[str]) -> list[Score]:
-        """Return the score of each of `names`, which are in the model's characters."""
+        """Return the score of each of `names`, which must be in the model's characters."""
         every = character_log_likelihoods(self._runner, self.vocabulary, names, self.block_size)
         return [Score(name, each) for name, each in zip(names, every, strict=True)]
 
@@ -261,12 +262,12 @@ class TrainedModel:
         novel_to: Iterable[str] | None,
         unlike: int | None,
     ) -> Conditions:
-        """Check the arguments that say what names have to be like, and read their texts."""
+        """Check the conditions on names, and convert their texts to the model's characters."""
         _check("max_length", max_length, 1, 10**4)
         if unlike is not None:
             _check("unlike", unlike, 1, 100)
             if novel_to is None:
-                raise InputError("unlike is a distance from names; give them as novel_to")
+                raise InputError("unlike needs names to compare with; pass them as novel_to")
         prefixes = [self.fold(text) for text in as_several(prefix)]
         conditions = Conditions(
             prefixes, self.fold(suffix), _lengths(length), max_length, unlike=unlike or 1
@@ -276,11 +277,11 @@ class TrainedModel:
         return replace(conditions, known=self._known(novel_to, conditions))
 
     def _known(self, names: Iterable[str], conditions: Conditions) -> set[str]:
-        """Return names as the model reads them, as far as the conditions need them."""
+        """Return the names that the conditions need, as the model reads them."""
         starts = tuple(conditions.prefixes)
         known = set()
         for name in map(clean, names):
-            # One that cannot be read is never sampled, but may be near to a name that is.
+            # A name that cannot be read is never sampled, but can be close to one that is.
             read = name
             with suppress(InputError):
                 read = self.fold(name)
@@ -292,19 +293,19 @@ class TrainedModel:
 def _check(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         shown = "2**63 - 1" if most == 2**63 - 1 else f"{most:,}"
-        raise InputError(f"{name} is {value}; give a whole number from {least} to {shown}")
+        raise InputError(f"{name} is {value}; give an integer from {least} to {shown}")
 
 
 def _lengths(length: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return the fewest and the most characters."""
+    """Return the range of lengths (shortest, longest)."""
     if length is None:
         return None
     shortest, longest = (length, length) if isinstance(length, int) else length
     if not 1 <= shortest <= longest:
         shown = shortest if isinstance(length, int) else f"{shortest}-{longest}"
         raise InputError(
-            f"length is {shown}; give a whole number from 1, or the fewest and the most "
-            "characters, such as 3-7"
+            f"length is {shown}; give a positive integer, or a range from the shortest to the "
+            "longest name, such as 3-7"
         )
     return shortest, longest
 

@@ -1,6 +1,6 @@
-"""The parameters of the pipeline, read from YAML with types and ranges checked.
+"""The parameters of the pipeline, read from YAML and checked.
 
-A field's description says in error messages what the value must be.
+The description of a field completes the sentence "it must be" in error messages.
 """
 
 import difflib
@@ -46,7 +46,7 @@ def _plain(value: Any) -> bool | int | float | str | None:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise ValueError("neither a number nor text")
+    raise ValueError("neither a number nor a string")
 
 
 def _none_if_blank(value: Any) -> Any:
@@ -62,43 +62,43 @@ def _column(value: Any) -> str | int | None:
 
 
 OrEmpty = BeforeValidator(_none_if_blank)
-"""For a parameter that may be empty: `-S fcn.lr=` makes it an empty string rather than null."""
+"""For a parameter that can be empty: `-S fcn.lr=` sets an empty string instead of null."""
 
 AUTO = "auto"
-"""For a value that depends on the number of training windows, see `automatic`."""
+"""Stands for a value that depends on the number of training windows, see `automatic`."""
 
 OrAuto = WrapValidator(lambda value, validate: value if value == AUTO else validate(value))
-"""For a parameter that may be `AUTO`."""
+"""For a parameter that can be `AUTO`."""
 
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a whole number of at least 1")]
-Width = Annotated[int, Field(ge=1, le=2**20, description="a whole number from 1 to 1,048,576")]
-Processors = Annotated[int, Field(ge=1, le=1024, description="a whole number from 1 to 1024")]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31, description="a positive integer")]
+Width = Annotated[int, Field(ge=1, le=2**20, description="an integer from 1 to 1,048,576")]
+Processors = Annotated[int, Field(ge=1, le=1024, description="an integer from 1 to 1024")]
 Order = Annotated[int, Field(ge=0, le=1024)]
 Members = Annotated[int, Field(ge=1, le=100)]
 Fraction = Annotated[
     float, Field(gt=0, lt=1, description="a fraction between 0 and 1, such as 0.8")
 ]
 BelowOne = Annotated[
-    float, Field(ge=0, lt=1, description="a fraction from 0 to below 1, such as 0.9")
+    float, Field(ge=0, lt=1, description="at least 0 and less than 1, such as 0.9")
 ]
 InitName = Literal["torch", "xavier", "kaiming"]
 
 
 class Section(BaseModel):
-    """A mapping that allows known keys only and does not convert types."""
+    """A mapping that accepts only known keys and does not convert types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Recipe(Section):
-    """How a model is trained: everything but the model, the data and the seed.
+    """The training settings of a model.
 
     Settings without a default are at the top level of params.yaml, the others in its section
-    `training`; a model's section may override each of them. By default options are off, and
+    `training`. A model's section can override each of them. By default, options are off and
     values are those of the course.
     """
 
-    lr: float = Field(gt=0, le=1e38, description="a number above 0 and up to 1e38, such as 0.2")
+    lr: float = Field(gt=0, le=1e38, description="a positive number up to 1e38, such as 0.2")
     """Learning rate; the maximum if a scheduler is used."""
     batch_size: PositiveInt
     """Windows per step."""
@@ -117,37 +117,36 @@ class Recipe(Section):
     weight_decay: float = Field(
         default=0.0, ge=0, le=1e6, description="a number from 0 to 1e6, such as 0.01"
     )
-    """SGD: coefficient of the L2 penalty. AdamW and Muon: decoupled weight decay, by which a step
-    multiplies weights by 1 - lr * weight_decay."""
+    """SGD: coefficient of the L2 penalty. AdamW and Muon: decoupled weight decay, so that each step
+    multiplies the weights by 1 - lr * weight_decay."""
     clip_norm: Annotated[float | None, OrEmpty] = Field(
         default=None,
         gt=0,
         le=1e38,
-        description="a number above 0 and up to 1e38, such as 1.0, or empty",
+        description="a positive number up to 1e38, such as 1.0, or empty",
     )
-    """Maximum norm of the gradient of all parameters together; empty for no clipping."""
+    """Maximum norm of the gradient of all parameters together; no clipping if empty."""
     scheduler: Literal["none", "lambda", "step", "linear", "plateau", "onecycle"] = "none"
     """See `charlm.training.schedulers`."""
     lr_factor: float = Field(
-        default=0.1, gt=0, le=1, description="a number above 0 and up to 1, such as 0.1"
+        default=0.1, gt=0, le=1, description="a positive number up to 1, such as 0.1"
     )
     """Factor by which a scheduler multiplies the learning rate."""
     lr_every: PositiveInt = 10
-    """Epochs between two steps of StepLR; the patience of ReduceLROnPlateau, in epochs."""
+    """`step_size` of StepLR, and `patience` of ReduceLROnPlateau, in epochs."""
     warmup: Fraction = 0.3
     """Fraction of training during which OneCycleLR raises the learning rate."""
     keep: Literal["last", "best"] = "last"
-    """Which weights are kept: those of the last epoch or of the lowest validation loss."""
+    """Which weights to keep: those of the last epoch, or of the lowest validation loss."""
     patience: Annotated[PositiveInt | None, OrEmpty] = Field(
-        default=None, description="a whole number of at least 1, or empty"
+        default=None, description="a positive integer, or empty"
     )
-    """Epochs without a lower validation loss after which training stops."""
+    """Stop after this many epochs without a lower validation loss."""
     average: BelowOne = 0.0
-    """Decay rate of the moving average of the weights, which is validated and kept instead of
-    them; 0 for none."""
+    """Decay rate of a moving average of the weights, which is evaluated and saved in their place;
+    no average if 0."""
     distill: BelowOne = 0.0
-    """Share of the teacher's predictions in what the model is trained on, see
-    `charlm.training.distillation`."""
+    """Weight of the teacher's predictions in the targets, see `charlm.training.distillation`."""
 
 
 TOP_LEVEL = [name for name, field in Recipe.model_fields.items() if field.is_required()]
@@ -156,11 +155,11 @@ AUTOMATIC = ("batch_size", "epochs", "channels", "shared", "dropout", "members")
 
 
 def automatic(windows: int) -> dict[str, float]:
-    """Return the values of the parameters `AUTOMATIC` for a number of training windows.
+    """Return the values of the parameters in `AUTOMATIC` for a number of training windows.
 
-    Fewer windows need more passes over them, smaller batches, more dropout and an ensemble, more
-    windows need wider layers, and one for each level: measured on lists of 900 to 95,000 names
-    (EXPERIMENTS.md, 2026-11-27).
+    Fewer windows need more epochs, smaller batches, more dropout and an ensemble. More windows
+    need wider layers, and a separate layer for each level. The rules were fitted to lists of 900
+    to 95,000 names (EXPERIMENTS.md, 2026-11-27).
     """
     batch_size = 2 ** round(math.log2(max(windows, 1) / 180))
     epochs = round(2_400_000 / max(windows, 1))
@@ -179,34 +178,32 @@ def automatic(windows: int) -> dict[str, float]:
 
 
 MORE_DROPOUT = 0.2
-"""What `Params.against_memorizing` advises to models with less."""
+"""`Params.against_memorizing` suggests this dropout probability to models with less."""
 
 COUNTED, MIXED = "kneser_ney", "mixture"
-"""The models that are counted and mixed, not trained: no setting of a training applies to them."""
+"""The models that are not trained by gradient descent, so no training setting applies to them."""
 
 ARGUMENTS: dict[str, Any] = {
     "embed_dim": Width,
     "hidden_dim": Width,
     "channels": Annotated[
-        Width, OrAuto, Field(description="a whole number from 1 to 1,048,576, or auto")
+        Width, OrAuto, Field(description="an integer from 1 to 1,048,576, or auto")
     ],
     "shared": Annotated[bool, OrAuto, Field(description="true, false or auto")],
     "norm": Literal["none", "layer"],
-    "members": Annotated[
-        Members, OrAuto, Field(description="a whole number from 1 to 100, or auto")
-    ],
+    "members": Annotated[Members, OrAuto, Field(description="an integer from 1 to 100, or auto")],
     "dropout": Annotated[
-        BelowOne, OrAuto, Field(description="a fraction from 0 to below 1, such as 0.1, or auto")
+        BelowOne, OrAuto, Field(description="at least 0 and less than 1, such as 0.1, or auto")
     ],
     "order": Annotated[
-        Order | None, OrEmpty, Field(description="a whole number from 0 to 1024, or empty")
+        Order | None, OrEmpty, Field(description="an integer from 0 to 1024, or empty")
     ],
 }
-"""Constructor arguments whose range is checked, whichever model takes them."""
+"""Constructor arguments with a checked range, for all models that take them."""
 
 Argument = Annotated[Any, AfterValidator(_plain)]
-ARGUMENT = "a number, a text, true, false or empty"
-"""What any other argument must be; the model's constructor may check more."""
+ARGUMENT = "a number, a string, true, false or empty"
+"""The type of all other constructor arguments; the constructor can check more."""
 
 
 class Names(Section):
@@ -215,13 +212,13 @@ class Names(Section):
     path: str = Field(min_length=1, description="the path of a list of names")
     column: Annotated[str | int | None, PlainValidator(_column)] = Field(
         description="the heading of a column (in quotes if it is a number), "
-        "a whole number from 1, or empty",
+        "a positive integer, or empty",
     )
     header: bool = Field(description="true or false")
 
 
 class Split(Section):
-    """How the windows are split; the rest after training and validation is the test set."""
+    """How the data are split. What is left after training and validation is the test set."""
 
     by: Literal["window", "name"]
     train: Fraction
@@ -235,7 +232,7 @@ class Split(Section):
 
 
 class Training(Section):
-    """Settings shared by all models; its other keys come from `Recipe`, see `_Params`."""
+    """Settings shared by all models. Its other keys come from `Recipe`, see `_Params`."""
 
     threads: Processors
     processes: Processors
@@ -244,18 +241,16 @@ class Training(Section):
 class Sample(Section):
     """How names are sampled from the trained models."""
 
-    count: int = Field(ge=1, le=10**8, description="a whole number from 1 to 100,000,000")
-    temperature: float = Field(
-        gt=0, le=100, description="a number above 0 and up to 100, such as 1.0"
-    )
+    count: int = Field(ge=1, le=10**8, description="an integer from 1 to 100,000,000")
+    temperature: float = Field(gt=0, le=100, description="a positive number up to 100, such as 1.0")
     prefix: str | None = Field(description="text (in quotes if it looks like a number) or empty")
-    max_length: int = Field(ge=1, le=10**4, description="a whole number from 1 to 10,000")
+    max_length: int = Field(ge=1, le=10**4, description="an integer from 1 to 10,000")
 
 
 class ModelSection(Section):
-    """The section of a model: overridden settings, and arguments of its constructor.
+    """The section of a model: training settings, and arguments of its constructor.
 
-    Its keys come from `Recipe` and `ARGUMENTS`, see `_Params`; any other key is an argument.
+    The keys come from `Recipe` and `ARGUMENTS`, see `_Params`. Other keys are arguments, too.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -267,12 +262,12 @@ class Params(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    seed: int = Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")
+    seed: int = Field(ge=0, lt=2**63, description="an integer from 0 to 2**63 - 1")
     block_size: Annotated[int, AfterValidator(_power_of_two)] = Field(
         ge=1,
         le=1024,
         description="a power of two (1, 2, 4, 8, ... 1024), "
-        "since the WaveNet joins neighbors in pairs",
+        "because the WaveNet merges neighbors in pairs",
     )
     device: Literal["auto", "cpu", "cuda", "mps"]
     fast: bool = Field(description="true or false")
@@ -297,24 +292,24 @@ class Params(Section):
         return found
 
     def recipe(self, model: str) -> Recipe:
-        """Return how a model is trained: its own settings, and the shared ones for the rest.
+        """Return the training settings of a model: its own, or else the shared ones.
 
-        None of them may be `AUTO`: see `sized`.
+        `AUTO` must have been replaced, see `sized`.
         """
         return Recipe(**{name: self.setting(model, name) for name in Recipe.model_fields})
 
     def setting(self, model: str, name: str) -> Any:
-        """Return a model's own value of a field of `Recipe`, or the shared one if it has none."""
+        """Return a model's value of a field of `Recipe`: its own, or else the shared one."""
         own = getattr(self.section(model), name)
         shared = getattr(self if name in TOP_LEVEL else self.training, name)
         return shared if own is None else own
 
     def sized(self, windows: int, *models: str) -> "Params":
-        """Return these parameters with numbers for `AUTO` in the sections of some models.
+        """Return these parameters with `AUTO` replaced in the sections of the given models.
 
         Args:
             windows: the number of training windows.
-            models: the names of the models; no other section is read.
+            models: the names of the models.
         """
         numbers, sections = automatic(windows), {}
         for model in models:
@@ -324,13 +319,13 @@ class Params(Section):
         return self.model_copy(update=sections)
 
     def arguments(self, model: str) -> dict[str, Any]:
-        """Return the constructor arguments given in a model's section."""
+        """Return the constructor arguments in a model's section."""
         section = self.section(model)
         given = sorted(section.model_fields_set & ARGUMENTS.keys())
         return {name: getattr(section, name) for name in given} | (section.model_extra or {})
 
     def against_memorizing(self, model: str) -> str:
-        """Return what to do about a model that has memorized its training names."""
+        """Return advice for a model that has memorized its training names."""
         options = []
         if self.setting(model, "keep") != "best":
             plus = "" if "keep" in self.section(model).model_fields_set else "+"
@@ -338,17 +333,17 @@ class Params(Section):
         dropout = self.arguments(model).get("dropout", AUTO)
         if dropout != AUTO and dropout < MORE_DROPOUT:
             options.append(f"-S {model}.dropout={MORE_DROPOUT}")
-        return f"try dvc exp run {' '.join(options)}" if options else "more names would help"
+        return f"try dvc exp run {' '.join(options)}" if options else "use more names"
 
     def origin(self, model: str, setting: str) -> str:
-        """Return the full name of the parameter that a setting of a model comes from."""
+        """Return the full name of the parameter that determines a setting of a model."""
         if getattr(self.section(model), setting) is not None:
             return f"{model}.{setting}"
         return setting if setting in TOP_LEVEL else f"training.{setting}"
 
 
 SHARED = {"seed", "block_size", "device", "fast", *Training.model_fields}
-"""Parameters that apply to all models, and so may not be in a model's section."""
+"""Parameters that apply to all models and so cannot be in a model's section."""
 
 
 def _must_be(field: FieldInfo) -> str:
@@ -360,12 +355,12 @@ def _must_be(field: FieldInfo) -> str:
 
 
 def _required(field: FieldInfo) -> Any:
-    """Return the type of a field of `Recipe` for a section that must contain it."""
+    """Return the type of a field of `Recipe` in a section that must contain it."""
     return Annotated[(field.annotation, *field.metadata, Field(description=_must_be(field)))]
 
 
 def _or_shared(name: str, field: FieldInfo) -> Any:
-    """Return the type of a field of `Recipe` for a model's section, where it may be empty."""
+    """Return the type of a field of `Recipe` in a model's section, where it can be empty."""
     must_be, kind = _must_be(field).removesuffix(", or empty"), _required(field)
     if name in AUTOMATIC:
         must_be, kind = f"{must_be}, auto", Annotated[kind, OrAuto]
@@ -406,7 +401,7 @@ _Params = _with(
 
 
 def model_modules() -> list[str]:
-    """Return the names of the modules of `charlm.models` that define a model, without imports."""
+    """Return the names of the modules that define a model, without importing them."""
     files = (Path(__file__).parent.parent / "models").glob("[!_]*.py")
     return sorted(file.stem for file in files if file.stem != "base")
 
@@ -414,10 +409,10 @@ def model_modules() -> list[str]:
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check all parameters.
 
-    The file is parsed as YAML 1.2, like DVC does: `1e-3` is a number.
+    The file is parsed as YAML 1.2, as DVC does, so that `1e-3` is a number.
 
     Raises:
-        InputError: the first mistake, with file, line and parameter.
+        InputError: a parameter is wrong; the message has its name, file and line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -427,15 +422,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         values = yaml.constructor.construct_document(root) if root else None
     except FileNotFoundError:
         raise InputError(
-            f"{path} does not exist; run this in the folder that holds it, "
-            f"or restore it: git checkout {path}"
+            f"{path} does not exist; run this command in the folder of the project, "
+            f"or restore the file: git checkout {path}"
         ) from None
     except InputError:
         raise
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: not valid YAML ({error.problem}); fix that line") from None
-    except Exception as error:  # ruamel.yaml raises many kinds of error, as for 2001-99-99
+    except Exception as error:  # ruamel.yaml raises many kinds of errors, for example on 2001-99-99
         raise InputError(
             f"{path} cannot be read ({error}); restore it: git checkout {path}"
         ) from None
@@ -450,7 +445,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 def _check_models(values: dict[Any, Any], path: Path, root: Node) -> None:
     """Raise InputError unless each model has a section, and each section a model.
 
-    A section may not contain parameters that apply to all models.
+    A section must not contain parameters that apply to all models.
     """
     modules = model_modules()
     parameters = _Params.model_fields
@@ -468,14 +463,14 @@ def _check_models(values: dict[Any, Any], path: Path, root: Node) -> None:
             if key in (COUNTED, MIXED) and (settings := Recipe.model_fields.keys() & value.keys()):
                 setting = min(settings)
                 raise InputError(
-                    f"{path}{_line(root, [key, setting])}: {key}.{setting} has no effect, since "
+                    f"{path}{_line(root, [key, setting])}: {key}.{setting} has no effect, because "
                     "this model is not trained by gradient descent; remove it"
                 )
             for shared in SHARED & value.keys():
                 full = f"training.{shared}" if shared in Training.model_fields else shared
                 raise InputError(
-                    f"{path}{_line(root, [key, shared])}: {key}.{shared} cannot be set for one "
-                    f"model; set {full}, which applies to all"
+                    f"{path}{_line(root, [key, shared])}: {key}.{shared} cannot be set for a "
+                    f"single model; set {full}, which applies to all"
                 )
     for module in modules:
         if module in parameters:
@@ -485,25 +480,25 @@ def _check_models(values: dict[Any, Any], path: Path, root: Node) -> None:
         if module not in values:
             raise InputError(
                 f"{path} has no section for charlm/models/{module}.py; "
-                f"add one, even if only the line {module}: (or rename the file to _{module}.py if "
-                "it is not a model)"
+                f"add one (the line {module}: is enough), or rename the file to _{module}.py if "
+                "it is not a model"
             )
 
 
 FROM_THE_DATA = ("vocab_size", "block_size")
-"""Constructor arguments of every model that do not come from its section."""
+"""Constructor arguments that come from the data, not from the model's section."""
 
 
 def check_arguments(
     model: str, constructor: Callable[..., object], given: Iterable[str], path: Path = PARAMS_FILE
 ) -> None:
-    """Raise InputError if a model's section does not match the arguments of its constructor.
+    """Raise InputError if a model's section does not match its constructor.
 
     Args:
         model: the name of the section.
         constructor: the model's class.
         given: the keys of `Params.arguments(model)`.
-        path: the file of the section.
+        path: the parameter file.
     """
     parameters = inspect.signature(constructor).parameters
     kinds = [its.kind for its in parameters.values()]
@@ -516,34 +511,37 @@ def check_arguments(
     for name in takes.keys() & (Recipe.model_fields.keys() | SHARED):
         with blame(model, path):
             raise InputError(
-                f"{who} has an argument {name}, which is the name of another parameter; "
+                f"{who} has an argument {name}, but a parameter has the same name; "
                 "rename the argument"
             )
     for name in given:
         if name not in takes and inspect.Parameter.VAR_KEYWORD not in kinds:
             with blame(f"{model}.{name}", path):
-                raise InputError(f"{who} takes no {name}; {_instead(name, list(takes))}")
+                if name in FROM_THE_DATA:
+                    raise InputError(f"{name} comes from the data; remove it")
+                raise InputError(f"{who} has no argument {name}; {_instead(name, list(takes))}")
     lacks = [name for name in FROM_THE_DATA if name not in parameters]
     if lacks and inspect.Parameter.VAR_KEYWORD not in kinds:
         with blame(model, path):
-            raise InputError(f"{who} must take vocab_size and block_size; it lacks {lacks[0]}")
+            raise InputError(
+                f"{who} must take vocab_size and block_size; add the argument {lacks[0]}"
+            )
     needed = [name for name, its in takes.items() if its.default is its.empty]
     if missing := [name for name in needed if name not in given]:
         with blame(model, path):
-            raise InputError(f"{who} needs {', '.join(missing)}; add it to the section")
+            it = "it" if len(missing) == 1 else "them"
+            raise InputError(f"{who} requires {', '.join(missing)}; add {it} to the section")
 
 
 def _instead(name: str, takes: list[str]) -> str:
-    """Return advice on an argument that a model does not take."""
-    if name in FROM_THE_DATA:
-        return "it comes from the data"
+    """Return advice for an argument that a model does not take."""
     if alike := difflib.get_close_matches(name, [*takes, *Recipe.model_fields], n=1):
         return f"did you mean {alike[0]}?"
-    return f"it takes {', '.join(takes) or 'nothing from its section'}"
+    return f"its arguments are {', '.join(takes)}" if takes else "remove it"
 
 
 def refuse_merge_conflict(text: str, path: Path) -> None:
-    """Raise InputError if `text` contains conflict markers of git."""
+    """Raise InputError if `text` contains git's conflict markers."""
     before, mark, _ = f"\n{text}".partition("\n<<<<<<< ")
     if mark:
         line = before.count("\n") + 1
@@ -555,7 +553,7 @@ def refuse_merge_conflict(text: str, path: Path) -> None:
 
 @contextmanager
 def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
-    """Prefix an InputError raised in the block with a parameter and its file and line."""
+    """Prefix an InputError raised in the block with the file, line and name of a parameter."""
     try:
         yield
     except InputError as error:
@@ -566,7 +564,7 @@ def blame(parameter: str, path: Path = PARAMS_FILE) -> Iterator[None]:
 
 def _explain(error: ValidationError, values: Any, path: Path, root: Node | None) -> str:
     """Return a message for the mistake that most likely caused the others."""
-    causes = ["extra_forbidden", "missing"]  # a misspelled key is also a missing one
+    causes = ["extra_forbidden", "missing"]  # a misspelled key is reported as missing, too
 
     def rank(details: ErrorDetails) -> int:
         return causes.index(details["type"]) if details["type"] in causes else len(causes)
@@ -579,12 +577,12 @@ def _explain(error: ValidationError, values: Any, path: Path, root: Node | None)
         case "extra_forbidden" | "invalid_key":
             return _unknown(where, name, values)
         case "missing":
-            return f"{where}: {_short(name)} is missing; give it {_expected(location)}"
+            return f"{where}: {_short(name)} is missing; it must be {_expected(location)}"
         case "value_error" if location == ["split"]:
             split = mistake["input"]
             return (
                 f"{where}: split.train {split['train']} and split.val {split['val']} "
-                "leave no test set; lower them to a sum below 1"
+                "leave no test set; lower them so that their sum is less than 1"
             )
     shown = _shown(mistake["input"])
     subject = _short(name) or "the file"
@@ -596,17 +594,17 @@ def _short(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as quoted in error messages."""
+    """Format a value for an error message."""
     if value is None:
         return "empty"
     try:
         return _short(reprlib.repr(value))  # handles recursive and deeply nested lists
-    except ValueError:  # more digits than Python converts to text
+    except ValueError:  # more digits than Python converts to a string
         return "a number with thousands of digits"
 
 
 def _known(section: type[BaseModel] = _Params, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the full name of every parameter outside models' sections, and what it must be."""
+    """Yield the full name of every parameter outside the models' sections, and what it must be."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -620,9 +618,9 @@ def _expected(location: list[str]) -> str:
     """Return what the parameter at `location` must be."""
     match location:
         case []:
-            return "a mapping of parameters: git checkout params.yaml"
+            return "a mapping of parameters; restore it: git checkout params.yaml"
         case [model] if model not in _Params.model_fields:
-            return "a section with arguments of the model's constructor and overridden settings"
+            return "a section with constructor arguments and training settings"
         case [model, name] if model not in _Params.model_fields:
             field = _ModelSection.model_fields.get(name)
             return _must_be(field) if field else ARGUMENT
@@ -630,7 +628,7 @@ def _expected(location: list[str]) -> str:
 
 
 def _unknown(where: str, name: str, values: Any) -> str:
-    """Return the message for an unknown parameter, with the most likely intended one."""
+    """Return the message for an unknown parameter, with the most similar known one."""
     known = [full for full, _ in _known()]
     for model in model_modules():
         section = values.get(model)
@@ -646,7 +644,7 @@ def _unknown(where: str, name: str, values: Any) -> str:
 
 
 def _line(node: Node | None, location: Iterable[Any]) -> str:
-    """Return ", line N" for the deepest key of `location` in the file, or an empty string."""
+    """Return ", line N" for the deepest key of `location` in the file, or "" if there is none."""
     found = ""
     for key in location:
         pairs = reversed(node.value) if isinstance(node, MappingNode) else ()

@@ -1,4 +1,4 @@
-"""Dropping repeated names among millions, without keeping them in memory."""
+"""Drop repeated names among millions without keeping the names in memory."""
 
 import mmap
 from collections.abc import Iterable
@@ -16,36 +16,35 @@ END = ord("\n")
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 POWERS = np.cumprod(np.full(1 << 16, FACTOR))
 GROWTH = 4
-"""A run is merged into the previous one unless that is at least this many times as long."""
+"""Merge a run into the previous one unless that is at least this many times as long."""
 
 
 class Distinct:
-    """A writer of each distinct name once to a file, in order of first occurrence.
+    """Writes each distinct name once to a file, in order of first occurrence.
 
-    It keeps 16 bytes of memory for each distinct name: its hash and its position in the file. If a
-    hash is known, the name is compared with the file's, so that names with equal hashes are not
-    confused.
+    It keeps 16 bytes of memory per distinct name: its hash and its position in the file. A name
+    with a known hash is compared with the one in the file, so hash collisions do no harm.
 
     Attributes:
         count: the number of names written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        """Write to `file`, empty and open for reading and writing: UTF-8, a name a line."""
+        """Write to `file`, which must be empty and open for reading and writing."""
         self.file = file
         self.size = 0
         self.count = 0
-        # Ascending hashes with the positions of their names, the longest run first.
+        # Runs of ascending hashes with the positions of their names, the longest run first.
         self._runs: list[tuple[Hashes, Integers]] = []
-        # Names whose hash is that of another name: practically none, but possible.
+        # Names with the hash of another name: practically none, but possible.
         self._clashing: set[bytes] = set()
 
     def add(self, names: Iterable[str]) -> list[str]:
-        """Write and return the new ones among `names`, which must be non-empty single lines."""
-        different = list(dict.fromkeys(names))
-        if not different:
+        """Write the new names among `names`, which must be non-empty single lines; return them."""
+        unique = list(dict.fromkeys(names))
+        if not unique:
             return []
-        lines = ("\n".join(different) + "\n").encode()
+        lines = ("\n".join(unique) + "\n").encode()
         text = np.frombuffer(lines, dtype=np.uint8)
         stops = np.flatnonzero(text == END) + 1
         starts = np.concatenate(([0], stops[:-1]))
@@ -56,7 +55,7 @@ class Distinct:
         repeated[suspects] = self._same(
             text, starts[suspects], stops[suspects], positions[suspects]
         )
-        # A new hash belongs to the first name that has it; the names here are all different.
+        # A new hash belongs to the first name that has it. The names here are all distinct.
         firsts = np.unique(hashes, return_index=True)[1]
         takes_hash = np.zeros(len(hashes), dtype=bool)
         takes_hash[firsts] = positions[firsts] < 0
@@ -69,14 +68,14 @@ class Distinct:
         self._insert(hashes[new], (self.size + np.cumsum(lengths) - lengths)[new])
         self.file.write(text[np.repeat(~repeated, stops - starts)].tobytes())
         self.size += int(lengths.sum())
-        added = list(compress(different, (~repeated).tolist()))
+        added = list(compress(unique, (~repeated).tolist()))
         self.count += len(added)
         return added
 
     def _find(self, hashes: Hashes) -> Integers:
-        """Return (n,) positions in the file of the names with the given hashes, or -1."""
+        """Return (n,) the position in the file of the name with each hash, or -1."""
         positions = np.full(len(hashes), -1)
-        order = np.argsort(hashes)  # searching in order finds most of the run in the cache
+        order = np.argsort(hashes)  # ascending, so that the search stays in the CPU cache
         wanted = hashes[order]
         for run, run_positions in self._runs:
             at = np.searchsorted(run, wanted).clip(max=len(run) - 1)
@@ -98,12 +97,12 @@ class Distinct:
             within = np.arange(lengths.sum()) - np.repeat(offsets, lengths)
             stored = written.take(np.repeat(positions, lengths) + within, mode="clip")
             equal = stored == text[np.repeat(starts, lengths) + within]
-            del written  # a map cannot be closed while in use
-        # Lines include their line ending, so a prefix of another line differs from it.
+            del written  # a memory map cannot be closed while in use
+        # Lines include their line ending, so a line differs from its prefixes.
         return np.logical_and.reduceat(equal, offsets)
 
     def _insert(self, hashes: Hashes, positions: Integers) -> None:
-        """Add new hashes in ascending order, and the positions of their names."""
+        """Add new hashes, in ascending order, and the positions of their names."""
         if len(hashes) == 0:
             return
         self._runs.append((hashes, positions))
@@ -117,7 +116,7 @@ class Distinct:
 
 
 def hash_lines(text: Bytes, starts: Integers) -> Hashes:
-    """Return (n,) 64-bit hashes of the lines of `text`, as polynomials in their bytes."""
+    """Return (n,) 64-bit hashes of the lines of `text`: polynomials in their bytes."""
     lengths = np.diff(starts, append=len(text))
     within = np.arange(len(text)) - np.repeat(starts, lengths)
     within %= len(POWERS)

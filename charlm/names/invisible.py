@@ -1,19 +1,17 @@
-"""Dropping invisible characters, which make equal names different.
+"""Drop invisible characters, which make identical names look distinct to a program.
 
-Copied text, spreadsheets and joined files bring along byte order marks, zero-width spaces, soft
-hyphens and marks of the writing direction. They are dropped. What spells stays:
+Copied text, spreadsheets and joined files contain byte order marks, zero-width spaces, soft hyphens
+and direction marks. These are dropped. Invisible characters that are part of the spelling are kept:
 
-- joiners (U+200C, U+200D and two rarer ones) between letters of a script that shapes them, or
-  between emoji, and after a virama, with which a Malayalam name may end (as in RFC 5892,
-  appendix A);
+- joiners (U+200C, U+200D and two rarer ones) between letters of a script that shapes them, between
+  emoji, and after a virama, which can end a Malayalam name (as in RFC 5892, appendix A);
 - tags after a black flag: the flags of England, Scotland and Wales;
-- variation selectors after a character: Japanese names are distinguished by them;
-- format characters with a visible form, such as the Arabic number sign.
+- variation selectors after a character, because they distinguish Japanese names;
+- format characters with a visible form, for example the Arabic number sign.
 
-No-break spaces become plain ones.
+No-break spaces become plain spaces.
 
-The characters are listed here, rather than found by their Unicode category, which depends on the
-version of Python.
+The characters are listed explicitly because Unicode categories depend on the version of Python.
 """
 
 import re
@@ -25,7 +23,7 @@ ALWAYS = re.compile(
     "[\u00ad\u061c\u17b4\u17b5\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
-"""Characters that never spell, but for the tags of `FLAG`."""
+"""Characters that are never part of the spelling, except for the tags in `FLAG`."""
 FLAG = "\U0001f3f4[\U000e0020-\U000e007f]+"
 NOT_SPELLING = re.compile(f"({FLAG})|{ALWAYS.pattern}")
 _JOINERS = "\u034f\u180e\u200c\u200d"
@@ -34,19 +32,20 @@ SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 AT_START = re.compile(rf"(?:^|(?<=\s))[{_JOINERS}{SELECTORS}]+")
 NO_BREAK = re.compile("[\u00a0\u2007\u202f]")
 SUSPECT = re.compile(f"{ALWAYS.pattern[:-1]}{NO_BREAK.pattern[1:-1]}{_JOINERS}{SELECTORS}]")
-"""Any character that may have to be dropped or replaced."""
+"""Characters that may have to be dropped or replaced."""
 UNSHAPED = re.compile("[\u0000-\u058f\u1e00-\u206f]")
-"""Latin, Greek, Cyrillic and Armenian, digits, blanks and punctuation: a joiner has no effect."""
+"""Characters next to which a joiner has no effect: Latin, Greek, Cyrillic and Armenian letters,
+digits, spaces and punctuation."""
 VIRAMA = 9
-"""The combining class of viramas."""
+"""The combining class of a virama."""
 
 
 def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
-    """Return `text` in NFC without the invisible characters that do not spell.
+    """Return `text` in NFC, without invisible characters that are not part of the spelling.
 
     Args:
-        text: any text; blanks are left alone, except that no-break spaces become plain ones.
-        dropped: a count by character, to which those dropped or replaced are added.
+        text: any text. No-break spaces become plain spaces.
+        dropped: counts by character; those dropped or replaced are added.
     """
     text = normalize("NFC", text)
     if not SUSPECT.search(text):
@@ -75,12 +74,12 @@ def drop_invisible(text: str, dropped: Counter[str] | None = None) -> str:
 
 
 def clean(text: str, dropped: Counter[str] | None = None) -> str:
-    """Return a name in NFC, without invisible characters and surrounding whitespace."""
+    """Return a name in NFC, without invisible characters or surrounding whitespace."""
     return drop_invisible(text, dropped).strip()
 
 
 def clean_all(texts: Iterable[str], dropped: Counter[str] | None = None) -> list[str]:
-    """Return each of `texts` as by `clean`; quick if there are no invisible characters."""
+    """Apply `clean` to each of `texts`; fast if there are no invisible characters."""
     texts = list(texts)
     if SUSPECT.search("\n".join(texts)):
         return [clean(text, dropped) for text in texts]

@@ -1,4 +1,4 @@
-"""Reading a list of names: plain text or a table, optionally compressed."""
+"""Read a list of names: plain text or a table, optionally compressed."""
 
 import codecs
 import collections
@@ -44,20 +44,20 @@ from charlm.names.tables import (
 )
 
 TABLES = {".csv", ".tsv"}
-"""Suffixes of tables; a file with any other suffix is a table if a column is given."""
+"""Suffixes of tables. A file with any other suffix is a table if a column is given."""
 UNSUPPORTED = {".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".sql", ".rtf", ".parquet"}
-"""Formats that would otherwise be read as plain text, but are not lists of names."""
+"""Formats that would otherwise be read as plain text."""
 PACKED = {".bz2": "bz2:BZ2Decompressor", ".xz": "lzma:LZMADecompressor"}
-"""Decompressors of a stream, of which a file may hold several, by suffix."""
+"""Decompressors by suffix. Each decompresses one stream; a file can contain several."""
 COMPRESSED = {".gz", ".zip", *PACKED}
 PADDING = b"\0"
-"""Bytes that may follow a compressed stream."""
+"""Bytes that can follow a compressed stream."""
 SYSTEM_FILES = re.compile(r"^__MACOSX/|(^|/)(\.DS_Store|desktop\.ini|Thumbs\.db)$")
-"""What systems add to a zip."""
+"""Files that operating systems add to a zip."""
 ENCRYPTED = 1
 """The flag of an encrypted member of a zip."""
-_SAVE = "save the table as CSV UTF-8, and give that file"
-_UNPACK = "unpack it, and give the list"
+_SAVE = "save the table as CSV UTF-8 and use that file"
+_UNPACK = "unpack it and use the list inside"
 KINDS = {
     b"PK\3\4": f"a workbook or an archive; {_SAVE}",
     b"\xd0\xcf\x11\xe0": f"a workbook or a document; {_SAVE}",
@@ -70,35 +70,36 @@ KINDS = {
     b"7z\xbc\xaf\x27\x1c": f"an archive (7-Zip); {_UNPACK}",
     b"Rar!": f"an archive (RAR); {_UNPACK}",
 }
-"""What a file is that is no text, and what to do, by its first bytes."""
+"""Kinds of files that are not text, and what to do with them, by their first bytes."""
 POINTER = "version https://git-lfs.github.com/spec/"
-"""The beginning of what Git LFS puts in place of a file."""
+"""The beginning of a Git LFS pointer."""
 TAR = 257, b"ustar"
-"""Where an archive of tar says that it is one."""
+"""Offset and text of the signature of a tar archive."""
 ENCODINGS = (
     "CP1250 for Central European names, CP1251 for Cyrillic, CP1253 for Greek, CP1254 for Turkish, "
     "GB18030 for Chinese, CP932 for Japanese, CP949 for Korean"
 )
 HEAD = 4096
-"""Bytes at the beginning of a file that tell its kind and encoding."""
+"""Bytes at the beginning of a file that show its kind and encoding."""
 MIN_NAMES = 3  # one each for training, validation and test
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that no name contains and that break terminals or tables. Tabs are allowed."""
+"""Control characters, which names do not contain and which break terminals and tables.
+Tabs are allowed."""
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-"""The beginning of a URL; not of a Windows path, whose drive is a single letter."""
+"""The beginning of a URL, but not of a Windows path, whose drive is a single letter."""
 BLOCK = 1 << 20
 """Bytes per read."""
 
 
 @dataclass
 class Tally:
-    """What was read so far, apart from the names.
+    """Statistics and remarks collected while reading.
 
     Attributes:
-        unit: "line" of a text or "row" of a table.
+        unit: "line" for text, "row" for a table.
         rows: number of lines or rows, not counting headings.
-        invisible: number of invisible characters dropped or replaced, by character.
-        misread: names in UTF-8 read as another encoding that only dropped characters show.
+        invisible: counts of the invisible characters dropped or replaced.
+        misread: UTF-8 decoded with another encoding, recognized by dropped characters.
         notes: remarks for the user.
     """
 
@@ -109,11 +110,11 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
-        """Return the notes, and lines on the invisible characters dropped or replaced, if any."""
+        """Return the notes, and lines about invisible characters dropped or replaced, if any."""
         remarks = [*self.notes]
         for did, replaced in (
             ("dropped invisible characters", False),
-            ("replaced no-break spaces by blanks", True),
+            ("replaced no-break spaces with spaces", True),
         ):
             counts = ", ".join(
                 f"U+{ord(character):04X} ({count:,})"
@@ -126,13 +127,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class NamesFound:
-    """Statistics of a list of names. Every line or row is a name, a duplicate or empty.
+    """Statistics of a list of names. Every line or row is a new name, a duplicate or empty.
 
     Attributes:
         count: number of distinct names.
-        duplicates: number of repetitions dropped.
+        duplicates: number of repeated names dropped.
         empty: number of lines or rows without a name.
-        tally: their number, and remarks.
+        tally: the number of lines or rows, and remarks.
         characters: the distinct characters of all names, in code point order.
         total_length: sum of the lengths of the distinct names, in characters.
         longest: length of the longest name, in characters.
@@ -150,26 +151,26 @@ class NamesFound:
 def gather_names(
     path: str | os.PathLike[str], column: str | int | None, header: bool, target: BinaryIO
 ) -> NamesFound:
-    """Write the distinct names of a list to a file, one per line in UTF-8, in order.
+    """Write the distinct names of a list to a file, in order, one per line in UTF-8.
 
-    Names are normalized to Unicode NFC, so that an accented letter is always the same character,
-    and stripped of surrounding whitespace and invisible characters (`charlm.names.invisible`);
-    empty lines and repeated names are dropped. Any line endings are accepted. The list is read in
-    blocks, and 16 bytes per name are kept in memory.
+    Names are normalized to Unicode NFC, so that an accented letter is always the same character.
+    Surrounding whitespace and invisible characters (`charlm.names.invisible`) are removed. Empty
+    lines and repeated names are dropped. All kinds of line endings are accepted. The list is read
+    in blocks and takes 16 bytes of memory per name.
 
     Args:
-        path: a text file with one name per line, or a table (`charlm.names.tables`), in UTF-8;
-            may be compressed as `.gz`, `.bz2` or `.xz`, or be the only file in a `.zip`.
-        column: the column with the names, by its heading or its number from 1. Required for
-            `.csv` and `.tsv`; any other file is a table if it is given, or else text.
-        header: whether the first row of a table holds headings.
+        path: a text file with one name per line, or a table (`charlm.names.tables`), in UTF-8. It
+            can be compressed (`.gz`, `.bz2`, `.xz`), or be the only file in a `.zip`.
+        column: the column with the names, by heading or by number from 1. Required for `.csv` and
+            `.tsv`. Any other file is a table if a column is given, and plain text otherwise.
+        header: whether the first row of a table contains headings.
         target: an empty file, open for reading and writing.
 
     Raises:
-        InputError: the file cannot be read, changes meanwhile, is not UTF-8, is not a well-formed
-            table, lacks the column, has a control character in a name, or has fewer than three
-            distinct names. If several apply, the first in this order is raised, wherever they
-            occur in the file.
+        InputError: the file cannot be read, changes while being read, is not UTF-8, is not a
+            well-formed table, lacks the column, has a control character in a name, or has fewer
+            than three distinct names. If several apply, the first one in this order is raised,
+            wherever in the file they occur.
     """
     distinct, tally = Distinct(target), Tally()
     suspects = Suspects(misread=tally.misread)
@@ -185,11 +186,11 @@ def gather_names(
         suspects.add(new, characters)
     tally.notes += [f"{os.fspath(path)}: {remark}" for remark in suspects.remarks()]
     if distinct.count < MIN_NAMES:
-        held = {0: "no names", 1: "one name only"}.get(
+        held = {0: "no names", 1: "only one name"}.get(
             distinct.count, f"only {distinct.count} names"
         )
         raise InputError(
-            f"{os.fspath(path)} holds {held}; give a list of at least {MIN_NAMES} different names "
+            f"{os.fspath(path)} contains {held}; use a list of at least {MIN_NAMES} distinct names "
             "(a useful model needs thousands)"
         )
     return NamesFound(
@@ -206,7 +207,7 @@ def gather_names(
 def read_names(
     path: str | os.PathLike[str], column: str | int | None = None, header: bool = True
 ) -> list[str]:
-    """Return the distinct names of a list in order, read and checked as by `gather_names`."""
+    """Return the distinct names of a list, in order. Reads and checks like `gather_names`."""
     with TemporaryFile() as file:
         gather_names(path, column, header, file)
         file.seek(0)
@@ -219,15 +220,16 @@ def name_blocks(
     header: bool = True,
     tally: Tally | None = None,
 ) -> Iterator[list[str]]:
-    """Yield blocks of the names of a list, including repeated ones; see `gather_names`.
+    """Yield the names of a list in blocks, including repeated ones; see `gather_names`.
 
-    What is read is added to `tally`.
+    Statistics and remarks are added to `tally`.
     """
     path, tally = _local(path), tally or Tally()
     with _opened(path) as (source, suffix):
         if suffix in UNSUPPORTED:
             raise InputError(
-                f"{path} is {suffix[1:].upper()}; give text with one name per line, .csv or .tsv"
+                f"{path} is {suffix[1:].upper()}; use a text file with one name per line, or a "
+                ".csv or .tsv table"
             )
         head = bytearray()
         texts = _texts(_keeping(source, head), path)
@@ -255,7 +257,7 @@ def name_blocks(
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a list, with `~` expanded; raise InputError for a URL."""
+    """Return the path of a list with `~` expanded; raise InputError for a URL."""
     text = os.fspath(path)
     with suppress(OSError, ValueError):  # an impossible path is reported when it is opened
         if Path(text).exists():
@@ -268,21 +270,21 @@ def _local(path: str | os.PathLike[str]) -> Path:
             f"{url} is a URL; download the list first, for example: "
             f"dvc import-url {shlex.quote(url)} data/ (then give the path of the file)"
         )
-    with suppress(RuntimeError):  # there is no such user
+    with suppress(RuntimeError):  # no such user
         return Path(text).expanduser()
     return Path(text)
 
 
 def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator[Block]:
-    """Yield blocks of lines with the number of the first; note if they look like a table.
+    """Yield blocks of lines, each with the number of its first line; note other formats.
 
-    Raises InputError if the first line states the separator of a table.
+    Raises InputError if the first line declares the separator of a table.
     """
     first = first_lines(blocks)
     if statement := stated(first):
         line = first[statement[0] - 1]
         raise InputError(
-            f"{path} is a table, as its first line is {line}; set names.column to the heading "
+            f"{path} is a table, because its first line is {line}; set names.column to the heading "
             "or the number of the column with the names"
         )
     filled = [line for line in first if clean(line)]
@@ -296,13 +298,13 @@ def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator
         )
     elif is_r_table(cleaned):
         tally.notes.append(
-            f"{path} looks like cells separated by blanks, as R's write.table writes them; {R}"
+            f"{path} looks like cells separated by spaces, written by R's write.table; {R}"
         )
     elif description := other_format(cleaned, begin):
         tally.notes.append(f"{path} looks like {description}")
     elif begin and looks_like_headings([begin[:1]]):
         tally.notes.append(
-            f"{path}: {shown(begin[0])} is taken as a name; if it is a heading, remove it"
+            f"{path}: {shown(begin[0])} is read as a name; if it is a heading, remove it"
         )
     number = 1
     for lines in chain([first], blocks):
@@ -311,15 +313,15 @@ def _numbered(blocks: Iterator[list[str]], path: Path, tally: Tally) -> Iterator
 
 
 def _exhaust(blocks: Iterator[object]) -> None:
-    """Read to the end, since an error of the whole file takes precedence over one in a line.
+    """Read to the end, because an error in the whole file takes precedence over one in a line.
 
-    So the error reported does not depend on the size of the blocks.
+    This way, the error reported does not depend on the block size.
     """
     collections.deque(blocks, maxlen=0)
 
 
 def _first_control(lines: list[str], number: int, path: Path) -> str:
-    """Return the message for the first control character in lines counted from `number`."""
+    """Return the message for the first control character in `lines`, numbered from `number`."""
     for place, (line, name) in enumerate(zip(lines, clean_all(lines), strict=True), start=number):
         if control := CONTROL.search(name):
             at = f"{path}, line {place}: {shown(name, ascii)} contains a control character "
@@ -341,7 +343,7 @@ def _lines(text: str) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
-    """Yield blocks of a file's uncompressed content, and the suffix that gives its format."""
+    """Open a file; yield its decompressed content in blocks, and the suffix of its format."""
     with _open(path) as file, bar("reading the names", path.stat().st_size, "B") as shown:
         with _explaining(path):
             inner = PurePath(path.stem).suffix
@@ -363,7 +365,7 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
                     block = next(source, b"")
                 if _version(file) != begun:
                     raise InputError(
-                        f"{path} changed while it was read; run this again when it is complete"
+                        f"{path} changed while it was being read; try again once it is complete"
                     )
                 if not block:
                     return
@@ -374,14 +376,14 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], str]]:
 
 
 def _version(file: BinaryIO) -> tuple[int, int]:
-    """Return the size and the time of modification of a file, which change if it is written."""
+    """Return the size and the modification time of a file, which change when it is written."""
     stat = os.fstat(file.fileno())
     return stat.st_size, stat.st_mtime_ns
 
 
 def _open(path: Path) -> BinaryIO:
     try:
-        # Opening a named pipe blocks until something writes to it; a device may never end.
+        # Opening a named pipe blocks until something writes to it, and a device may never end.
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError(f"{path} is not a regular file; give the path of a list of names")
         return path.open("rb")
@@ -397,12 +399,12 @@ def _open(path: Path) -> BinaryIO:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Turn any error while reading or decompressing into an InputError."""
+    """Convert errors while reading or decompressing into InputError."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # the decompressors raise a dozen kinds of error for damaged data
+    except Exception as error:  # decompressors raise a dozen kinds of errors for damaged data
         if path.suffix.lower() not in COMPRESSED:
             raise _unreadable(path, error) from None
         raise InputError(
@@ -418,21 +420,21 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _read(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    """Yield blocks of a file."""
+    """Yield a file in blocks."""
     return iter(lambda: file.read(BLOCK), b"")
 
 
 def _unpacked(file: BinaryIO, new: Callable[[], Any]) -> Iterator[bytes]:
-    """Yield blocks of the content of a file with one or more compressed streams.
+    """Yield the content of a file with one or more compressed streams, in blocks.
 
-    `bz2.open` and `lzma.open` end without an error at the first stream that is damaged.
+    `bz2.open` and `lzma.open` would stop at the first damaged stream without an error.
     """
     data = file.read(BLOCK)
     while data:
         decompressor = new()
         while not decompressor.eof:
             if decompressor.needs_input and not data and not (data := file.read(BLOCK)):
-                raise EOFError("it ends in the middle of a stream")
+                raise EOFError("the file ends in the middle of a stream")
             if block := decompressor.decompress(data, BLOCK):
                 yield block
             data = b""
@@ -452,7 +454,7 @@ def _only_member(file: BinaryIO, path: Path) -> tuple[Iterator[bytes], str]:
         listed = ", ".join(shown(info.filename) for info in members[:SHOWN])
         raise InputError(
             f"{path} contains {len(members)} files{f' ({listed})' * bool(listed)}; a zip must "
-            "contain just one, the list of names"
+            "contain a single file, the list of names"
         )
     if members[0].flag_bits & ENCRYPTED:
         raise InputError(f"{path} is encrypted; {_UNPACK}")
@@ -460,7 +462,7 @@ def _only_member(file: BinaryIO, path: Path) -> tuple[Iterator[bytes], str]:
 
 
 def _keeping(blocks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
-    """Yield the same blocks; once all are read without an error, put the first bytes in `head`."""
+    """Yield the same blocks; if there was no error, append the first bytes to `head` at the end."""
     begun = bytearray()
     for block in blocks:
         begun += block[: HEAD - len(begun)]
@@ -469,7 +471,7 @@ def _keeping(blocks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
 
 
 def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
-    """Yield the blocks as text, each of whole lines."""
+    """Yield the blocks as text, split at line ends."""
     line = 1
     for number, data in enumerate(_whole_lines(blocks)):
         try:
@@ -484,18 +486,18 @@ def _texts(blocks: Iterator[bytes], path: Path) -> Iterator[str]:
                 f"{place}; convert it first, for example: {command} (or from {ENCODINGS})"
             ) from None
         if not number and text.startswith(POINTER):
-            raise InputError(f"{path} is a pointer of Git LFS; fetch the list: git lfs pull")
+            raise InputError(f"{path} is a Git LFS pointer; fetch the list: git lfs pull")
         yield text if number else text.lstrip("\ufeff")
         line += _line_ends(data)
 
 
 def _line_ends(data: bytes) -> int:
-    """Count the line ends in whole lines: LF, CR LF, or CR."""
+    """Count line ends: LF, CR LF or CR."""
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
 def _what_it_is(head: bytes, path: Path) -> str:
-    """Return what a file is and what to do, if its first bytes show that it is not UTF-8; or ""."""
+    """Return what a file is and what to do with it, or "" if its first bytes look like UTF-8."""
     for begin, kind in KINDS.items():
         if head.startswith(begin):
             return kind
@@ -514,16 +516,16 @@ def _what_it_is(head: bytes, path: Path) -> str:
 
 
 def _conversion(encoding: str, path: Path) -> str:
-    """Return the command that converts a file to UTF-8."""
+    """Return a command that converts a file to UTF-8."""
     source, target = (shlex.quote(str(it)) for it in (path, path.with_stem(f"{path.stem}-utf8")))
     return f"iconv -f {encoding} -t UTF-8 {source} > {target}"
 
 
 def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in blocks that end with a line ending, except for the last."""
+    """Yield the same bytes in blocks that end with a line end, except for the last one."""
     begun: list[bytes] = []
     for block in blocks:
-        # A carriage return at the end may be the first half of a line ending.
+        # A carriage return at the end may be the first half of CR LF.
         cut = max(block.rfind(b"\n"), block.rfind(b"\r", 0, len(block) - 1)) + 1
         if cut:
             yield b"".join([*begun, block[:cut]])

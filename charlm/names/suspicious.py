@@ -1,7 +1,7 @@
-"""Finding what is probably no name: other formats, rules and footers of tables, lost letters.
+"""Find what is probably not a name: other file formats, parts of tables, damaged letters.
 
-Nothing is dropped here, as names may be unusual; but whoever gives the list should know. A few
-names in quotes or parentheses, or that begin with a sign, are none of this.
+Nothing is dropped, because names can be unusual, but the user is told. A few names in quotes or
+parentheses, or that begin with a symbol, are not reported.
 """
 
 import re
@@ -11,11 +11,11 @@ from html.entities import html5
 from itertools import pairwise
 
 REGULAR = 0.9
-"""Fraction of lines that must be alike to tell a format."""
+"""Fraction of the lines that must match to recognize a format."""
 FEW_LINES = 3
-"""Fewer lines tell no format."""
+"""Minimum number of lines to recognize a format."""
 R_CELL = re.compile(r'"[^"]*"|[\w.+-]+')
-"""A cell of R's write.table: a text in quotes, or a number, TRUE or NA."""
+"""A cell written by R's write.table: quoted text, or a number, TRUE or NA."""
 R_HEADINGS = re.compile(r'"[^"]*"(?: "[^"]*")*')
 R_ROW = re.compile(rf'"[^"]*"(?: (?:{R_CELL.pattern}))+')
 QUOTES = re.compile(r"""(["'`]).*\1|[“„].*[“”]|‘.*’|«.*»|».*«|「.*」""")
@@ -25,7 +25,7 @@ SIGNS = re.compile(r"""["'\[{<|(`\\│].*|[-*+•·–—] .*|[-+=]+|.*[,;:|\]}>
 DOCUMENT = re.compile(r"<!doctype\b|<html\b|<\?xml\b|begin:v|[{[]$", re.IGNORECASE)
 """The beginning of HTML, XML, contacts (vCard) or JSON."""
 NUMBER = re.compile(r"\W*(\d{1,9})\W+\w")
-"""The number of a line of a numbered list."""
+"""The number of an item in a numbered list."""
 HEADING = re.compile(
     "((full|first|given|fore|last|sur|family)_?)?names?|noms?|pr[eé]noms?|(vor|nach)namen?|"
     "nombres?|apellidos?|(sobre)?nomes?|cognome|(voor|achter)?naam|(för|efter)?namn|"
@@ -33,26 +33,26 @@ HEADING = re.compile(
     "(kereszt|vezeték)?név|имя|имена|фамилия|[όο]νομα|isim|名前|氏名|姓名|名字|이름|성명|"
     "(ال)?اسم|שם"
 )
-"""Usual headings of names, in small letters and with underscores for blanks."""
+"""Common headings of names, in lower case and with underscores for spaces."""
 NO_NAME = re.compile(
     r"[!-/:-@\[-`{-~ \t\u2500-\u257f\u115f\u1160\u2800\ufffc]+|\\N|\(\d+ \w+(?: \w+)?\)|"
     r"(?:#|--|//)[ \t].*|_[A-Z]+(?:_[A-Z]+)+"
 )
-"""A name of punctuation or invisible characters only, or a comment.
+"""A line that is not a name.
 
-Or what databases write in place of a name, or `_PRENOMS_RARES`, the row of all rare names in the
-French statistics.
+Punctuation or invisible characters only, a comment, a database's marker for a missing name, or
+`_PRENOMS_RARES`, the row for all rare names in the French statistics.
 """
 OTHERS = "ALL OTHER NAMES"
 """The last row of the surnames in the US Census."""
 FORMULA = re.compile(r'="[^"]*"')
-"""A text as spreadsheets are made not to take it for a number."""
+"""Text written as a formula, so that spreadsheets do not read it as a number."""
 MISSING = {"nan", "null", "none", "unknown"}
-"""Cells in place of numbers that are no headings."""
+"""Markers for a missing number, which are not headings."""
 LOST = "\ufffd"
-"""What decoders put in place of bytes that they cannot read."""
+"""The replacement character, which decoders insert for bytes that they cannot read."""
 TRACES = set("¡¢£¤¥¦§¨©«¬¯°±²³´¶·¸¹»¼½¾¿€‚ƒ„…†‡ˆ‰‹“”•—˜™›√≈├┼─╨╤")
-"""Characters that are rarely part of a name, but of letters in UTF-8 read in other encodings."""
+"""Characters that are rare in names, but common in UTF-8 decoded with another encoding."""
 LEADS = {
     "cp1252": "[ÂÃÄÅÐÑÎÏ×ØÙÚà-ð][ºŸ]?(?![ŠšŒœŽžŸªºµ])",  # "Lukáš“" is a name in quotes
     "cp1250": "[ĂĹÄĐŃ]",
@@ -62,13 +62,13 @@ LEADS = {
     "cp437": "[├┼─╨╤]",
     "cp866": "[├┼─╨╤]",
 }
-"""Patterns of the character as which the first byte of a letter in UTF-8 is often read."""
+"""For each encoding, a pattern of what it makes of the first byte of a letter in UTF-8."""
 
 
 def _misread(encoding: str) -> re.Pattern[str]:
-    """Return a pattern of the beginning of a letter, a punctuation mark or an emoji.
+    """Return a pattern of the first two bytes of a character in UTF-8, decoded with `encoding`.
 
-    Many more names match, such as "Zoé™", but are not UTF-8 if they are taken for it (`original`).
+    Other names match, too, for example "Zoé™"; `original` tells them apart.
     """
     following = bytes(range(0x80, 0xC0)).decode(encoding, "ignore")
     return re.compile(f"{LEADS[encoding]}[{re.escape(following)}]")
@@ -76,35 +76,36 @@ def _misread(encoding: str) -> re.Pattern[str]:
 
 MISREAD = {encoding: _misread(encoding) for encoding in LEADS}
 HIDING = re.compile("[\u00a0\u00ad]")
-"""A no-break space or a soft hyphen: the second byte of à or í."""
+"""A no-break space or a soft hyphen, which the second byte of à or í can become."""
 ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9A-Fa-f]+|[A-Za-z]\w*);")
-"""A character as in HTML, if it has such a name."""
+"""What looks like an HTML entity."""
 ESCAPE = re.compile(
     r"\\(?:u[\da-f]{4}|x[\da-f]{2})|%[c-f][\da-f]%[89ab][\da-f]|(?<=[^\W\d_])%2[\da-f](?=[^\W\d_])",
     re.ASCII | re.IGNORECASE,
 )
-"""A character as in JSON and program code, or as in a URL."""
+"""An escape sequence of JSON, program code or URLs."""
 SHOWN = 3
-"""Examples in a remark."""
+"""Number of examples in a remark."""
 LONGEST = 40
-"""Characters of an example."""
+"""Maximum length of an example, in characters."""
 
 
 def shown(text: str, quoted: Callable[[str], str] = repr) -> str:
-    """Return a text in quotes, cut if it is long, in which special characters are escaped."""
+    """Return text in quotes, cut if it is long, with special characters escaped."""
     return quoted(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
 def alike(lines: Sequence[str], matches: Callable[[str], object]) -> bool:
-    """Return whether nearly all of `lines` match, of which there must be some."""
+    """Return whether there are enough `lines` and nearly all of them match."""
     matching = sum(map(bool, map(matches, lines)))
     return len(lines) >= FEW_LINES and matching >= REGULAR * len(lines)
 
 
 def is_r_table(lines: Sequence[str]) -> bool:
-    """Return whether lines are as R's write.table writes them.
+    """Return whether the lines look like a table written by R's write.table.
 
-    The headings are in quotes, and a row has as many cells, or one more: its number or name.
+    The headings are in quotes. A row has as many cells as there are headings, or one more: its
+    number or name.
     """
     if not lines or not R_HEADINGS.fullmatch(lines[0]):
         return False
@@ -114,18 +115,19 @@ def is_r_table(lines: Sequence[str]) -> bool:
 
 
 def is_aligned(line: str) -> bool:
-    """Return whether a line has blanks as between columns, or a number before or after a word."""
+    """Return whether a line has spaces as between columns, or a number before or after a word."""
     words = line.split(" ")
     counted = is_number(words[0]) or is_number(words[-1].strip("()"))
     return "  " in line or (counted and any(map(str.isalpha, line)))
 
 
 def other_format(lines: Sequence[str], first: Sequence[str]) -> str:
-    """Describe the format of lines unless they are names; or "".
+    """Describe the format of lines that are not names; return "" if they are.
 
     Args:
-        lines: lines spread over the list, beginning with the first; without surrounding blanks.
-        first: its first lines, which tell a numbered list.
+        lines: lines spread over the list, beginning with the first one, without surrounding
+            whitespace.
+        first: the first lines of the list, in which a numbered list shows.
     """
     found = [NUMBER.match(line) for line in first]
     numbers = [int(match[1]) if match else None for match in found]
@@ -135,27 +137,26 @@ def other_format(lines: Sequence[str], first: Sequence[str]) -> str:
         if consecutive >= REGULAR * len(steps):
             return "a numbered list; if it is one, remove the numbers"
     if alike(lines, FORMULA.fullmatch):
-        return ""  # which is noted name by name
+        return ""  # reported by `Suspects`
     if alike(lines, QUOTES.fullmatch):
-        return "names in quotes, which stay a part of them; if they should not, remove the quotes"
+        return "names in quotes, which are kept; if they are not part of the names, remove them"
     if alike(lines, SIGNS.fullmatch) or (len(lines) >= FEW_LINES and DOCUMENT.match(lines[0])):
         return (
-            "another format than one name per line, such as JSON, YAML, SQL, HTML, Markdown or "
-            f"contacts (a line is {shown(lines[len(lines) // 2])}); if it is one, remove all but "
-            "the names"
+            "JSON, YAML, SQL, HTML, Markdown, contacts or another format instead of one name per "
+            f"line (one line is {shown(lines[len(lines) // 2])}); if so, keep only the names"
         )
     if alike(lines, is_aligned):
         return (
-            f"columns separated by blanks (a line is {shown(lines[len(lines) // 2])}); if they "
-            "are, remove all but the names"
+            f"columns separated by spaces (one line is {shown(lines[len(lines) // 2])}); if so, "
+            "keep only the names"
         )
     return ""
 
 
 def looks_like_headings(rows: Sequence[Sequence[str]]) -> bool:
-    """Return whether the first of `rows`, with cells without surrounding blanks, holds headings.
+    """Return whether the first of `rows` looks like headings; the cells must be stripped.
 
-    It does if a cell is a usual heading, or a word above numbers only.
+    It does if a cell is a common heading, or a word above a column of numbers.
     """
     top, *rest = rows
     if any(HEADING.fullmatch("_".join(cell.casefold().split())) for cell in top):
@@ -168,18 +169,18 @@ def looks_like_headings(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Return whether a cell is a number, in whatever notation."""
+    """Return whether a cell is a number, in any notation."""
     return text.replace(",", "").replace(".", "").replace(" ", "").lstrip("-+").isdecimal()
 
 
 def is_word(text: str) -> bool:
-    """Return whether a cell has three letters or more, and is none for a missing number."""
+    """Return whether a cell has at least three letters and does not mark a missing number."""
     return sum(map(str.isalpha, text)) >= FEW_LINES and text.casefold() not in MISSING
 
 
 @dataclass
 class Examples:
-    """How many there are of something, and the first of them."""
+    """The number of times something was found, and the first few instances."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -193,21 +194,21 @@ class Examples:
         return ", ".join(self.first) + (f" and {more:,} more" if more else "")
 
     def lines(self) -> str:
-        """Return the examples as numbers of lines."""
+        """Return the examples as line numbers."""
         return f"line{'s' if self.count > 1 else ''} {self}"
 
 
 @dataclass
 class Suspects:
-    """Names that are probably damaged or none.
+    """Names that are probably damaged, or not names.
 
     Attributes:
-        none: names that match `NO_NAME`.
-        formulas: names like `="ANNA"`.
+        none: matches of `NO_NAME`.
+        formulas: spreadsheet formulas, for example `="ANNA"`.
         lost: names in which a letter was replaced by U+FFFD.
-        misread: names in UTF-8 that were read as another encoding.
-        entities: names with characters as in HTML, such as `O&#39;Neil`.
-        escapes: names with characters as in program code or URLs, such as `Ren%C3%A9e`.
+        misread: UTF-8 that was decoded with another encoding.
+        entities: names with HTML entities, for example `O&#39;Neil`.
+        escapes: names with escape sequences, for example `Ren%C3%A9e`.
     """
 
     none: Examples = field(default_factory=Examples)
@@ -218,10 +219,10 @@ class Suspects:
     escapes: Examples = field(default_factory=Examples)
 
     def add(self, names: Sequence[str], characters: set[str]) -> None:
-        """Look through further names, given all characters so far, which tell what may be found."""
+        """Look through more names. `characters` has all characters so far, to skip checks."""
         signs = (name for name in names if not name[0].isalnum())
         self.none.add(*map(shown, filter(NO_NAME.fullmatch, signs)))
-        if names[-1:] == [OTHERS]:  # it ends a list, and comparing all names takes time
+        if names[-1:] == [OTHERS]:  # checks only the end of a list, to save time
             self.none.add(shown(OTHERS))
         if "=" in characters:
             self.formulas.add(*map(shown, filter(FORMULA.fullmatch, names)))
@@ -236,29 +237,29 @@ class Suspects:
             self.escapes.add(*map(shown, filter(ESCAPE.search, signs)))
 
     def remarks(self) -> list[str]:
-        """Return a line on each kind of which there are some."""
+        """Return one line for each kind of name that was found."""
         lines = {
-            f"probably no names: {self.none}; if so, remove them from the list": self.none,
-            f"names as formulas of a spreadsheet: {self.formulas}; save the table with their "
-            "values": self.formulas,
+            f"probably not names: {self.none}; if so, remove them from the list": self.none,
+            f"names written as spreadsheet formulas: {self.formulas}; save the table with values "
+            "instead of formulas": self.formulas,
             f"letters lost in a conversion (U+FFFD): {self.lost}; convert the original list "
             "again": self.lost,
-            f"UTF-8 read as another encoding: {self.misread}; give the original list": self.misread,
-            f"characters as in HTML: {self.entities}; replace them, for example with html.unescape "
-            "of Python": self.entities,
-            f"characters as in program code or URLs: {self.escapes}; replace them by the "
+            f"UTF-8 read as another encoding: {self.misread}; use the original list": self.misread,
+            f"HTML entities: {self.entities}; decode them, for example with Python's "
+            "html.unescape": self.entities,
+            f"escape sequences of program code or URLs: {self.escapes}; replace them with the "
             "characters themselves": self.escapes,
         }
         return [line for line, examples in lines.items() if examples.count]
 
 
 def has_entity(name: str) -> bool:
-    """Return whether a name has a character that is written as in HTML."""
+    """Return whether a name contains an HTML entity."""
     return any(it[1] == "#" or it[1:] in html5 for it in ENTITY.findall(name))
 
 
 def misread(names: Iterable[str]) -> Iterator[str]:
-    """Yield each name that is UTF-8 read as another encoding, with what it was."""
+    """Describe each name that is UTF-8 decoded with another encoding."""
     for name in names:
         read = (original(name, its) for its, begins in MISREAD.items() if begins.search(name))
         if was := next(filter(None, read), ""):
@@ -266,12 +267,12 @@ def misread(names: Iterable[str]) -> Iterator[str]:
 
 
 def hidden_misread(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the same of lines that lose the traces of it as invisible characters are dropped."""
+    """Describe such names in raw lines, before dropping invisible characters hides them."""
     return misread(line.strip(" ") for line in lines if HIDING.search(line))
 
 
 def original(name: str, taken_for: str, encoding: str = "utf-8") -> str:
-    """Return what a name was if it was decoded wrongly, or "" if it cannot have been."""
+    """Return what a wrongly decoded name was, or "" if it was not decoded wrongly."""
     try:
         return name.encode(taken_for).decode(encoding)
     except UnicodeError:

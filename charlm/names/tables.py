@@ -1,9 +1,9 @@
-"""Reading a column of a table: lines of cells, separated by commas, semicolons, tabs or bars.
+"""Read a column of a table whose cells are separated by commas, semicolons, tabs or vertical bars.
 
-The separator is found in the first row, or stated in a line like `sep=;` before it, as some
-spreadsheets write it. Between tabs, quotes are a part of the text, as they are in TSV. Otherwise a
-cell in quotes may contain separators, and each quote in it is doubled (RFC 4180); but it must end
-on its line, as a stray quote would swallow the lines after it.
+The separator is found in the first row, or declared in a line like `sep=;` before it, as some
+spreadsheets do. If cells are separated by tabs, quotes are part of the text, as in TSV. Otherwise,
+a quoted cell can contain separators, and each quote inside it is doubled (RFC 4180). A quoted cell
+must end on its line; otherwise, a stray quote would swallow the lines after it.
 """
 
 import csv
@@ -28,22 +28,22 @@ from charlm.names.suspicious import (
 )
 
 Block = tuple[int, list[str]]
-"""The number of a line, from 1, and what was read from it and the following ones."""
+"""The number of a line, from 1, and the content of this line and the lines after it."""
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 STATED = re.compile('"?sep=([^"])"?', re.IGNORECASE)
 QUOTED = re.compile('"(?:[^"]|"")*"')
 SAMPLE = 200
-"""Lines that decide about the separator, at the beginning, or about the format, anywhere."""
+"""Number of lines used to find the separator (the first ones) or the format (spread ones)."""
 SHOWN = 20
-"""Headings shown in an error message."""
+"""Maximum number of headings in an error message."""
 TITLES = 20
-"""Lines at the beginning among which headings are sought."""
-R = "give a table written with write.csv(x, row.names = FALSE)"
+"""Number of lines at the beginning in which to look for headings."""
+R = "export the table with write.csv(x, row.names = FALSE)"
 
 
 def first_lines(blocks: Iterator[list[str]]) -> list[str]:
-    """Take the first lines from blocks: `SAMPLE` of them with text or more, if there are."""
+    """Take lines from the blocks until `SAMPLE` of them have text; return them."""
     first: list[str] = []
     found = 0
     for lines in blocks:
@@ -55,16 +55,16 @@ def first_lines(blocks: Iterator[list[str]]) -> list[str]:
 
 
 def spread(lines: Sequence[str]) -> list[str]:
-    """Return `SAMPLE` of the lines, or all if there are fewer, evenly spread from the first one.
+    """Return `SAMPLE` evenly spread lines, including the first one, or all if there are fewer.
 
-    The first lines of a sorted list are often the odd ones.
+    The first lines of a sorted list are often unusual.
     """
     count = min(SAMPLE, len(lines))
     return [lines[index * len(lines) // count] for index in range(count)]
 
 
 def stated(lines: list[str]) -> tuple[int, str] | None:
-    """Return number (from 1) and separator of a line such as `sep=;`, if it is the first."""
+    """Return the line number (from 1) and the separator if the first line is like `sep=;`."""
     filled = ((number, line) for number, line in enumerate(lines, start=1) if clean(line))
     number, line = next(filled, (0, ""))
     found = STATED.fullmatch(drop_invisible(line).strip(" "))
@@ -79,19 +79,19 @@ def column_cells(
     header: bool,
     notes: list[str],
 ) -> Iterator[Block]:
-    """Yield blocks of the cells of a column; empty where a row ends before it.
+    """Yield blocks of the cells of a column. A cell is empty if its row is too short.
 
     Args:
         blocks: the lines of the table.
-        path: its file, for error messages.
-        suffix: the suffix of the file when decompressed.
+        path: the file, for error messages.
+        suffix: the suffix of the decompressed file.
         column: the heading of the column, or its number from 1.
-        header: whether the first row holds headings; blanks and invisible characters around
-            them do not count.
-        notes: remarks for the user are appended.
+        header: whether the first row contains headings. Whitespace and invisible characters
+            around them are ignored.
+        notes: a list to which remarks for the user are appended.
 
     Raises:
-        InputError: there is no such column, or not one only, or a row is not well-formed.
+        InputError: the column does not exist or is ambiguous, or a row is not well-formed.
     """
     block = first_lines(blocks)
     skipped = 0
@@ -104,7 +104,7 @@ def column_cells(
     first, sample = lines[:SAMPLE], spread(lines)
     separator = statement[1] if statement else _separator(first, path, suffix, column)
     if separator not in first[0] and is_r_table(clean_all(sample)):
-        raise InputError(f"{path} is separated by blanks, as R's write.table does it; {R}")
+        raise InputError(f"{path} has cells separated by spaces, written by R's write.table; {R}")
     cells = _split(first[0], separator, path, top)
     width = len(cells)
     place = _place(clean_all(cells), separator, path, top, column, header, notes, first)
@@ -131,17 +131,17 @@ def column_cells(
 
 @dataclass
 class _OddRows:
-    """Rows of a table that differ from its first one.
+    """Rows of a table that do not match its first row.
 
     Attributes:
         path: the file of the table.
         separator: the separator of its cells.
-        top: the number of the first row's line.
-        place: the place of the column with the names, from 0.
-        first: the first lines with text, beginning with the first row.
-        sample: lines with text spread over the table, beginning with the first row.
+        top: the line number of the first row.
+        place: the index of the column with the names, from 0.
+        first: the first non-empty lines, beginning with the first row.
+        sample: non-empty lines spread over the table, beginning with the first row.
         short: rows with fewer cells.
-        blank: rows with a blank between the name and the next cell.
+        blank: rows with a space after the separator that follows the name.
         repeated: rows that repeat the headings.
     """
 
@@ -160,20 +160,20 @@ class _OddRows:
         self.width = len(self.headings)
 
     def rows(self, lines: list[str]) -> list[list[str]]:
-        """Return the cells of lines; none of a line that is not well-formed."""
+        """Return the cells of each line; none if the line is not well-formed."""
         return [_cells(line, self.separator) for line in lines]
 
     def check_width(self, row: list[str], at: int) -> None:
-        """Note a row that has fewer cells than the first one.
+        """Note a row with fewer cells than the first one.
 
-        Raises InputError if it has more, unless these are empty.
+        Raises InputError if it has more cells, unless the additional ones are empty.
         """
         if len(row) < self.width:
             if any(map(clean, row)):
                 self.short.add(str(at))
         elif any(map(clean, row[self.width :])):
             raise InputError(
-                f"{self.path}, line {at}: {len(row):,} cells where line {self.top} has "
+                f"{self.path}, line {at}: {len(row):,} cells, but line {self.top} has "
                 f"{self.width:,}; {self._too_many()}"
             )
 
@@ -184,24 +184,24 @@ class _OddRows:
         if self.separator == "\t":
             inside = "remove the tabs within cells"
         if usual == self.width + 1 and all(is_number(row[0]) for row in rows if row):
-            inside = f"if the first heading is missing, as in a table of R, {R}; if not, {inside}"
+            inside = f"if R left out the first heading, {R}; otherwise, {inside}"
         elif usual > self.width and len(rows) >= FEW_LINES:
-            inside = f"if line {self.top} is a title, remove it; if not, {inside}"
+            inside = f"if line {self.top} is a title, remove it; otherwise, {inside}"
         return inside
 
     def names(self, rows: list[list[str]]) -> list[str]:
-        """Return the cells of the column in those rows that have it."""
+        """Return the cells of the column, for the rows that are long enough."""
         return [row[self.place] for row in rows if self.place < len(row)]
 
     def check_blank(self, row: list[str], at: int) -> None:
-        """Note a row in which a separator with a blank may be a part of the name."""
+        """Note a row in which a separator followed by a space may be part of the name."""
         if row[self.place + 1 : self.place + 2] and row[self.place + 1].startswith(" "):
             self.blank.add(str(at))
 
     def drop_headings(self, lines: list[str], cells: list[str], number: int) -> None:
-        """Empty the cells of rows that repeat the headings, in lines counted from `number`.
+        """Empty the cells of rows that repeat the headings. The first line has number `number`.
 
-        Raises InputError if they are repeated in another order.
+        Raises InputError if the headings are in a different order.
         """
         for index, row in enumerate(self.rows(lines)):
             if row == self.headings:
@@ -209,14 +209,14 @@ class _OddRows:
                 cells[index] = ""
             elif sorted(row) == sorted(self.headings):
                 raise InputError(
-                    f"{self.path}, line {number + index}: the headings of line {self.top} in "
-                    "another order; bring the columns of joined tables in the same order"
+                    f"{self.path}, line {number + index}: the headings of line {self.top} in a "
+                    "different order; when joining tables, put their columns in the same order"
                 )
 
     def remarks(self, header: bool) -> list[str]:
-        """Return remarks for the user after all rows are read.
+        """Return remarks for the user, after all rows have been read.
 
-        Raises InputError if the names are R's numbers of the rows.
+        Raises InputError if the names are row numbers written by R.
         """
         rows, first = self.rows(self.sample), self.rows(self.first)
         names = self.names(rows[header:])
@@ -228,21 +228,21 @@ class _OddRows:
         if len(names) >= FEW_LINES and all(map(is_number, names)):
             if header and all(len(row) == self.width + 1 for row in rows[1:]):
                 raise InputError(
-                    f"{self.path}: rows have one cell more than headings, and the names are "
-                    f"numbers; if the first heading is missing, as R's write.table does it, {R}"
+                    f"{self.path}: the rows have one more cell than the headings, and the names "
+                    f"are numbers; if R left out the first heading, {R}"
                 )
-            remarks.append(f"the names are numbers, such as {shown(names[0])}; check names.column")
+            remarks.append(f"the names are numbers ({shown(names[0])}); check names.column")
         if self.separator == "\t" and names and all(map(QUOTED.fullmatch, names)):
             remarks.append(
-                "the names are in quotes, which stay a part of them, as in any table with tabs; "
-                "if they should not, save it with commas, as .csv"
+                "the names are in quotes, which are kept if cells are separated by tabs; if they "
+                "are not part of the names, save the table with commas, as .csv"
             )
         elif description := other_format(names, self.names(first[header:])):
             remarks.append(f"the names look like {description}")
         if not header and looks_like_headings(rows):
             remarks.append(
-                f"line {self.top} looks like headings, and {shown(self.headings[self.place])} is "
-                "taken as a name; if they are, set names.header to true"
+                f"line {self.top} looks like headings, but {shown(self.headings[self.place])} is "
+                "read as a name; if they are headings, set names.header to true"
             )
         second = [row for row in first[1:2] if row != self.headings]
         if header and second and looks_like_headings(second):
@@ -251,23 +251,23 @@ class _OddRows:
                 "title, remove it"
             )
         if self.repeated.count:
-            remarks.append(f"{self.repeated.lines()}: headings repeated, and left out")
+            remarks.append(f"{self.repeated.lines()}: repeated headings, skipped")
         if self.short.count:
             remarks.append(
-                f"{self.short.lines()}: fewer cells than on line {self.top}; check that none is "
+                f"{self.short.lines()}: fewer cells than in line {self.top}; check that none is "
                 "missing"
             )
         spaced = f"{self.separator} " in self.first[0] and (header or self.width > 2)
-        if self.blank.count and not spaced:  # else all of them are written so
+        if self.blank.count and not spaced:  # not if the table always has that space
             remarks.append(
-                f"{self.blank.lines()}: a blank after the name's {self.separator!r}; if these are "
-                "a part of the name, put it in double quotes"
+                f"{self.blank.lines()}: a space after the {self.separator!r} that ends the name; "
+                "if both belong to the name, put it in double quotes"
             )
         return remarks
 
 
 def looks_like_table(lines: list[str]) -> str:
-    """Return a description if nine in ten lines have as many of a separator, or ""."""
+    """Describe the table if nine in ten lines have the same number of a separator, else ""."""
     rows = [QUOTED.sub("", line) for line in lines]
     for separator, name in SEPARATORS.items():
         counts = Counter(row.count(separator) for row in rows)
@@ -282,9 +282,10 @@ def looks_like_table(lines: list[str]) -> str:
 
 
 def _split(line: str, separator: str, path: Path, number: int, moved: bool = False) -> list[str]:
-    """Return the cells of a line, whose invisible characters around quotes may have been moved.
+    """Return the cells of a line.
 
-    Raises InputError if a quoted cell is not well-formed.
+    `moved` says whether `_into_quotes` has been applied. Raises InputError if a quoted cell is not
+    well-formed.
     """
     if separator == "\t" or '"' not in line:
         return line.split(separator)
@@ -306,20 +307,20 @@ def _split(line: str, separator: str, path: Path, number: int, moved: bool = Fal
         f"'{separator}' expected after '\"'": "a quoted cell is followed by text",
     }
     raise InputError(
-        f"{path}, line {number}: {reasons.get(problem, problem)}; remove stray quotes, or put the "
-        'cell in quotes on one line with each quote in it doubled ("")'
+        f"{path}, line {number}: {reasons.get(problem, problem)}; remove stray quotes, or quote "
+        'the whole cell on one line and double each quote inside it ("")'
     )
 
 
 def _into_quotes(line: str, separator: str) -> str:
-    """Move invisible characters around a quoted cell into it, where they are dropped."""
+    """Move invisible characters around a quoted cell into it, where they are dropped later."""
     around, edge = f"({SUSPECT.pattern[:-1]} ]*)", re.escape(separator)
     cell = rf'(^|{edge}){around}"((?:[^"]|"")*)"{around}(?=$|{edge})'
     return re.sub(cell, r'\1"\2\3\4"', line)
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    """Return the cells of a line, cleaned; none if it is not well-formed."""
+    """Return the cleaned cells of a line; none if it is not well-formed."""
     try:
         return clean_all(_split(line, separator, Path(), 1))
     except InputError:
@@ -327,9 +328,10 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _separator(rows: list[str], path: Path, suffix: str, column: str | int | None) -> str:
-    """Return the separator in the first of `rows`: one that gives the column, or the most regular.
+    """Return the separator of the first of `rows`.
 
-    Raises InputError if that is not clear.
+    This is the one that yields the column, or else the most regular one. Raises InputError if it
+    is ambiguous.
     """
     if suffix == ".tsv" and ("\t" in rows[0] or column in {1, clean(rows[0])}):
         return "\t"
@@ -344,8 +346,8 @@ def _separator(rows: list[str], path: Path, suffix: str, column: str | int | Non
         found = [it for it in found if regular[it] == max(regular.values())]
     if len(found) > 1 and isinstance(column, int):
         raise InputError(
-            f"{path} may be split at {' or at '.join(SEPARATORS[it] for it in found)}; "
-            f"state which: put a line sep={found[-1]} (or sep={found[0]}) before its first one"
+            f"{path} could be separated by {' or '.join(SEPARATORS[it] for it in found)}; to say "
+            f"which, put a line sep={found[-1]} (or sep={found[0]}) at the top"
         )
     return found[0] if found else "\t" if suffix == ".tsv" else ","
 
@@ -360,7 +362,7 @@ def _place(
     notes: list[str],
     sample: list[str],
 ) -> int:
-    """Return the place of the column in the first row of a table, from 0."""
+    """Return the index of the column in the first row of a table, from 0."""
     listed = ", ".join(map(repr, headings[:SHOWN]))
     if len(headings) > SHOWN:
         listed += f" and {len(headings) - SHOWN:,} more"
@@ -372,18 +374,18 @@ def _place(
             )
         if header:
             notes.append(
-                f"{path}, line {number}: column {column} is headed {headings[column - 1]!r}; "
-                "if that is a name, set names.header to false"
+                f"{path}, line {number}: the heading of column {column} is "
+                f"{headings[column - 1]!r}; if that is a name, set names.header to false"
             )
         return column - 1
     if not header:
         raise InputError(
-            f"{path}, line {number}: without headings, the column with the names must be given "
-            f"by its number, 1 to {len(headings)}, as the first row is: {listed}"
+            f"{path}, line {number}: without headings, column must be the number of the column "
+            f"with the names, 1 to {len(headings)}; the first row is: {listed}"
         )
     if column is None:
         raise InputError(
-            f"{path} is a table; give the column with the names, one of: {listed}, or its number"
+            f"{path} is a table; give the column with the names, by heading or number: {listed}"
         )
     return _place_of_heading(headings, listed, path, number, column, sample)
 
@@ -391,22 +393,22 @@ def _place(
 def _place_of_heading(
     headings: Sequence[str], listed: str, path: Path, number: int, column: str, sample: list[str]
 ) -> int:
-    """Return the place of the only heading that is `column`."""
+    """Return the index of the only heading that equals `column`."""
     places = [place for place, heading in enumerate(headings) if heading == clean(column)]
     if len(places) > 1:
         numbers = " and ".join(str(place + 1) for place in places)
         raise InputError(
-            f"{path}, line {number}: columns {numbers} are headed {column!r}; "
+            f"{path}, line {number}: columns {numbers} have the heading {column!r}; "
             "give the number of the one with the names"
         )
     if not places:
         title = ""
         for line in sample[1:TITLES]:
             if any(clean(column) in _cells(line, separator) for separator in SEPARATORS):
-                title = f"remove the lines above {shown(line)}, if that has the headings, or "
+                title = f"remove the lines above {shown(line)}, if those are the headings, or "
                 break
         raise InputError(
             f"{path}, line {number}: no column {column!r}; {title}give one of: {listed}, or its "
-            "number; if these are no headings, set header to false and column to a number"
+            "number; if these are not headings, set header to false and column to a number"
         )
     return places[0]

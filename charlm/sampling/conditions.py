@@ -1,7 +1,7 @@
-"""Conditions on names, and sampling the names that meet them.
+"""Conditions on names, and sampling of names that meet them.
 
-Sampling is exact: names are distributed as the model's names given that they meet the conditions.
-A prefix is where sampling starts; what does not meet the other conditions is rejected.
+Sampling is exact: names follow the model's distribution conditioned on the conditions. Sampling
+starts from a prefix, and names that violate the other conditions are rejected.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -14,27 +14,27 @@ from charlm.sampling.distances import unlike_all
 from charlm.sampling.sampler import AT_ONCE
 
 FIRST_ROUND = 1024
-"""Names to sample in the first round; each further round doubles it."""
+"""Number of names sampled in the first round; it doubles in each further round."""
 PATIENCE = 2_000_000
-"""Samples after which to give up if none met the conditions."""
+"""Number of samples after which to give up if none meets the conditions."""
 RARE = 1000
 """Additional samples allowed for each name found."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What names have to be like, in the model's characters.
+    """Conditions that names must meet, in the model's characters.
 
     Attributes:
         prefixes: each name begins with one of them.
         suffix: each name ends with it.
-        length: fewest and most characters of a name.
-        max_length: names are cut at this many characters. With a suffix or a length none is cut:
-            a name that goes on after `max_length` characters does not meet the conditions.
-        known: names to exclude; then the others are distinct, too. With None, names may repeat.
-        unlike: smallest edit distance from each name of `known`.
+        length: minimum and maximum number of characters of a name.
+        max_length: names are cut at this many characters. With a suffix or a length, longer names
+            are rejected instead.
+        known: names to exclude. The sampled names are then distinct; if None, they can repeat.
+        unlike: minimum edit distance from each name in `known`.
 
-    Raises InputError if no name can meet them, or if a prefix is too long.
+    Raises InputError if no name can meet the conditions, or if a prefix is too long.
     """
 
     prefixes: Sequence[str] = ("",)
@@ -47,14 +47,14 @@ class Conditions:
     def __post_init__(self) -> None:
         if self.length and self.length[1] > self.max_length:
             raise InputError(
-                f"length {_range(*self.length)} is above max_length, {self.max_length}; "
-                "raise max_length or shorten it"
+                f"length {_range(*self.length)} exceeds max_length ({self.max_length}); "
+                "raise max_length or lower length"
             )
         too_long = [prefix for prefix in self.prefixes if len(prefix) > self.max_length]
         if self.cuts and too_long:
             raise InputError(
-                f"{too_long[0]!r} is longer than max_length, {self.max_length}; "
-                "raise max_length or shorten it"
+                f"{too_long[0]!r} is longer than max_length ({self.max_length}); "
+                "raise max_length or shorten the prefix"
             )
         if not self.starts():
             some = " or ".join(map(repr, self.prefixes[:3])) + " ..." * (len(self.prefixes) > 3)
@@ -68,27 +68,28 @@ class Conditions:
 
     @property
     def cuts(self) -> bool:
-        """Return whether names longer than `max_length` are cut, not rejected."""
+        """Whether names longer than `max_length` are cut rather than rejected."""
         return not self.suffix and self.length is None
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Return the fewest and the most characters of a name."""
+        """The minimum and maximum number of characters of a name."""
         return self.length or (1, self.max_length)
 
     @property
     def drawn_length(self) -> int:
-        """Return where to cut samples: where none is to be, one character tells that it goes on."""
+        """The length at which to cut samples: one more than allowed if longer names are
+        rejected."""
         _, longest = self.lengths
         return longest if self.cuts else longest + 1
 
     @property
     def rejects(self) -> bool:
-        """Return whether some of the model's names with a prefix do not meet the conditions."""
+        """Whether names that begin with a prefix can violate the other conditions."""
         return not self.cuts or self.known is not None
 
     def starts(self) -> list[str]:
-        """Return the prefixes with which a name can end in the suffix and have the length."""
+        """Return the prefixes that are compatible with the suffix and the length."""
         if self.cuts:
             return list(self.prefixes)
         shortest, longest = self.lengths
@@ -96,7 +97,7 @@ class Conditions:
         return [prefix for prefix in self.prefixes if any(self._suits(prefix, n) for n in lengths)]
 
     def fitting(self, names: Iterable[str]) -> list[str]:
-        """Return those of `names` with the suffix and the length."""
+        """Return the names that have the suffix and the length."""
         if self.cuts:
             return list(names)
         shortest, longest = self.lengths
@@ -107,33 +108,33 @@ class Conditions:
         ]
 
     def novel(self, names: Iterable[str]) -> Iterator[str]:
-        """Yield those of `names` that are far enough from the known ones, as they are needed."""
+        """Yield, lazily, the names that are far enough from the known ones."""
         if self.known is None:
             return iter(names)
         unknown = [name for name in names if name not in self.known]
         return unlike_all(unknown, self._listed, self.unlike) if self.unlike > 1 else iter(unknown)
 
     def meeting(self, names: Iterable[str]) -> Iterator[str]:
-        """Yield those of `names` that meet all conditions but the prefix, as they are needed."""
+        """Yield, lazily, the names that meet all conditions except the prefix."""
         return self.novel(self.fitting(names))
 
     def too_few(
         self, tried: str, found: int, count: int, advice: Mapping[str, object]
     ) -> InputError:
-        """Return the error that what was tried gave only `found` of `count` names.
+        """Return the error that only `found` of `count` names were found.
 
         Args:
-            tried: what was done.
-            found: number of names.
-            count: number of names asked for.
-            advice: what else may help, and whether it applies.
+            tried: what was tried.
+            found: number of names found.
+            count: number of names requested.
+            advice: additional advice, each with whether it applies.
         """
         kind = "names" if self.known is None else "distinct novel names"
         relaxed = {
             f"lower the count to {found:,}": found,
             **advice,
             "shorten the suffix": self.suffix,
-            "allow more lengths": self.length,
+            "allow a wider range of lengths": self.length,
             "lower unlike": self.unlike > 1,
         }
         *others, last = [text for text, helps in relaxed.items() if helps]
@@ -143,7 +144,7 @@ class Conditions:
         )
 
     def _suits(self, prefix: str, length: int) -> bool:
-        """Return whether `length` characters can begin with `prefix` and end in the suffix."""
+        """Return whether a name of `length` characters can have both `prefix` and the suffix."""
         overlap = len(prefix) + len(self.suffix) - length
         fits = max(len(prefix), len(self.suffix)) <= length
         return fits and (overlap <= 0 or prefix.endswith(self.suffix[:overlap]))
@@ -156,15 +157,15 @@ class Conditions:
 def sample_fitting(
     draw: Callable[[int], list[str]], conditions: Conditions, count: int
 ) -> list[str]:
-    """Sample `count` names that meet the conditions, by rejection.
+    """Sample `count` names that meet the conditions, by rejection sampling.
 
     Args:
-        draw: samples as many names of the model as it is told, which begin with any of `starts`
-            and are cut at `drawn_length`.
-        conditions: what to keep.
+        draw: samples the given number of names from the model, each beginning with one of
+            `conditions.starts()` and cut at `conditions.drawn_length`.
+        conditions: the conditions to meet.
         count: number of names.
 
-    Raises InputError after `PATIENCE` samples, and `RARE` for each name found, without `count`.
+    Raises InputError if `PATIENCE` samples, plus `RARE` for each name found, are not enough.
     """
     found: list[str] = []
     seen: set[str] = set()

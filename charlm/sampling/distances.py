@@ -1,4 +1,4 @@
-"""Tell which names are unlike all of a list, by edit distance."""
+"""Select names by their edit distance from a list."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 
 NAMES = 64
 KNOWN = 4096
-"""Names, and names of the list, that are compared at once."""
+"""Number of names, and of names in the list, that are compared at once."""
 
 
 def unlike_all(names: Sequence[str], known: Sequence[str], distance: int) -> Iterator[str]:
-    """Yield each of `names` at least `distance` edits from each of `known`, in order.
+    """Yield, in order, the names that are at least `distance` edits away from each of `known`.
 
-    An edit inserts, deletes or replaces a character (Levenshtein 1966). Names are compared as they
-    are asked for, `NAMES` at once, and with no more of the list once a near one is found.
+    An edit inserts, deletes or replaces a character (Levenshtein 1966). Names are compared lazily,
+    `NAMES` at once. A name is dropped as soon as one close to it is found.
     """
-    from rapidfuzz import process  # of what people call, nothing else needs it
+    from rapidfuzz import process  # imported only if needed
     from rapidfuzz.distance import Levenshtein
 
     for start in range(0, len(names), NAMES):
@@ -25,7 +25,7 @@ def unlike_all(names: Sequence[str], known: Sequence[str], distance: int) -> Ite
                 far,
                 known[first : first + KNOWN],
                 scorer=Levenshtein.distance,
-                score_cutoff=distance - 1,  # larger ones are all `distance`
+                score_cutoff=distance - 1,  # larger distances are returned as `distance`
                 dtype=np.int32,
             )
             far = [far[row] for row in np.flatnonzero((distances >= distance).all(1))]

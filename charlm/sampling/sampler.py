@@ -17,7 +17,7 @@ from charlm.fast.rows import distinct
 from charlm.fast.running import CHUNK, Model, Runner, as_runner, evaluating, losses
 
 AT_ONCE = 2**16
-"""Names sampled or scored together: the more, the more contexts they share."""
+"""Number of names sampled or scored together: larger batches share more contexts."""
 
 
 @torch.inference_mode()
@@ -32,20 +32,21 @@ def sample_names(
     prefix: str | Sequence[str] = "",
     max_length: int = 30,
 ) -> list[str]:
-    """Sample `count` names, one character of every unfinished name at a time.
+    """Sample `count` names, adding one character to every unfinished name at a time.
 
-    With several prefixes, the names are distributed as the model's names that begin with any of
-    them: each prefix is chosen in proportion to its probability. One that begins with another
-    adds nothing to it.
+    With several prefixes, each one is chosen in proportion to its probability, so the names follow
+    the model's distribution over the names that begin with any of them. A prefix that begins with
+    another one has no effect.
 
-    The logits are divided by `temperature` before the softmax. No name is empty: the end cannot
-    be sampled first. Apart from the names themselves, memory does not grow with `count` beyond
-    `AT_ONCE`.
+    The logits are divided by `temperature` before the softmax. Names are never empty: the end
+    cannot be the first token. Apart from the names themselves, memory does not grow with `count`
+    beyond `AT_ONCE`.
 
     Args:
-        generator: a CPU generator; sampling is done on the CPU, so the names do not depend on
-            the model's device.
-        prefix: the beginning of every name, in characters of `vocabulary` (after NFC), or several.
+        generator: a CPU generator. Sampling is done on the CPU, so the names do not depend on the
+            model's device.
+        prefix: text that every name begins with, in characters of `vocabulary` (after NFC), or
+            several texts.
         max_length: names are cut at this many characters.
 
     Raises:
@@ -55,7 +56,7 @@ def sample_names(
     every = {text: _encode_prefix(text, vocabulary, max_length) for text in texts}
     starts = [every[text] for text in outermost(texts)]
     begun = torch.tensor([len(start) for start in starts])  # (P,)
-    # (P, T + length), including the padding
+    # (P, T + length), with the padding
     beginnings = torch.full((len(starts), block_size + max_length), END)
     for row, start in zip(beginnings, starts, strict=True):
         row[block_size : block_size + len(start)] = torch.tensor(start)
@@ -74,18 +75,18 @@ def sample_names(
 
 
 def as_several(texts: str | Iterable[str]) -> list[str]:
-    """Return a list of texts, given one or several.
+    """Return one or several texts as a list.
 
-    Raises InputError if there is none.
+    Raises InputError if there are none.
     """
     several = [texts] if isinstance(texts, str) else list(texts)
     if not several:
-        raise InputError("the list of prefixes is empty; give one, or leave it out")
+        raise InputError("the list of prefixes is empty; give a prefix, or omit the argument")
     return several
 
 
 def outermost(prefixes: Iterable[str]) -> list[str]:
-    """Return the prefixes that begin with no other, sorted: a name begins with at most one."""
+    """Return, sorted, the prefixes that do not begin with another: a name has at most one."""
     found: list[str] = []
     for prefix in sorted(prefixes):
         if not found or not prefix.startswith(found[-1]):
@@ -96,16 +97,16 @@ def outermost(prefixes: Iterable[str]) -> list[str]:
 def _cumulated_prefixes(
     runner: Runner, block_size: int, beginnings: Tensor, begun: Tensor, temperature: float
 ) -> Tensor:
-    """Return the cumulative probabilities (1, P), float64, of the prefixes among each other.
+    """Return the cumulative probabilities (1, P) of the prefixes relative to each other, float64.
 
     Args:
         beginnings: (P, T + length) tokens.
         begun: (P,) the number of characters of each prefix.
 
-    Raises InputError if none of several has a probability above 0.
+    Raises InputError if there are several prefixes and all have a probability of 0.
     """
     T = block_size
-    # By temperature times the log-probability: no temperature overflows it, however low.
+    # Temperature times log-probability does not overflow, however low the temperature is.
     scaled = torch.zeros(len(begun), dtype=torch.float64)
     for here in range(T, T + int(begun.max()) if len(begun) > 1 else T):
         rows = torch.nonzero(begun > here - T).flatten()
@@ -113,7 +114,7 @@ def _cumulated_prefixes(
         scaled[rows] += logits.gather(1, beginnings[rows, here, None]).squeeze(1)
         scaled[rows] -= temperature * logits.div(temperature).logsumexp(1)
     if scaled.isneginf().all():
-        raise InputError("the model gives none of the prefixes a probability above 0; give others")
+        raise InputError("under the model, all prefixes have a probability of 0; give others")
     return _cumulated(scaled[None], temperature, may_end=True)
 
 
@@ -125,13 +126,13 @@ def _continue(
     temperature: float,
     generator: torch.Generator,
 ) -> None:
-    """Sample the rest of the names in `tokens` (N, T + length) in place, after `begun` (N,) each.
+    """Complete the names in `tokens` (N, T + length), in place, after `begun` (N,) characters.
 
-    The probabilities of each distinct context are computed once: for 65,536 names there are on
-    average a third as many contexts as names.
+    The probabilities of each distinct context are computed once. Among 65,536 names, on average
+    only a third of the contexts are distinct.
     """
     T = block_size
-    rows = torch.empty(0, dtype=torch.int64)  # names that have begun and not ended
+    rows = torch.empty(0, dtype=torch.int64)  # unfinished names
     for here in range(T + int(begun.min()), tokens.shape[1]):
         rows = torch.cat([rows, torch.nonzero(begun == here - T).flatten()])
         if len(rows) == 0:
@@ -151,13 +152,13 @@ def logits_of(runner: Runner, contexts: Tensor) -> Tensor:
 
 
 def _cumulated(logits: Tensor, temperature: float, may_end: bool) -> Tensor:
-    """Return the cumulative probabilities (U, V), float64; the last of each row is 1."""
+    """Return the cumulative probabilities (U, V), float64; the last one in each row is 1."""
     cumulated = _usable(logits, may_end).div_(temperature).exp_().cumsum(1)
     return cumulated.div_(cumulated[:, -1:].clone())
 
 
 def _usable(logits: Tensor, may_end: bool) -> Tensor:
-    """Return logits (U, V), float64, below their largest, so that no temperature overflows."""
+    """Return logits (U, V) minus their maximum, float64, so that no temperature overflows."""
     logits = logits.double()
     if not may_end:
         logits[:, END] = -torch.inf
@@ -169,7 +170,8 @@ def draw(cumulated: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
     """Sample a token (N,) from each of `rows` (N,) of the cumulative probabilities (U, V).
 
     By inversion: the first token whose cumulative probability exceeds a uniform random number,
-    a multiple of 2**-32. Row i is shifted to [i, i + 1], so one binary search serves all rows.
+    which is a multiple of 2**-32. Row i is shifted to [i, i + 1], so that a single binary search
+    does all rows.
     """
     U, V = cumulated.shape
     ends = (cumulated + torch.arange(U)[:, None]).flatten()
@@ -195,9 +197,9 @@ def name_log_likelihoods(
 def character_log_likelihoods(
     model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> list[tuple[float, ...]]:
-    """Return each name's log-likelihoods (len(name) + 1,) by character and for its end, in nats.
+    """Return the log-likelihoods (len(name) + 1,) of each name's characters and end, in nats.
 
-    Each is conditional on the characters before it; they sum to the log-likelihood of the name.
+    Each is conditional on the characters before it. Their sum is the log-likelihood of the name.
     """
     every: list[tuple[float, ...]] = []
     for first in range(0, len(names), AT_ONCE):
@@ -211,7 +213,7 @@ def character_log_likelihoods(
 def _losses(
     model: Model, vocabulary: Vocabulary, names: Sequence[str], block_size: int
 ) -> tuple[Corpus, Tensor]:
-    """Return a corpus of `names` and the losses (W,), float64, in nats, of its windows in order."""
+    """Return a corpus of `names` and the losses (W,) of its windows in nats, float64."""
     stream = encode_stream(names, vocabulary, block_size)
     corpus = Corpus(stream, vocabulary, block_size)
     runner = as_runner(model)
@@ -222,18 +224,19 @@ def _encode_prefix(prefix: str, vocabulary: Vocabulary, max_length: int) -> list
     unknown = sorted(set(prefix) - set(vocabulary.characters))
     if unknown:
         raise InputError(
-            f"{prefix!r} has {', '.join(map(repr, unknown))}, which no name in the list has; "
-            f"the known characters are: {vocabulary.characters}"
+            f"{prefix!r} contains {', '.join(map(repr, unknown))}, which no name in the list "
+            f"contains; the known characters are: {vocabulary.characters}"
         )
     if len(prefix) > max_length:
         raise InputError(
-            f"{prefix!r} is longer than max_length, {max_length}; raise max_length or shorten it"
+            f"{prefix!r} is longer than max_length ({max_length}); "
+            "raise max_length or shorten the prefix"
         )
     return vocabulary.encode(prefix)
 
 
 def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
-    """Return the names of `among` that have at least one window in the training set."""
+    """Return the names in `among` with at least one window in the training set."""
     count, _ = corpus.count()
     seen = np.zeros(count, dtype=bool)
     for _, names, parts in split.parts(corpus):
@@ -243,7 +246,7 @@ def training_names(corpus: Corpus, split: Split, among: Set[str]) -> set[str]:
 
 
 def describe_samples(names: Sequence[str], known: set[str]) -> dict[str, float]:
-    """Compute the fraction of distinct names, and of names not in `known`."""
+    """Return the fraction of distinct names, and of names that are not in `known`."""
     return {
         "unique": round(len(set(names)) / len(names), DECIMALS),
         "novel": round(sum(name not in known for name in names) / len(names), DECIMALS),

@@ -14,24 +14,24 @@ from charlm.sampling.conditions import Conditions
 from charlm.sampling.sampler import character_log_likelihoods, logits_of, outermost
 
 BUDGET = 2**21
-"""Beginnings of names after which to give up."""
+"""Number of beginnings of names after which to give up."""
 LOWEST = -1e9
-"""The lowest log-likelihood of a beginning to search from; below it is a probability of 0."""
+"""Lower bound on the initial threshold, for beginnings with a probability of 0."""
 STEP = math.log(4)
-"""How much the threshold is lowered if there are too few names above it, in nats."""
+"""Amount in nats by which to lower the threshold if there are too few names above it."""
 
 
 @torch.inference_mode()
 def most_probable_names(
     model: Model, vocabulary: Vocabulary, count: int, conditions: Conditions, block_size: int
 ) -> list[str]:
-    """Find the `count` most probable names that meet the conditions, the most probable first.
+    """Return the `count` most probable names that meet the conditions, the most probable first.
 
-    No name is more probable than any of its beginnings. So all beginnings above a threshold are
-    continued, one character at a time, which gives every name above it. The threshold is lowered
-    until there are enough names. Names are not cut: they have at most `max_length` characters.
+    A name is never more probable than its beginnings. So extending all beginnings above a
+    threshold, one character at a time, finds every name above it. The threshold is lowered until
+    there are enough names. Names are not cut: they have at most `max_length` characters.
 
-    Raises InputError if there are fewer names of a probability above 0, or after `BUDGET`
+    Raises InputError if fewer than `count` names have a positive probability, or after `BUDGET`
     beginnings.
     """
     search = _Search(as_runner(model), vocabulary, count, conditions, block_size)
@@ -43,8 +43,8 @@ class _Search:
     """A search for the most probable names.
 
     Attributes:
-        starts: log-likelihood of each prefix, as a beginning.
-        tried: number of beginnings continued.
+        starts: log-likelihood of each prefix.
+        tried: number of beginnings extended.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class _Search:
                     "shorten the prefix": any(self.starts),
                 }
                 raise self.conditions.too_few(
-                    "the search of all names", len(found), self.count, advice
+                    "a search of all names", len(found), self.count, advice
                 )
             threshold -= STEP
 
     def _names_above(self, threshold: float, sure: int) -> tuple[list[str], bool]:
-        """Return the first `count` names above a threshold, and whether there are no others.
+        """Return the top `count` names above a threshold, and whether there are no others.
 
-        Once there are enough, the threshold rises to the last of them. An error says that `sure`
-        names were found before.
+        Once there are enough, the threshold rises to the lowest of them. `sure` is the number of
+        names found earlier, for the error message.
         """
         _, longest = self.conditions.lengths
         found: dict[str, float] = {}
@@ -119,7 +119,7 @@ class _Search:
         return list(found), is_all
 
     def _try(self, number: int, sure: int) -> None:
-        """Count beginnings to continue. Raises InputError if they are more than `BUDGET`."""
+        """Count beginnings to extend. Raises InputError if there are more than `BUDGET`."""
         self.tried += number
         if self.tried > BUDGET:
             tried = f"a search of {BUDGET:,} beginnings of names"
@@ -130,14 +130,14 @@ class _Search:
         if len(tokens) == 0:
             return {}
         names = self.vocabulary.decode_all(tokens[:, self.block_size :].numpy())
-        of_each = dict(zip(names, values.tolist(), strict=True))
-        return {name: of_each[name] for name in self.conditions.meeting(names)}
+        value_of = dict(zip(names, values.tolist(), strict=True))
+        return {name: value_of[name] for name in self.conditions.meeting(names)}
 
     def _continued(self, tokens: Tensor, values: Tensor, length: int) -> Tensor:
-        """Return log-likelihoods (N, V) of beginnings with each token after them, float64.
+        """Return the log-likelihoods (N, V) of the beginnings extended by each token, float64.
 
-        They are -inf for the end where a name would be too short, and for a character where it
-        would be too long.
+        They are -inf for an end that makes a name too short, and for a character that makes it
+        too long.
         """
         shortest, longest = self.conditions.lengths
         logits = logits_of(self.runner, tokens[:, -self.block_size :])

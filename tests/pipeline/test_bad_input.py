@@ -327,7 +327,7 @@ def test_what_is_no_file_is_refused_at_once(
 
 def test_a_million_identical_lines_are_one_name(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_bytes(b"ANNE\n" * 1_000_000)
-    with refused(tmp_path / "n.txt", "holds one name only"):
+    with refused(tmp_path / "n.txt", "contains only one name"):
         read_names(tmp_path / "n.txt")
     with (tmp_path / "n.txt").open("ab") as file:
         file.write(b"MARIE\nJEAN\n")

@@ -126,7 +126,7 @@ def test_names_unlike_those_of_a_list_are_novel_too(run: Cli) -> None:
     told = run("sample", "CKPT", *words)
     assert told.out.splitlines() == run.model.sample(novel_to=["ANNA", "BERTA"], unlike=2)
     (run.folder / "data/dataset.safetensors").unlink()
-    assert "does not exist, and --unlike needs it" in run.refuse("sample", "CKPT", "--unlike", "2")
+    assert "does not exist, but --unlike needs it" in run.refuse("sample", "CKPT", "--unlike", "2")
 
 
 def test_many_names_are_printed_in_parts(run: Cli) -> None:
@@ -223,26 +223,32 @@ def test_the_column_of_a_list_may_be_a_number(run: Cli, head: str, options: list
     ("words", "parts"),
     [
         (["sample", "CKPT", "--prefix", "日"], ["--prefix: '日'", KNOWN]),
-        (["sample", "CKPT", "--prefix", "ANNA", "--max-length", "3"], ["'ANNA'", "max_length, 3"]),
+        (["sample", "CKPT", "--prefix", "ANNA", "--max-length", "3"], ["'ANNA'", "max_length (3)"]),
         (["sample", "CKPT", "--suffix", "日"], ["--suffix: '日'", KNOWN]),
         (["sample", "CKPT", "--prefix", "A", "--prefix", "日"], ["--prefix: '日'", KNOWN]),
         (["sample", "CKPT", "--length", "0"], ["length is 0; give"]),
         (["sample", "CKPT", "--length", "5-3"], ["length is 5-3; give"]),
-        (["sample", "CKPT", "--length", "five"], ["--length: 'five'", "5 or 3-7", "--help"]),
-        (["sample", "CKPT", "--length=-5"], ["--length: '-5'", "5 or 3-7", "--help"]),
-        (["sample", "CKPT", "--length", "31"], ["length 31", "max_length, 30"]),
+        (
+            ["sample", "CKPT", "--length", "five"],
+            ["--length: 'five'", "a range such as 3-7", "--help"],
+        ),
+        (["sample", "CKPT", "--length=-5"], ["--length: '-5'", "a range such as 3-7", "--help"]),
+        (["sample", "CKPT", "--length", "31"], ["length 31", "max_length (30)"]),
         (
             ["sample", "CKPT", "--length", "5", "--prefix", "mar", "--suffix", "ine"],
             ["no name of 5 characters begins with 'MAR' and ends with 'INE'"],
         ),
         (["sample", "CKPT", "--unlike", "0"], ["unlike is 0; give"]),
         (["sample", "CKPT", "--unlike", "x"], ["--unlike: invalid", "sample --help"]),
-        (["sample", "CKPT", "--most-probable", "--temperature", "2"], ["--temperature is for"]),
-        (["sample", "CKPT", "--most-probable", "--seed", "2"], ["--seed is for sampling"]),
+        (
+            ["sample", "CKPT", "--most-probable", "--temperature", "2"],
+            ["--temperature has no effect"],
+        ),
+        (["sample", "CKPT", "--most-probable", "--seed", "2"], ["--seed has no effect"]),
         (["sample", "CKPT", "--most-probable", "--count", "0"], ["count is 0; give"]),
         (
             ["sample", "CKPT", "--most-probable", "--max-length", "1", "--count", "99"],
-            ["the search of all names gave only", "of 99 names; lower the count"],
+            ["a search of all names gave only", "of 99 names; lower the count"],
         ),
         (["sample", "CKPT", "--count", "0"], ["count is 0; give"]),
         (["sample", "CKPT", "--count", "many"], ["--count: invalid", "sample --help"]),
@@ -251,13 +257,13 @@ def test_the_column_of_a_list_may_be_a_number(run: Cli, head: str, options: list
         (["sample", "CKPT", "another"], ["another", "sample --help"]),
         (["sample"], ["checkpoint", "sample --help"]),
         (["sample", "CKPT", "--column", "first"], ["--novel-to"]),
-        (["sample", "CKPT", "--no-header"], ["--no-header is for a table", "--novel-to"]),
+        (["sample", "CKPT", "--no-header"], ["--no-header applies to a table", "--novel-to"]),
         (["sample", "CKPT", "--novel-to", "https://example.com/n.txt"], ["URL", "import-url"]),
         (["sample", "CKPT", "--novel-to", "nowhere.txt"], ["nowhere.txt does not exist"]),
         (["sample", "CKPT", "--novel-to", "names.csv"], ["names.csv is a table", "first"]),
         (["score", "CKPT", "ANNA", "日"], ["argument 2: '日'", KNOWN, "add --skip-unknown"]),
-        (["score", "CKPT", "ANNA", ""], ["argument 2: an empty name", "add --skip-unknown"]),
-        (["score", "CKPT", "ANNA", "\u200b "], ["argument 2: an empty name"]),
+        (["score", "CKPT", "ANNA", ""], ["argument 2: the name is empty", "add --skip-unknown"]),
+        (["score", "CKPT", "ANNA", "\u200b "], ["argument 2: the name is empty"]),
         (["score"], ["required: checkpoint;", "score --help"]),
         (["sing"], ["'sing'", "sample", "score"]),
         ([], ["COMMAND", "python -m charlm --help"]),
@@ -278,7 +284,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_a_line(
 ) -> None:
     path = run.folder / run.checkpoint
     path.write_bytes(damage(path.read_bytes()))
-    advice = "give a checkpoint that the pipeline wrote, such as data/checkpoints/compact"
+    advice = "give a checkpoint written by the pipeline, for example data/checkpoints/compact"
     assert run.checkpoint in (line := run.refuse(*words))
     assert advice in line
     path.unlink()
@@ -292,15 +298,15 @@ def test_where_novel_has_no_data_set_to_go_by_it_says_what_to_do(run: Cli) -> No
     dataset = run.folder / "data/dataset.safetensors"
     run.save(["ANNA", "BERTA"], "data/dataset.safetensors")
     line = run.refuse("sample", "CKPT", "--novel")
-    assert "data/dataset.safetensors has other names" in line
+    assert "was not trained on the names in data/dataset.safetensors" in line
     assert "--novel-to FILE" in line
     dataset.write_bytes(b"what is this?")
     line = run.refuse("sample", "CKPT", "--novel")
     assert "data/dataset.safetensors is damaged" in line
     dataset.unlink()
     line = run.refuse("sample", "CKPT", "--novel")
-    assert "data/dataset.safetensors does not exist, and --novel needs it" in line
-    assert "give a list of the known names with --novel-to FILE" in line
+    assert "data/dataset.safetensors does not exist, but --novel needs it" in line
+    assert "pass the training names with --novel-to FILE" in line
 
 
 def rows(told: Told) -> list[list[str]]:
@@ -388,14 +394,15 @@ def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> Non
     told = run("score", "CKPT", "--skip-unknown", stdin=lines)
     assert told.out == run("score", "CKPT", "ANNA", "ZOÉ").out
     assert told.err.splitlines() == [
-        "skipped standard input, line 3: '日; X' has ' ', ';', '日', which the model does not know",
-        "skipped standard input, line 5: 'Ж' has 'Ж', which the model does not know",
+        "skipped standard input, line 3: '日; X' contains ' ', ';', '日', which the model does not "
+        "know",
+        "skipped standard input, line 5: 'Ж' contains 'Ж', which the model does not know",
         "skipped 2 of 4 names",
     ]
     told = run("score", "CKPT", "--skip-unknown", "--json", "日", "anna")
     document = json.loads(told.out)
     assert document["names"] == run.json("score", "CKPT", "anna")["names"]
-    reason = "'日' has '日', which the model does not know"
+    reason = "'日' contains '日', which the model does not know"
     assert document["skipped"] == [{"given": "日", "location": "argument 1", "reason": reason}]
     assert run.json("score", "CKPT", "--skip-unknown", "anna")["skipped"] == []
     told = run("score", "CKPT", "--skip-unknown", "日")
@@ -404,8 +411,8 @@ def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> Non
     told = run("score", "CKPT", "--skip-unknown", "", "anna", " \ufeff")
     assert told.out == run("score", "CKPT", "ANNA").out
     assert told.err.splitlines() == [
-        "skipped argument 1: an empty name",
-        "skipped argument 3: an empty name",
+        "skipped argument 1: the name is empty",
+        "skipped argument 3: the name is empty",
         "skipped 2 of 3 names",
     ]
 
@@ -413,7 +420,7 @@ def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> Non
 def test_remarks_on_a_list_of_known_names_are_printed(run: Cli) -> None:
     (run.folder / "known.csv").write_text("name,sex\nANNA,F\nBERTA\n")
     told = run("sample", "CKPT", "--novel-to", "known.csv", "--column", "name", "--count", "2")
-    assert "known.csv: line 3: fewer cells than on line 1" in told.err
+    assert "known.csv: line 3: fewer cells than in line 1" in told.err
     assert len(told.out.splitlines()) == 2
 
 
@@ -433,10 +440,10 @@ def test_many_lines_are_scored_in_order_with_one_header(run: Cli) -> None:
 @pytest.mark.parametrize(
     ("stdin", "part"),
     [
-        (b"", "standard input has no names; give one per line, or as arguments"),
-        (b"\n \n", "standard input has no names"),
+        (b"", "no names on standard input; give one per line, or pass arguments"),
+        (b"\n \n", "no names on standard input"),
         ("ANNA\nZOÉ\n".encode("latin-1"), "standard input, line 2: not UTF-8 (byte 0xc9)"),
-        ("ANNA\n\n日\n".encode(), "standard input, line 3: '日' has"),
+        ("ANNA\n\n日\n".encode(), "standard input, line 3: '日' contains"),
     ],
 )
 def test_what_cannot_be_read_from_the_standard_input_is_named(
@@ -447,7 +454,7 @@ def test_what_cannot_be_read_from_the_standard_input_is_named(
 
 def test_a_terminal_is_not_waited_for_unless_it_is_asked_for(run: Cli) -> None:
     line = run.refuse("score", "CKPT", stdin=b"ANNA\n", terminal=True)
-    assert "no names; give them as arguments, or one per line on standard input" in line
+    assert "no names; pass them as arguments, or one per line on standard input" in line
     assert rows(run("score", "CKPT", "-", stdin=b"ANNA\n", terminal=True))[0][-1] == "ANNA"
     run.patch.setattr(sys, "stdin", None)
     assert cli.main(["score", run.checkpoint]) == 1
@@ -573,7 +580,7 @@ def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None
         told = process.stderr.read().decode()
     assert process.wait() == 1
     assert told == (
-        "error: the output cannot be written (No space left on device); redirect it elsewhere\n"
+        "error: cannot write the output (No space left on device); redirect it elsewhere\n"
     )
 
 

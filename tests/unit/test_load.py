@@ -139,7 +139,7 @@ def test_an_argument_out_of_its_range_is_refused(bad: dict[str, float]) -> None:
     calls = [MODEL.sample, MODEL.iterate]
     calls += [MODEL.most_probable] if name not in {"temperature", "seed"} else []
     for call in calls:
-        with refused(f"{name} is {value}; give a "):
+        with refused(f"{name} is {value}; give a"):
             call(**bad)
 
 
@@ -148,14 +148,14 @@ def test_an_argument_out_of_its_range_is_refused(bad: dict[str, float]) -> None:
     [
         ({"length": (5, 3)}, "length is 5-3; give"),
         ({"length": (0, 3)}, "length is 0-3; give"),
-        ({"length": 31}, "length 31 is above max_length, 30; raise max_length"),
-        ({"length": (3, 9), "max_length": 8}, "length 3-9 is above max_length, 8"),
+        ({"length": 31}, "length 31 exceeds max_length (30); raise max_length"),
+        ({"length": (3, 9), "max_length": 8}, "length 3-9 exceeds max_length (8)"),
         ({"length": 5, "prefix": "MAR", "suffix": "INE"}, "no name of 5 characters begins with"),
         ({"suffix": "日"}, "'日'"),
         ({"prefix": ["A", "日"]}, "'日'"),
         ({"prefix": []}, "the list of prefixes is empty"),
-        ({"prefix": "ANNA", "max_length": 3}, "'ANNA' is longer than max_length, 3"),
-        ({"unlike": 2}, "unlike is a distance from names; give them as novel_to"),
+        ({"prefix": "ANNA", "max_length": 3}, "'ANNA' is longer than max_length (3)"),
+        ({"unlike": 2}, "unlike needs names to compare with; pass them as novel_to"),
     ],
     ids=str,
 )

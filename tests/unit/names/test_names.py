@@ -187,7 +187,7 @@ def test_a_path_that_no_file_can_have_is_refused() -> None:
     [
         ("", "no names"),
         (" \n\n\t\r\n", "no names"),
-        ("ANNA\nANNA\n ANNA", "one name only"),
+        ("ANNA\nANNA\n ANNA", "only one name"),
         ("ANNA\nBERTA\nANNA", "only 2 names"),
     ],
 )
@@ -575,7 +575,7 @@ def test_a_list_that_grows_while_it_is_read_is_refused(
     content = TEXT.encode() * 500
     path = put(tmp_path, f"n.{suffix}", gzip.compress(content) if "gz" in suffix else content)
     blocks = names_module.name_blocks(path)
-    with refused(path, "changed while it was read"):
+    with refused(path, "changed while it was being read"):
         for _ in blocks:  # which would not end as long as something is written
             with path.open("ab") as file:
                 file.write(b"HALF A NAME")

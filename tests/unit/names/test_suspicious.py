@@ -29,35 +29,35 @@ def remarks(path: Path, column: str | int | None = None, header: bool = True) ->
         ('"name" "sex"\n' + lines('"{1}" "{0}" "F"'), "write.csv(x, row.names = FALSE)"),
         ("name sex\n" + lines("{1} {0} F"), "a numbered list"),
         (lines("{1}. {0}"), "a numbered list"),
-        (lines('"{0}"'), "names in quotes, which stay a part of them"),
+        (lines('"{0}"'), "names in quotes, which are kept"),
         (lines("'{0}'"), "names in quotes"),
-        ("[\n" + lines('  "{0}",') + "]\n", "such as JSON"),
-        (lines('{{"name": "{0}", "sex": "F"}}'), "such as JSON"),
-        (lines('{{\n  "name": "{0}",\n  "sex": "F"\n}},'), "such as JSON"),
-        ("names:\n" + lines("- {0}"), "a line is '- Dora'"),
+        ("[\n" + lines('  "{0}",') + "]\n", "like JSON"),
+        (lines('{{"name": "{0}", "sex": "F"}}'), "like JSON"),
+        (lines('{{\n  "name": "{0}",\n  "sex": "F"\n}},'), "like JSON"),
+        ("names:\n" + lines("- {0}"), "one line is '- Dora'"),
         ("names:\n" + lines("- name: {0}\n  sex: F"), "YAML"),
         (lines("INSERT INTO names VALUES ('{0}', 'F');"), "SQL"),
         ("INSERT INTO names VALUES\n" + lines("('{0}'),"), "SQL"),
         ("+---+\n| name |\n+---+\n" + lines("| {0} |") + "+---+\n", "Markdown"),
         ("<ul>\n" + lines("<li>{0}</li>") + "</ul>\n", "<li>"),
-        (lines(r"\f0 {0}\par"), "another format"),
-        ("First name\n" + lines("{0}"), "'First name' is taken as a name; if it is a heading"),
-        ("Фамилия\n" + lines("{0}"), "is taken as a name"),
-        (lines("{0:<15}2.629  2.629{1:>7}"), "columns separated by blanks (a line is 'Emma "),
-        (lines("{0} 2.629 2629 {1}"), "columns separated by blanks (a line is 'Emma 2.629 "),
-        (lines("{0}   {1}"), "columns separated by blanks"),
-        (lines("{0} {1}"), "columns separated by blanks"),
-        (lines("{0} ({1})"), "columns separated by blanks"),
-        (lines("   900 {0}"), "columns separated by blanks"),  # as uniq -c
+        (lines(r"\f0 {0}\par"), "another format instead of one name per line"),
+        ("First name\n" + lines("{0}"), "'First name' is read as a name; if it is a heading"),
+        ("Фамилия\n" + lines("{0}"), "is read as a name"),
+        (lines("{0:<15}2.629  2.629{1:>7}"), "columns separated by spaces (one line is 'Emma "),
+        (lines("{0} 2.629 2629 {1}"), "columns separated by spaces (one line is 'Emma 2.629 "),
+        (lines("{0}   {1}"), "columns separated by spaces"),
+        (lines("{0} {1}"), "columns separated by spaces"),
+        (lines("{0} ({1})"), "columns separated by spaces"),
+        (lines("   900 {0}"), "columns separated by spaces"),  # as uniq -c
         (lines("“{0}”"), "names in quotes"),
         (lines("„{0}“"), "names in quotes"),
         (lines("« {0} »"), "names in quotes"),
-        (lines("• {0}"), "a line is '• "),
-        ("┌──┐\n" + lines("│ {0} │ {1} │"), "a line is '│ "),
-        ("<!DOCTYPE html>\n<style>\nx\n</style>\n" + lines("{0}"), "such as JSON"),
+        (lines("• {0}"), "one line is '• "),
+        ("┌──┐\n" + lines("│ {0} │ {1} │"), "one line is '│ "),
+        ("<!DOCTYPE html>\n<style>\nx\n</style>\n" + lines("{0}"), "like JSON"),
         ("BEGIN:VCARD\nVERSION:3.0\n" + lines("N:{0};;\nFN:{0}"), "contacts"),
         ("Name, Sex, Count\n" + lines("{0}, F, {1}"), "a table of 3 columns"),
-        ("Name   Sex\n" + lines("{0:<6} F"), "columns separated by blanks"),
+        ("Name   Sex\n" + lines("{0:<6} F"), "columns separated by spaces"),
     ],
 )
 def test_text_in_another_format_is_noted(tmp_path: Path, text: str, said: str) -> None:
@@ -108,7 +108,7 @@ def test_rules_and_footers_of_databases_are_noted(
 ) -> None:
     head, cell = ("name;x\n", ";1") if suffix == "csv" else ("", "")
     path = put(tmp_path, f"n.{suffix}", f"{head}{lines('{0}' + cell)}{name}{cell}\n")
-    expected = f"{path}: probably no names: {shown}; if so, remove them from the list"
+    expected = f"{path}: probably not names: {shown}; if so, remove them from the list"
     assert remarks(path, "name" if head else None) == [expected]
 
 
@@ -117,7 +117,7 @@ def test_many_suspicious_names_are_counted_and_a_few_shown() -> None:
     suspects.add(["-" * n for n in range(1, 1500)], set("-"))
     suspects.add(["-" * 1000, "ANNA", "D'ARCY", "-ANNA"], set("-AN"))
     (remark,) = suspects.remarks()
-    assert remark.startswith(f"probably no names: '-', '--', '---' and {1500 - SHOWN:,} more;")
+    assert remark.startswith(f"probably not names: '-', '--', '---' and {1500 - SHOWN:,} more;")
     long = Suspects()
     long.add(["-" * 10_000], set("-"))
     assert len(long.remarks()[0]) < 120
@@ -129,7 +129,8 @@ def test_texts_written_as_formulas_are_noted(tmp_path: Path, cells: list[str]) -
     path = put(tmp_path, "n.csv", "name,sex\n" + "".join(f"{cell},F\n" for cell in rows))
     (remark,) = remarks(path, "name")
     assert (
-        f"names as formulas of a spreadsheet: '=\"Mary\"'{'' if rows != cells else ','}" in remark
+        f"names written as spreadsheet formulas: '=\"Mary\"'{'' if rows != cells else ','}"
+        in remark
     )
 
 
@@ -180,19 +181,19 @@ def test_utf8_that_was_read_as_another_encoding_is_noted(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("O&#39;Neil", "in HTML: 'O&#39;Neil';"),
-        ("O&#x27;Neil", "in HTML: 'O&#x27;Neil';"),
-        ("Ren&eacute;e", "in HTML: 'Ren&eacute;e';"),
-        ("B &amp; B", "in HTML: 'B &amp; B';"),
-        ("Ren\\u00e9e", r"in program code or URLs: 'Ren\\u00e9e';"),
-        ("Ren\\xe9e", r"in program code or URLs: 'Ren\\xe9e';"),
-        ("Ren%C3%A9e", "in program code or URLs: 'Ren%C3%A9e';"),
-        ("Anna%20Maria", "in program code or URLs: 'Anna%20Maria';"),
+        ("O&#39;Neil", "HTML entities: 'O&#39;Neil'; decode"),
+        ("O&#x27;Neil", "HTML entities: 'O&#x27;Neil'; decode"),
+        ("Ren&eacute;e", "HTML entities: 'Ren&eacute;e'; decode"),
+        ("B &amp; B", "HTML entities: 'B &amp; B'; decode"),
+        ("Ren\\u00e9e", r"escape sequences of program code or URLs: 'Ren\\u00e9e'; replace"),
+        ("Ren\\xe9e", r"escape sequences of program code or URLs: 'Ren\\xe9e'; replace"),
+        ("Ren%C3%A9e", "escape sequences of program code or URLs: 'Ren%C3%A9e'; replace"),
+        ("Anna%20Maria", "escape sequences of program code or URLs: 'Anna%20Maria'; replace"),
     ],
 )
 def test_escaped_characters_are_noted(tmp_path: Path, name: str, said: str) -> None:
     (remark,) = remarks(put(tmp_path, "n.txt", lines("{0}") + name))
-    assert f"characters as {said} replace them" in remark
+    assert f"{said} them" in remark
 
 
 ORDINARY = {
@@ -261,20 +262,22 @@ def test_headings_are_usual_words_or_stand_above_numbers(rows: list[str], headin
 def test_headings_that_are_taken_as_a_name_are_noted(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "first,count\n" + lines("{0},{1}"))
     (remark,) = remarks(path, 1, header=False)
-    assert "line 1 looks like headings, and 'first' is taken as a name" in remark
+    assert "line 1 looks like headings, but 'first' is read as a name" in remark
     assert "names.header to true" in remark
 
 
 def test_r_tables_are_refused_with_how_to_write_them(tmp_path: Path) -> None:
     advice = "write.csv(x, row.names = FALSE)"
     path = put(tmp_path, "n.csv", '"name" "sex"\n' + lines('"{1}" "{0}" "F"'))
-    with refused(path, "separated by blanks, as R's write.table", advice):
+    with refused(path, "separated by spaces, written by R's write.table", advice):
         remarks(path, "name")
     path = put(tmp_path, "n.csv", '"name","sex"\n' + lines('"{1}","{0}","F"'))
-    with refused(path, "line 2: 3 cells where line 1 has 2; if the first heading", advice):
+    with refused(
+        path, "line 2: 3 cells, but line 1 has 2; if R left out the first heading", advice
+    ):
         remarks(path, "name")
     path = put(tmp_path, "n.csv", '"name","sex"\n' + lines('"{1}","{0}",'))
-    with refused(path, "one cell more than headings, and the names are numbers", advice):
+    with refused(path, "one more cell than the headings, and the names are numbers", advice):
         remarks(path, "name")
 
 
@@ -304,12 +307,10 @@ def test_r_tables_are_told_by_their_quotes_and_their_number_of_cells(
     tmp_path: Path, text: str
 ) -> None:
     (remark,) = remarks(put(tmp_path, "n.txt", text))
-    assert "as R's write.table writes them" in remark
+    assert "written by R's write.table" in remark
 
 
 def test_a_column_of_numbers_is_noted(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "id,name\n" + lines("{1},{0}"))
     assert remarks(path, "name") == []
-    assert remarks(path, "id") == [
-        f"{path}: the names are numbers, such as '1'; check names.column"
-    ]
+    assert remarks(path, "id") == [f"{path}: the names are numbers ('1'); check names.column"]

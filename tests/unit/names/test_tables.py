@@ -34,7 +34,9 @@ def test_a_stray_quote_in_any_column_is_refused_with_its_line(
     rows = [f"{number},NAME{number},x" for number in range(400)]
     rows[10], rows[210] = f"10,NAME10,{stray}", '210,NAME210,"x'
     path = put(tmp_path, f"n.{suffix}", "\n".join(["id,name,note", *rows]))
-    with refused(f"{path}, line 12: a quoted cell", "remove stray quotes", 'doubled ("")'):
+    with refused(
+        f"{path}, line 12: a quoted cell", "remove stray quotes", 'double each quote inside it ("")'
+    ):
         read_names(path, "name")
 
 
@@ -55,7 +57,7 @@ def test_quotes_between_tabs_are_a_part_of_the_name(tmp_path: Path, suffix: str)
 def test_names_that_are_all_in_quotes_between_tabs_are_told(tmp_path: Path) -> None:
     path = put(tmp_path, "n.tsv", '"id"\t"name"\n"1"\t"A"\n"2"\t"B"\n"3"\t"C"\n')
     (remark,) = found_in(path, '"name"').tally.remarks()
-    assert "the names are in quotes, which stay a part of them" in remark
+    assert "the names are in quotes, which are kept" in remark
     path = put(tmp_path, "n.tsv", f"{path.read_text()}4\tD\n")
     assert found_in(path, '"name"').tally.remarks() == []
 
@@ -123,7 +125,7 @@ def test_a_tsv_is_split_at_tabs_whatever_else_fits(tmp_path: Path) -> None:
 
 def test_two_separators_that_fit_alike_are_refused_unless_one_is_stated(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "A;1,5\nB;2,5\nC;3,5\n")
-    with refused(path, "commas or at semicolons", "sep=;"):
+    with refused(path, "commas or semicolons", "sep=;"):
         read_names(path, 1, header=False)
     path = put(tmp_path, "n.csv", "sep=;\n" + path.read_text())
     assert read_names(path, 1, header=False).names == ["A", "B", "C"]
@@ -140,7 +142,7 @@ def test_blanks_around_a_heading_do_not_count(tmp_path: Path, heading: str, colu
 
 def test_of_two_headings_alike_one_is_chosen_by_its_number(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name,id,id, name\nA,1,1,D\nB,2,2,E\nC,3,3,F\n")
-    with refused(f"{path}, line 1: columns 1 and 4 are headed 'name'", "number"):
+    with refused(f"{path}, line 1: columns 1 and 4 have the heading 'name'", "number"):
         read_names(path, "name")
     assert read_names(path, 4).names == ["D", "E", "F"]
 
@@ -165,16 +167,18 @@ def test_a_table_without_headings_is_read_by_the_number_of_its_column(
 ) -> None:
     path = put(tmp_path, f"yob2020.{suffix}", US)
     assert read_names(path, 1, header=False).names == THREE
-    with refused(path, "without headings", "by its number, 1 to 3", "'ANNA', 'F', '7065'"):
+    with refused(
+        path, "without headings, column must be the number", "1 to 3", "'ANNA', 'F', '7065'"
+    ):
         read_names(path, "name", header=False)
-    with refused(path, "no column 'name'", "if these are no headings, set header to false"):
+    with refused(path, "no column 'name'", "if these are not headings, set header to false"):
         read_names(path, "name")
 
 
 def test_a_first_name_read_as_a_heading_is_told(tmp_path: Path) -> None:
     path = put(tmp_path, "yob2020.txt", f"{US}DORA,F,5\n")
     (remark,) = found_in(path, 1).tally.remarks()
-    assert "line 1: column 1 is headed 'ANNA'; if that is a name, set names.header to fa" in remark
+    assert "line 1: the heading of column 1 is 'ANNA'; if that is a name, set names.heade" in remark
     assert found_in(path, 1, header=False).tally.remarks() == []
 
 
@@ -204,7 +208,7 @@ def test_text_that_looks_like_a_table_is_told_and_taken(
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("SMITH, ANNA,5", "line 3: 3 cells where line 1 has 2; put a cell that contains a ','"),
+        ("SMITH, ANNA,5", "line 3: 3 cells, but line 1 has 2; put a cell that contains a ','"),
         ("A,1,,x", "line 3: 4 cells"),
     ],
 )
@@ -220,7 +224,7 @@ def test_rows_with_fewer_cells_are_counted_and_the_first_named(tmp_path: Path) -
     rows = [*(f"1,NAME{n},x" for n in range(9)), "1,SMITH", "", "(9 rows)", ",,", *["1"] * 1200]
     path = put(tmp_path, "n.csv", "\n".join(["id,name,note", *rows]))
     (remark,) = found_in(path, "name").tally.remarks()
-    assert remark.startswith(f"{path}: lines 11, 13, 15 and 1,199 more: fewer cells than on line 1")
+    assert remark.startswith(f"{path}: lines 11, 13, 15 and 1,199 more: fewer cells than in line 1")
     path = put(tmp_path, "n.csv", "id,name\n1,A\n2,B\n3,C\n4\n")
     (remark,) = found_in(path, "name").tally.remarks()
     assert remark.startswith(f"{path}: line 5: fewer cells")
@@ -230,7 +234,7 @@ def test_a_separator_that_may_be_a_part_of_the_name_is_told(tmp_path: Path) -> N
     rows = ["A,F,", "Smith, Anna,", '"Smith, Berta",F,', "C,F,", "D,F, x"]
     path = put(tmp_path, "n.csv", "\n".join(["name,sex,note", *rows]))
     (remark,) = found_in(path, "name").tally.remarks()
-    assert f"{path}: line 3: a blank after the name's ','" in remark
+    assert f"{path}: line 3: a space after the ',' that ends the name" in remark
     path = put(tmp_path, "n.csv", "name, sex\nA, F\nB, F\nC, F\nD,F\n")
     assert found_in(path, "name").tally.remarks() == []
     path = put(tmp_path, "n.csv", "A, F, 3\nB, F, 2\nC, F, 1\n")
@@ -239,7 +243,7 @@ def test_a_separator_that_may_be_a_part_of_the_name_is_told(tmp_path: Path) -> N
     for text, column in ((f"name,sex\n{surnames_first}", "name"), (surnames_first, 1)):
         path = put(tmp_path, "n.csv", text)
         (remark,) = found_in(path, column, header=column == "name").tally.remarks()
-        assert "a blank after the name's ','" in remark
+        assert "a space after the ',' that ends the name" in remark
 
 
 @pytest.mark.parametrize("separator", [", ", "; ", "|"])
@@ -256,7 +260,7 @@ def test_a_tsv_with_one_column_is_not_split(tmp_path: Path, separator: str) -> N
 def test_tables_joined_with_other_columns_are_refused(tmp_path: Path, again: str) -> None:
     rows = ["name,sex,n", "A,F,1", "B,F,2", "C,F,3", again, "x,y,z"]
     path = put(tmp_path, "n.csv", "\n".join(rows))
-    with refused(path, "line 5: the headings of line 1 in another order"):
+    with refused(path, "line 5: the headings of line 1 in a different order"):
         read_names(path, "name")
     path = put(tmp_path, "n.csv", "\n".join([*rows[:4], ",,", "n,,"]))
     assert read_names(path, "name").names == ["A", "B", "C", "n"]
@@ -270,13 +274,15 @@ def test_headings_in_the_middle_of_joined_tables_are_left_out_and_told(
     path = put(tmp_path, "n.csv", "\n".join([again.removeprefix("\ufeff"), *rows]))
     found = found_in(path, "name")
     assert (found.count, found.empty, found.tally.rows) == (5, 1, 6)
-    assert found.tally.notes == [f"{path}: line 4: headings repeated, and left out"]
+    assert found.tally.notes == [f"{path}: line 4: repeated headings, skipped"]
     assert read_names(path, "name").names == ["A", "B", "C", "name", "D"]
 
 
 def test_names_with_commas_in_the_only_column_are_told_to_be_put_in_quotes(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name\nSmith, Anna\nSmith, Berta\nSmith, Clara\n")
-    with refused(path, "if line 1 is a title, remove it; if not, put a cell that contains a ','"):
+    with refused(
+        path, "if line 1 is a title, remove it; otherwise, put a cell that contains a ','"
+    ):
         read_names(path, "name")
 
 
@@ -287,15 +293,13 @@ def test_a_title_above_the_headings_is_reported_as_one(tmp_path: Path) -> None:
     remark = "a table of 2 columns, separated by semicolons, below line 1; if that is a title"
     assert remark in found_in(path, 1).tally.remarks()[1]
     path = put(tmp_path, "n.csv", path.read_text().replace(";", ","))
-    with refused(path, "line 4: 2 cells where line 1 has 1; if line 1 is a title, remove it"):
+    with refused(path, "line 4: 2 cells, but line 1 has 1; if line 1 is a title, remove it"):
         read_names(path, 1)
     path = put(tmp_path, "n.csv", "Names of 2020,\nname,sex\nA,F\nB,F\nC,F\n")
     remark = f"{path}: the row below line 1 looks like headings; if line 1 is a title, remove it"
     assert found_in(path, 1).tally.remarks()[1:] == [remark]
     path = put(tmp_path, "n.csv", "name\nname\nA\nB\nC\n")
-    assert found_in(path, "name").tally.remarks() == [
-        f"{path}: line 2: headings repeated, and left out"
-    ]
+    assert found_in(path, "name").tally.remarks() == [f"{path}: line 2: repeated headings, skipped"]
 
 
 @pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\ufeff\u200e"])
@@ -405,7 +409,7 @@ def test_a_table_comes_back_as_it_was_written(
 def test_text_that_states_a_separator_is_a_table(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("sep=;\nname;sex\nANNA;F\nBERTA;F\nCLARA;F\n")
-    with refused("is a table, as its first line is sep=;; set names.column"):
+    with refused("is a table, because its first line is sep=;; set names.column"):
         list(name_blocks(path))
     assert [*chain.from_iterable(name_blocks(path, "name"))] == ["ANNA", "BERTA", "CLARA"]
 

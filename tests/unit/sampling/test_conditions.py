@@ -154,8 +154,8 @@ def test_names_too_rare_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with refused(
         " samples gave only ",
         " of 1,000,000 names that fit; lower the count to ",
-        ", raise the temperature, shorten the prefix, shorten the suffix or allow more lengths",
+        ", raise the temperature, shorten the prefix, shorten the suffix or allow a wider range",
     ):
         TRAINED.sample(count=10**6, prefix="ab", suffix="abab", length=(4, 20))
-    with refused("distinct novel names that fit", "allow more lengths or lower unlike"):
+    with refused("distinct novel names that fit", "allow a wider range of lengths or lower unlike"):
         TRAINED.sample(novel_to=["ab"], unlike=3, length=2)

@@ -226,7 +226,7 @@ def test_prefixes_that_are_impossible_are_refused() -> None:
         model.output.bias[1:3] = -torch.inf
     first, second, third = VOCABULARY.characters[:3]
     assert {name[0] for name in sample(model, prefix=[first, third])} == {third}
-    with refused("none of the prefixes a probability above 0"):
+    with refused("all prefixes have a probability of 0"):
         sample(model, prefix=[first, second])
     with refused("the list of prefixes is empty"):
         sample(prefix=[])
@@ -244,7 +244,7 @@ def test_a_prefix_of_unknown_characters_is_refused() -> None:
 
 
 def test_a_prefix_longer_than_a_name_may_be_is_refused() -> None:
-    with refused("'ANNA' is longer than max_length, 3"):
+    with refused("'ANNA' is longer than max_length (3)"):
         sample(prefix="ANNA", max_length=3)
 
 

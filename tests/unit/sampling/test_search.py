@@ -101,7 +101,7 @@ def test_names_without_probability_are_not_found() -> None:
     found = trained.most_probable(2 + 4, max_length=2)
     assert {score.name for score in found} == {"b", "c", "bb", "bc", "cb", "cc"}
     assert all(math.isfinite(score.log_likelihood) for score in found)
-    with refused("the search of all names gave only 6 of 7 names; lower the count to 6 or raise"):
+    with refused("a search of all names gave only 6 of 7 names; lower the count to 6 or raise"):
         trained.most_probable(7, max_length=2)
     with refused("gave only 0 of 1 names"):
         trained.most_probable(1, prefix="a", max_length=2)
