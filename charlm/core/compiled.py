@@ -1,9 +1,9 @@
 """Numerical loops compiled by Numba.
 
-They are written so that LLVM can vectorize them eight values at a time without reordering sums:
-they give the same bytes on every processor, for any number of threads. A loop is compiled on its
-first call and cached next to the bytecode in `__pycache__`, or, if that is read-only, in the user's
-cache folder.
+They are written so that LLVM can vectorize them, eight values at a time, without reordering sums.
+So they give the same bytes on every processor, with any number of threads. A loop is compiled on
+its
+first call and cached in `__pycache__`, or in the user's cache folder if that is read-only.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ else:
     import numba
     from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-    # Divide as in C: Python's check for zero would prevent vectorization.
+    # Divide as in C, because Python's check for zero prevents vectorization.
     inlined = numba.njit(inline="always", error_model="numpy")
 
     def compiled(function):
         function = numba.njit(error_model="numpy", nogil=True)(function)
-        with suppress(RuntimeError):  # no writable folder: compiled in each process
+        with suppress(RuntimeError):  # no writable folder: compile in each process
             function._cache = Cache(function.py_func)
         return function
 
     class Cache(FunctionCache):
-        """Numba's cache of a function, in which any file that cannot be used is a miss.
+        """Numba's cache of a function, which treats an unusable file as a cache miss.
 
-        A power cut may leave files empty, cut short or with zeros, and Numba would raise an error
-        for each of them in every process.
+        A power failure can leave files that are empty, truncated or filled with zeros, and Numba
+        would raise an error for them in every process.
         """
 
         def __init__(self, function):
@@ -54,18 +54,18 @@ else:
         def load_overload(self, sig, target_context):
             try:
                 return super().load_overload(sig, target_context)
-            except Exception:  # whatever unpickling may raise for code of another version
+            except Exception:  # unpickling code of another version can raise anything
                 return None
 
         def save_overload(self, sig, data):
-            with suppress(OSError):  # no space left, or a folder that has become read-only
+            with suppress(OSError):  # no space left, or the folder has become read-only
                 super().save_overload(sig, data)
 
     class CheckedFiles(IndexDataCacheFile):
         """One file for each signature of a function, with a checksum.
 
-        Numba's own index is written apart from the code that it refers to, so that two processes
-        may leave an index with the code of another signature.
+        Numba writes its index and the code that the index refers to separately, so two processes
+        can leave an index that points to the code of another signature.
         """
 
         def save(self, key, data):

@@ -3,13 +3,13 @@
 import re
 
 ANOTHER_ENDED = "another process of this training ended"
-"""The message of a training process that ends because another process of its group did."""
+"""The message of a training process that ends because another process of its group has ended."""
 
 
 class InputError(Exception):
-    """Bad input: what is wrong, where, and what to do about it, on one line.
+    """Invalid input. The message says what is wrong, where, and what to do, on one line.
 
-    Line breaks in `message`, which may quote the input, become spaces.
+    Line breaks in `message`, which can quote the input, become spaces.
     """
 
     def __init__(self, message: str) -> None:
@@ -17,15 +17,15 @@ class InputError(Exception):
 
 
 class FileError(InputError):
-    """A file written by `charlm` is missing, damaged or inconsistent with others: recreate it."""
+    """A file written by the pipeline is missing, damaged or inconsistent, and must be recreated."""
 
 
 NO_MEMORY = re.compile("(allocate|out of) memory|failed to map segment|can't start new thread")
-"""What libraries say if memory runs out; torch raises a plain RuntimeError on a CPU."""
+"""Messages of libraries that are out of memory; torch raises a plain RuntimeError on a CPU."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether memory ran out, also while a library was being loaded."""
+    """Return whether memory ran out, including while loading a library."""
     while error:
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             return True
@@ -34,5 +34,5 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def no_module(name: str) -> str:
-    """Return the message for a missing package: the wrong Python is running."""
+    """Return the message for a missing package, which usually means the wrong Python is running."""
     return f"this Python has no {name}; install it, or run: source .venv/bin/activate"

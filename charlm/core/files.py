@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read without running code."""
+"""Write files completely or not at all, and read them without running code."""
 
 import errno
 import json
@@ -13,31 +13,32 @@ import safetensors
 
 from charlm.core.errors import FileError, is_out_of_memory
 
-# torch takes two seconds to import, pandas half a second: imported only if needed.
+# Imported only if needed: torch takes two seconds to import, pandas half a second.
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from torch import Tensor
 
-# safetensors writes its metadata in a different order in every process (it is a hash map), so
-# all of it goes into a single entry.
+# safetensors writes metadata entries in a different order in every process (they are in a hash
+# map),
+# so all metadata goes into a single entry.
 _METADATA = "charlm"
 
 PARTIAL = ".partial-"
-"""Prefix of the folders in which new files are written."""
+"""Prefix of temporary folders for new files."""
 
 DECIMALS = 6
-"""Decimals in text files: enough to distinguish runs; further digits differ between machines."""
+"""Decimal places in text files: enough to distinguish runs; later digits differ by machine."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path for a new file or folder, then atomically replace `path` with it.
 
-    The temporary path is in a folder next to `path` and is renamed at the end, so that a reader
-    sees the old version or the new one, never part of it. A folder is replaced as a whole. On an
-    exception `path` is left unchanged; an OSError names it, unless only a stream can raise it.
+    The temporary path is in a folder next to `path` and is renamed at the end, so that readers see
+    either the old or the new version. A folder is replaced as a whole. On an exception, `path` is
+    left unchanged. An OSError gets `path` as its file name, unless only a stream can raise it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, path: Path, aside: Path) -> None:
-    """Rename the folder `new` to `path`, after moving an existing one to `aside`."""
+    """Rename the folder `new` to `path`, after moving an existing folder to `aside`."""
     try:
         if path.exists():
             path.rename(aside)
@@ -89,12 +90,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a mapping or a list as indented JSON, keys in the given order."""
+    """Write a mapping or a list as indented JSON, with keys in the given order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table without its index, floats with `DECIMALS` decimals."""
+    """Write a table without its index, and floats with `DECIMALS` decimal places."""
     text = table.to_csv(index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n")
     write_text(path, text)
 
@@ -110,7 +111,7 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
 
 
 def tensors_as_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> bytes:
-    """Return what `save_tensors` writes; tensors that share memory are each written in full."""
+    """Return the bytes that `save_tensors` writes. Tensors that share memory are all included."""
     import safetensors.torch
 
     contiguous: dict[str, Tensor] = {}
@@ -130,7 +131,7 @@ def save_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def _as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return metadata as safetensors needs it: strings by name."""
+    """Return metadata as a mapping of strings, which safetensors requires."""
     return {_METADATA: json.dumps(metadata, ensure_ascii=False, sort_keys=True)}
 
 
@@ -141,9 +142,9 @@ def _from_texts(texts: Mapping[str, str] | None) -> dict[str, Any]:
 def tensor_header(
     name: str, dtype: "np.dtype[np.integer]", length: int, metadata: Mapping[str, Any]
 ) -> bytes:
-    """Return the header of a `save_tensors` file with one tensor (length,).
+    """Return the header of a `save_tensors` file with one tensor (length,) of an integer type.
 
-    For writing a tensor in chunks, little-endian; `dtype` must be an integer type.
+    Use it to write a tensor in little-endian chunks.
     """
     header = {
         "__metadata__": _as_texts(metadata),
@@ -160,21 +161,21 @@ def tensor_header(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn any error while reading a file into a FileError."""
+    """Convert errors while reading a file into FileError."""
     try:
         yield
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None
-    except Exception as error:  # the parsers raise a dozen kinds of error for a damaged file
+    except Exception as error:  # parsers raise a dozen kinds of errors for a damaged file
         if is_out_of_memory(error):
             raise
-        raise FileError(f"{path} is damaged or not a file of this project ({error})") from None
+        raise FileError(f"{path} is damaged or not a file of this pipeline ({error})") from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read what `save_tensors` wrote: tensors by name, and the metadata.
+    """Read tensors by name, and metadata, from a file written by `save_tensors`.
 
-    Raises FileError if the file is missing, truncated or of another kind.
+    Raises FileError if the file is missing, truncated or not such a file.
     """
     with _reading(path), safetensors.safe_open(path, framework="pt") as file:
         metadata = _from_texts(file.metadata())
@@ -182,10 +183,10 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 
 
 def load_arrays(path: Path) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
-    """Read what `save_tensors` wrote as memory-mapped NumPy arrays by name, and the metadata.
+    """Read memory-mapped arrays by name, and metadata, from a file written by `save_tensors`.
 
     The arrays are copy-on-write: changing them does not change the file. Raises FileError if the
-    file is missing, truncated or of another kind.
+    file is missing, truncated or not such a file.
     """
     import numpy as np
 
@@ -216,17 +217,17 @@ def read_numbers(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
     with _reading(path):
         table = pd.read_csv(path, dtype=float, usecols=list(columns))
         if table.empty or not np.isfinite(table).all(axis=None):
-            raise ValueError("not a finite number in every row")
+            raise ValueError("a row lacks a finite number")
         return table
 
 
 def read_table(
     path: Path, columns: Mapping[str, type], models: Iterable[str] = ()
 ) -> "pd.DataFrame":
-    """Read columns of given types from a table written by `write_csv`.
+    """Read columns of the given types from a table written by `write_csv`.
 
     Args:
-        path: the table.
+        path: the file of the table.
         columns: the type of each column by name.
         models: names that must occur in the column `model`.
 
@@ -238,7 +239,7 @@ def read_table(
     with _reading(path):
         table = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
         if table.empty or not np.isfinite(table.select_dtypes("number")).all(axis=None):
-            raise ValueError("not a value in every row")
+            raise ValueError("a row lacks a value")
         if missing := set(models).difference(table.get("model", ())):
-            raise ValueError(f"no row of {', '.join(sorted(missing))}")
+            raise ValueError(f"no row for {', '.join(sorted(missing))}")
         return table[list(columns)]

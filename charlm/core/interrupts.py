@@ -1,7 +1,7 @@
-"""Ctrl-C when libraries would lose it.
+"""Handle Ctrl-C at moments when it would be lost.
 
-torch drops an exception that comes while it imports NumPy, which then lacks half of its names,
-Numba drops one as it returns an array, and Python ignores one in a callback or in `__del__`.
+torch swallows an exception raised while it imports NumPy, which is then left half imported. Numba
+swallows one while it returns an array. Python ignores one in a callback or in `__del__`.
 """
 
 import signal
@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 
 noted: list[int] = []
-"""The signals that came, the last of them last."""
+"""The signals received so far, in order."""
 
 
 def note(number: int, frame: object) -> None:
@@ -17,13 +17,13 @@ def note(number: int, frame: object) -> None:
 
 
 def defer_interrupts() -> None:
-    """Only note Ctrl-C, for the time of the imports, until `obey_interrupts` is called."""
+    """Only record Ctrl-C until `obey_interrupts` is called. Use it during imports."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, note)
 
 
 def obey_interrupts() -> None:
-    """Raise KeyboardInterrupt on Ctrl-C from now on, and if it was noted before."""
+    """Raise KeyboardInterrupt on Ctrl-C from now on, and at once if Ctrl-C was recorded."""
     sys.unraisablehook = _interrupt_again
     if signal.getsignal(signal.SIGINT) in (note, signal.default_int_handler):
         signal.signal(signal.SIGINT, interrupt)
@@ -32,9 +32,9 @@ def obey_interrupts() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, as the handler of a signal; a moment later where it would be lost.
+    """Raise KeyboardInterrupt, as a signal handler; delay it if it would be lost now.
 
-    Compiled code calls Numba's serialize module for the type of each array that it returns.
+    That is while compiled code calls Numba's serialize module for the type of a returned array.
     """
     note(number, frame)
     caller = frame
@@ -47,7 +47,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """Repeat a Ctrl-C that Python ignores, a moment later."""
+    """Repeat an interrupt that Python ignores, a moment later."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         _interrupt_later()
     else:

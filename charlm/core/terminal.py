@@ -1,4 +1,4 @@
-"""What is printed on a terminal."""
+"""Progress bars, and output that a terminal cannot print."""
 
 import os
 import sys
@@ -6,14 +6,14 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-if TYPE_CHECKING:  # slow to import, and needed only for large inputs
+if TYPE_CHECKING:  # slow to import and needed only for large inputs
     from tqdm import tqdm
 
 
 def bar(title: str, total: int, unit: str) -> "tqdm[NoReturn]":
-    """Return a progress bar, shown on a terminal only and only after two seconds.
+    """Return a progress bar, shown only on a terminal and only after two seconds.
 
-    It is a context manager; `update(n)` moves it on by n units.
+    It is a context manager; `update(n)` advances it by n units.
     """
     from tqdm import tqdm
 
@@ -29,14 +29,14 @@ def bar(title: str, total: int, unit: str) -> "tqdm[NoReturn]":
 
 
 def escape_unprintable() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, instead of failing."""
+    """Print characters that are missing from the terminal's encoding as escape sequences."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def discard_unprintable() -> None:
-    """Discard output that cannot be printed, or Python would fail on it again when it exits."""
+    """Discard output that cannot be printed; otherwise Python fails on it again when it exits."""
     try:
         if sys.stdout:
             sys.stdout.flush()

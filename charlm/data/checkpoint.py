@@ -1,4 +1,4 @@
-"""Checkpoints of trained models: self-contained, and loaded without running code from them."""
+"""Checkpoints of trained models. They are self-contained, and loading one runs no code from it."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +14,13 @@ from charlm.core.errors import FileError
 from charlm.core.files import load_arrays, load_tensors, save_tensors, tensors_as_bytes
 from charlm.data.corpus import Corpus, Vocabulary
 
-if TYPE_CHECKING:  # slow to import, and not needed to read the weights
+if TYPE_CHECKING:  # slow to import and not needed to read weights
     from torch import Tensor
 
 
 class Model(Protocol):
-    """What a checkpoint needs of a model; `charlm.models.base.LanguageModel` provides it."""
+    """The interface of a model that a checkpoint needs, as in
+    `charlm.models.base.LanguageModel`."""
 
     @property
     def title(self) -> str: ...
@@ -53,10 +54,10 @@ class Weights:
 
     Attributes:
         title: the model's name in figures.
-        architecture: the module of `charlm.models` that defines it.
+        architecture: the module of `charlm.models` that defines the model.
         hyperparameters: its constructor arguments.
         vocabulary: its V tokens.
-        tensors: parameters and buffers by name.
+        tensors: its parameters and buffers by name.
     """
 
     title: str
@@ -67,7 +68,7 @@ class Weights:
 
     @property
     def embedding(self) -> NDArray[np.float32] | None:
-        """The token embedding (V, C); None if no tensor of its own looks like one."""
+        """The token embedding (V, C), or None if no tensor of the model itself looks like one."""
         for name, tensor in self.tensors.items():
             if (
                 "emb" in name
@@ -85,9 +86,9 @@ def save(path: Path, model: Model, vocabulary: Vocabulary) -> None:
 
 
 def rebuilt(model: M, vocabulary: Vocabulary, build: Build[M]) -> M:
-    """Return the model that loading its checkpoint would give, without writing the file.
+    """Return the model as loaded from its checkpoint, without writing the file.
 
-    Raises any error if that is impossible.
+    Raises any error that saving or loading would raise.
     """
     metadata = json.loads(json.dumps(_metadata(model, vocabulary), allow_nan=False))
     tensors_as_bytes(model.state_dict(), metadata)
@@ -125,17 +126,18 @@ def load(path: Path, build: Build[M]) -> Checkpoint[M]:
 def load_for(path: Path, corpus: Corpus, build: Build[M]) -> M:
     """Load the model of a checkpoint for use with a corpus.
 
-    Raises what `load` raises, and FileError if the vocabulary or block size is not the corpus's.
+    Raises what `load` raises, and FileError if the vocabulary or block size differs from the
+    corpus.
     """
     checkpoint = load(path, build)
     trained_on = (checkpoint.vocabulary, checkpoint.model.hyperparameters["block_size"])
     if trained_on != (corpus.vocabulary, corpus.block_size):
-        raise FileError(f"{path} has a different vocabulary or block size from the data set")
+        raise FileError(f"{path} has a different vocabulary or block size than the dataset")
     return checkpoint.model
 
 
 def load_weights(paths: Mapping[str, Path]) -> dict[str, Weights]:
-    """Read the contents of checkpoints, without building their models.
+    """Read the contents of checkpoints without building their models.
 
     Raises FileError if a file is missing or not a checkpoint, or if the vocabularies differ.
     """
@@ -143,7 +145,7 @@ def load_weights(paths: Mapping[str, Path]) -> dict[str, Weights]:
     first = next(iter(loaded))
     for name, weights in loaded.items():
         if weights.vocabulary != loaded[first].vocabulary:
-            raise FileError(f"{paths[name]} has a different vocabulary from {paths[first]}")
+            raise FileError(f"{paths[name]} has a different vocabulary than {paths[first]}")
     return loaded
 
 
@@ -159,13 +161,13 @@ def _vocabulary(metadata: Any) -> Vocabulary:
     vocabulary = Vocabulary(metadata["characters"])
     size = metadata["hyperparameters"]["vocab_size"]
     if len(vocabulary) != size:
-        raise ValueError(f"{len(vocabulary)} tokens for a model of {size}")
+        raise ValueError(f"{len(vocabulary)} tokens instead of {size}")
     return vocabulary
 
 
 @contextmanager
 def _describing_a_model(path: Path) -> Iterator[None]:
-    """Turn an error in the contents of an intact file into a FileError."""
+    """Convert errors in the contents of an intact file into FileError."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:

@@ -1,15 +1,15 @@
 """The corpus: names encoded as a stream of tokens.
 
-Token 0 ends a name and pads the context before it. It represents no character, so names may
-contain any character, including '.'. The corpus is one flat stream, in the smallest integer type
-that fits the vocabulary:
+Token 0 marks the end of a name and pads the context before the name. It stands for no character, so
+names can contain any character, including '.'. The corpus is one flat stream, in the smallest
+integer type that fits the vocabulary:
 
-    block_size zeros, the first name, block_size zeros, the second, ..., block_size zeros
+    block_size zeros, the first name, block_size zeros, the second name, ..., block_size zeros
 
 A context is a view into the stream, and its target is the next token (`charlm.data.windows`), so
-windows are never stored. A stream read from a file is memory-mapped, and may be larger than memory.
+windows are never stored. A stream in a file is memory-mapped and can be larger than memory.
 
-This module uses NumPy only: importing torch takes longer than the work of the first stages.
+This module uses only NumPy, because importing torch takes longer than the first stages run.
 """
 
 import os
@@ -32,20 +32,20 @@ Integers = NDArray[np.int64]
 
 END = 0
 CHUNK = 1 << 20
-"""Tokens, windows or bytes processed at once, to limit memory."""
+"""Number of tokens, windows or bytes to process at once, to limit memory."""
 
 BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
-"""Letters and marks that are drawn as nothing (Unicode's Default_Ignorable_Code_Point, and the
-blank of Braille)."""
+"""Letters and marks without a visible form (Unicode's Default_Ignorable_Code_Point, and the blank
+Braille pattern)."""
 
 
 def printable(symbol: str) -> str:
-    """Return a label of a character that can be seen where it stands alone.
+    """Return a visible label for a single character.
 
-    A space is ␣; any other character that leaves no ink is its code point, such as U+200C; a mark
-    stands on a dotted circle. Other characters, and text of several, stay as they are.
+    A space becomes ␣, another invisible character its code point (U+200C), and a combining mark is
+    placed on a dotted circle. Other characters, and longer text, are returned unchanged.
     """
     if len(symbol) != 1:
         return symbol
@@ -61,7 +61,7 @@ def printable(symbol: str) -> str:
 class Vocabulary:
     """The characters of a corpus in code point order; `characters[n]` is token n + 1.
 
-    Raises ValueError unless `characters` is a string of strictly ascending characters.
+    Raises ValueError if `characters` is not a string of strictly ascending characters.
     """
 
     characters: str
@@ -77,7 +77,7 @@ class Vocabulary:
         return len(self.characters) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text`. Raises KeyError for a character outside the vocabulary."""
+        """Return the tokens of `text`. Raises KeyError for a character not in the vocabulary."""
         token_of = {character: token for token, character in enumerate(self.characters, start=1)}
         return [token_of[character] for character in text]
 
@@ -97,7 +97,7 @@ class Vocabulary:
         return text.view(f"<U{text.shape[1]}").ravel().tolist()
 
     def symbols(self) -> list[str]:
-        """Return a `printable` label for each token; '.' for `END`."""
+        """Return a visible label for each token, with '.' for `END`."""
         return [".", *map(printable, self.characters)]
 
 
@@ -135,8 +135,8 @@ class Corpus:
     def chunks(self) -> Iterator[tuple[Integers, Integers]]:
         """Yield all windows in order, in chunks.
 
-        A chunk is the index in the stream of the start of each context (n,), and the index of its
-        name (n,); n may be 0.
+        A chunk is the index of the start of each context in the stream (n,), and the index of its
+        name (n,). It can be empty.
         """
         names = 0
         for first in range(0, len(self.stream) - self.block_size, CHUNK):
@@ -149,7 +149,7 @@ class Corpus:
             names += int(np.count_nonzero(ends))
 
     def name_of_window(self) -> Integers:
-        """Return (W,) the index of the name of each window."""
+        """Return the index of the name of each window (W,)."""
         return np.concatenate([names for _, names in self.chunks()])
 
     def name_chunks(self) -> Iterator[list[str]]:
@@ -180,7 +180,7 @@ def encode_stream(names: Sequence[str], vocabulary: Vocabulary, block_size: int)
 
 
 def _token_table(vocabulary: Vocabulary) -> Tokens:
-    """Return a lookup table from code points to tokens; the line ending maps to `END`."""
+    """Return a lookup table from code points to tokens; the line feed maps to `END`."""
     code_points = [ord(character) for character in vocabulary.characters]
     dtypes = (np.uint8, np.int16, np.int32)
     dtype = next(kind for kind in dtypes if len(code_points) <= np.iinfo(kind).max)
@@ -190,7 +190,7 @@ def _token_table(vocabulary: Vocabulary) -> Tokens:
 
 
 def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
-    """Return the tokens of a text with one name per line, `block_size` zeros per line ending."""
+    """Return the tokens of text with one name per line; a line feed becomes `block_size` zeros."""
     code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     tokens: Tokens = table[code_points]
     repeated: Tokens = np.repeat(tokens, np.where(code_points == ord("\n"), block_size, 1))
@@ -200,11 +200,11 @@ def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
 def write_corpus(
     path: Path, names: BinaryIO, vocabulary: Vocabulary, block_size: int, length: int
 ) -> None:
-    """Write a corpus as safetensors in chunks, without holding it in memory.
+    """Write a corpus as safetensors, in chunks, so that it need not fit in memory.
 
     Args:
         path: the file to write.
-        names: a file open for reading: UTF-8, one name per line, with a final line ending.
+        names: a file open for reading: UTF-8, one name per line, with a final line feed.
         vocabulary: must contain all characters of the names.
         block_size: number of tokens in a context.
         length: length of the stream.
@@ -222,7 +222,7 @@ def write_corpus(
 
 
 def load_corpus(path: str | os.PathLike[str]) -> Corpus:
-    """Load a corpus from a file of `write_corpus`.
+    """Load a corpus written by `write_corpus`.
 
     Raises FileError if the file is missing or damaged.
     """
@@ -231,4 +231,4 @@ def load_corpus(path: str | os.PathLike[str]) -> Corpus:
         vocabulary = Vocabulary(metadata["characters"])
         return Corpus(arrays["stream"], vocabulary, metadata["block_size"])
     except (KeyError, ValueError) as error:
-        raise FileError(f"{path} is not a data set ({error})") from None
+        raise FileError(f"{path} is not a dataset ({error})") from None

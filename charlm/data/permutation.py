@@ -1,7 +1,7 @@
 """Pseudorandom permutations that take no memory.
 
-`torch.randperm(n)` stores 8 bytes per item. Here a permutation is a few keys, and the position of
-an item is computed on demand, with operations that NumPy arrays and torch tensors share.
+`torch.randperm(n)` stores 8 bytes per item. Here, a permutation is a few keys, and the position of
+an item is computed on demand, with operations that NumPy and torch have in common.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", "NDArray[np.int64]", "torch.Tensor")
 
 LARGEST = 1 << 40
-"""The largest n: two halves of 20 bits, so that products stay below 2**63."""
+"""The largest n: two halves of 20 bits each, so that products stay below 2**63."""
 HASH_BITS = 42
 ROUNDS = 10
-"""Tests detect a pattern after 6 rounds."""
+"""Statistical tests still detect a pattern with 6 rounds."""
 ROUNDS_OF_FEW = 24
-"""Rounds for halves of fewer than 8 bits; at one or two bits tests detect a pattern after 10."""
+"""Rounds for halves of fewer than 8 bits; with 1 or 2 bits, tests detect a pattern with 10."""
 CHUNK = 1 << 15
-"""Items processed at once on a CPU, to stay in its cache."""
+"""Number of items to process at once on a CPU, to stay in its cache."""
 
 
 class Permutation:
-    """A pseudorandom permutation of range(n), the same integers on every device and machine.
+    """A pseudorandom permutation of range(n), identical on every device and machine.
 
-    A Feistel network: an index is split into halves (high, low) of about sqrt(n) values each.
-    They are updated in turn by a hash of the other half, the low one by xor and the high one by
-    addition, so that the two do not commute. The result is in a range that exceeds n by less than
-    sqrt(n); a result of n or more is permuted again until it is below n ("cycle walking": Black
-    and Rogaway, "Ciphers with arbitrary finite domains", 2002). The hash is multiply-add-shift
-    modulo 2**42 (Dietzfelbinger, 1996), with keys derived from the seed by SHA-256. The
-    permutation is statistically random, not cryptographically secure.
+    A Feistel network: an index is split into halves (high, low) of about sqrt(n) values each. Each
+    half is updated in turn with a hash of the other, the low half by xor and the high half by
+    addition, so that the updates do not commute. The result lies in a range that exceeds n by less
+    than sqrt(n). A result of n or more is permuted again until it is below n ("cycle walking":
+    Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The hash is
+    multiply-add-shift modulo 2**42 (Dietzfelbinger, 1996), with keys derived from the seed by
+    SHA-256. The permutation is statistically random, not cryptographically secure.
 
     Args:
         n: number of items, at most 2**40.
@@ -78,7 +78,7 @@ class Permutation:
     def _mix(self, high: Array, low: Array) -> None:
         """Apply the rounds in place."""
         for i, (factor, summand) in enumerate(self.keys):
-            # Less than 2**20 * 2**42 + 2**42: no overflow.
+            # No overflow: less than 2**20 * 2**42 + 2**42.
             mixed = (low if i % 2 else high) * factor
             mixed += summand
             if i % 2 == 0:

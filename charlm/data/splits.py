@@ -1,4 +1,4 @@
-"""Splitting the windows of a corpus into training, validation and test sets."""
+"""Split the windows of a corpus into training, validation and test sets."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Parts = NDArray[np.uint8]
 
 
 class Part(IntEnum):
-    """The parts of a split, numbered as in its arrays."""
+    """The parts of a split, with their numbers in its arrays."""
 
     TRAIN = 0
     VAL = 1
@@ -30,16 +30,16 @@ class Part(IntEnum):
 
 @dataclass(frozen=True)
 class Split:
-    """The part of each window, computed on demand rather than stored.
+    """A random split. The part of each window is computed on demand, not stored.
 
     The windows, or the names, are put in random order: first the training set, then the
     validation set, then the test set.
 
     Attributes:
-        by: what is split. By window, as in the course, the windows of a name may be in different
-            parts, and evaluation measures the completion of partly seen names. By name, all
-            windows of a name are in the same part, and evaluation is on unseen names.
-        seed: chooses the order.
+        by: what is split. By window, as in the course, the windows of a name can be in different
+            parts, so the test set contains parts of names that the model has seen. By name, all
+            windows of a name are in the same part, so the test set contains only unseen names.
+        seed: determines the order.
         train: number of windows or names in the training set.
         val: number in the validation set.
         test: number in the test set.
@@ -61,7 +61,7 @@ class Split:
         return Permutation(self.train + self.val + self.test, self.seed)
 
     def part_of(self, index: Integers) -> Parts:
-        """Return (N,) the `Part` of each window (or name, if split by name) given its index."""
+        """Return the `Part` (N,) of the windows (or names, if split by name) with these indices."""
         rank = self._order(index)
         return (rank >= self.train).astype(np.uint8) + (rank >= self.train + self.val)
 
@@ -122,9 +122,9 @@ def save_split(path: Path, split: Split) -> None:
 
 
 def load_split(path: str | os.PathLike[str], corpus: Corpus) -> Split:
-    """Load a split of `corpus` from a file of `save_split`.
+    """Load a split of `corpus` written by `save_split`.
 
-    Raises FileError if the file is missing, damaged or made from another corpus.
+    Raises FileError if the file is missing, damaged, or a split of a different corpus.
     """
     arrays, metadata = load_arrays(Path(path))
     names, windows = corpus.count()
@@ -134,5 +134,5 @@ def load_split(path: str | os.PathLike[str], corpus: Corpus) -> Split:
     except (TypeError, ValueError):
         fits = False
     if arrays or not fits:
-        raise FileError(f"{path} does not split the {windows:,} windows of this data set")
+        raise FileError(f"{path} is not a split of the {windows:,} windows in this dataset")
     return split

@@ -17,14 +17,14 @@ from charlm.data.splits import Part, Split
 def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int64]]:
     """Return the contexts (N, T) that begin at starts (N,), and the tokens (N,) after them.
 
-    Raises IndexError for a window that is not within the stream.
+    Raises IndexError if a window is outside the stream.
     """
     N, T = len(starts), length
     contexts, targets = np.empty((N, T), dtype=np.int32), np.empty(N, dtype=np.int64)
     for n in range(N):
         start = starts[n]
         if start < 0 or start >= len(stream) - T:
-            raise IndexError("a window is not within the stream")
+            raise IndexError("a window is outside the stream")
         for t in range(T):
             contexts[n, t] = stream[start + t]
         targets[n] = stream[start + T]
@@ -33,12 +33,12 @@ def cut(stream: Any, starts: Any, length: int) -> tuple[Integers, NDArray[np.int
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a token stream, cut out on demand.
+    """Windows of a token stream, extracted on demand.
 
     Attributes:
         stream: (S,) tokens.
         block_size: T, the number of tokens in a context.
-        starts: (W,) int32 or int64, the index in the stream of the start of each context.
+        starts: (W,) int32 or int64, the index of the start of each context in the stream.
     """
 
     stream: Tensor
@@ -50,11 +50,11 @@ class Windows:
 
     @property
     def numbers(self) -> int:
-        """The numbers of a window in a batch: its tokens."""
+        """How many numbers a window takes in a batch: one per token."""
         return self.block_size + 1
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Return the contexts (N, T) and targets (N,), integers, of the windows `index` selects."""
+        """Return the contexts (N, T) and targets (N,) of the selected windows, integers."""
         if self.stream.device.type == "cpu":
             starts = self.starts[index].numpy()
             contexts, targets = cut(self.stream.numpy(), starts, self.block_size)
@@ -64,11 +64,11 @@ class Windows:
         return chosen[:, :-1], chosen[:, -1]
 
     def targets(self) -> Tensor:
-        """Return (W,) the token after each context."""
+        """Return the token after each context (W,)."""
         return self._tokens(self.block_size)
 
     def previous(self) -> Tensor:
-        """Return (W,) the last token of each context."""
+        """Return the last token of each context (W,)."""
         return self._tokens(self.block_size - 1)
 
     def _tokens(self, offset: int) -> Tensor:
@@ -80,7 +80,7 @@ class Windows:
         return tokens
 
     def where(self, mask: Tensor) -> "Windows":
-        """Return the windows for which `mask` (W,) is true, over the same stream."""
+        """Return the windows for which `mask` (W,) is true, of the same stream."""
         return Windows(self.stream, self.block_size, self.starts[mask])
 
     def to(self, device: torch.device) -> "Windows":

@@ -340,7 +340,7 @@ def test_a_table_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("model,b\na,1\nb,2\n")
     columns = {"model": str, "b": float}
     assert len(read_table(tmp_path / "file", columns, ["b", "a"])) == 2
-    with pytest.raises(FileError, match="no row of c"):
+    with pytest.raises(FileError, match="no row for c"):
         read_table(tmp_path / "file", columns, ["a", "c"])
 
 

@@ -285,7 +285,7 @@ def test_embeddings_of_other_vocabularies_do_not_go_together(tmp_path: Path) -> 
     other = Corpus.from_names([*NAMES, "ß"], CORPUS.block_size)
     checkpoint.save(tmp_path / "one", MODEL, CORPUS.vocabulary)
     checkpoint.save(tmp_path / "two", small_model(other), other.vocabulary)
-    with refused(tmp_path / "two", f"a different vocabulary from {tmp_path / 'one'}"):
+    with refused(tmp_path / "two", f"a different vocabulary than {tmp_path / 'one'}"):
         checkpoint.load_weights({"one": tmp_path / "one", "two": tmp_path / "two"})
 
 

@@ -60,7 +60,7 @@ def test_a_window_that_is_not_within_the_stream_is_refused() -> None:
     beyond = len(windows.stream) - windows.block_size
     for start in (-1, beyond, 2**31 - 1):
         starts = torch.tensor([0, start], dtype=torch.int32)
-        with pytest.raises(IndexError, match="a window is not within the stream"):
+        with pytest.raises(IndexError, match="a window is outside the stream"):
             replace(windows, starts=starts).batch(slice(None))
 
 
