@@ -1,8 +1,9 @@
-"""Training steps captured once as a CUDA graph and replayed for every batch.
+"""Capture a training step as a CUDA graph and replay it for every batch.
 
-A step of these models is about fifty kernels of a few microseconds each, which Python launches
-more slowly than a GPU runs them. A graph needs a single launch (PyTorch documentation, "CUDA
-Graphs", whole-network capture).
+A step of these models is about fifty kernels of a few microseconds each. Python launches them more
+slowly than a GPU runs them, and a graph needs only one launch (PyTorch documentation, "CUDA
+Graphs",
+whole-network capture).
 """
 
 import warnings
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps before capture, in which libraries make allocations not allowed during capture."""
+"""Number of steps before capture, in which libraries allocate what they cannot allocate later."""
 
 Step = Callable[[Tensor, Tensor, int], None]
 
 
 def on_side_stream(function: Callable[[], None]) -> bool:
-    """Run a function on a separate CUDA stream, which the current stream then waits for.
+    """Run a function on a separate CUDA stream, and make the current stream wait for it.
 
-    Returns whether it waited for the device (`.item()`, a copy from the CPU): not to be captured.
+    Returns whether the function waited for the device (`.item()`, a copy from the CPU). If so, it
+    cannot be captured.
     """
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -37,7 +39,7 @@ def on_side_stream(function: Callable[[], None]) -> bool:
 
 
 def record(function: Callable[[], None]) -> Callable[[], None]:
-    """Capture a function as a CUDA graph, without running it; return a function to replay it."""
+    """Capture a function as a CUDA graph without running it; return a function that replays it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         function()
@@ -47,9 +49,9 @@ def record(function: Callable[[], None]) -> Callable[[], None]:
 class Captured:
     """A training step that is captured after `WARM_UP` batches and replayed from then on.
 
-    The step must change tensors only in place, and allocate nothing that outlives it except the
-    gradients. A batch whose shape differs from the first, as the last of an epoch may, is run
-    directly; so is every batch if a step waits for the device.
+    The step must change tensors only in place, and allocate nothing that outlives it except
+    gradients. A batch with another shape than the first one (the last batch of an epoch, for
+    example) is run directly. If a step waits for the device, all batches are.
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class Captured:
     ) -> None:
         """
         Args:
-            step: takes contexts (N, T), targets (N,) and a count that depends only on N.
-            on_side_stream: runs a function as required for warm-up; returns whether it waited.
-            record: captures a function without running it, and returns its replay.
+            step: takes contexts (N, T), targets (N,), and a count that depends only on N.
+            on_side_stream: runs a function for warm-up, and returns whether it waited for the
+                device.
+            record: captures a function without running it, and returns a function to replay it.
         """
         self._step = step
         self._on_side_stream = on_side_stream
@@ -73,7 +76,7 @@ class Captured:
         self._replay: Callable[[], None] | None = None
 
     def __call__(self, contexts: Tensor, targets: Tensor, count: int) -> None:
-        """Take a step; tensors that it changes must keep their addresses."""
+        """Take a step. Tensors that it changes must keep their addresses."""
         if self._batch is None:
             self._batch = torch.empty_like(contexts), torch.empty_like(targets)
         static_contexts, static_targets = self._batch

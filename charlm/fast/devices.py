@@ -1,4 +1,4 @@
-"""Choosing the device and the number of threads."""
+"""Choose the device and the number of threads."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from charlm.core.errors import InputError
 
 
 def available_devices() -> list[str]:
-    """Return the devices of this machine, fastest first for models as small as these.
+    """Return the devices of this machine, the fastest one for models as small as these first.
 
-    A CPU takes about as long for a step as a GPU for launching its fifty kernels. On CUDA they are
-    launched as one graph (`charlm.fast.capture`), on Apple's GPUs (MPS) they are not.
+    A step on a CPU takes about as long as launching its fifty kernels on a GPU. With CUDA, the
+    kernels are launched as one graph (`charlm.fast.capture`). On Apple's GPUs (MPS), they are not.
     """
     found = {
         "cuda": torch.cuda.is_available(),
@@ -27,7 +27,7 @@ def available_devices() -> list[str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name, or the fastest one for "auto".
+    """Return the device with this name, or the fastest one for "auto".
 
     Raises InputError if this machine, or this build of torch, has no such device.
     """
@@ -36,21 +36,21 @@ def choose_device(name: str) -> torch.device:
         name = available[0]
     if name not in available:
         raise InputError(
-            f"torch {torch.__version__} finds no {name} on this machine; "
-            f"take auto or {' or '.join(available)}"
+            f"torch {torch.__version__} finds no {name} device; "
+            f"use auto or {' or '.join(available)}"
         )
     return torch.device(name)
 
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Build models without memory: their parameters have shapes but no values."""
+    """Build models without allocating memory: parameters have shapes, but no values."""
     with torch.device("meta"), _Uninitialized():
         yield
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Skips `torch.nn.init`, since torch would import its compiler there."""
+    """Skips `torch.nn.init`, because torch would import its compiler there."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -60,20 +60,20 @@ class _Uninitialized(TorchFunctionMode):
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Return the type for long sums: float64, except on Apple's GPUs, which lack it."""
+    """Return the dtype for long sums: float64, or float32 on Apple's GPUs, which lack float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def for_numpy(x: Tensor) -> bool:
-    """Return whether NumPy and `charlm.fast.kernels` can work on the memory of x."""
+    """Return whether NumPy and `charlm.fast.kernels` can use the memory of x."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
 
 
 def refuse_if_too_large(parameters: int) -> None:
-    """Raise InputError if a model is too large to be trained in this machine's memory.
+    """Raise InputError if a model is too large to train in this machine's memory.
 
-    Weights, gradients and temporary values take about three times 4 bytes per parameter.
-    Allocating too much may succeed at first, and the system kills the program later.
+    Weights, gradients and temporary values take about three times 4 bytes per parameter. Without
+    this check, allocating too much can succeed at first, and the system kills the program later.
     """
     needed = 3 * 4 * parameters
     try:
@@ -82,22 +82,21 @@ def refuse_if_too_large(parameters: int) -> None:
         return
     if needed > memory:
         raise InputError(
-            f"a model of {parameters:,} parameters takes {needed / 2**30:,.0f} GB while it is "
-            f"trained, and this machine has {memory / 2**30:,.0f}; make it smaller"
+            f"training a model with {parameters:,} parameters takes {needed / 2**30:,.0f} GB, but "
+            f"this machine has {memory / 2**30:,.0f} GB; make the model smaller"
         )
 
 
 def set_up(device: str, threads: int) -> torch.device:
-    """Return the chosen device, with computation on it made deterministic.
+    """Return the chosen device, after making computation on it deterministic.
 
-    The number of threads is set rather than taken from the machine, because it affects the
-    rounding of sums. A single thread on a CPU is deterministic anyway, and skips a second of
-    imports by torch.
+    The number of threads is not taken from the machine, because it affects the rounding of sums. A
+    single thread on a CPU is always deterministic, so torch need not spend a second on imports.
     """
     torch.set_num_threads(threads)
     chosen = choose_device(device)
-    if chosen.type != "cpu" or threads > 1:  # else threads may add to a sum in any order
+    if chosen.type != "cpu" or threads > 1:  # otherwise threads can add to a sum in any order
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # No code here reads uninitialized memory, so torch need not fill it.
+        # Nothing here reads uninitialized memory, so torch need not fill it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return chosen

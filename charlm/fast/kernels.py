@@ -1,13 +1,13 @@
 """Fused kernels compiled by Numba.
 
 For arrays as small as a batch, the overhead of an operation of torch or NumPy is as large as its
-arithmetic, and each operation passes over memory again. A loop here replaces several operations.
-Measured gain: EXPERIMENTS.md, 2026-11-25.
+arithmetic, and each operation makes another pass over memory. A loop here replaces several
+operations. Measurements: EXPERIMENTS.md, 2026-11-25.
 
 U distinct rows, C channels, K rows concatenated, H outputs, V vocabulary.
 
-Arrays are copied by loops: for an assignment, which may raise, Numba would spend half a second on
-compiling error messages about shapes.
+Arrays are copied in loops, because an assignment can raise, and Numba would take half a second to
+compile its error messages about shapes.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def _float32(*numbers: float) -> tuple[np.float32, ...]:
     return tuple(map(np.float32, numbers))
 
 
-# tanh x = x p(x^2) / q(x^2), the approximation of Eigen (MathFunctionsImpl.h), within 4e-7;
+# tanh x = x p(x^2) / q(x^2), Eigen's approximation (MathFunctionsImpl.h), accurate to 4e-7. It is
 # clamped where tanh rounds to 1 in float32.
 P = _float32(
     4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08,
@@ -51,7 +51,7 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 def unique_rows(rows: Integers) -> tuple[Integers, Integers]:
     """Find the distinct rows of `rows` (M, K), in order of first occurrence.
 
-    Returns the distinct rows (U, K), and the inverse (M,): the index among them of each row.
+    Returns the distinct rows (U, K), and the inverse (M,): the index of each row among them.
     """
     M, K = rows.shape
     bits = 4
@@ -88,12 +88,12 @@ def unique_rows(rows: Integers) -> tuple[Integers, Integers]:
 
 @compiled
 def unique_per_column(rows: Integers, bound: int) -> tuple[Integers, Integers, Integers]:
-    """Find the distinct entries of each column of `rows` (U, K), from 0 to `bound` - 1.
+    """Find the distinct entries, from 0 to `bound` - 1, of each column of `rows` (U, K).
 
-    Returns the entries (R,) column by column, the offset of each column in them (K + 1,), and the
-    inverse (U, K): the index among them of each entry of `rows`.
+    Returns the distinct entries (R,) column by column, the offset of each column in them (K + 1,),
+    and the inverse (U, K): the index of each entry of `rows` among them.
 
-    Raises IndexError for an entry out of bounds.
+    Raises IndexError if an entry is out of bounds.
     """
     U, K = rows.shape
     at = np.full(bound, -1, dtype=np.int32)
@@ -126,7 +126,7 @@ def tanh(x: Floats) -> None:
 
 @compiled
 def tanh_backward(grad: Floats, y: Floats) -> Floats:
-    """Overwrite the gradient of y = tanh x (n,) with that of x (n,), and return it."""
+    """Overwrite the gradient of y = tanh x (n,) with the gradient of x (n,), and return it."""
     for i in range(len(y)):
         grad[i] *= ONE - y[i] * y[i]
     return grad
@@ -134,7 +134,7 @@ def tanh_backward(grad: Floats, y: Floats) -> Floats:
 
 @compiled
 def scatter_add(rows: Floats, index: Integers, count: int) -> Floats:
-    """Return sums (count, C) of rows (U, C): sums[index[u]] += rows[u], for index (U,)."""
+    """Return sums (count, C) of rows (U, C) by index (U,): sums[index[u]] += rows[u]."""
     U, C = rows.shape
     sums = np.zeros((count, C), dtype=np.float32)
     for u in range(U):
@@ -146,7 +146,7 @@ def scatter_add(rows: Floats, index: Integers, count: int) -> Floats:
 
 @compiled
 def add_to_rows(rows: Floats, summand: Floats) -> None:
-    """Add a row (C,) to each of the rows (U, C), in place."""
+    """Add a row (C,) to each row of `rows` (U, C), in place."""
     U, C = rows.shape
     for u in range(U):
         row = rows[u]
@@ -168,7 +168,7 @@ def sum_of_rows(rows: Floats) -> Floats:
 
 @inlined
 def _table_inputs(x: Any, weight: Any, entries: Any) -> Any:
-    """Return the rows x[entries] (R, C), and the weights by position (K, H, C)."""
+    """Return the rows x[entries] (R, C), and the weights of each position (K, H, C)."""
     (R, C), H = (len(entries), x.shape[1]), len(weight)
     K = weight.shape[1] // C
     rows, parts = np.empty((R, C), dtype=np.float32), np.empty((K, H, C), dtype=np.float32)
@@ -190,8 +190,8 @@ def concat_linear(
 ) -> Floats:
     """Compute a linear layer on concatenations of K rows of x (X, C), as sums of table rows.
 
-    The table has the products of each distinct row with the weights of its position. Takes W
-    (H, K * C), b (H,) and the results of `unique_per_column`; returns y (U, H).
+    The table has the product of each distinct row with the weights of its position. Takes W
+    (H, K * C), b (H,) and the results of `unique_per_column`. Returns y (U, H).
     """
     (U, K), R, H = inverse.shape, len(entries), len(weight)
     rows, parts = _table_inputs(x, weight, entries)
@@ -226,7 +226,7 @@ def concat_linear_backward(
     offsets: Integers,
     inverse: Integers,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the gradients of x (X, C), W (H, K * C) and b (H,), given that of y (U, H)."""
+    """Return the gradients of x (X, C), W (H, K * C) and b (H,), given the gradient of y (U, H)."""
     (U, K), (R, C), H = inverse.shape, (len(entries), x.shape[1]), len(weight)
     table = np.zeros((R, H), dtype=np.float32)  # the gradient of the table
     for u in range(U):
@@ -240,7 +240,7 @@ def concat_linear_backward(
     for k in range(K):
         here = slice(offsets[k], offsets[k + 1])
         np.dot(table[here], parts[k], grad_rows[here])
-        np.dot(table[here].T, rows[here], parts[k])  # no longer needed: now the gradient
+        np.dot(table[here].T, rows[here], parts[k])  # overwrites the weights with their gradient
     grad_weight = np.empty((H, K * C), dtype=np.float32)
     for k in range(K):
         for h in range(H):
@@ -250,15 +250,16 @@ def concat_linear_backward(
     return scatter_add(grad_rows, entries, len(x)), grad_weight, sum_of_rows(grad)
 
 
-# exp x = 2^n exp r, with n the integer nearest to x / log 2. The polynomial for exp r and the two
-# parts of log 2 are those of Cephes (expf.c).
+# exp x = 2^n exp r, where n is the integer nearest to x / log 2. The polynomial for exp r and the
+# two
+# parts of log 2 are from Cephes (expf.c).
 E0, E1, E2, E3, E4, E5 = _float32(
     5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2,
     8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4,
 )  # fmt: skip
 LOG2_E, LOG_2, LOG_2_REST = _float32(1.44269504088896341, 0.693359375, -2.12194440e-4)
-ROUNDING = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to an integer
-LOWEST = np.float32(-87)  # below it, exp is subnormal
+ROUNDING = np.float32(1.5 * 2**23)  # adding and then subtracting it rounds to an integer
+LOWEST = np.float32(-87)  # exp is subnormal below
 EXPONENT_OF_1, MANTISSA_BITS = np.int32(127), np.int32(23)  # of a float32
 LANES = 8
 
@@ -281,14 +282,14 @@ def _sum(row: Any, lanes: Any) -> Any:
 
 @compiled
 def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
-    """Compute exp(x - max) for each row of x (U, V): the numerators of its softmax.
+    """Compute exp(x - max) for each row of x (U, V), the numerators of its softmax.
 
     Returns the exponentials (U, V), their sums (U,) and the maxima (U,).
     """
     U, V = x.shape
     exps = np.empty((U, V), dtype=np.float32)
     sums, largest = np.empty(U, dtype=np.float32), np.empty(U, dtype=np.float32)
-    lanes = np.empty(LANES, dtype=np.float32)  # accumulators of maxima, and of sums
+    lanes = np.empty(LANES, dtype=np.float32)  # accumulators of maxima, then of sums
     whole = V // LANES * LANES
     for u in range(U):
         row, shifted = x[u], exps[u]
@@ -304,7 +305,7 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
         for v in range(V):
             shifted[v] = row[v] - top
         largest[u] = top
-    every = exps.reshape(-1)  # one long loop: rows are too short
+    every = exps.reshape(-1)  # one long loop, because rows are too short to vectorize well
     for i in range(len(every)):
         z = LOWEST if every[i] < LOWEST else every[i]
         n = (z * LOG2_E + ROUNDING) - ROUNDING
@@ -319,16 +320,16 @@ def exponentials(x: Floats) -> tuple[Floats, Floats, Floats]:
 
 @compiled
 def cross_entropy_sum(logits: Floats, log_sums: Floats, index: Integers, targets: Any) -> float:
-    """Return the summed cross-entropy of targets (N,) given the rows logits[index], in nats.
+    """Return the summed cross-entropy of targets (N,) for the rows logits[index], in nats.
 
     Takes logits (U, V), the logs (U,) of the sums of their exponentials, and index (N,).
 
-    Raises IndexError for an index or a target out of bounds, and ValueError if their numbers
+    Raises IndexError if an index or a target is out of bounds, and ValueError if their numbers
     differ.
     """
     (U, V), total = logits.shape, 0.0
     if len(index) != len(targets):
-        raise ValueError("there are not as many targets as contexts")
+        raise ValueError("the numbers of targets and contexts differ")
     for i in range(len(index)):
         if index[i] < 0 or index[i] >= U or targets[i] < 0 or targets[i] >= V:
             raise IndexError("a target is not in the vocabulary")
@@ -340,9 +341,9 @@ def cross_entropy_sum(logits: Floats, log_sums: Floats, index: Integers, targets
 def cross_entropy_sum_backward(
     exps: Floats, sums: Floats, index: Integers, targets: Any, grad: np.float32
 ) -> Floats:
-    """Return the gradient of the logits (U, V), given that of the sum."""
+    """Return the gradient of the logits (U, V), given the gradient of the sum."""
     U, V = exps.shape
-    weights = np.zeros(U, dtype=np.float32)  # the gradient times the count of each row
+    weights = np.zeros(U, dtype=np.float32)  # gradient times the count of each row
     for i in range(len(index)):
         weights[index[i]] += grad
     grad_logits = np.empty((U, V), dtype=np.float32)
@@ -357,9 +358,9 @@ def cross_entropy_sum_backward(
 
 @compiled
 def summed_rows(x: Floats, index: Integers, count: int) -> Floats:
-    """Return the sums (U, V) of the rows of x (N, V) with the same index (N,), below `count`.
+    """Return the sums (count, V) of the rows of x (N, V) with the same index (N,).
 
-    Raises IndexError for an index out of bounds.
+    Raises IndexError if an index is out of bounds.
     """
     N, V = x.shape
     summed = np.zeros((count, V), dtype=np.float32)
@@ -388,7 +389,7 @@ def soft_cross_entropy(logits: Floats, log_sums: Floats, targets: Floats) -> flo
 def soft_cross_entropy_backward(
     exps: Floats, sums: Floats, targets: Floats, grad: np.float32
 ) -> Floats:
-    """Return the gradient of the logits (U, V), given that of the sum."""
+    """Return the gradient of the logits (U, V), given the gradient of the sum."""
     U, V = exps.shape
     grad_logits = np.empty((U, V), dtype=np.float32)
     for u in range(U):
@@ -431,7 +432,7 @@ def adamw(
     """Take a step of AdamW on a parameter (n,), in place.
 
     Args:
-        parameter: (n,) to be updated.
+        parameter: (n,) updated in place.
         gradient: (n,) its gradient.
         mean: (n,) the moving average of the gradient, updated in place.
         square: (n,) the moving average of the squared gradient, updated in place.
@@ -460,13 +461,13 @@ def lerp(average: Floats, values: Floats, weight: np.float32) -> None:
 
 @compiled
 def dropout(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float32]) -> Floats:
-    """Return x (n,) times a scale, with entries zeroed whose keyed hash is below a threshold.
+    """Return x (n,) times a scale; zero the entries whose keyed hash is below a threshold.
 
-    The hash of an index is lowbias32 of Wellons (2018), applied once for each half of the key.
+    The hash of an index is lowbias32 (Wellons 2018), applied once for each half of the key.
 
     Args:
         x: (n,) the input.
-        mask: the lower and upper half of the key, the threshold, and the scale.
+        mask: the lower and the upper half of the key, the threshold, and the scale.
     """
     low, high, threshold, scale = mask
     y = np.empty_like(x)
@@ -480,8 +481,8 @@ def dropout(x: Floats, mask: tuple[np.uint32, np.uint32, np.uint32, np.float32])
 def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Floats]:
     """Divide rows (U, C) by their root mean squares, then multiply by weight (C,).
 
-    `epsilon` is added to the mean squares. Returns the result (U, C), and the factors (U,) of the
-    rows for the backward pass.
+    `epsilon` is added to the mean squares. Returns the result (U, C), and the factor of each row
+    (U,) for the backward pass.
     """
     U, C = x.shape
     y, scales = np.empty((U, C), dtype=np.float32), np.empty(U, dtype=np.float32)
@@ -500,9 +501,9 @@ def rms_norm(x: Floats, weight: Floats, epsilon: np.float32) -> tuple[Floats, Fl
 def rms_norm_backward(
     grad: Floats, x: Floats, weight: Floats, scales: Floats
 ) -> tuple[Floats, Floats]:
-    """Return the gradients of x (U, C) and weight (C,), given that of the result (U, C).
+    """Return the gradients of x (U, C) and weight (C,), given the gradient of the result (U, C).
 
-    Overwrites `grad` with that of x.
+    Overwrites `grad` with the gradient of x.
     """
     U, C = x.shape
     grad_weight = np.zeros(C, dtype=np.float32)

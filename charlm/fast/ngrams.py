@@ -1,6 +1,6 @@
-"""Compiled loops over n-gram counts, and the rule that looks them up for distinct windows only.
+"""Compiled loops over n-gram counts, and the rule that looks up only distinct windows.
 
-The tables are those of `charlm.models.kneser_ney.Tables`. All sums are in float64 and in a fixed
+The tables are those in `charlm.models.kneser_ney.Tables`. All sums are in float64 and in a fixed
 order.
 
 N windows of T context tokens, V vocabulary, L + 1 context lengths.
@@ -27,7 +27,7 @@ def look_up(
     vocab_size: int,
     levels: int,
 ) -> tuple[Rows, Contexts]:
-    """Look up each distinct context once, or each distinct pair of context and target."""
+    """Look up each distinct context, or distinct pair of context and target, once."""
     tokens = contexts.index
     known = np.full(len(tokens), -1) if targets is None else targets.numpy()
     windows, index = kernels.unique_rows(np.column_stack([tokens, known]).astype(np.int32))
@@ -63,8 +63,8 @@ def interpolate(
 ) -> tuple[Floats, Integers]:
     """Return the probabilities (N, K, V) and the confidence (N,), as in `KneserNey.look_up`.
 
-    The windows (N, T + 1) are contexts, each with its target; with `leave_out`, a window is left
-    out of its own counts.
+    The windows (N, T + 1) are contexts, each followed by its target. With `leave_out`, each window
+    is left out of the counts.
     """
     N, K, V, lengths = len(windows), len(orders), vocab_size, len(discounts)
     probs, confidence = np.empty((N, K, V), dtype=np.float32), np.zeros(N, dtype=np.int32)
@@ -77,7 +77,7 @@ def interpolate(
             lowest = _lowered(windows[n], known, nodes, begins, tokens, counts, own)
         for v in range(V):
             row[v] = 1 / V
-        seen, longest = 0, 0  # the count of the longest context, and its length
+        seen, longest = 0, 0  # count and length of the longest context
         for length in range(known):
             node, less = nodes[length], int(length >= lowest)
             total, left = totals[node] - less, taken[node]
@@ -112,7 +112,7 @@ def _discount(count: Any, discounts: Any, length: int) -> Any:
 
 @compiled
 def _nodes(window: Any, children: Any, front: Any, nodes: Any) -> int:
-    """Fill in the index of the context of each length in the tables; return how many are known."""
+    """Store the index of the context of each length in `nodes`; return how many are known."""
     nodes[0] = 0
     for length in range(1, len(nodes)):
         parent, token = nodes[length - 1], window[len(window) - 1 - length]
@@ -140,10 +140,10 @@ def _find(ascending: Any, low: int, high: int, wanted: int) -> int:
 def _lowered(
     window: Any, known: int, nodes: Any, begins: Any, tokens: Any, counts: Any, own: Any
 ) -> int:
-    """Return the shortest length at which leaving out a window lowers a count.
+    """Return the shortest context length at which leaving out a window lowers a count.
 
-    Fills in the entry of the window from that length on. The count of its longest context is
-    lowered by one; if that leaves nothing, one token fewer precedes the shorter context, and so on.
+    Stores the entry of the window in `own`, from this length on. The count of the longest context
+    drops by one. If it drops to zero, one token fewer precedes the next shorter context, and so on.
     """
     lowest = known
     while lowest > 0:
@@ -168,10 +168,10 @@ def leave_one_out_statistics(
     tokens: Any,
     counts: Any,
 ) -> Integers:
-    """Return what a window's probability depends on once it is left out, (N, L + 1, 5).
+    """Return what the probability of each left-out window depends on (N, L + 1, 5).
 
-    For each length of the context: the target's count, the numbers of counts of 1, of 2, and of 3
-    or more, and the sum of the counts. All are zero if the context was not counted.
+    For each context length: the count of the target, how many counts are 1, 2, and 3 or more, and
+    the sum of the counts. All are zero if the context was not counted.
     """
     N = len(windows)
     statistics = np.zeros((N, lengths, 5), dtype=np.int32)
@@ -200,7 +200,7 @@ def discount_gradient(statistics: Integers, discounts: Any, vocab_size: int) -> 
     lefts, inverses = np.empty((2, lengths), dtype=np.float64)
     for n in range(N):
         probs[0] = 1 / vocab_size
-        known = 0  # the lengths at which the context was counted, the shortest ones
+        known = 0  # number of lengths at which the context was counted
         while known < lengths and statistics[n, known, 4]:
             its, own = statistics[n, known], discounts[known]
             inverses[known] = 1 / its[4]  # divisions take most of the time

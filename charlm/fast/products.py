@@ -1,9 +1,9 @@
-"""Matrix products that give the same bytes on every x86-64 processor, for plain PyTorch.
+"""Matrix products for plain PyTorch that give the same bytes on every x86-64 processor.
 
-Rounding in MKL, which torch uses, differs between Intel and AMD (only Intel honors MKL_CBWR=AVX2)
-and between one thread and two; the one portable setting, COMPATIBLE, takes four times as long.
-OpenBLAS, which comes with NumPy, has the same kernels for both vendors, chosen by name
-(OPENBLAS_CORETYPE), and takes a tenth longer than MKL.
+torch uses MKL, whose rounding differs between Intel and AMD (only Intel honors MKL_CBWR=AVX2) and
+between one thread and two. MKL's only portable setting, COMPATIBLE, takes four times as long.
+OpenBLAS, which comes with NumPy, has the same kernels for both vendors, selected by name
+(OPENBLAS_CORETYPE). It takes a tenth longer than MKL.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ aten = torch.ops.aten
 class PortableProducts(TorchDispatchMode):
     """A mode that computes matrix products of float32 tensors on the CPU with NumPy.
 
-    It works below autograd, and so on the products of every layer (linear, attention, recurrent)
-    in the forward and the backward pass. Fused kernels, which bypass it, are switched off.
+    It works below autograd, so it handles the products of all layers (linear, attention, recurrent)
+    in the forward and the backward pass. Fused kernels would bypass it and are disabled.
     """
 
     def __enter__(self) -> "PortableProducts":
@@ -39,7 +39,7 @@ class PortableProducts(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch takes a second to import its compiler
+        return False  # otherwise torch takes a second to import its compiler
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -47,7 +47,7 @@ class PortableProducts(TorchDispatchMode):
         product = PRODUCTS.get(func)
         if product is not None and all(map(_suits, args)):
             return product(*args, **(kwargs or {}))
-        if _is_composite(func):  # arrives undecomposed without gradients: linear, matmul, gru
+        if _is_composite(func):  # linear, matmul and gru are not decomposed if gradients are off
             with self:
                 return func.decompose(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -59,7 +59,7 @@ def _is_composite(func: Any) -> bool:
 
 
 def _use_fused(attention: bool, encoder: bool, recurrent: bool) -> tuple[bool, bool, bool]:
-    """Switch torch's fused kernels on or off; return the previous settings."""
+    """Enable or disable torch's fused kernels; return the previous settings."""
     before = (
         torch._C._get_flash_sdp_enabled(),  # also on the CPU
         torch.backends.mha.get_fastpath_enabled(),

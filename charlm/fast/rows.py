@@ -1,14 +1,16 @@
-"""A stand-in for a tensor with many equal rows, so that each distinct row is computed once.
+"""Stand-ins for tensors with many equal rows, so that each distinct row is computed only once.
 
-Contexts overlap, and half of them are mostly padding: of the 256 contexts in a batch of the default
-names about 196 are distinct, and of their 1,024 pairs of neighbors about 200. So a model is run on
-`Contexts` instead of a tensor. Its embedding returns `Rows`: the distinct rows, and the index of
-the row at each position. Each torch function called on them is looked up in the rules of
-`charlm.fast.rules` (by `__torch_function__`; see "Extending PyTorch" in its documentation). A rule
-computes the distinct rows only, with NumPy and compiled loops, and records its backward pass on a
-`Tape`. `charlm.fast.running` checks that the result is that of the model in plain PyTorch.
+Contexts overlap, and half of them are mostly padding. In a batch of 256 contexts of the default
+names, about 196 are distinct, and so are about 200 of their 1,024 pairs of neighbors. A model is
+therefore run on `Contexts` instead of a tensor. Its embedding returns `Rows`: the distinct rows,
+and
+the index of the row at each position. Each torch function called on `Rows` is dispatched to a rule
+in `charlm.fast.rules`, by `__torch_function__` (see "Extending PyTorch" in its documentation). A
+rule
+computes only the distinct rows, with NumPy and compiled loops, and records its backward pass on a
+`Tape`. `charlm.fast.running` checks that the results equal those of plain PyTorch.
 
-A function without a rule raises `NoRuleError`, and the model is run as plain PyTorch.
+A function without a rule raises `NoRuleError`, and the model runs as plain PyTorch.
 
 L leading dimensions of a tensor, X distinct rows of B channels, K of them concatenated.
 """
@@ -29,15 +31,16 @@ from charlm.core.compiled import Floats, Integers
 from charlm.fast import kernels
 
 RULES: dict[Any, Callable[..., Any]] = {}
-"""The rule of each torch function, or function of a model by its path; see `charlm.fast.rules`."""
+"""The rule of each torch function (or of a model's function, by its path), see
+`charlm.fast.rules`."""
 
 
 class NoRuleError(AttributeError, NotImplementedError):
-    """A model calls a function without a rule; the message names it."""
+    """A model calls a function that has no rule. The message is the name of the function."""
 
 
 class Node:
-    """Distinct rows (X, B), and the gradient of the loss with respect to them once known."""
+    """Distinct rows (X, B), and the gradient of the loss with respect to them, once computed."""
 
     __slots__ = ("grad", "x")
 
@@ -46,7 +49,7 @@ class Node:
         self.grad: Floats | None = None
 
     def take(self) -> Floats:
-        """Return the rows in an array that may be overwritten."""
+        """Return the rows in an array that can be overwritten."""
         return self.x.copy()
 
     def add(self, grad: Floats) -> None:
@@ -55,7 +58,7 @@ class Node:
 
 
 class Overwritable(Node):
-    """Rows that a rule may overwrite with its result; recomputed if they are needed again."""
+    """Rows that a rule can overwrite with its result. They are recomputed if needed again."""
 
     __slots__ = ("_compute", "_x")
 
@@ -76,7 +79,7 @@ class Overwritable(Node):
 
 
 class Leaf(Node):
-    """An ordinary tensor: a weight, or a result of torch from weights."""
+    """An ordinary tensor: a weight, or a tensor that torch computed from weights."""
 
     __slots__ = ("address", "tensor")
 
@@ -88,11 +91,12 @@ class Leaf(Node):
         self.address = tensor.data_ptr() if tensor.is_contiguous() else None
 
     def is_of(self, tensor: Tensor) -> bool:
-        """Return whether this is the leaf of a tensor (which may have changed in place)."""
+        """Return whether this is the leaf of `tensor`, which can have been changed in place."""
         return self.tensor is tensor and self.address == tensor.data_ptr()
 
     def accumulate(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
-        """Add to the tensor's gradient; for a result of torch, append both to `computed`."""
+        """Add to the tensor's gradient, or append both to `computed` if torch computed the
+        tensor."""
         tensor, summed, self.grad = self.tensor, gradient_of(self), None
         if not tensor.requires_grad:
             return
@@ -106,19 +110,19 @@ class Leaf(Node):
 
 
 Leaves = dict[int, Leaf]
-"""Leaves by the `id` of their tensor, reused from pass to pass to save time."""
+"""Leaves by the `id` of their tensor, reused in later passes to save time."""
 
 
 class Tape:
     """The backward functions of a forward pass, in order.
 
     Args:
-        key: 63-bit seed of the dropout masks; None for no dropout.
-        leaves: those of earlier passes through the same model.
+        key: 63-bit seed of the dropout masks; None to disable dropout.
+        leaves: the leaves of earlier passes through the same model.
 
     Attributes:
         recording: whether gradients are enabled.
-        drops: number of uses of dropout.
+        drops: number of calls of dropout so far.
     """
 
     def __init__(self, key: int | None = None, leaves: Leaves | None = None) -> None:
@@ -130,7 +134,7 @@ class Tape:
         self._steps: list[tuple[Node, Callable[[Floats], None]]] = []
 
     def leaf(self, tensor: Tensor) -> Leaf:
-        """Return the leaf of an ordinary tensor, the same for all its uses."""
+        """Return the leaf of an ordinary tensor, the same one for all its uses."""
         key = id(tensor)
         leaf = self._parameters.get(key) or self._results.get(key)
         if leaf is None or not leaf.is_of(tensor):
@@ -140,35 +144,35 @@ class Tape:
         return leaf
 
     def record(self, node: Node, backward: Callable[[Floats], None]) -> None:
-        """Register `backward`, to be called with the gradient of `node` if it has one.
+        """Register `backward`, which is called with the gradient of `node`, if there is one.
 
-        It may overwrite that gradient.
+        It can overwrite this gradient.
         """
         self.require_mode()
         if self.recording:
             self._steps.append((node, backward))
 
     def require_mode(self) -> None:
-        """Raise NoRuleError if gradients have been switched off or on since the start."""
+        """Raise NoRuleError if gradients have been enabled or disabled since the start."""
         if self.recording != torch.is_grad_enabled():
-            raise NoRuleError("torch.no_grad or a custom autograd.Function within a model")
+            raise NoRuleError("torch.no_grad or a custom autograd.Function inside the model")
 
     @property
     def mixed(self) -> bool:
-        """Whether torch may have computed weights from others in this pass."""
+        """Whether torch can have computed weights from other weights in this pass."""
         return any(
             not (self.recording and leaf.tensor.is_leaf) for leaf in self._results.values()
-        )  # without gradients, they look like buffers
+        )  # with gradients off, computed weights look like buffers
 
     def next_key(self) -> int | None:
-        """Return the key of the next use of dropout, different for each."""
+        """Return the key of the next call of dropout, different for each call."""
         self.drops += 1
         return None if self._key is None else self._key ^ self.drops - 1 << 32
 
     def backward(self) -> None:
-        """Run the backward functions in reverse order; gradients accumulate in `Tensor.grad`."""
+        """Run the backward functions in reverse order; accumulate gradients in `Tensor.grad`."""
         steps = self._steps
-        while steps:  # popped, to break the reference cycle of tape and functions
+        while steps:  # pop to break the reference cycle between the tape and the functions
             node, backward = steps.pop()
             if node.grad is not None:
                 backward(node.grad)
@@ -176,13 +180,14 @@ class Tape:
         for leaf in (*self._parameters.values(), *self._results.values()):
             if leaf.grad is not None:
                 leaf.accumulate(computed)
-        if computed:  # autograd does the rest
+        if computed:  # autograd continues from here
             tensors, grads = zip(*computed, strict=True)
             torch.autograd.backward(tensors, grads)
 
 
 class StandIn:
-    """The base of `Contexts` and `Rows`: a shape, and torch functions dispatched to rules."""
+    """The base class of `Contexts` and `Rows`: has a shape, and dispatches torch functions to
+    rules."""
 
     __slots__ = ("index", "tape")
 
@@ -200,7 +205,7 @@ class StandIn:
         return rule(*args, **(kwargs or {}))
 
     def __getattr__(self, name: str) -> Any:
-        """Return a tensor method through the rule of the function of that name: x.tanh()."""
+        """Return a tensor method, for example `x.tanh`, by the rule of the torch function."""
         rule = RULES.get(getattr(torch, name, None))
         if rule is None:
             raise NoRuleError(f"torch.Tensor.{name}")
@@ -225,7 +230,7 @@ class StandIn:
         raise NoRuleError("a comparison, or a branch on values")
 
     def _refuse_operator(self, *_: Any) -> Any:
-        raise NoRuleError("an operator that has no rule")
+        raise NoRuleError("one of its operators")
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse_operator
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _refuse_operator
@@ -242,7 +247,7 @@ class StandIn:
 
 
 class Contexts(StandIn):
-    """A batch of contexts (N, T), as the input of a model.
+    """A batch of contexts (N, T), the input of a model.
 
     Args:
         tokens: integers (N, T).
@@ -263,7 +268,7 @@ class Contexts(StandIn):
         return self.with_index(indexed(self.index, key))
 
     def with_index(self, index: Integers) -> "Contexts":
-        """Return a stand-in for other integers (*L,), in the same pass."""
+        """Return a stand-in for other integers (*L,) in the same pass."""
         other = Contexts.__new__(Contexts)
         StandIn.__init__(other, index, self.tape)
         return other
@@ -274,8 +279,8 @@ class Rows(StandIn):
 
     Args:
         node: the distinct rows (X, B).
-        index: (*L, K), int32: a row of the tensor is the concatenation of these K distinct rows,
-            so C = K B.
+        index: (*L, K), int32: each row of the tensor is the concatenation of K distinct rows, so
+            C = K B.
         tape: the tape of the forward pass.
         transposed: whether the last two dimensions are swapped, as for BatchNorm1d.
     """
@@ -303,7 +308,7 @@ class Rows(StandIn):
     def with_index(self, index: Integers) -> "Rows":
         """Return the same distinct rows with another index."""
         if self.transposed:
-            raise NoRuleError("another shape of a transposed tensor")
+            raise NoRuleError("indexing or reshaping a transposed tensor")
         return Rows(self.node, index, self.tape)
 
     def with_rows(self, x: Floats) -> "Rows":
@@ -311,9 +316,9 @@ class Rows(StandIn):
         return Rows(Node(x), self.index, self.tape, self.transposed)
 
     def unique(self) -> tuple[tuple[Integers, Integers, Integers], Integers]:
-        """Find the distinct combinations of rows, once for all layers that take them.
+        """Find the distinct combinations of rows, once for all layers that use them.
 
-        Returns what `kernels.unique_per_column` says of them, and the index (*L, 1) to them.
+        Returns the results of `kernels.unique_per_column` for them, and an index (*L, 1) into them.
         """
         if self._unique is None:
             *leading, K = self.index.shape
@@ -337,7 +342,7 @@ class Rows(StandIn):
         self.tape.record(joined, backward)
         return Rows(joined, inverse.reshape(*self.index.shape[:-1], 1), self.tape, self.transposed)
 
-    # Shapes, as by the methods of torch.Tensor: only the index changes, not the rows (X, B).
+    # Shapes, as in torch.Tensor. Only the index changes, not the rows (X, B).
 
     def view(self, *shape: Any) -> "Rows":
         sizes = list(shape[0] if isinstance(shape[0], tuple | list) else shape)
@@ -420,7 +425,7 @@ class Rows(StandIn):
             for part in nodes:
                 part.grad = None  # so that the other parts do not add it again
 
-        for part in nodes:  # called for the last part that has a gradient, after all uses
+        for part in nodes:  # runs once, for the last part with a gradient, after all uses
             self.tape.record(part, backward)
         return parts
 
@@ -429,7 +434,7 @@ class Rows(StandIn):
         if dim % self.dim() != self.dim() - 1 or self.transposed:
             raise NoRuleError("a function along a dimension other than the last")
 
-    # Arithmetic, by the rules of the functions.
+    # Arithmetic, by the rules of the torch functions.
 
     def __add__(self, other: Any) -> Any:
         return RULES[torch.add](self, other)
@@ -464,7 +469,7 @@ class Rows(StandIn):
     # Conversion.
 
     def dense(self) -> Tensor:
-        """Return the tensor (*L, C) that this stands for; its backward pass runs the tape."""
+        """Return the tensor (*L, C) that this stands for. Its backward pass runs the tape."""
         if self.transposed:
             raise NoRuleError("the values of a transposed tensor")
         if not self.tape.recording:
@@ -493,7 +498,7 @@ class _Dense(torch.autograd.Function):
 
 
 def gradient_of(node: Node) -> Floats:
-    """Return the gradient of a node, zero if the loss does not depend on it."""
+    """Return the gradient of a node: zero if the loss does not depend on it."""
     return np.zeros_like(node.x) if node.grad is None else node.grad
 
 
@@ -518,7 +523,7 @@ def same_memory(one: Integers, other: Integers) -> bool:
 def aligned(operands: Sequence[Rows]) -> list[Rows]:
     """Return the operands of an elementwise function with K = 1 and a common index.
 
-    If their indices differ, the common index is over the distinct combinations of rows, and the
+    If their indices differ, the common index refers to the distinct combinations of rows, and the
     rows of each operand are repeated accordingly.
     """
     operands = [rows.single() for rows in operands]
@@ -540,7 +545,7 @@ def aligned(operands: Sequence[Rows]) -> list[Rows]:
 
 
 def _repeated(rows: Rows, which: Integers, index: NDArray[np.int32]) -> Rows:
-    """Return the rows `node.x[which]`, for `which` (U,), with another index."""
+    """Return the rows `node.x[which]`, for `which` (U,), with a new index."""
     node, X = rows.node, len(rows.node.x)
     repeated = Node(node.x[which])
 
@@ -554,8 +559,8 @@ def _repeated(rows: Rows, which: Integers, index: NDArray[np.int32]) -> Rows:
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Find the distinct rows of `rows` (N, K), integers, in order of first occurrence.
 
-    Returns the distinct rows (U, K) and the inverse (N,), both int32: `found[inverse]` equals
-    `rows`.
+    Returns the distinct rows (U, K) and the inverse (N,), both int32, so that `found[inverse]`
+    equals `rows`.
     """
     found, inverse = kernels.unique_rows(rows.int().contiguous().numpy())
     return torch.from_numpy(found), torch.from_numpy(inverse)

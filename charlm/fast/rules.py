@@ -1,16 +1,16 @@
-"""The rules: how torch functions are computed on `Rows`, for the distinct rows only.
+"""The rules: compute torch functions on `Rows`, only for the distinct rows.
 
-A linear layer on concatenated rows needs fewer products than rows:
+A linear layer on concatenated rows is a sum of products:
 
-    W [left, right] = W_left left + W_right right,
+    W [left, right] = W_left left + W_right right
 
-so each distinct row is multiplied once for each position at which it occurs, which gives a table,
-and the outputs are sums of rows of the table. The gradient of a row is the sum over the outputs
-in which it occurs.
+So each distinct row is multiplied once for each position at which it occurs, which gives a table.
+The outputs are sums of rows of this table. The gradient of a table row is the sum of the gradients
+of the outputs in which it occurs.
 
-Matrix products are those of NumPy's OpenBLAS, whose kernels are the same for processors of all
-vendors (see `charlm.fast.products`). Elementwise and row-wise functions are torch's own, applied
-to the distinct rows (`by_torch`).
+Matrix products use NumPy's OpenBLAS, whose kernels are the same on the processors of all vendors
+(see `charlm.fast.products`). Elementwise and row-wise functions are torch's own, applied to the
+distinct rows (`by_torch`).
 
 X distinct rows of B channels, K of them concatenated, H outputs, M rows in total.
 """
@@ -30,7 +30,7 @@ from charlm.fast.rows import RULES, Contexts, Node, NoRuleError, Overwritable, R
 
 
 def rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that registers a function as the rule of these torch functions."""
+    """Return a decorator that registers a function as the rule for these torch functions."""
 
     def register(computes: Callable[..., Any]) -> Callable[..., Any]:
         RULES.update(dict.fromkeys(functions, computes))
@@ -44,7 +44,7 @@ for _name in ("reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permut
 
 
 def constant(value: float, length: int) -> Node:
-    """Return a constant row (length,), in place of absent weights."""
+    """Return a constant row (length,), to use in place of missing weights."""
     return Node(np.full(length, value, dtype=np.float32))
 
 
@@ -66,7 +66,7 @@ def embedding(
 
 @rule(F.linear)
 def linear(input: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
-    """y = x W^T + b, for x (*L, K B), W (H, K B), b (H,), y (*L, H)."""
+    """Compute y = x W^T + b, for x (*L, K B), W (H, K B), b (H,) and y (*L, H)."""
     if input.transposed:
         raise NoRuleError("torch.nn.functional.linear of a transposed tensor")
     tape, node = input.tape, input.node
@@ -153,7 +153,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Rows:
 def rms_norm(
     input: Rows, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
 ) -> Rows:
-    """Zhang and Sennrich (2019), equation 4."""
+    """Compute equation 4 of Zhang and Sennrich (2019)."""
     rows = input.single()
     rows.require_last_dim(-1)
     node, x = rows.node, rows.node.x
@@ -176,7 +176,7 @@ def rms_norm(
 
 @rule(F.dropout)
 def dropout(input: Rows, p: float = 0.5, training: bool = True, inplace: bool = False) -> Rows:
-    """Srivastava et al. (2014), with the same mask for equal rows of a batch."""
+    """Apply dropout (Srivastava et al. 2014), with the same mask for equal rows of a batch."""
     if inplace:
         raise NoRuleError("torch.nn.functional.dropout in place")
     if not 0 <= p <= 1:
@@ -211,7 +211,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Rows:
-    """Ioffe and Szegedy (2015), algorithm 1, with statistics over all M rows as in torch."""
+    """Compute algorithm 1 of Ioffe and Szegedy (2015), with statistics over all M rows."""
     rows = input.single()
     if not (rows.transposed or rows.dim() == 2):  # torch normalizes dimension 1
         raise NoRuleError("torch.nn.functional.batch_norm over positions")
@@ -255,7 +255,7 @@ def batch_norm(
 
 @rule(torch.cat)
 def cat(tensors: Any, dim: int = 0) -> Rows:
-    """Concatenate rows of one node, as `view` does; combinations are found only when needed."""
+    """Concatenate rows of the same node, as `view` does."""
     if not all(isinstance(rows, Rows) for rows in tensors):
         raise NoRuleError("torch.cat of a tensor that does not depend on the contexts")
     first = tensors[0]
@@ -270,8 +270,8 @@ def cat(tensors: Any, dim: int = 0) -> Rows:
 def by_torch(function: Callable[..., Tensor]) -> Callable[..., Rows]:
     """Return a rule that applies torch's own function to the distinct rows, with gradients.
 
-    For elementwise and row-wise functions. Operands other than `Rows` may be Python numbers, or
-    tensors with one element or one row, such as weights.
+    For elementwise and row-wise functions. Other operands than `Rows` can be Python numbers, or
+    tensors with a single element or a single row (weights, for example).
     """
 
     def computes(*args: Any, **kwargs: Any) -> Rows:
@@ -297,7 +297,7 @@ def by_torch(function: Callable[..., Tensor]) -> Callable[..., Rows]:
 
         result = function(*map(operand, args), **{name: operand(kwargs[name]) for name in kwargs})
         if result.dtype != torch.float32 or result.dim() != 2 or len(result) != len(rows.node.x):
-            raise NoRuleError(f"{_name_of(function)} of these shapes")
+            raise NoRuleError(f"{_name_of(function)} with these shapes")
         made = rows.with_rows(np.ascontiguousarray(result.detach().numpy()))
 
         def backward(grad: Floats) -> None:
@@ -320,12 +320,12 @@ for _function in (
     *(F.softplus, F.softsign, F.hardtanh, F.hardswish, F.hardsigmoid, F.logsigmoid),
 ):
     RULES[_function] = by_torch(_function)
-for _name in ("add", "sub", "mul", "div"):  # what `tensor + rows` calls
+for _name in ("add", "sub", "mul", "div"):  # called by `tensor + rows`
     RULES[getattr(Tensor, _name)] = RULES[getattr(torch, _name)]
 
 
 def along_channels(function: Callable[..., Tensor]) -> Callable[..., Rows]:
-    """Return `by_torch` of a function along one dimension, which must be the channels."""
+    """Return the rule for a function along one dimension, which must be the channels."""
     computes = by_torch(function)
 
     def checked(input: Rows, dim: int = -1, **options: Any) -> Rows:
@@ -347,7 +347,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Rows:
-    """Ba et al. (2016), equation 4."""
+    """Compute equation 4 of Ba et al. (2016)."""
     input.require_last_dim(-1)
     if list(normalized_shape) != [input.shape[-1]]:
         raise NoRuleError("torch.nn.functional.layer_norm over several dimensions")
@@ -360,8 +360,8 @@ class Loss:
     Args:
         value: the loss in nats.
         tape: the tape of the forward pass.
-        start: sets the gradient of the logits, for the loss times a factor.
-        factor: what the loss has been multiplied by.
+        start: sets the gradient of the logits for the loss times a factor.
+        factor: the factor by which the loss has been multiplied.
     """
 
     def __init__(
@@ -409,12 +409,13 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """Compute -log softmax(input)[target] for (N, V) and (N,), six times as fast as torch.
+    """Compute -log softmax(input)[target] for input (N, V) and target (N,).
 
-    Or, for probabilities (N, V) as target, the sum of -log softmax(input) weighted by them.
+    If the target is probabilities (N, V), compute the sum of -log softmax(input), weighted by them.
+    This is six times as fast as torch.
 
-    Raises IndexError for a target outside the vocabulary, ValueError unless there are as many
-    targets as rows, of V probabilities if they are not tokens.
+    Raises IndexError if a target is not in the vocabulary, and ValueError if the shape of the
+    targets does not match the input.
     """
     plain = weight is None and ignore_index == -100 and label_smoothing == 0
     if not plain or reduction not in ("mean", "sum") or input.index.ndim != 2:
@@ -424,8 +425,8 @@ def cross_entropy(
     targets, logits = np.ascontiguousarray(target.numpy()), np.ascontiguousarray(node.x)
     if soft := target.is_floating_point():
         if targets.shape != (len(index), logits.shape[1]):
-            raise ValueError("there are not as many probabilities as logits")
-        targets = kernels.summed_rows(targets, index, len(logits))  # all of a row's targets
+            raise ValueError("the shapes of the probabilities and the logits differ")
+        targets = kernels.summed_rows(targets, index, len(logits))  # sum of each row's targets
     exps, sums, largest = kernels.exponentials(logits)
     log_sums = np.log(sums) + largest
     if soft:
@@ -445,7 +446,7 @@ def cross_entropy(
 
 
 def _summed(grad: Floats, operand: Floats) -> Floats:
-    """Return the gradient of an operand that may be a single channel for all."""
+    """Return the gradient of an operand, which can have been broadcast from a single channel."""
     return grad if grad.shape == operand.shape else grad.sum(1, keepdims=True)
 
 

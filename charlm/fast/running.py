@@ -1,4 +1,4 @@
-"""Running a model on batches: on distinct rows if the result is the same, else as plain PyTorch.
+"""Run a model on batches: on distinct rows if the results are the same, else as plain PyTorch.
 
 N batch, T context length, V vocabulary, W windows.
 """
@@ -25,28 +25,28 @@ from charlm.fast.products import PortableProducts
 from charlm.fast.rows import Contexts, Leaves, NoRuleError, Rows, StandIn
 
 CHUNK = 4096
-"""Windows per forward pass without gradients: limits memory."""
+"""Windows per forward pass without gradients, to limit memory."""
 
 CHECKED = 256
-"""Contexts on which the fast and the plain path are compared."""
+"""Number of contexts on which to compare the fast and the plain path."""
 
 SLOWER = "2 to 5"
-"""Slowdown of a step as plain PyTorch, as measured by `benchmarks.steps`."""
+"""Slowdown of a step as plain PyTorch, measured by `benchmarks.steps`."""
 
 GRADIENT = "a different gradient of "
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-3
-"""Differences that rounding may cause: in the loss, and relative to a gradient's norm."""
+"""Differences that rounding can cause: in the loss, and relative to the norm of a gradient."""
 
 
 @dataclass(frozen=True)
 class ExecutionPath:
-    """How a model runs, as found on the first batch.
+    """How a model runs, determined on the first batch.
 
     Attributes:
         fast: whether it runs on distinct rows.
-        mixed: whether torch may compute weights from others on the fast path.
+        mixed: whether torch can compute weights from other weights on the fast path.
     """
 
     fast: bool
@@ -57,17 +57,18 @@ PLAIN = ExecutionPath(fast=False)
 
 
 class Runner:
-    """Runs a model on batches of contexts, on the fast path if it gives the right result.
+    """Runs a model on batches of contexts, on the fast path if its results are correct.
 
-    On a CPU the fast path is the model itself, run on `Contexts` instead of a tensor, so that each
-    distinct row is computed once. The first batch is compared with plain PyTorch: if they differ
-    by more than rounding, or the model calls a function without a rule, it runs as plain PyTorch
-    from then on. On both paths matrix products give the same bytes on every x86-64 processor.
+    On a CPU, the fast path runs the model itself, but on `Contexts` instead of a tensor, so that
+    each distinct row is computed once. The first batch is compared with plain PyTorch. If the
+    results differ by more than rounding, or the model calls a function without a rule, the model
+    runs as plain PyTorch from then on. On both paths, matrix products give the same bytes on every
+    x86-64 processor.
 
     Args:
-        model: any module from contexts (N, T) to logits (N, V).
-        fast: False to run it as plain PyTorch.
-        log: called with a line if a model has to run as plain PyTorch on a CPU.
+        model: a module that maps contexts (N, T) to logits (N, V).
+        fast: False to run the model as plain PyTorch.
+        log: called with a line if the model cannot run on the fast path on a CPU.
 
     Attributes:
         path: how the model runs; None before the first batch.
@@ -96,14 +97,15 @@ class Runner:
     def __call__(
         self, contexts: Tensor, key: int | None = None, targets: Tensor | None = None
     ) -> Any:
-        """Return logits (N, V) of contexts (N, T): a tensor, or `Rows` that stand for one.
+        """Return logits (N, V) of contexts (N, T), as a tensor or as `Rows`.
 
-        To be called within the runner's own context: `with runner:`.
+        Call this only inside `with runner:`.
 
         Args:
             contexts: (N, T) tokens.
-            key: 63-bit seed for dropout on the fast path; None for no dropout there.
-            targets: (N,) in training, for a model that leaves each window out of its counts.
+            key: 63-bit seed for dropout on the fast path; None to disable dropout there.
+            targets: (N,) the targets, for a model that leaves each window out of its counts in
+                training.
         """
         also = [targets] if self.leaves_out and targets is not None else []
         if (self.path or self.check(contexts)).fast:
@@ -122,13 +124,13 @@ class Runner:
         return asdict(self.path) if self.path else {}
 
     def load_state_dict(self, state: dict[str, bool]) -> None:
-        """Take the path of another runner, so that the first batch is not compared again."""
+        """Use the path of another runner, so that the first batch is not compared again."""
         self.path = ExecutionPath(**state) if state else None
 
     def _give_up(self, reason: str) -> ExecutionPath:
         self.path = PLAIN
         self.log(
-            f"{title_of(self.model)}: runs as plain PyTorch, since {reason}; "
+            f"{title_of(self.model)}: runs as plain PyTorch, because {reason}; "
             f"expect a step to take {SLOWER} times as long as on the fast path"
         )
         return PLAIN
@@ -136,14 +138,14 @@ class Runner:
     def logits(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return logits (N, V) of contexts (N, T) as a tensor, without gradients.
 
-        With targets (N,), each window is left out of the counts of a model that has counted it.
+        With targets (N,), a model with n-gram counts leaves each window out of its counts.
         """
         with torch.no_grad(), self:
             logits = self(contexts, targets=targets)
             return logits.dense() if isinstance(logits, Rows) else logits
 
     def __enter__(self) -> None:
-        """Make matrix products portable, for a forward and backward pass."""
+        """Make matrix products portable during a forward and a backward pass."""
         path = self.path or PLAIN
         if path.fast and not path.mixed and torch.get_num_threads() == 1:
             self._products = np.errstate(all="ignore")  # infinities show up in the loss
@@ -157,10 +159,10 @@ class Runner:
         self._products.__exit__(*error)
 
     def check(self, contexts: Tensor, targets: Tensor | None = None) -> ExecutionPath:
-        """Choose the fast or the plain path, by comparing both on contexts (N, T); return it.
+        """Compare the fast and the plain path on contexts (N, T); choose one and return it.
 
-        With targets (N,), losses and gradients are compared, else logits. Random numbers are the
-        same on both paths, dropout is off, and buffers are restored.
+        With targets (N,), losses and gradients are compared; otherwise, logits. Both paths use the
+        same random numbers, dropout is disabled, and buffers are restored.
         """
         if self.path:
             return self.path
@@ -194,8 +196,8 @@ class Runner:
                 ours = self._outcome(Contexts(contexts), None)
             with unchanged(self.model), PortableProducts():
                 theirs = self._outcome(contexts.long(), None)
-        except Exception as error:  # if it is a bug in the model, plain PyTorch raises it too
-            return f"nothing in evaluation, where {_reason(error)}"
+        except Exception as error:  # if this is a bug in the model, plain PyTorch raises it, too
+            return f"nothing in evaluation, because {_reason(error)}"
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -203,15 +205,15 @@ class Runner:
         return different and f"{different} in evaluation"
 
     def is_capturable(self, contexts: Tensor) -> bool:
-        """Return whether a training step always runs the same operations, so can be captured.
+        """Return whether every training step runs the same operations, so that it can be captured.
 
-        A copy is run on the CPU: nothing can differ if every function that depends on the contexts
-        has a rule, dropout is off and no random number is drawn.
+        This runs a copy on the CPU. Steps are the same if every function that depends on the
+        contexts has a rule, dropout is off, and no random numbers are drawn.
         """
         with torch.no_grad():
             stand_in = Contexts(contexts[:CHECKED].cpu())
         before = torch.get_rng_state()
-        if self.leaves_out:  # looked up on the CPU
+        if self.leaves_out:  # counts are looked up on the CPU
             return False
         try:
             copied = copy.deepcopy(self.model).cpu().train()
@@ -222,7 +224,7 @@ class Runner:
             return False
 
     def _outcome(self, contexts: Any, targets: Tensor | None) -> dict[str, Tensor]:
-        """Return the results of one path by name: logits, or loss, gradients and buffers."""
+        """Return the results of one path: the logits, or the loss, gradients and buffers."""
         if targets is None:
             with torch.no_grad():
                 logits = self.model(contexts)
@@ -248,10 +250,10 @@ class Runner:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a model cannot run on the fast path; a bug in it is raised by plain PyTorch.
+    """Return why a model cannot run on the fast path. A bug in it is raised by plain PyTorch.
 
-    Raises the error itself if the machine failed (memory, disk, an incomplete installation): how a
-    model runs, and so the last digits of its losses, depends on the model alone.
+    Raises the error itself if it comes from the machine (memory, disk, an incomplete installation).
+    The path, which affects the last digits of the losses, must depend only on the model.
     """
     if isinstance(error, OSError | ImportError) or is_out_of_memory(error):
         raise error
@@ -270,12 +272,12 @@ def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str
     for name, tensor in theirs.items():
         if name not in ours or ours[name].shape != tensor.shape:
             return name
-        if torch.equal(ours[name].double(), tensor):  # infinite numbers among them
+        if torch.equal(ours[name].double(), tensor):  # also handles infinities
             continue
         if name == "a different loss":
             allowed = LOSS_TOLERANCE * max(1.0, abs(tensor.item()))
         else:
-            # The gradient of a parameter without effect is pure rounding error.
+            # The gradient of a parameter without any effect is pure rounding error.
             allowed = GRADIENT_TOLERANCE * (norms[name] + GRADIENT_TOLERANCE * largest)
         if not (ours[name].double() - tensor).norm().item() <= allowed:
             return name
@@ -284,7 +286,7 @@ def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str
 
 @contextmanager
 def _on_cpu(mixed: bool) -> Iterator[None]:
-    """Compute in one thread, since rounding of sums may depend on the threads."""
+    """Compute in one thread, because the rounding of sums can depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -296,7 +298,7 @@ def _on_cpu(mixed: bool) -> Iterator[None]:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Restore buffers and the state of torch's generator after the block."""
+    """Restore parameters, buffers and the state of torch's generator after the block."""
     buffers = _copied_buffers(model)
     parameters = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
     try:
@@ -314,7 +316,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 def _no_custom_functions() -> Iterator[None]:
     """Raise NoRuleError for an autograd.Function of the model, whose backward would be ignored.
 
-    `torch.autograd.Function.apply` passes its arguments through the function that is replaced.
+    This replaces a function that `torch.autograd.Function.apply` passes its arguments through.
     """
 
     def refuse(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -349,7 +351,7 @@ def _restore(buffers: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
 
 
 class _NoDropout(TorchFunctionMode):
-    """Disables dropout, also in training mode."""
+    """Disables dropout, even in training mode."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -358,18 +360,18 @@ class _NoDropout(TorchFunctionMode):
 
 
 def members_of(logits: Any) -> list[Any]:
-    """Return the logits (N, V) of each member of an ensemble, of which training gets a list."""
+    """Return logits (N, V) as a list, with one item per member if they come from an ensemble."""
     return logits if isinstance(logits, list) else [logits]
 
 
 def mean_over_members(logits: Any, loss_of: Callable[[Any], Any]) -> Any:
-    """Return the mean of a loss over the members of an ensemble, or that of a single model."""
+    """Return the mean loss over the members of an ensemble, or the loss of a single model."""
     first, *others = map(loss_of, members_of(logits))
     return sum(others, first) / (1 + len(others)) if others else first
 
 
 def takes_targets(model: nn.Module) -> bool:
-    """Return whether `forward` takes the targets too, so that training can leave them out."""
+    """Return whether `forward` takes targets, to leave windows out of the model's counts."""
     return "targets" in inspect.signature(model.forward).parameters
 
 
@@ -379,7 +381,7 @@ def title_of(model: nn.Module) -> str:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and restore its mode after the block."""
+    """Put a model in evaluation mode; restore its mode after the block."""
     was_training = model.training
     model.eval()
     try:
@@ -389,7 +391,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 Model = nn.Module | Runner
-"""A model, or the runner of one."""
+"""A model, or its runner."""
 
 
 def as_runner(model: Model) -> Runner:
@@ -401,7 +403,7 @@ def batched_logits(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits (N, V) and targets (N,) of all windows in order, in evaluation mode.
 
-    With `leave_out`, each window is left out of the counts of a model that has counted it.
+    With `leave_out`, a model with n-gram counts leaves each window out of its counts.
     """
     runner = as_runner(model)
     with evaluating(runner.model):

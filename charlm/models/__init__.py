@@ -1,1 +1,1 @@
-"""The models, one per module: contexts (N, T) of tokens in, logits (N, V) out."""
+"""The models, one per module. Each maps contexts (N, T) of tokens to logits (N, V)."""

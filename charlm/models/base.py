@@ -1,4 +1,4 @@
-"""The base class of all models, and how they are found and built."""
+"""The base class of all models, and functions to find and build them."""
 
 import copy
 import importlib
@@ -9,15 +9,15 @@ from torch import nn
 
 
 class LanguageModel(nn.Module):
-    """A language model: contexts (N, T) of tokens in, logits (N, V) of the next token out.
+    """A module that maps contexts (N, T) of tokens to logits (N, V) of the next token.
 
     A model is an ordinary module: `__init__` takes `vocab_size`, `block_size` and any other
-    arguments, and `forward` computes the logits in plain PyTorch. That is what is trained,
-    evaluated and sampled. The constructor's arguments are recorded, so that a checkpoint can
-    rebuild the model.
+    arguments, and `forward` computes the logits in plain PyTorch. This module is what is trained,
+    evaluated and sampled. The constructor's arguments are recorded, so that the model can be
+    rebuilt from a checkpoint.
 
-    In training, `forward` of an ensemble returns a list with the logits of each member, the mean of
-    whose losses is minimized.
+    An ensemble's `forward` returns a list in training mode: the logits of each member. The mean of
+    their losses is minimized.
 
     Attributes:
         hyperparameters: the constructor's arguments by name, including defaults.
@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.title = vars(cls).get("title") or cls.__name__
-        # In a class without `__init__`, early versions of Python 3.11 see that of `__new__`.
+        # For a class without `__init__`, early releases of Python 3.11 return that of `__new__`.
         signature = inspect.signature(cls.__init__)
         _, *parameters = signature.parameters.values()
         cls.__signature__ = signature.replace(parameters=parameters)
@@ -44,11 +44,11 @@ class LanguageModel(nn.Module):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
-            return model  # __init__ raises the error; or this is a copy, which gets them later
+            return model  # __init__ will raise the error, or a copy will get its attributes
         bound.apply_defaults()
         bound.arguments = copy.deepcopy(bound.arguments)  # the constructor may change a list
         for parameter in signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:  # by their own names
+            if parameter.kind is parameter.VAR_KEYWORD:
                 bound.arguments |= bound.arguments.pop(parameter.name)
             elif parameter.kind is parameter.VAR_POSITIONAL and not bound.arguments[parameter.name]:
                 del bound.arguments[parameter.name]
@@ -57,9 +57,10 @@ class LanguageModel(nn.Module):
 
 
 def architecture_of(module: str) -> type[LanguageModel]:
-    """Return the model class defined by a module of `charlm.models`.
+    """Return the model class defined in a module of `charlm.models`.
 
-    Raises ImportError if there is no such module, ValueError unless it defines exactly one model.
+    Raises ImportError if there is no such module, and ValueError if it does not define exactly one
+    model.
     """
     if not module.isidentifier():
         raise ValueError(f"no architecture {module!r}")
@@ -78,7 +79,7 @@ def architecture_of(module: str) -> type[LanguageModel]:
 
 
 def build(module: str, hyperparameters: dict[str, Any]) -> LanguageModel:
-    """Build the model defined by a module of `charlm.models`.
+    """Build the model defined in a module of `charlm.models`.
 
     Raises what `architecture_of` and the model's constructor raise.
     """
@@ -96,6 +97,6 @@ def binary_levels(block_size: int) -> int:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters, and of n-gram counts if a module has any."""
+    """Return the number of trainable parameters, plus n-gram counts if there are any."""
     counts = sum(getattr(module, "counted", 0) for module in model.modules())
     return counts + sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""The compact WaveNet: the same tree with few parameters, usually shared by all levels.
+"""The compact WaveNet: a smaller WaveNet, whose levels can share their parameters.
 
 N batch, T context length, C channels, V vocabulary.
 """
@@ -13,14 +13,14 @@ from charlm.models.base import LanguageModel, binary_levels
 
 
 class CompactWaveNet(LanguageModel):
-    """Joins neighbors in pairs until one position is left.
+    """Merges neighbors in pairs until one position is left.
 
-    The tree of dilated convolutions of van den Oord et al. (2016), figure 3, with gated units
-    and residual connections (section 2.3, equation 2, with linear gate and filter), RMSNorm at
-    each level (Zhang and Sennrich 2019), and the embedding tied to the output layer (Press and
-    Wolf 2017). All levels share one layer; if `shared` is false, each has its own, which learns
-    more from many names in the same time. There are V C + (4 C^2 + 2 C) K + (L + 1) C + V
-    parameters, with L = log2(block_size) and K = 1 or L layers.
+    The tree of dilated convolutions of van den Oord et al. (2016), figure 3, with gated units and
+    residual connections (section 2.3, equation 2, with linear gate and filter), RMSNorm at each
+    level (Zhang and Sennrich 2019), and tied embedding and output weights (Press and Wolf 2017).
+    All levels share one layer, or, if `shared` is false, each level has its own, which is better
+    for many names. There are V C + (4 C^2 + 2 C) K + (L + 1) C + V parameters, with
+    L = log2(block_size) levels and K = 1 or L layers.
 
     Raises ValueError if `block_size` is not a power of two.
     """
@@ -50,7 +50,7 @@ class CompactWaveNet(LanguageModel):
         return self.output(self.features(contexts))  # (N, V)
 
     def features(self, contexts: Tensor) -> Tensor:
-        """Return features (N, C) of the contexts (N, T)."""
+        """Return the features (N, C) of contexts (N, T)."""
         *norms, last_norm = self.norms
         x = self.embedding(contexts)  # (N, T, C)
         for norm, value, gate in zip(norms, cycle(self.value), cycle(self.gate), strict=False):

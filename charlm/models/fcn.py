@@ -10,10 +10,10 @@ from charlm.models.base import LanguageModel
 
 
 class FCN(LanguageModel):
-    """Concatenated embeddings of the context, one tanh layer, and an output layer.
+    """Concatenated embeddings of the context, a tanh layer, and an output layer.
 
-    The neural probabilistic language model of Bengio et al. (2003), equation 1,
-    without its direct connections from the embedding to the output.
+    The neural probabilistic language model of Bengio et al. (2003), equation 1, without direct
+    connections from the embedding to the output.
     """
 
     title = "Fully connected net"

@@ -1,4 +1,4 @@
-"""The hybrid: n-gram counts, corrected by compact WaveNets.
+"""The hybrid: n-gram counts corrected by compact WaveNets.
 
 N batch, T context length, C channels, V vocabulary, K orders.
 """
@@ -12,28 +12,28 @@ from charlm.models.compact import CompactWaveNet
 from charlm.models.kneser_ney import LEVELS, KneserNey
 
 ORDERS = (2, 4)
-"""The orders of the counts that the net sees, and the highest, T."""
+"""The orders of the counts that the nets see, in addition to the highest order T."""
 
 
 class Hybrid(LanguageModel):
     """Nets on top of n-gram counts: logits(c) = f(c) + sum_k trust_k(c) log P_k(. | c).
 
-    P_k is that of Kneser-Ney smoothing with contexts of at most k tokens: a log-linear model
-    (Rosenfeld 1996) whose weights a net computes. The probabilities of several such nets are
-    averaged, each trained with a loss of its own: an ensemble (Hansen and Salamon 1990).
+    P_k has Kneser-Ney smoothing and contexts of at most k tokens. This is a log-linear model
+    (Rosenfeld 1996) whose weights are computed by a net. The probabilities of several such nets,
+    each trained with its own loss, are averaged: an ensemble (Hansen and Salamon 1990).
 
-    In training each window is left out of the counts: in them, its own target would be far more
-    likely than that of a new window, and the nets would rely on that. So they learn what follows in
-    a name that is not in the list.
+    In training, each window is left out of the counts. Otherwise its target would be far more
+    likely than that of a new window, and the nets would rely on that. This way, they learn to
+    continue names that are not in the list.
 
     Args:
         vocab_size: V.
         block_size: T.
         channels: C.
         dropout: dropout probability.
-        members: the number of nets.
+        members: number of nets.
 
-    Raises ValueError if `block_size` is not a power of two, or `members` not at least 1.
+    Raises ValueError if `block_size` is not a power of two, or `members` is less than 1.
     """
 
     title = "Hybrid"
@@ -48,14 +48,14 @@ class Hybrid(LanguageModel):
     ) -> None:
         super().__init__()
         if members < 1:
-            raise ValueError(f"members is {members}, not at least 1")
+            raise ValueError(f"members is {members}; it must be at least 1")
         self.orders = [*(order for order in ORDERS if order < block_size), block_size]
         self.counts = KneserNey(vocab_size, block_size)
         sizes = (vocab_size, block_size, len(self.orders), channels, dropout)
         self.corrections = nn.ModuleList(Correction(*sizes) for _ in range(members))
 
     def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor | list[Tensor]:
-        """Return logits (N, V); in training those of each member, if there are several."""
+        """Return logits (N, V), or in training, if there are several members, those of each."""
         log_probs, level = self.counts.look_up(contexts, self.orders, targets)  # (N, K, V), (N,)
         log_probs = log_probs.to(next(self.parameters()).dtype)
         roots = torch.exp(0.5 * log_probs).flatten(1)  # (N, K V)
@@ -69,10 +69,10 @@ class Hybrid(LanguageModel):
 
 
 class Correction(nn.Module):
-    """The net of a member: from contexts and the log-probabilities by counts to logits.
+    """The net of a member: maps contexts and the log-probabilities of the counts to logits.
 
-    A gated layer joins the features of a compact WaveNet with the square roots of the
-    probabilities, and f and trust are linear in what results.
+    A gated layer combines the features of a compact WaveNet with the square roots of the
+    probabilities. f and trust are linear functions of the result.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Correction(nn.Module):
         self.value = nn.ModuleList(nn.Linear(width, channels) for width in widths)
         self.gate = nn.ModuleList(nn.Linear(width, channels) for width in widths)
         self.trust = nn.Linear(channels, orders)
-        # It starts as the counts alone.
+        # Initially, the net adds nearly nothing to the counts.
         *_, last_norm = self.net.norms.parameters()
         nn.init.constant_(last_norm, 0.05)
         for weights in (self.level.weight, *self.value.parameters(), *self.trust.parameters()):

@@ -5,16 +5,16 @@ Chen and Goodman (1999), section 3, give the probability of a token w after a co
     P(w | c) = (n(c, w) - D) / n(c) + left(c) P(w | c without its first token),
 
 down to the empty context, which backs off to 1 / V. A discount D is subtracted from every count:
-one value for a count of 1, another for 2, a third for 3 or more. left(c) is the discounted
-fraction of n(c), so the probabilities sum to one. For the longest contexts n counts windows; for
-shorter ones it counts the distinct tokens that precede them (continuation counts).
+one value for a count of 1, another for 2, and a third for 3 or more. left(c) is the discounted
+fraction of n(c), so that the probabilities sum to one. For the longest contexts, n counts windows.
+For shorter ones, it counts the distinct tokens that precede them (continuation counts).
 
-The padding before a name only marks its start, so it counts as a single start symbol: a context
-never extends past its first padding token, and for contexts that begin with it n counts windows,
-as in SRILM and KenLM after the start of a sentence.
+The padding before a name only marks its start, so it is treated as a single start symbol. A context
+never extends past its first padding token, and for contexts that begin with padding, n counts
+windows, as in SRILM and KenLM at the start of a sentence.
 
-N batch, T context length, V vocabulary, L the order, C distinct contexts of 0 to L tokens, G
-entries: the distinct pairs of a context and a token after it.
+N batch, T context length, V vocabulary, L order, C distinct contexts of 0 to L tokens, G entries
+(distinct pairs of a context and the token after it).
 """
 
 from collections.abc import Sequence
@@ -27,23 +27,23 @@ from torch.overrides import wrap_torch_function
 from charlm.models.base import LanguageModel
 
 LEVELS = 8
-"""Levels of confidence for each length of a context."""
+"""Number of confidence levels for each context length."""
 
 
 class Tables(NamedTuple):
-    """A trie of contexts, each the child of the context without its first token, and their counts.
+    """A trie of contexts and their counts. The parent of a context is it without its first token.
 
-    Contexts are in order of length, then of their parents, then of the token in front.
+    Contexts are sorted by length, then by parent, then by first token.
 
     Attributes:
-        children: (C + 1,) the index of the first child of each context, and C.
+        children: (C + 1,) the index of the first child of each context, then C.
         front: (C,) the first token of each context; 0 for the empty one.
-        begins: (C + 1,) the index of the first entry of each context, and G.
+        begins: (C + 1,) the index of the first entry of each context, then G.
         tokens: (G,) the token after the context, ascending for each context.
         counts: (G,) n(c, w).
         totals: (C,) n(c), the sum of the counts.
-        taken: (C,) the sum of their discounts: n(c) left(c).
-        discounts: (L + 1, 3) by length of the context, for counts of 1, 2, and 3 or more.
+        taken: (C,) n(c) left(c), the sum of the discounts.
+        discounts: (L + 1, 3) by context length, for counts of 1, 2, and 3 or more.
     """
 
     children: Tensor
@@ -66,18 +66,18 @@ NOTHING = Tables(
     taken=torch.zeros(1, dtype=torch.float64),
     discounts=torch.full((1, 3), 0.5, dtype=torch.float64),
 )
-"""Before anything has been counted: all tokens are equally likely."""
+"""The tables before counting: all tokens are equally likely."""
 
 
 class KneserNey(LanguageModel):
-    """Log-probabilities from n-gram counts; nothing is learned by gradient descent.
+    """Log-probabilities from n-gram counts, without gradient descent.
 
-    `charlm.training.counting.NGrams` counts.
+    The counts come from `charlm.training.counting`.
 
     Args:
         vocab_size: V.
         block_size: T.
-        order: the most context tokens used; None to choose it by validation loss.
+        order: maximum number of context tokens; None to choose it by validation loss.
 
     Attributes:
         highest: the highest order to consider.
@@ -94,18 +94,18 @@ class KneserNey(LanguageModel):
 
     @property
     def order(self) -> int:
-        """Return the maximum number of context tokens used."""
+        """The maximum number of context tokens."""
         return len(self.tables.discounts) - 1
 
     @property
     def counted(self) -> int:
-        """Return the number of counts: one for each distinct context and next token."""
+        """The number of counts: one per distinct pair of a context and its next token."""
         return len(self.tables.counts)
 
     def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Return log-probabilities (N, V) after contexts (N, T).
+        """Return the log-probabilities (N, V) of the token after contexts (N, T).
 
-        If the targets (N,) are given, each window is left out of its own counts.
+        If targets (N,) are given, each window is left out of the counts.
         """
         log_probs, _ = self.look_up(contexts, [self.order], targets)
         return log_probs[:, 0]
@@ -113,17 +113,17 @@ class KneserNey(LanguageModel):
     def look_up(
         self, contexts: Tensor, orders: Sequence[int], targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities (N, K, V) by contexts of up to K orders, and a confidence (N,).
+        """Return log-probabilities (N, K, V) for each of K orders, and a confidence (N,).
 
-        The confidence is a whole number below `LEVELS` * (T + 1): the length of the longest context
-        that was counted, and the logarithm of its count. Targets as in `forward`.
+        The confidence is an integer below `LEVELS` * (T + 1). It combines the length of the longest
+        context that was counted with the logarithm of its count. Targets as in `forward`.
         """
         found: tuple[Tensor, Tensor] = look_up(
             contexts, targets, list(orders), self.tables, self.vocab_size, LEVELS
         )
         return found
 
-    # Tables of any size, which are not buffers, since these would be copied at every step.
+    # The tables are not buffers, because buffers would be copied at every step.
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination.update({prefix + name: its for name, its in self.tables._asdict().items()})
@@ -154,7 +154,7 @@ def look_up(
     for length, discounts in enumerate(tables.discounts):
         n = torch.nonzero(nodes[length] >= 0).squeeze(1)
         context, less = nodes[length, n], lowered[length, n]
-        # Leaving a window out changes one count, its discount, and the sums of both.
+        # Leaving out a window changes one count, its discount, and the sums of both.
         before = tables.counts[own[length, n]] if targets is not None else less
         after = before - less
         change = torch.where(less > 0, _discounts_of(before, discounts), 0)
@@ -163,7 +163,7 @@ def look_up(
         seen = total > 0
         n, context, total, taken = n[seen], context[seen], total[seen], taken[seen]
         sizes = (begins[context + 1] - begins[context]).long()
-        row = torch.repeat_interleave(sizes)  # of each entry
+        row = torch.repeat_interleave(sizes)  # the row of each entry
         entry = torch.arange(len(row)) + (begins[context] - sizes.cumsum(0) + sizes)[row]
         count = tables.counts[entry] - torch.where(
             entry == own[length, n][row], lowered[length, n][row], 0
@@ -182,12 +182,12 @@ def look_up(
 
 
 def _discounts_of(counts: Tensor, discounts: Tensor) -> Tensor:
-    """Return the discounts of counts, 0 for a count of 0."""
+    """Return the discount of each count; 0 for a count of 0."""
     return torch.where(counts > 0, discounts[(counts.clamp(1, 3) - 1).long()], 0)
 
 
 def _nodes(contexts: Tensor, vocab_size: int, tables: Tables) -> Tensor:
-    """Return the index (L + 1, N) in the tables of the contexts of each length; -1 if unseen."""
+    """Return the index in the tables of each context at each length (L + 1, N), -1 if unseen."""
     children, front = tables.children, tables.front
     parents = torch.repeat_interleave(children.diff())
     keys = parents * vocab_size + front[1:]  # ascending
@@ -203,8 +203,8 @@ def _left_out(
 ) -> tuple[Tensor, Tensor]:
     """Return each window's own entries, and by how much leaving it out lowers them, (L + 1, N).
 
-    The count of its longest context is lowered by one; if that leaves nothing, one token fewer
-    precedes the shorter context, and so on.
+    The count of its longest context drops by one. If it drops to zero, one token fewer precedes the
+    next shorter context, and so on.
     """
     own, lowered = torch.zeros((2, *nodes.shape), dtype=torch.int64)
     if targets is None:
@@ -221,7 +221,7 @@ def _left_out(
 
 
 def _find(ascending: Tensor, wanted: Tensor, offset: int = 0) -> Tensor:
-    """Return the index of each of `wanted` (N,) plus `offset`, or -1."""
+    """Return the index of each of `wanted` (N,) plus `offset`, or -1 if it is missing."""
     place = torch.searchsorted(ascending, wanted).clamp_max(max(len(ascending) - 1, 0))
     found = ascending[place] == wanted if len(ascending) else torch.zeros_like(wanted).bool()
     return torch.where(found, place + offset, -1)

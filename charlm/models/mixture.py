@@ -1,4 +1,4 @@
-"""The mixture of all models: the weighted mean of their probabilities.
+"""The mixture of all models: a weighted mean of their probabilities.
 
 N batch, T context length, V vocabulary, M models.
 """
@@ -14,15 +14,15 @@ from charlm.models.base import LanguageModel, build
 
 
 class Mixture(LanguageModel):
-    """A mixture: P(w | c) is the sum of weight_m P_m(w | c) over the models m.
+    """A mixture of models m: P(w | c) = sum_m weight_m P_m(w | c).
 
-    Models that err in different ways correct each other. `charlm.training.mixing` finds the weights
-    on validation windows.
+    Models that make different errors correct each other. `charlm.training.mixing` fits the weights
+    to the validation windows.
 
     Args:
         vocab_size: V.
         block_size: T.
-        members: the module of `charlm.models` and the hyperparameters of each model.
+        members: for each model, its module of `charlm.models` and its hyperparameters.
     """
 
     title = "Mixture"

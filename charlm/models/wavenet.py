@@ -1,4 +1,4 @@
-"""The WaveNet: a tree that joins neighbors in pairs.
+"""The WaveNet: a tree that merges neighbors in pairs.
 
 N batch, T context length, C channels, H hidden units, V vocabulary.
 """
@@ -10,11 +10,11 @@ from charlm.models.base import LanguageModel, binary_levels
 
 
 class WaveNet(LanguageModel):
-    """Joins neighbors in pairs, by a tanh layer at each level, until one position is left.
+    """Merges neighbors in pairs, with a tanh layer at each level, until one position is left.
 
-    The tree of dilated convolutions of van den Oord et al. (2016), figure 3, evaluated at the
-    last position only, without gates, residual or skip connections. The receptive field is
-    `block_size` and the depth log2(block_size).
+    The tree of dilated convolutions of van den Oord et al. (2016), figure 3, evaluated only at the
+    last position, without gates, residual or skip connections. The receptive field is `block_size`,
+    and the depth is log2(block_size).
 
     Raises ValueError if `block_size` is not a power of two.
     """
@@ -32,7 +32,7 @@ class WaveNet(LanguageModel):
     ) -> None:
         super().__init__()
         levels = binary_levels(block_size)
-        channels = [embed_dim] + [hidden_dim] * levels  # in front of each level and the output
+        channels = [embed_dim] + [hidden_dim] * levels  # inputs of each level and of the output
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.tree = nn.ModuleList(nn.Linear(2 * c, hidden_dim) for c in channels[:-1])
         self.norms = nn.ModuleList(

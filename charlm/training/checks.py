@@ -27,17 +27,19 @@ from charlm.models.base import LanguageModel, build
 M = TypeVar("M", bound=nn.Module)
 
 CONTEXTS = 64
-"""Contexts on which `forward` is tried."""
+"""Number of contexts on which to try `forward`."""
 
 
 def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
     """Return a new model.
 
-    Raises InputError, with its line, if the constructor raises an error, or if it leaves weights
-    to be drawn later or from generators that are not seeded.
+    Raises InputError if the constructor raises an error (the message has the line), if it creates
+    lazy layers, or if it draws from generators that are not seeded.
     """
     if not issubclass(architecture, LanguageModel):
-        raise InputError(f"{architecture.__name__} is no LanguageModel; derive it from that class")
+        raise InputError(
+            f"{architecture.__name__} is not a LanguageModel; derive it from that class"
+        )
     with _drawing_from_torch_alone(architecture):
         try:
             model = architecture(**arguments)
@@ -49,17 +51,17 @@ def construct(architecture: type[M], arguments: dict[str, Any]) -> M:
             ) from None
     if lazy:
         raise InputError(
-            f"{architecture.__name__} has lazy layers, whose weights no seed determines; give the "
+            f"{architecture.__name__} has lazy layers, whose weights cannot be seeded; specify the "
             "sizes (nn.Linear instead of nn.LazyLinear)"
         )
     return model
 
 
 def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], None] = print) -> None:
-    """Raise InputError unless a model can be trained, saved, and rebuilt from its checkpoint.
+    """Raise InputError unless the model can be trained, saved and rebuilt from its checkpoint.
 
-    The message has the line of the model's file in which a mistake shows. A line is logged if
-    some parameters have no effect on the logits. Only copies of the model are run.
+    The message has the relevant line of the model's file. Parameters without an effect on the
+    logits are logged. Only copies of the model are run.
     """
     kind = type(model)
     with torch.random.fork_rng(devices=[]), _drawing_from_torch_alone(kind):
@@ -82,7 +84,7 @@ def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], Non
 
 
 def _mistake_in(model: LanguageModel, vocabulary: Vocabulary) -> tuple[str, list[str]]:
-    """Try copies of a model; return what is wrong, and the parameters without a gradient."""
+    """Try copies of a model. Return what is wrong, and the parameters without a gradient."""
     used = _rebuilt(model, vocabulary)
     contexts = _contexts(used)
     before = _numbers_of(used)
@@ -90,14 +92,14 @@ def _mistake_in(model: LanguageModel, vocabulary: Vocabulary) -> tuple[str, list
     wrong = wrong or _what_is_not_saved(model, used, before)
     if not wrong and not _same_logits(used, _rebuilt(used, vocabulary), contexts):
         wrong = (
-            "computes other logits once the model is saved and rebuilt; use register_buffer for "
-            "its state, nn.ModuleList for a list of layers, and torch's global generator"
+            "computes different logits after the model is saved and rebuilt; use register_buffer "
+            "for its state, nn.ModuleList for a list of layers, and torch's global generator"
         )
     return wrong, unused
 
 
 def _contexts(model: LanguageModel) -> Tensor:
-    """Return contexts (N, T) with every token, the first with nothing but padding."""
+    """Return contexts (N, T) with every token. The first one is all padding."""
     T, V = model.hyperparameters["block_size"], model.hyperparameters["vocab_size"]
     contexts = torch.arange(CONTEXTS * T).remainder(V).view(CONTEXTS, T)
     contexts[0] = END
@@ -108,31 +110,31 @@ def _rebuilt(model: LanguageModel, vocabulary: Vocabulary) -> LanguageModel:
     kind = type(model)
     try:
         return checkpoint.rebuilt(model, vocabulary, build)
-    except Exception as error:  # whatever a constructor, a module or JSON may raise
+    except Exception as error:  # a constructor, a module or JSON can raise anything
         raise InputError(
             f"{_file(kind)}: {kind.__name__} cannot be saved and rebuilt ({_message(error)}); its "
-            "arguments must be numbers, strings or lists of them, and its class the only model "
-            "in a module of charlm/models"
+            "arguments must be numbers, strings or lists of them, and it must be the only model in "
+            "a module of charlm/models"
         ) from None
 
 
 def _train_and_evaluate(
     model: nn.Module, contexts: Tensor, vocab_size: int
 ) -> tuple[str, list[str]]:
-    """Train and evaluate; return what is wrong, and the parameters without a gradient."""
+    """Train and evaluate. Return what is wrong, and the parameters without a gradient."""
     parameters = dict(model.named_parameters())
-    for _ in range(2):  # what the first step keeps may fail in the second
+    for _ in range(2):  # state kept in the first step can make the second one fail
         wrong, unused = _backward(model.train(), contexts, vocab_size)
     with torch.no_grad():
         for part in (contexts, contexts[:1]):
             wrong = wrong or _difference_from_logits(model.eval()(part), part, vocab_size)
     if any(each is not parameters.get(name, each) for name, each in model.named_parameters()):
-        wrong = "replaces a parameter, which is then not trained; change its values in place"
+        wrong = "replaces a parameter, so that it is not trained; change its values in place"
     return wrong, unused
 
 
 def _backward(model: nn.Module, contexts: Tensor, vocab_size: int) -> tuple[str, list[str]]:
-    """Run forward and backward; return what is wrong, and the parameters without a gradient."""
+    """Run forward and backward. Return what is wrong, and the parameters without a gradient."""
     each = members_of(model(contexts))
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for logits in each:
@@ -153,14 +155,14 @@ def _difference_from_logits(logits: Any, contexts: Tensor, vocab_size: int) -> s
     if logits.shape != wanted or not logits.is_floating_point():
         return f"returns {tuple(logits.shape)} of {logits.dtype}{should}"
     if logits[0].isnan().any():
-        return "computes NaN for a context of nothing but padding (token 0); handle it"
-    return "computes NaN; fix it" if logits.isnan().any() else ""
+        return "returns NaN for a context that is all padding (token 0); handle this case"
+    return "returns NaN; fix it" if logits.isnan().any() else ""
 
 
 def _what_is_not_saved(model: nn.Module, used: nn.Module, before: dict[str, Any]) -> str:
-    """Return how running a copy of a model has changed what a checkpoint lacks."""
+    """Describe the state that running a copy of the model has changed but a checkpoint lacks."""
     if used.state_dict().keys() != model.state_dict().keys():
-        return "adds parameters or buffers; make them in the constructor"
+        return "adds parameters or buffers; create them in the constructor"
     after = _numbers_of(used)
     changed = sorted(name for name in after if before.get(name) != after[name])
     if changed:
@@ -169,7 +171,7 @@ def _what_is_not_saved(model: nn.Module, used: nn.Module, before: dict[str, Any]
 
 
 def _numbers_of(model: nn.Module) -> dict[str, Any]:
-    """Return the numbers that the modules keep as plain attributes, by name."""
+    """Return the numbers in ordinary attributes of the modules, by name."""
     return {
         f"{path}.{name}".removeprefix("."): value
         for path, module in model.named_modules()
@@ -180,7 +182,7 @@ def _numbers_of(model: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def _same_logits(one: nn.Module, other: nn.Module, contexts: Tensor) -> bool:
-    """Return whether two models compute the same, in training and in evaluation, twice."""
+    """Return whether two models compute the same logits, twice in each mode."""
 
     def logits(of: nn.Module, training: bool) -> Tensor:
         torch.manual_seed(0)
@@ -194,13 +196,13 @@ def _same_logits(one: nn.Module, other: nn.Module, contexts: Tensor) -> bool:
 
 @contextmanager
 def _drawing_from_torch_alone(kind: type) -> Iterator[None]:
-    """Raise InputError if a model of this class draws from generators that are not seeded."""
+    """Raise InputError if the model draws from generators that are not seeded."""
     before = _states_of_other_generators()
     yield
     if _states_of_other_generators() != before:
         raise InputError(
             f"{_file(kind)}: {kind.__name__} draws random numbers from Python's or NumPy's "
-            "generator, which would differ each time; use torch's (torch.rand, nn.Dropout)"
+            "generator, which is not seeded; use torch's (torch.rand, nn.Dropout)"
         )
 
 
@@ -213,7 +215,7 @@ def _message(error: BaseException) -> str:
 
 
 def _where(error: BaseException, kind: type) -> str:
-    """Return the file of a class, and the last of its lines that led to the error."""
+    """Return the file of a class, and its last line in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if _relative(frame.filename) == _file(kind)]
     return f"{_file(kind)}, line {lines[-1]}" if lines else _file(kind)

@@ -1,9 +1,9 @@
-"""Counting the n-grams of training windows, for `charlm.models.kneser_ney`.
+"""Count the n-grams of the training windows, for `charlm.models.kneser_ney`.
 
-Existing libraries (NLTK, KenLM) count whole sentences. Here windows are split into training and
-test sets, so some characters of a name may be counted and others not.
+Existing libraries (NLTK, KenLM) count whole sentences. Here, the windows are split, so some
+characters of a name can be in the training set and others in the test set.
 
-U distinct windows, each a context and its target; T context length, V vocabulary.
+U distinct windows (a context and its target), T context length, V vocabulary.
 """
 
 import math
@@ -25,22 +25,22 @@ Integers = NDArray[np.integer]
 Reals = NDArray[np.float64]
 
 SAMPLE = 1 << 15
-"""Training windows by which the discounts are chosen, at most."""
+"""Maximum number of training windows used to fit the discounts."""
 
 ROUNDS = 60
-"""Updates of the discounts; more change a loss by less than 1e-4."""
+"""Number of updates of the discounts. More change the loss by less than 1e-4."""
 
 WHOLE = np.array([1.0, 2.0, 3.0])
-"""The largest discounts possible."""
+"""Upper bounds of the discounts."""
 
 
 class NGrams:
-    """The n-grams of training windows, indexed once for tables of any order.
+    """The n-grams of the training windows, indexed once for tables of any order.
 
     Args:
         train: the training windows.
         vocab_size: V.
-        order: the most context tokens of any table.
+        order: the maximum order.
     """
 
     def __init__(self, train: Windows, vocab_size: int, order: int) -> None:
@@ -54,12 +54,12 @@ class NGrams:
     def tables(self, order: int) -> Tables:
         """Return the counts of contexts of up to `order` tokens.
 
-        The discounts are those that make training windows the most likely, each left out of the
-        counts (leaving-one-out; Ney, Essen and Kneser 1995).
+        The discounts maximize the likelihood of the training windows, each left out of the counts
+        (leaving-one-out; Ney, Essen and Kneser 1995).
         """
         V, levels = self.vocab_size, self._levels[: order + 1]
         starts = np.cumsum([0, *(len(contexts) for contexts, _, _ in levels)])
-        # In a level contexts and entries are i * V + token; here i gets unique among all levels.
+        # Contexts and entries are i * V + token within a level. Make i unique across levels.
         parents = [its // V + start for (its, _, _), start in zip(levels[1:], starts, strict=False)]
         owners = [its // V + start for (_, its, _), start in zip(levels, starts, strict=False)]
         every = np.arange(starts[-1] + 1)
@@ -80,7 +80,7 @@ class NGrams:
         return Tables(*map(torch.from_numpy, (*trie, *sums, discounts)))
 
     def _counts(self, length: int, order: int) -> Integers:
-        """Return n(c, w) of the entries (G,) after contexts of a length, in tables of an order."""
+        """Return n(c, w) of the entries (G,) of a context length, in tables of an order."""
         _, entries, inverse = self._levels[length]
         whole, longer = inverse >= 0, inverse[:0]  # whole: windows without a longer context
         if length < order and length + 1 < len(self._levels):
@@ -93,16 +93,16 @@ class NGrams:
 
 
 def count(model: KneserNey, train: Windows) -> None:
-    """Count the training windows, with contexts as long as the model considers."""
+    """Count the training windows, up to the highest order of the model."""
     model.tables = NGrams(train, model.vocab_size, model.highest).tables(model.highest)
 
 
 def count_by_order(
     model: KneserNey, train: Windows, val: Windows, orders: Iterable[int]
 ) -> Iterator[tuple[int, float]]:
-    """Count with contexts of up to each order, and yield it with the validation loss.
+    """Count up to each order; yield the order and the validation loss.
 
-    At the end the model has the tables of the lowest loss.
+    In the end, the model has the tables with the lowest loss.
     """
     ngrams, lowest, best = NGrams(train, model.vocab_size, model.highest), math.inf, model.tables
     for order in orders:
@@ -115,10 +115,10 @@ def count_by_order(
 
 
 def _fit(statistics: Integers, vocab_size: int) -> Reals:
-    """Return the discounts (L + 1, 3) that give left-out windows the highest likelihood.
+    """Return the discounts (L + 1, 3) that maximize the likelihood of left-out windows.
 
-    By Rprop (Riedmiller and Braun 1993), which depends on the signs of the gradient alone, on the
-    fractions of 1, 2 and 3 that are taken.
+    By Rprop (Riedmiller and Braun 1993), which uses only the signs of the gradient. The variables
+    are the discounts as fractions of their upper bounds.
     """
     fractions = np.full((statistics.shape[1], 3), 0.5)
     steps, before = np.full(fractions.shape, 0.1), np.zeros(fractions.shape)
@@ -132,7 +132,7 @@ def _fit(statistics: Integers, vocab_size: int) -> Reals:
 
 
 def _distinct(windows: Windows, order: int) -> Iterator[tuple[Integers, Integers]]:
-    """Yield the distinct rows (U, order + 1) of each chunk, and the row index of each window."""
+    """Yield, for each chunk, its distinct rows (U, order + 1) and the row index of each window."""
     for start in range(0, len(windows), CHUNK):
         contexts, targets = windows.batch(slice(start, start + CHUNK))
         nearest = contexts[:, contexts.shape[1] - order :]
@@ -154,14 +154,14 @@ def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
 def _index_levels(rows: Integers, vocab_size: int) -> Iterator[tuple[Integers, Integers, Integers]]:
     """Index the contexts and entries of the rows, from the empty context to the longest.
 
-    Yields (C,) contexts and (G,) entries as i * V + token, where i is the index of the shorter
-    context or of the context, and (U,) the entry of each row, or -1 if its context would
-    extend past the first padding token. Context indices are below U whatever the length, so only
-    U * V must fit into an int64.
+    Yields, for each context length, contexts (C,) and entries (G,), both as i * V + token: i is the
+    index of the shorter context for a context, and of the context for an entry. Also yields the
+    entry of each row (U,), or -1 if its context would extend past the first padding token. Context
+    indices are always below U, so only U * V must fit into an int64.
     """
     within = np.ones(len(rows), dtype=np.bool_)
     contexts: Integers = np.zeros(1, dtype=np.int64)
-    context: Integers = np.zeros(len(rows), dtype=np.int32)  # of each row
+    context: Integers = np.zeros(len(rows), dtype=np.int32)  # the context of each row
     for length in range(rows.shape[1]):
         if length > 1:
             within = within & (rows[:, -length] != END)
@@ -175,7 +175,7 @@ def _index_levels(rows: Integers, vocab_size: int) -> Iterator[tuple[Integers, I
 def _index_pairs(
     context: Integers, tokens: Integers, chosen: NDArray[np.bool_], vocab_size: int
 ) -> tuple[Integers, Integers]:
-    """Return the distinct pairs of the chosen rows, ascending, and each row's index (U,) or -1."""
+    """Return the distinct pairs of the chosen rows, ascending, and each row's pair (U,) or -1."""
     pairs = context[chosen].astype(np.int64) * vocab_size + tokens[chosen]
     distinct_pairs, inverse = np.unique(pairs, return_inverse=True)
     indices = np.full(len(chosen), -1, dtype=np.int32)
@@ -184,7 +184,7 @@ def _index_pairs(
 
 
 def _some_row(inverse: Integers, count: int) -> Integers:
-    """Return, for each entry 0 to `count` - 1, a row whose `inverse` (U,) is that entry, (G,)."""
+    """Return for each entry, 0 to `count` - 1, a row whose `inverse` (U,) is that entry (G,)."""
     rows = np.empty(count, dtype=np.int32)
     chosen = np.flatnonzero(inverse >= 0)
     rows[inverse[chosen]] = chosen

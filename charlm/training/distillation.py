@@ -1,4 +1,4 @@
-"""Knowledge distillation: training a model on the predictions of another one.
+"""Knowledge distillation: train a model on the predictions of another model.
 
 N batch, T context length, V vocabulary, W windows.
 """
@@ -12,24 +12,24 @@ from charlm.data.windows import Windows
 from charlm.fast.running import Model, Runner, as_runner, batched_logits
 
 STORED = 1 << 29
-"""Probabilities that are stored, at two bytes each; if there are more, they are computed again."""
+"""Maximum number of probabilities to store, at two bytes each. More are recomputed per batch."""
 
 
 @dataclass(frozen=True)
 class TaughtWindows(Windows):
-    """Training windows with distributions over tokens as targets, instead of tokens.
+    """Training windows whose targets are distributions over tokens.
 
-    A target is the prediction of a teacher, with the weight `share`, and the actual token with the
-    rest: so cross-entropy is equation 2 of Hinton, Vinyals and Dean (2015) at temperature 1. A
-    teacher that has counted the windows leaves each of them out, so it says what follows in a name
-    that is not in the list.
+    A target is the teacher's prediction, with weight `share`, plus the actual token, with weight
+    1 - `share`. The cross-entropy is then equation 2 of Hinton, Vinyals and Dean (2015) at
+    temperature 1. A teacher with n-gram counts leaves each window out of its counts, so that it
+    predicts as for a name that is not in the list.
 
     Attributes:
-        teacher: the runner of a model from contexts (N, T) to logits (N, V), on the device of the
-            windows.
+        teacher: the runner of a model that maps contexts (N, T) to logits (N, V), on the device of
+            the windows.
         vocab_size: V.
-        share: from 0 to 1.
-        predictions: (W, V) those of the teacher; None to compute them batch by batch.
+        share: weight of the teacher's prediction, from 0 to 1.
+        predictions: (W, V) the teacher's predictions; None to compute them batch by batch.
     """
 
     teacher: Runner
@@ -42,7 +42,7 @@ class TaughtWindows(Windows):
         return self.block_size + self.vocab_size
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Return contexts (N, T) and distributions over tokens (N, V) of the chosen windows."""
+        """Return the contexts (N, T) and target distributions (N, V) of the selected windows."""
         contexts, targets = super().batch(index)
         if self.predictions is None:
             some = Windows(self.stream, self.block_size, self.starts[index])
@@ -55,7 +55,7 @@ class TaughtWindows(Windows):
 
 
 def taught(windows: Windows, teacher: Model, vocab_size: int, share: float) -> TaughtWindows:
-    """Return windows with the predictions of a teacher in their targets."""
+    """Return the windows with a teacher's predictions mixed into their targets."""
     runner = as_runner(teacher)
     few = len(windows) * vocab_size <= STORED
     known = _predictions(runner, windows, vocab_size) if few else None
@@ -64,7 +64,7 @@ def taught(windows: Windows, teacher: Model, vocab_size: int, share: float) -> T
 
 
 def _predictions(teacher: Runner, windows: Windows, vocab_size: int) -> Tensor:
-    """Return the probabilities (W, V) of the token after each window, left out of the counts."""
+    """Return the teacher's predictions (W, V), with each window left out of its counts."""
     probs = windows.starts.new_empty((len(windows), vocab_size), dtype=torch.float16)
     done = 0
     for logits, targets in batched_logits(teacher, windows, leave_out=True):

@@ -15,11 +15,11 @@ from charlm.data.windows import Windows
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train one model together; by default a single one.
+    """The processes that train a model together; by default, a single one.
 
     Attributes:
-        rank: the rank of this process, from 0.
-        size: the number of processes.
+        rank: rank of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -27,19 +27,19 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes files and messages."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def shard(self, rows: Tensor) -> Tensor:
-        """Return the part of `rows` for this process; all processes together cover them once."""
+        """Return the part of `rows` that this process works on."""
         return rows[self.rank :: self.size] if self.size > 1 else rows
 
     def shard_of(self, windows: Windows) -> Windows:
-        """Return the part of `windows` for this process."""
+        """Return the part of `windows` that this process works on."""
         return Windows(windows.stream, windows.block_size, self.shard(windows.starts))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace the gradients by their sums over all processes, in one all-reduce."""
+        """Replace the gradients with their sums over all processes, in one all-reduce."""
         if self.size == 1:
             return
         parameters = [p for p in parameters if p.requires_grad]
@@ -52,13 +52,13 @@ class Group:
 
     @torch.no_grad()
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Copy the buffers of the first process's model to all processes."""
+        """Copy the model's buffers from the first process to all others."""
         if self.size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def sum(self, number: Tensor) -> Tensor:
-        """Return the sum over all processes; all of them must call this."""
+        """Return the sum over all processes. All processes must call this."""
         if self.size == 1:
             return number
         total = number.clone()
@@ -66,7 +66,7 @@ class Group:
         return total
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value passed by the first process; all of them must call this."""
+        """Return the value passed by the first process. All processes must call this."""
         if self.size == 1:
             return value
         values = [value]
@@ -80,10 +80,10 @@ def launched() -> bool:
 
 
 def join(processes: int, device: torch.device) -> Group:
-    """Join the process group of torchrun, with gloo or NCCL as the backend.
+    """Join torchrun's process group, with gloo or NCCL as the backend.
 
-    Raises InputError unless torchrun started `processes` processes, each with a GPU of its own if
-    they train on GPUs.
+    Raises InputError unless torchrun started `processes` processes, each with its own GPU if they
+    train on GPUs.
     """
     size = int(os.environ["WORLD_SIZE"]) if launched() else 1
     if size != processes:
@@ -93,9 +93,9 @@ def join(processes: int, device: torch.device) -> Group:
     if device.type == "cuda":
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:
-            raise InputError(f"each process needs a GPU of its own; this machine has {gpus}")
+            raise InputError(f"each process needs its own GPU, but this machine has {gpus}")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    # Gloo's threads abort the process if they still run while Python shuts down.
+    # Gloo's threads abort the process if they are still running while Python shuts down.
     atexit.register(torch.distributed.destroy_process_group)
     return Group(torch.distributed.get_rank(), size)

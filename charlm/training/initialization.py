@@ -1,4 +1,4 @@
-"""Initialization of weights."""
+"""Weight initialization."""
 
 from torch import nn
 
@@ -8,12 +8,12 @@ TANH_GAIN = nn.init.calculate_gain("tanh")  # 5 / 3
 
 
 def initialize(model: nn.Module, name: InitName) -> None:
-    """Reinitialize all linear layers, using torch's global generator.
+    """Initialize all linear layers, using torch's global generator.
 
-    torch: unchanged; torch draws weights and biases uniformly within 1 / sqrt(fan_in).
+    torch: PyTorch's default; weights and biases are uniform within 1 / sqrt(fan_in).
     xavier: uniform, by fan_in and fan_out (Glorot and Bengio 2010, equation 16).
     kaiming: normal, by fan_in (He et al. 2015).
-    The last two use the gain of tanh, 5/3, and zero biases.
+    xavier and kaiming use the gain of tanh, 5/3, and zero biases.
     """
     if name == "torch":
         return

@@ -1,4 +1,4 @@
-"""The weights of a mixture of models."""
+"""Fit the weights of a mixture of models."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,20 +6,20 @@ from numpy.typing import NDArray
 Reals = NDArray[np.float64]
 
 ROUNDS = 200
-"""Updates of the weights; more change a loss by less than 1e-5."""
+"""Number of updates of the weights. More change the loss by less than 1e-5."""
 
 SMALLEST = 0.05
-"""Models with a smaller weight are left out: they would cost more time than they gain."""
+"""Models with a smaller weight are dropped, because they are not worth their time."""
 
 
 def mixture_weights(probs: Reals) -> Reals:
     """Return the weights (M,) of the mixture with the highest likelihood; many are zero.
 
-    By expectation-maximization (Jelinek and Mercer 1980), again after the models with the smallest
-    weights have been left out one by one.
+    By expectation-maximization (Jelinek and Mercer 1980). It is repeated without the model with the
+    smallest weight until no weight is below `SMALLEST`.
 
     Args:
-        probs: (M, W) the probability that each model gives to the target of each window.
+        probs: (M, W) each model's probability of the target of each window.
     """
     chosen = list(range(len(probs)))
     while True:

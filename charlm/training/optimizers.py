@@ -1,9 +1,8 @@
 """Optimizers without torch's overhead, gradient clipping, and averages of the weights.
 
-The methods of torch's optimizers import its compiler, only to mark themselves as not to be
-compiled, which takes a second. They also record each step for the profiler, which takes longer
-than the step itself for models as small as these. Measured gain: EXPERIMENTS.md, 2026-11-24 and
-2026-11-25.
+torch's optimizers import torch's compiler, which takes a second, only to exclude themselves from
+compilation. They also record each step for the profiler, which takes longer than the step itself
+for models as small as these. Measurements: EXPERIMENTS.md, 2026-11-24 and 2026-11-25.
 """
 
 import copy
@@ -28,24 +27,23 @@ Matrix = TypeVar("Matrix", Tensor, Floats)
 
 for _name in ("add_param_group", "load_state_dict", "state_dict"):
     _method = inspect.unwrap(getattr(Optimizer, _name))
-    # torch looks here for the marked method before it imports the compiler.
+    # torch looks for the excluded method here before it imports the compiler.
     setattr(_method, "__dynamo_disable", _method)
 
 
 def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
-    """Return the optimizer of a recipe, for all parameters of a model.
+    """Return the optimizer that a recipe specifies, for all parameters of a model.
 
     sgd: w -= lr u, with u = momentum u + gradient + weight_decay w.
     adamw: Loshchilov and Hutter (2019), algorithm 2.
-    muon: `Muon` for the weights of the hidden layers, AdamW for the rest.
+    muon: `Muon` for the weights of hidden layers, AdamW for all other parameters.
 
     Raises InputError if the model has sparse gradients and the recipe is not plain SGD.
     """
     plain = recipe.optimizer == "sgd" and not (recipe.weight_decay or recipe.clip_norm)
     if not plain and any(getattr(module, "sparse", False) for module in model.modules()):
         raise InputError(
-            "sparse=True works with optimizer sgd alone, without weight_decay and clip_norm; "
-            "leave it out"
+            "sparse=True requires optimizer sgd without weight_decay and clip_norm; remove it"
         )
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -68,7 +66,7 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Return the weight matrices other than those of the embedding and the output layer."""
+    """Return all weight matrices except those of the embedding and the output layer."""
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     vocabulary = embeddings[0].shape[0] if embeddings else 0
     return [
@@ -81,15 +79,15 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Muon(Optimizer):
-    """Muon for parameter groups with a momentum, AdamW for the others.
+    """Muon for parameter groups with a momentum, AdamW for all others.
 
     Muon orthogonalizes the update of SGD with Nesterov momentum (Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon). Its update is scaled to the RMS of AdamW's (Liu et
-    al. 2025, equation 4), so that both share a learning rate and weight decay. It equals torch's
-    Muon with `match_rms_adamw`, except that torch multiplies in bfloat16.
+    https://kellerjordan.github.io/posts/muon). The update is scaled to the RMS of AdamW's updates
+    (Liu et al. 2025, equation 4), so that both can share a learning rate and a weight decay. This
+    equals torch's Muon with `match_rms_adamw`, except that torch multiplies in bfloat16.
 
-    On a CPU a step of AdamW is one compiled loop, ten times as fast as torch's dozen operations,
-    with the same rounding for any number of threads.
+    On a CPU, a step of AdamW is one compiled loop. It is ten times as fast as torch's dozen
+    operations, and its rounding does not depend on the number of threads.
     """
 
     def __init__(
@@ -114,7 +112,7 @@ class Muon(Optimizer):
 
 
 def _adamw(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    """Update one parameter by AdamW: Loshchilov and Hutter (2019), algorithm 2."""
+    """Update a parameter with AdamW: Loshchilov and Hutter (2019), algorithm 2."""
     gradient = parameter.grad
     assert gradient is not None
     if not state:
@@ -146,7 +144,7 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
     _lerp(ahead, mean, momentum)
     direction = orthogonal(ahead)
     kept, rate = 1 - lr * group["weight_decay"], lr * 0.2 * max(ahead.shape) ** 0.5
-    if for_numpy(parameter):  # single-threaded, so that rounding does not depend on the threads
+    if for_numpy(parameter):  # single-threaded, so rounding does not depend on the threads
         numbers = parameter.numpy()
         numbers *= np.float32(kept)
         numbers -= np.float32(rate) * direction.numpy()
@@ -155,11 +153,11 @@ def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> No
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return a matrix (A, B) with the same singular vectors and singular values of 0.7 to 1.2.
+    """Return a matrix (A, B) with the same singular vectors, and singular values of 0.7 to 1.2.
 
     Five steps of the quintic Newton-Schulz iteration of Jordan et al. (2024).
     """
-    if for_numpy(matrix):  # matrix products with the same bytes on every processor
+    if for_numpy(matrix):  # NumPy's products give the same bytes on every processor
         return torch.from_numpy(_newton_schulz(matrix.detach().numpy()))
     return _newton_schulz(matrix)
 
@@ -190,7 +188,7 @@ def _flat(*tensors: Tensor) -> list[Floats]:
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float | None) -> None:
-    """Clip the norm of the gradient of all parameters together to `max_norm`; None for no clipping.
+    """Clip the gradient norm of all parameters together to `max_norm`, unless it is None.
 
     Pascanu et al. (2013), algorithm 1.
     """
@@ -210,8 +208,8 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float | None) -> None:
 class MovingAverage:
     """An exponential moving average of a model's weights (Polyak and Juditsky 1992).
 
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon
-    forgotten.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights are forgotten
+    quickly.
 
     Attributes:
         model: a copy of the model with the averaged weights.
@@ -222,8 +220,8 @@ class MovingAverage:
             self.model = copy.deepcopy(model)
         except Exception as error:
             raise InputError(
-                "training.average needs a model that can be copied, without results of forward in "
-                f"its attributes ({type(error).__name__}: {error})"
+                "training.average needs a model that can be copied; do not keep results of forward "
+                f"in its attributes ({type(error).__name__}: {error})"
             ) from None
         self._decay = decay
         self._current = model
@@ -235,7 +233,7 @@ class MovingAverage:
         """Update the average with the weights after `steps` steps."""
         weight = 1 - min(self._decay, (1 + steps) / (10 + steps))
         pairs: list[tuple[Tensor, Tensor]] = [*self._parameters]
-        if self._has_buffers:  # which a model may replace by others
+        if self._has_buffers:  # looked up each time, because a model can replace them
             pairs += zip(self.model.buffers(), self._current.buffers(), strict=True)
         for average, current in pairs:
             if average.is_floating_point():
@@ -245,7 +243,7 @@ class MovingAverage:
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[], None]:
-    """Return a function that does what `optimizer.step()` does, without hooks or profiling."""
+    """Return a function that does the same as `optimizer.step()`, without hooks or profiling."""
     step = inspect.unwrap(type(optimizer).step)
     (group, *_) = optimizer.param_groups
     plain = not (group["momentum"] or group["weight_decay"])
@@ -260,7 +258,7 @@ def bare_step(optimizer: Optimizer) -> Callable[[], None]:
 
 
 def _plain_sgd(optimizer: Optimizer) -> None:
-    """Take a step of SGD without momentum, for all parameters in one call."""
+    """Take a step of SGD without momentum for all parameters in one call."""
     (group,) = optimizer.param_groups
     pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Running training in several processes, with the launcher of torchrun."""
+"""Run a training in several processes, with torchrun's launcher."""
 
 import logging
 import signal
@@ -13,14 +13,14 @@ from charlm.core.errors import ANOTHER_ENDED, InputError
 
 
 def run_in_processes(module: str, processes: int) -> None:
-    """Run `module` in several processes on this machine, and wait for them.
+    """Run `module` in several processes on this machine, and wait for them to end.
 
     Raises:
         InputError: a process failed; the others are terminated.
         KeyboardInterrupt: the processes were interrupted or terminated.
     """
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # reported below
-    with TemporaryDirectory() as folder:  # else torch leaves one for each training
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # errors are reported below
+    with TemporaryDirectory() as folder:  # otherwise torch leaves a folder for each training
         launch = elastic_launch(
             LaunchConfig(
                 min_nodes=1,
@@ -45,7 +45,7 @@ def run_in_processes(module: str, processes: int) -> None:
 
 
 def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
-    """Return why the first process ended, which made the others end."""
+    """Return why the first process ended, which caused the others to end."""
 
     def follows(failure: ProcessFailure) -> bool:
         return ANOTHER_ENDED in failure.message or failure.exitcode == -signal.SIGTERM
@@ -55,5 +55,5 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
     if "timestamp" in failure.error_file_data:  # it left a message
         return failure.message.removeprefix("error: ")
     code = failure.exitcode
-    how = f"was ended by {failure.signal_name()}" if code < 0 else f"ended with code {code}"
-    return f"process {rank} of 0 to {processes - 1} {how}; the same command resumes it"
+    how = f"was killed by {failure.signal_name()}" if code < 0 else f"exited with code {code}"
+    return f"process {rank} (of 0 to {processes - 1}) {how}; run the same command again to resume"

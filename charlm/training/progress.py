@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, a few lines in a log."""
+"""Training progress: a bar on a terminal, a few lines in a log."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ LINES = 10
 
 
 class Progress:
-    """A display of epochs, losses and remaining time on standard error."""
+    """Shows epochs, losses and the remaining time on standard error."""
 
     def __init__(self, title: str, trainer: Trainer) -> None:
         epochs, batches_per_epoch = trainer.recipe.epochs, trainer.batches_per_epoch
@@ -50,7 +50,7 @@ class Progress:
         self.bar.update(count)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Show the losses of an epoch that has just ended."""
+        """Show the losses of a finished epoch."""
         losses = f"train {epoch.train_loss:#.5g}, val {epoch.val_loss:#.5g}"
         if not self.bar.disable:
             self.bar.set_postfix_str(losses, refresh=False)
@@ -71,7 +71,7 @@ class Progress:
         """Print a line if training stopped before the last epoch."""
         if len(trainer.history) < self.epochs:
             print(
-                f"{self.title}: stopped after epoch {len(trainer.history)}, "
-                f"the best was {trainer.best_epoch}",
+                f"{self.title}: stopped early after epoch {len(trainer.history)}; "
+                f"the best epoch was {trainer.best_epoch}",
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""The saved state of an unfinished training, from which it resumes."""
+"""The saved state of an unfinished training, from which it can resume."""
 
 import hashlib
 import io
@@ -16,11 +16,11 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class ResumeFile:
-    """The file of a training's state, with a name that only the same training finds.
+    """The file with the state of a training.
 
-    The name has a hash of the parameters, the data, the imported code of the project and torch's
-    version, so that no other run can resume from it. The file is a SHA-256 checksum followed by
-    the output of `torch.save`, since torch does not detect a changed weight.
+    Its name contains a hash of the parameters, the data, the imported code of this project and the
+    version of torch, so that no other training resumes from it. The content is a SHA-256 checksum
+    followed by the output of `torch.save`, because torch does not detect damaged weights.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ResumeFile:
         self.path = folder / f"{name}-{digest.hexdigest()[:16]}.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state, or None if there is none or it is damaged, with a line to say so."""
+        """Return the state, or None if there is none; print a line if the file is damaged."""
         if not self.path.exists():
             return None
         try:
@@ -42,13 +42,13 @@ class ResumeFile:
             if hashlib.sha256(saved).digest() != digest:
                 raise ValueError("wrong checksum")
             state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
-        except Exception:  # whatever unpickling damaged bytes may raise
+        except Exception:  # unpickling damaged bytes can raise anything
             print(f"{self.path} is damaged; training starts from scratch", file=sys.stderr)
             return None
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Save `state`, replacing the previous one."""
+        """Save `state`, replacing any earlier one."""
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         saved = buffer.getvalue()
@@ -56,12 +56,12 @@ class ResumeFile:
             partial.write_bytes(hashlib.sha256(saved).digest() + saved)
 
     def remove(self) -> None:
-        """Delete the state once training has finished."""
+        """Delete the state after the training has finished."""
         self.path.unlink(missing_ok=True)
 
 
 def _loaded_code() -> list[Path]:
-    """Return the source files of this project that have been imported, and the main program."""
+    """Return the source files of this project that have been imported or are running."""
     project = Path(__file__).parent.parent.parent
     packages = (project / "charlm", project / "stages")
     loaded = (getattr(module, "__file__", None) for module in [*sys.modules.values()])

@@ -1,4 +1,4 @@
-"""Learning rate schedules: those of torch, by their names in a recipe."""
+"""Learning rate schedulers of torch, by their names in a recipe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,25 +32,25 @@ BUILDERS: dict[str, Callable[[Optimizer, Recipe, int], Any]] = {
 class Schedule:
     """The schedule of an optimizer's learning rate.
 
-    lambda: multiply by `lr_factor` once, after half of the epochs.
+    lambda: multiply by `lr_factor` once, halfway through the epochs.
     step: multiply by `lr_factor` every `lr_every` epochs.
     linear: decrease linearly to `lr_factor` times the initial rate.
     plateau: multiply by `lr_factor` after more than `lr_every` epochs without a lower validation
     loss.
-    onecycle: per batch, increase to `lr` during the fraction `warmup` of training, then anneal
-    to nearly zero, both by a cosine (Smith and Topin 2018).
+    onecycle: per batch, increase to `lr` during the fraction `warmup` of training, then anneal to
+    nearly zero, both along a cosine (Smith and Topin 2018).
     """
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, batches_per_epoch: int) -> None:
         build = BUILDERS.get(recipe.scheduler)
-        # Else torch warns that `optimizer.step` is not called: `bare_step` does not go through it.
+        # `bare_step` bypasses `optimizer.step`, and torch would warn that it was not called.
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._scheduler: Any = build(optimizer, recipe, batches_per_epoch) if build else None
         self.by_batch = recipe.scheduler == "onecycle"
         self._by_loss = recipe.scheduler == "plateau"
 
     def batch_done(self) -> None:
-        """Set the learning rate for the next batch; only if `by_batch`."""
+        """Set the learning rate for the next batch; call it only if `by_batch`."""
         self._scheduler.step()
 
     def epoch_done(self, val_loss: float) -> None:

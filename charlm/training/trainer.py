@@ -27,10 +27,10 @@ REPORT_EVERY = 100
 """Batches between calls of `on_batches`, and between checks that the loss is finite."""
 
 NUMBERS_AT_ONCE = 1 << 19
-"""Numbers of the windows that are put in order and cut out of the stream at once."""
+"""How many numbers (tokens and targets) to shuffle and extract from the stream at once."""
 
 NUMBERS_AT_ONCE_ON_A_GPU = 1 << 25
-"""More, since computing their order waits for the device."""
+"""The same on a GPU: more, because shuffling waits for the device."""
 
 ALONE = Group()
 
@@ -41,10 +41,10 @@ class Epoch:
 
     Attributes:
         epoch: number of the epoch, from 1.
-        train_loss: mean cross-entropy of the targets over the training windows, each before the
-            update of its batch, in nats per character.
-        val_loss: mean cross-entropy over the validation windows at the end, in nats per
-            character.
+        train_loss: mean cross-entropy over the training windows, each measured before the update
+            with its batch, in nats per character.
+        val_loss: mean cross-entropy over the validation windows at the end of the epoch, in nats
+            per character.
         lr: learning rate of the last update.
     """
 
@@ -55,19 +55,20 @@ class Epoch:
 
 
 class Trainer:
-    """Trains one model; can be stopped after any batch and resumed.
+    """Trains a model. Training can be stopped after any batch and resumed.
 
-    The order of the batches, and randomness in the model, depend only on `seed`, the epoch and the
-    batch: torch's global generator is seeded before each batch, so no generator state is saved.
+    The order of the batches and the randomness in the model depend only on `seed`, the epoch and
+    the batch: torch's global generator is seeded before each batch, so that no generator state has
+    to be saved.
 
-    Several processes may train a model together, each with its own Trainer: each process takes a
-    part of each batch, and all take the same step. All must make the same calls.
+    Several processes can train a model together, each with its own Trainer. Each process computes
+    the gradient on a part of each batch, and all take the same step. All must make the same calls.
 
     Args:
-        model: any module from contexts (N, T) to logits (N, V).
-        train: the training windows; their targets may be distributions over tokens (N, V).
+        model: a module that maps contexts (N, T) to logits (N, V).
+        train: the training windows. Their targets can be distributions over tokens (N, V).
         val: the validation windows.
-        recipe: how to train.
+        recipe: the training settings.
         seed: determines the order of the batches and the randomness in the model.
         group: the processes that train together.
         fast: False to run the model as plain PyTorch (see `charlm.fast.running.Runner`).
@@ -75,7 +76,7 @@ class Trainer:
 
     Attributes:
         history: the finished epochs.
-        batches_done: number of finished batches of the current epoch.
+        batches_done: number of finished batches in the current epoch.
     """
 
     def __init__(
@@ -107,9 +108,9 @@ class Trainer:
         self.runner = Runner(model, fast, log)
         self._validated = Runner(self._average.model, fast, log) if self._average else self.runner
         self._update: Step = self._take_step
-        # The summed loss of this process's part of the epoch. Reading it waits for the device.
+        # Sum of the losses in this process's part of the epoch. Reading it waits for the device.
         device = train.starts.device
-        cpu = device.type == "cpu"  # torch.manual_seed also looks for GPUs, which takes long
+        cpu = device.type == "cpu"  # torch.manual_seed is slow, because it also looks for GPUs
         self._seed_generators = torch.default_generator.manual_seed if cpu else torch.manual_seed
         self._total = torch.zeros((), dtype=widest(device), device=device)
         self._total_as_float = 0.0
@@ -138,18 +139,18 @@ class Trainer:
     def run(
         self, epochs: int, on_batches: Callable[[int], None] = lambda count: None
     ) -> Iterator[Epoch]:
-        """Train until `epochs` are done in total, or patience runs out; yield each epoch.
+        """Train until `epochs` epochs are done in total, or patience runs out; yield each epoch.
 
         Args:
             epochs: the total number of epochs, at most the recipe's.
             on_batches: called every `REPORT_EVERY` batches with the number of batches since the
-                last call; it may call `state_dict`.
+                last call. It can call `state_dict`.
 
         Raises:
-            InputError: the loss is not finite. Detected on a CPU within `REPORT_EVERY` batches,
-                before `on_batches` is called; on a GPU at the end of the epoch.
+            InputError: the loss is not finite. On a CPU, this is detected within `REPORT_EVERY`
+                batches, before `on_batches` is called; on a GPU, at the end of the epoch.
         """
-        gc.freeze()  # else each garbage collection scans all objects of torch
+        gc.freeze()  # otherwise each garbage collection scans all objects of torch
         self.choose_path()
         for number in range(len(self.history) + 1, epochs + 1):
             if self.out_of_patience:
@@ -173,7 +174,7 @@ class Trainer:
     def _train_epoch(self, number: int, on_batches: Callable[[int], None]) -> None:
         """Train on the remaining batches of an epoch, in random order."""
         self.model.train()
-        # All at once: one at a time, between the steps, takes ten times as long.
+        # Computed all at once, because one by one between the steps takes ten times as long.
         keys = [self._key_of(number, batch) for batch in range(self.batches_per_epoch)]
         for contexts, targets, count in self._batches(self._order(number)):
             done = self.batches_done
@@ -193,7 +194,7 @@ class Trainer:
         """Take a step on this process's part of a batch of `count` windows."""
         for parameter in self._parameters:
             parameter.grad = None
-        with self.runner:  # which makes matrix products portable
+        with self.runner:  # makes matrix products portable
             logits = self.runner(contexts, self._key, targets)
             loss = mean_over_members(logits, lambda its: self.summed_loss(its, contexts, targets))
             (loss / count).backward()
@@ -203,15 +204,15 @@ class Trainer:
         self._add_to_total(loss)
 
     def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
-        """Return the summed loss of a batch, given logits (N, V) of contexts (N, T), targets (N,).
+        """Return the summed loss of a batch: logits (N, V), contexts (N, T) and targets (N,).
 
-        A subclass may override this to minimize another loss. The logits are a tensor or
-        `charlm.fast.rows.Rows`, which `dense()` turns into a tensor.
+        Override this to minimize another loss. The logits are a tensor, or
+        `charlm.fast.rows.Rows`, which `dense()` converts to a tensor.
         """
         return F.cross_entropy(logits, targets, reduction="sum")
 
     def _key_of(self, epoch: int, batch: int) -> int:
-        """Return the seed of randomness in the model, different for each batch and process."""
+        """Return the seed of the randomness in the model, different for each batch and process."""
         return derive_seed(self.seed, f"dropout/{epoch}/{batch}/{self.group.rank}")
 
     def _seed_model(self, key: int) -> None:
@@ -219,7 +220,7 @@ class Trainer:
         self._seed_generators(key)
 
     def choose_path(self) -> None:
-        """Choose the fast or the plain path on the first batch, unless a resumed state has one."""
+        """Choose the fast or the plain path on the first batch, unless a resumed state did."""
         if not self.runner.path:
             contexts, targets, _ = next(self._batches(self._order(1)))
             self.model.train()
@@ -234,7 +235,7 @@ class Trainer:
     def check_last_batch(self) -> None:
         """Raise InputError if the model fails on the last batch of an epoch, but not on others.
 
-        BatchNorm does if that batch has a single window.
+        For example, BatchNorm fails on a batch with a single window.
         """
         last = len(self.train) % self.recipe.batch_size
         contexts, _, _ = next(self._batches(self._order(1)))
@@ -247,12 +248,12 @@ class Trainer:
                 self.model(own)
             except Exception as error:
                 raise InputError(
-                    f"the model fails on the last batch of an epoch, of {last} windows ({error}); "
-                    "change it by one"
+                    f"the model fails on the last batch of an epoch, whose size is {last} "
+                    f"({error}); change batch_size by one"
                 ) from None
 
     def _same_every_step(self) -> bool:
-        """Return whether a step can be captured: only the batch differs between steps."""
+        """Return whether a step can be captured, because only the batch differs between steps."""
         recipe = self.recipe
         alike = recipe == Recipe(lr=recipe.lr, batch_size=recipe.batch_size, epochs=recipe.epochs)
         contexts, _, _ = next(self._batches(self._order(1)))
@@ -264,8 +265,9 @@ class Trainer:
     def _batches(self, order: Permutation) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield the remaining batches of an epoch.
 
-        A batch is this process's part of the contexts (n, T) and targets (n,), and the number of
-        targets of all processes together.
+        A batch is this process's part of the contexts (n, T) and of the targets (n,), and the
+        number
+        of targets in all processes together.
         """
         size, device = self.recipe.batch_size, self._total.device
         numbers = NUMBERS_AT_ONCE if device.type == "cpu" else NUMBERS_AT_ONCE_ON_A_GPU
@@ -273,7 +275,7 @@ class Trainer:
         for start in range(self.batches_done * size, len(self.train), chunk):
             end = min(start + chunk, len(self.train))
             places = torch.arange(start, end, device=device)
-            if device.type == "cpu":  # NumPy takes half the time
+            if device.type == "cpu":  # NumPy is twice as fast
                 indices = torch.from_numpy(order(places.numpy()))
             else:
                 indices = order(places)
@@ -284,7 +286,7 @@ class Trainer:
     def _add_to_total(self, loss: Any) -> None:
         if isinstance(loss, Tensor):
             self._total += loss.detach()
-        else:  # an addition of tensors takes as long as a layer
+        else:  # adding tensors would take as long as a layer
             self._total_as_float += loss.item()
 
     def _total_of_all(self) -> Tensor:
@@ -313,7 +315,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return the state from which a new Trainer with the same arguments can resume.
 
-        Raises InputError if the loss is not finite: resuming would be pointless.
+        Raises InputError if the loss is not finite, because resuming would be pointless.
         """
         total = self._total_of_all()
         self._refuse_unless_finite(len(self.history) + 1, total.item())

@@ -324,9 +324,9 @@ def test_targets_may_be_distributions() -> None:
     contexts, targets = contexts_and_targets()
     soft = 0.3 * F.one_hot(targets, V).float() + 0.7 * torch.rand(len(targets), V).softmax(1)
     assert_as_in_float64(model, contexts, soft)
-    with pytest.raises(ValueError, match="not as many probabilities as logits"):
+    with pytest.raises(ValueError, match="the shapes of the probabilities and the logits differ"):
         F.cross_entropy(model(Contexts(contexts)), soft[:, 1:])
-    with pytest.raises(ValueError, match="not as many probabilities as logits"):
+    with pytest.raises(ValueError, match="the shapes of the probabilities and the logits differ"):
         F.cross_entropy(model(Contexts(contexts)), soft[1:])
 
 
@@ -340,7 +340,7 @@ def test_a_target_or_a_token_out_of_the_vocabulary_is_refused(target: int) -> No
     contexts[3, 2] = target
     with pytest.raises(IndexError, match="a token is not in the vocabulary"):
         model(Contexts(contexts))
-    with pytest.raises(ValueError, match="not as many targets as contexts"):
+    with pytest.raises(ValueError, match="the numbers of targets and contexts differ"):
         F.cross_entropy(model(Contexts(contexts_and_targets()[0])), targets[:-1])
 
 

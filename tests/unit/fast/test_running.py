@@ -94,7 +94,7 @@ def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
     runner.check(CONTEXTS, TARGETS)
     assert runner.path.fast is False
     assert lines == [
-        "M: runs as plain PyTorch, since there is no fast rule for torch.Tensor.cumsum; "
+        "M: runs as plain PyTorch, because there is no fast rule for torch.Tensor.cumsum; "
         f"expect a step to take {running.SLOWER} times as long as on the fast path"
     ]
     assert isinstance(runner(CONTEXTS), Tensor)
@@ -117,7 +117,7 @@ def test_a_backward_pass_of_the_models_own_is_not_ignored() -> None:
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
     assert runner.path.fast is False
-    assert "since there is no fast rule for an autograd.Function; " in lines[0]
+    assert "because there is no fast rule for an autograd.Function; " in lines[0]
     step(runner)
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_rule_is_detected_and_the_model_runs_as_plain_pytorch(
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
     assert runner.path.fast is False
-    assert "since the fast path computes a different loss; expect" in lines[0]
+    assert "because the fast path computes a different loss; expect" in lines[0]
     assert torch.equal(step(runner)["loss"], right["loss"])
 
 
@@ -154,7 +154,7 @@ def test_logits_are_compared_without_targets(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(RULES, torch.tanh, lambda x: x)
     runner, lines = runner_of(model)
     torch.testing.assert_close(runner.logits(CONTEXTS), expected)
-    assert "since the fast path computes different logits; expect" in lines[0]
+    assert "because the fast path computes different logits; expect" in lines[0]
 
 
 def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
@@ -247,7 +247,7 @@ def test_a_transformer_of_torch_runs_as_plain_pytorch() -> None:
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
     assert runner.path.fast is False
-    assert "Causal transformer: runs as plain PyTorch, since " in lines[0]
+    assert "Causal transformer: runs as plain PyTorch, because " in lines[0]
     model.eval()
     torch.testing.assert_close(runner.logits(CONTEXTS), model(CONTEXTS.long()))
 
@@ -361,7 +361,7 @@ def test_a_module_with_a_backward_hook_runs_as_plain_pytorch() -> None:
     model.output.register_full_backward_hook(lambda module, inputs, outputs: None)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
-    assert "since a module has a backward hook" in lines[0]
+    assert "because a module has a backward hook" in lines[0]
 
 
 @pytest.mark.parametrize("value", [-1e9, float("-inf"), True])

@@ -127,7 +127,9 @@ def test_a_last_batch_that_the_model_cannot_take_is_refused_before_training(over
         own.check_last_batch()
         list(own.run(1))
         return
-    with refused("the model fails on the last batch of an epoch, of 1 windows (", "by one"):
+    with refused(
+        "fails on the last batch of an epoch, whose size is 1 (", "change batch_size by one"
+    ):
         own.check_last_batch()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -118,10 +118,10 @@ def replacing(self: Any, x: Tensor) -> Tensor:
         (lambda self, x: self.table(x[:, -1]).detach(), "depends on no trainable parameter"),
         (
             lambda self, x: (self.table(x) * (x > 0)[..., None]).sum(1) / (x > 0).sum(1)[:, None],
-            "computes NaN for a context of nothing but padding (token 0); handle it",
+            "returns NaN for a context that is all padding (token 0); handle this case",
         ),
-        (nan_in_evaluation, "computes NaN"),
-        (replacing, "replaces a parameter, which is then not trained"),
+        (nan_in_evaluation, "returns NaN"),
+        (replacing, "replaces a parameter, so that it is not trained"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(
@@ -208,7 +208,7 @@ def test_weights_that_are_drawn_later_are_refused() -> None:
             super().__init__()
             self.output = nn.LazyLinear(vocab_size)
 
-    with refused("Lazy has lazy layers, whose weights no seed determines; give the sizes"):
+    with refused("Lazy has lazy layers, whose weights cannot be seeded; specify the sizes"):
         construct(Lazy, {"vocab_size": V})
 
 
@@ -243,7 +243,7 @@ class Growing(Own):
 
 ADVICE = (
     "cannot be saved and rebuilt",
-    "; its arguments must be numbers, strings or lists of them, and its class the only model in a "
+    "; its arguments must be numbers, strings or lists of them, and it must be the only model in a "
     "module of charlm/models",
 )
 
@@ -358,7 +358,7 @@ class ListOfLayers(Own):
         (Forgetting, "use register_buffer for its state"),
         (OwnGenerator, "torch's global generator"),
         (ListOfLayers, "nn.ModuleList for a list of layers"),
-        (Adding, "adds parameters or buffers; make them in the constructor"),
+        (Adding, "adds parameters or buffers; create them in the constructor"),
     ],
 )
 def test_a_state_that_a_checkpoint_would_lack_is_refused(

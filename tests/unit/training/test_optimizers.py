@@ -222,7 +222,7 @@ def test_sparse_gradients_are_for_plain_sgd(options: dict[str, Any]) -> None:
     if not options:
         optimizer_of(recipe, model)
         return
-    with refused("sparse=True works with optimizer sgd alone"):
+    with refused("sparse=True requires optimizer sgd without"):
         optimizer_of(recipe, model)
 
 
