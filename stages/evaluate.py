@@ -14,13 +14,13 @@ from charlm.data.splits import Part, load_split
 from charlm.data.windows import windows_by_part
 from charlm.evaluation import analysis
 from charlm.evaluation.baselines import count_models
-from charlm.evaluation.metrics import in_a_line, score, summarize
+from charlm.evaluation.metrics import as_text, score, summarize
 from charlm.fast.devices import set_up
 from charlm.fast.running import Runner
 from charlm.models.base import build, count_parameters
 
 COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "parameters")
-"""Metrics of each model that are compared between runs; the table has more."""
+"""Metrics of each model to compare between runs; the table has more."""
 
 
 def main() -> None:
@@ -32,11 +32,11 @@ def main() -> None:
     placed = {part: its.to(device) for part, its in windows.items()}
     paths = stages.checkpoints(params.models)
     models = {name: load_for(path, corpus, build) for name, path in paths.items()}
-    stages.refuse_changed_inputs()  # again, as the code of the models has been imported
+    stages.refuse_changed_inputs()  # again, after importing the code of the models
     measured, losses, calibration, mistakes = {}, {}, [], []
     for name, loaded in models.items():
         model = Runner(loaded.to(device), params.fast)
-        with seeded(params.seed, f"evaluate/{name}"):  # a model may be random in evaluation too
+        with seeded(params.seed, f"evaluate/{name}"):  # models can be random in evaluation, too
             scores = {p: score(model, placed[p], leave_out=p is Part.TRAIN) for p in Part}
             predicted, confidence = analysis.predictions(model, placed[Part.TEST])
         measured[name] = summarize(scores, count_parameters(model.model))
@@ -55,7 +55,7 @@ def main() -> None:
     write_csv(stages.COMPARISON, table.astype({"parameters": int}))
     metrics = {name: {key: measured[name][key] for key in COMPARED} for name in params.models}
     write_json(Path("metrics/evaluation.json"), metrics)
-    print("\n".join(in_a_line(name, its) for name, its in measured.items()))
+    print(as_text(measured, len(windows[Part.TEST])))
     for name in params.trained_models:
         if measured[name]["memorized"]:
             print(f"{name} has memorized its training names; {params.against_memorizing(name)}")

@@ -16,10 +16,10 @@ from charlm.data.windows import Windows
 from charlm.fast.running import Model, batched_logits
 
 MOST_FREQUENT = 27
-"""Characters listed separately in a table of mistakes; all rarer ones are grouped as `REST`."""
+"""Number of characters listed in a table of mistakes; all rarer ones are grouped as `REST`."""
 
 ENDING, REST = "(end)", "(rest)"
-"""Labels for the end of a name and the rarer characters; no single character can equal them."""
+"""Labels for the end of a name and for rarer characters; they cannot equal a character."""
 
 BINS = 10
 
@@ -36,9 +36,9 @@ def predictions(model: Model, windows: Windows) -> tuple[Tensor, Tensor]:
 
 
 def positions(windows: Windows) -> dict[str, NDArray[np.int64]]:
-    """Return each target's "position" in its name (W,) and the "length" of that name (W,).
+    """Return the "position" (W,) of each target in its name, and the "length" (W,) of the name.
 
-    Positions start at 1; the end of a name is at length + 1.
+    Positions start at 1. The end of a name is at position length + 1.
     """
     stream, T = windows.stream.numpy(), windows.block_size
     closes = np.flatnonzero((stream[1:] == END) & (stream[:-1] != END)) + 1  # (names,)
@@ -51,7 +51,7 @@ def positions(windows: Windows) -> dict[str, NDArray[np.int64]]:
 def mean_by(key: NDArray[np.int64], losses: Mapping[str, Tensor], title: str) -> pd.DataFrame:
     """Average each model's losses (W,) over the windows with the same `key` (W,).
 
-    Columns: model, `title` (the key, ascending), windows (their number), loss (their mean).
+    Columns: model, `title` (the key, ascending), windows (number), loss (mean).
     """
     tables = []
     for model, values in losses.items():
@@ -71,7 +71,7 @@ def mistakes(predicted: Tensor, targets: Tensor, vocabulary: Vocabulary) -> pd.D
         targets: (W,) the actual tokens.
 
     Columns: actual, predicted, windows. Only pairs that occur are listed, in token order. The
-    `MOST_FREQUENT` targets are listed separately, all others as `REST`.
+    `MOST_FREQUENT` most frequent targets are listed by name, all others as `REST`.
     """
     V = len(vocabulary)
     frequency = torch.bincount(targets.long(), minlength=V)
@@ -93,10 +93,10 @@ def mistakes(predicted: Tensor, targets: Tensor, vocabulary: Vocabulary) -> pd.D
 
 
 def calibration(confidence: Tensor, correct: Tensor) -> pd.DataFrame:
-    """Bin the windows by confidence and compare confidence with accuracy in each bin.
+    """Bin the windows by confidence, and compare confidence with accuracy in each bin.
 
-    The reliability diagram of Guo et al. (2017), figure 1, with bins of equal size, sorted by
-    increasing confidence.
+    The reliability diagram of Guo et al. (2017), figure 1, with bins of equal size, by increasing
+    confidence.
 
     Args:
         confidence: (W,) the probability of the most likely token.

@@ -13,16 +13,16 @@ from charlm.data.windows import Windows
 class CountModel:
     """A unigram or bigram model with add-one (Laplace) smoothing.
 
-    Only pairs that were seen are stored: a dense table for 10,000 characters would take a
+    Only pairs that occur are stored, because a dense table for 10,000 characters would take a
     gigabyte.
 
     Attributes:
         vocab_size: V.
         order: number of previous tokens used, 0 or 1.
-        pairs: (P,) the distinct pairs seen, ascending, as previous * V + next; previous
-            is 0 if `order` is 0.
-        counts: (P,) how often each pair was seen.
-        parameters: number of counts in the dense table.
+        pairs: (P,) the distinct pairs, ascending, as previous * V + next; previous is 0 if `order`
+            is 0.
+        counts: (P,) the count of each pair.
+        parameters: number of counts in a dense table.
     """
 
     vocab_size: int
@@ -43,7 +43,7 @@ class CountModel:
         return (self._count(context, tokens) + 1).double().log() - total.double().log()
 
     def score(self, windows: Windows) -> tuple[Tensor, Tensor]:
-        """Return the losses (W,) in nats and the accuracy (W,) of the most likely token.
+        """Return the losses (W,) in nats and the top-1 accuracy (W,).
 
         The accuracy is 0 or 1, or 1/k if the target is one of k equally likely tokens.
         """
@@ -61,7 +61,7 @@ class CountModel:
         return previous.long() if self.order else torch.zeros_like(previous, dtype=torch.int64)
 
     def _count(self, context: Tensor, tokens: Tensor) -> Tensor:
-        """Return how often each token was seen after its context, (N,)."""
+        """Return how often each token follows its context, (N,)."""
         if len(self.pairs) == 0:
             return torch.zeros_like(context)
         wanted = context * self.vocab_size + tokens
@@ -72,7 +72,7 @@ class CountModel:
 def count_models(train: Windows, vocab_size: int) -> dict[str, CountModel]:
     """Fit the uniform, unigram and bigram models to the training windows.
 
-    They use add-one (Laplace) smoothing, so pairs unseen in training have a finite loss.
+    They use add-one (Laplace) smoothing, so pairs that do not occur in training have a finite loss.
     """
     nothing = torch.zeros(0, dtype=torch.int64)
     pairs, counts = nothing, nothing

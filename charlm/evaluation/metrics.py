@@ -14,15 +14,19 @@ from charlm.data.windows import Windows
 from charlm.fast.running import Model, batched_logits
 
 MEMORIZED = 0.4
-"""Validation loss minus training loss, in nats, above which a model has memorized its names."""
+"""A model has memorized its training names if its validation loss minus its training loss exceeds
+this, in nats."""
+
+FEW_WINDOWS = 100
+"""With fewer test windows, the standard error of a test loss is usually above 0.1 nats."""
 
 
 @torch.inference_mode()
 def score(model: Model, windows: Windows, leave_out: bool = False) -> tuple[Tensor, Tensor]:
-    """Return losses (W,) in nats and whether the most likely token is right (W,), on the CPU.
+    """Return losses (W,) in nats and whether the most likely token is correct (W,), on the CPU.
 
-    With `leave_out`, each window is left out of the counts of a model that has counted it: for
-    training windows, as in training.
+    With `leave_out`, a model with n-gram counts leaves each window out of its counts. Use it for
+    the training windows, as in training.
     """
     losses, correct = [], []
     for logits, targets in batched_logits(model, windows, leave_out):
@@ -36,11 +40,10 @@ def summarize(
 ) -> dict[str, float | int]:
     """Compute a model's metrics from the output of `score` on each part of the split.
 
-    A loss is the mean cross-entropy over all windows of a part, in nats per character (the end
-    of a name counts as one); perplexity is its exponential; accuracy is the fraction of targets
-    that were the most likely token. The standard error of the test loss treats windows as
-    independent. A model has memorized its training names if it predicts them far better than the
-    others.
+    A loss is the mean cross-entropy over all windows of a part, in nats per character, counting the
+    end of a name as a character. Perplexity is its exponential. Accuracy is the fraction of targets
+    that were the most likely token. The standard error of the test loss assumes independent
+    windows. `memorized` is whether the generalization gap exceeds `MEMORIZED`.
     """
     metrics: dict[str, float | int] = {}
     for part in Part:
@@ -57,14 +60,24 @@ def summarize(
     return {**metrics, "parameters": parameters, "memorized": memorized}
 
 
-def in_a_line(name: str, metrics: Mapping[str, float | int]) -> str:
-    """Format the test loss, its standard error and the size of a model."""
-    loss, error = metrics["test_loss"], metrics["test_loss_stderr"]
-    return f"{name:10} test loss {loss:#.5g} ± {error:.1g}, {metrics['parameters']:,} parameters"
+def as_text(measured: Mapping[str, Mapping[str, float | int]], windows: int) -> str:
+    """Format the test loss, its standard error and the size of each model.
+
+    A note is added if the number of test windows is below `FEW_WINDOWS`.
+    """
+    lines = [
+        f"{name:10} test loss {its['test_loss']:#.5g} ± {its['test_loss_stderr']:.1g}, "
+        f"{its['parameters']:,} parameters"
+        for name, its in measured.items()
+    ]
+    if windows < FEW_WINDOWS:
+        size = f"{windows} window{'s' * (windows > 1)}"
+        lines.append(f"the test set has only {size}, so these losses say little; use more names")
+    return "\n".join(lines)
 
 
 def perplexity(loss: float) -> float:
-    """Return exp(loss), capped at the largest float since JSON has no infinity."""
+    """Return exp(loss), capped at the largest float because JSON has no infinity."""
     try:
         return math.exp(loss)
     except OverflowError:

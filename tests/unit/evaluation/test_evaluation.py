@@ -15,7 +15,7 @@ from charlm.data.corpus import Corpus
 from charlm.data.splits import Part
 from charlm.data.windows import Windows, every_window
 from charlm.evaluation.baselines import CountModel, count_models
-from charlm.evaluation.metrics import score, summarize
+from charlm.evaluation.metrics import FEW_WINDOWS, as_text, score, summarize
 from charlm.fast.running import CHUNK, batched_logits, mean_loss
 from charlm.models.base import LanguageModel
 from charlm.report.figures import COUNT_MODELS
@@ -118,6 +118,20 @@ def test_a_single_test_window_has_no_spread() -> None:
     metrics = summarize(scores([2.0], [True]), parameters=1)
     assert metrics["test_loss_stderr"] == 0
     assert metrics["test_accuracy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("windows", "note"),
+    [
+        (1, ["the test set has only 1 window, so these losses say little; use more names"]),
+        (99, ["the test set has only 99 windows, so these losses say little; use more names"]),
+        (FEW_WINDOWS, []),
+    ],
+)
+def test_losses_on_a_small_test_set_come_with_a_note(windows: int, note: list[str]) -> None:
+    measured = {"net": summarize(scores([1.0, 3.0], [True, False]), parameters=1234)}
+    line = "net        test loss 2.0000 ± 1, 1,234 parameters"
+    assert as_text(measured, windows).splitlines() == [line, *note]
 
 
 def test_the_mean_of_the_losses_is_taken_in_double_precision() -> None:
