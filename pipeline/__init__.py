@@ -1,7 +1,7 @@
-"""Tools that run, check and compare the stages and DVC, with the kernels of the stages.
+"""Tools that run and check the pipeline, with the same kernels as the stages.
 
-They also work where DVC alone fails: for a user without a name or a home folder (`docker run
---user 12345`), with a shell that refuses logins, without a writable `/var/tmp`.
+They also work in environments in which DVC alone fails: for a user without a name or a home folder
+(`docker run --user 12345`), with a login shell of `nologin`, or without a writable `/var/tmp`.
 """
 
 import getpass
@@ -15,25 +15,25 @@ from charlm.core.errors import InputError
 from charlm.core.pinning import pin_kernels
 
 HASHES = Path("/var/tmp/dvc/repo")
-"""Where DVC keeps the hashes of files."""
+"""Where DVC stores the hashes of files."""
 
 OWN_HASHES = Path(__file__).resolve().parent.parent / ".dvc/tmp/hashes"
-"""Where it keeps them if it cannot write there."""
+"""Where to store them if that folder is not writable."""
 
 ROOM = 10_000_000
-"""Free bytes that are enough for them."""
+"""Number of free bytes that is enough for the hashes."""
 
 
 def complete_environment() -> None:
-    """Set what DVC needs in the environment, for this process and its children."""
+    """Set the environment variables that DVC needs, for this process and its children."""
     try:
         getpass.getuser()
-    except (KeyError, OSError):  # the latter since Python 3.13
+    except (KeyError, OSError):  # OSError since Python 3.13
         os.environ["LOGNAME"] = str(os.getuid())
     if not os.path.isabs(os.path.expanduser("~")):  # noqa: PTH111, PTH117  Path raises an error
         os.environ["HOME"] = "/"  # as Docker does
-    os.environ["SHELL"] = "/bin/sh"  # runs the stages, and may be `nologin`
-    # The stages run with the first `python` on PATH.
+    os.environ["SHELL"] = "/bin/sh"  # DVC runs the stages in this shell; it could be `nologin`
+    # The stages run with the first `python` on the PATH.
     own = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join(filter(None, [os.environ.get("PATH"), own]))
     if "DVC_SITE_CACHE_DIR" not in os.environ and not has_room(HASHES):
@@ -41,13 +41,13 @@ def complete_environment() -> None:
 
 
 def has_room(folder: Path) -> bool:
-    """Return whether files can be written to a folder, which may not exist yet."""
+    """Return whether files can be written to a folder, which need not exist yet."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return os.access(there, os.W_OK) and shutil.disk_usage(there).free > ROOM
 
 
 def open_closed_streams() -> None:
-    """Open standard streams that are closed (`>&-`), or DVC's next file would be one of them."""
+    """Open standard streams that are closed (`>&-`), so that no file of DVC takes their place."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         try:
@@ -62,5 +62,5 @@ def open_closed_streams() -> None:
 
 open_closed_streams()
 complete_environment()
-with suppress(InputError):  # a stage that fails on this still restores its outputs
+with suppress(InputError):  # a stage that fails here must still restore its outputs
     pin_kernels()  # before a tool imports NumPy or torch

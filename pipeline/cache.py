@@ -1,4 +1,4 @@
-"""Contents of outputs, and the removal of damaged files from DVC's cache."""
+"""Read the contents of outputs, and remove damaged files from DVC's cache."""
 
 import hashlib
 import json
@@ -14,13 +14,13 @@ from dvc.utils.serialize import parse_yaml
 from charlm.core.files import replacing
 
 Content = dict[str, bytes]
-"""The files of an output by relative path; an output that is a single file has the path "."."""
+"""The files of an output by relative path. If the output is a single file, its path is "."."""
 
 Output = tuple[str, str]
 """The path of an output and its MD5."""
 
 FOLDER = ".dir"
-"""Suffix that DVC adds to the MD5 of a folder (of its file list)."""
+"""Suffix that DVC adds to the MD5 of a folder, which is the MD5 of its file list."""
 
 CACHED_OUTPUT = re.compile(r"^- path: (.+)\n  hash: md5\n  md5: (\S+)$", re.MULTILINE)
 """An output in an entry of DVC's run cache."""
@@ -35,14 +35,14 @@ def content_of(path: Path) -> Content:
 
 
 def write_content(path: Path, content: Content) -> None:
-    """Write the files of an output that does not exist yet."""
+    """Write the files of an output, which must not exist yet."""
     for name, data in content.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
 
 
 def has(path: Path, md5: str) -> bool:
-    """Return whether an output exists and has that MD5."""
+    """Return whether an output exists and has this MD5."""
     return path.exists() and digest(content_of(path)) == md5
 
 
@@ -52,18 +52,18 @@ def digest(content: Content) -> str:
 
 
 def folder_digest(files: Mapping[str, str]) -> str:
-    """Compute the MD5 of a folder as DVC does, from that of each file."""
+    """Compute the MD5 of a folder as DVC does, from the MD5 of each file."""
     return _md5(_file_list(files)) + FOLDER
 
 
 def _file_list(files: Mapping[str, str]) -> bytes:
-    """Return the file list of a folder, which DVC hashes and caches."""
+    """Return the file list of a folder, in the form that DVC hashes and caches."""
     listed = [{"md5": md5, "relpath": name} for name, md5 in files.items()]
     return json.dumps(sorted(listed, key=itemgetter("relpath")), sort_keys=True).encode()
 
 
 def cached_list(repo: Repo, md5: str) -> dict[str, str] | None:
-    """Return the MD5 of each file of a folder, if DVC's cache has its file list."""
+    """Return the MD5 of each file in a folder, or None if its file list is not in DVC's cache."""
     cached = in_cache(repo, md5)
     if not cached.is_file() or _digest(cached, md5) != md5:
         return None
@@ -81,7 +81,7 @@ def recorded_outputs(repo: Repo) -> list[Output]:
 
 
 def restorable_outputs(repo: Repo, stages: Collection[str]) -> list[Output]:
-    """Return the outputs that DVC's run cache may restore for these stages."""
+    """Return the outputs that DVC can restore from its run cache for these stages."""
     commands = {stage.cmd for stage in repo.index.stages if stage.addressing in stages}
     found: dict[Output, None] = {}
     for _, text in _runs(repo, commands):
@@ -99,21 +99,21 @@ def drop_run(repo: Repo, entry: Mapping[str, Any]) -> None:
 
 
 def _runs(repo: Repo, commands: Collection[str]) -> Iterator[tuple[Path, str]]:
-    """Yield the entries of DVC's run cache with these commands.
+    """Yield the path and text of the entries of DVC's run cache with these commands.
 
-    They are not parsed as YAML, which takes 9 ms each.
+    They are not parsed as YAML, because that takes 9 ms each.
     """
     for path in Path(repo.stage_cache.cache_dir).glob("*/*/*"):
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError:  # not readable, or removed meanwhile
+        except OSError:  # not readable, or just removed
             continue
         if text.partition("\n")[0].removeprefix("cmd: ") in commands:
             yield path, text
 
 
 def drop_damaged_copies(repo: Repo, outputs: Iterable[Output]) -> list[str]:
-    """Remove files of outputs from DVC's cache that are damaged; return the affected outputs.
+    """Remove damaged files of the outputs from DVC's cache; return the outputs that lost files.
 
     DVC trusts write-protected files in its cache without checking them. If the output in the
     workspace is intact, it replaces the damaged copy.
@@ -139,7 +139,7 @@ def drop_damaged_copies(repo: Repo, outputs: Iterable[Output]) -> list[str]:
 
 
 def _hashed(content: Content) -> bytes:
-    """Return the bytes that DVC hashes and caches: those of a file, or a folder's file list."""
+    """Return the bytes that DVC hashes and caches: of the file, or of the folder's file list."""
     if "." in content:
         return content["."]
     return _file_list({name: _md5(data) for name, data in content.items()})

@@ -1,7 +1,7 @@
-"""Check params.yaml, the list of names and DVC's cache, as `make repro` does first.
+"""Check params.yaml, the list of names and DVC's cache. `make repro` does this first.
 
-The stages check their input, too, but DVC removes the outputs of `build_dataset` before it
-notices that the list of names is missing, and does not detect damaged files in its cache.
+The stages check their input, too. But DVC removes the outputs of `build_dataset` before it notices
+that the list of names is missing, and it does not detect damaged files in its cache.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from stages import run
 
 def main() -> None:
     check_input()
-    # DVC reports its own errors when it is run.
+    # DVC reports its own errors when it runs.
     with suppress(*DVC_ERRORS), Repo() as repo:
         stages = [stage.addressing for stage in repo.index.stages]
         check_copies(repo, [*recorded_outputs(repo), *restorable_outputs(repo, stages)])
@@ -38,17 +38,17 @@ def check_input() -> Params:
 
 
 def refuse_home(path: str) -> None:
-    """Raise InputError for a path in a home folder by its short name, which DVC does not know."""
+    """Raise InputError for a path that begins with `~`, which DVC does not expand."""
     if path.startswith("~") and not Path(path).exists():
-        with suppress(RuntimeError):  # there is no such user: the path is missing
+        with suppress(RuntimeError):  # no such user; later, the path is reported as missing
             full = Path(path).expanduser()
             raise InputError(f"DVC does not expand {path.split('/')[0]}; set path to {full}")
 
 
 def check_copies(repo: Repo, outputs: Iterable[Output]) -> None:
-    """Remove damaged files of outputs from DVC's cache, and print a note for each output."""
+    """Remove damaged files of the outputs from DVC's cache; print a note for each output."""
     for path in drop_damaged_copies(repo, outputs):
-        print(f"DVC's copy of {path} was damaged; removed it, it will be recreated", flush=True)
+        print(f"DVC's copy of {path} was damaged; removed it (it will be recreated)", flush=True)
 
 
 if __name__ == "__main__":

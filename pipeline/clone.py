@@ -1,7 +1,7 @@
-"""Refuse experiments in temporary copies if git has only a part of the repository.
+"""Refuse experiments in temporary copies if git has only part of the repository.
 
-DVC makes each copy with git, from the history in this clone. In a shallow clone it trains, and then
-loses the result with exit code 0; in a partial clone it fails with an unexpected error.
+DVC uses git to make each copy, from the history in this clone. In a shallow clone, it trains, then
+loses the result and exits with code 0. In a partial clone, it fails with an unexpected error.
 
     python -m pipeline.clone
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from charlm.core.errors import InputError
 
 PROMISOR = r"^remote\..*\.promisor$"
-"""The option of a partial clone."""
+"""The git option that marks a partial clone."""
 
 
 def refuse_incomplete(repository: Path = Path()) -> None:
-    """Raise InputError if the clone is shallow, or lacks files of its history (partial)."""
+    """Raise InputError if the clone is shallow, or partial (lacks files of its history)."""
     if git("rev-parse", "--is-shallow-repository", cwd=repository) == "true":
         kind, remedy = "shallow", "git fetch --unshallow"
     elif git("config", "--get-regexp", PROMISOR, cwd=repository) and (
@@ -27,13 +27,13 @@ def refuse_incomplete(repository: Path = Path()) -> None:
     else:
         return
     raise InputError(
-        f"this clone is {kind}: it has only a part of the repository, and DVC would lose the "
-        f"results of experiments with --temp or --queue; fetch the rest first: {remedy}"
+        f"this clone is {kind}: it has only part of the repository, so DVC would lose the results "
+        f"of experiments with --temp or --queue; fetch the rest first: {remedy}"
     )
 
 
 def git(*command: str, cwd: Path = Path()) -> str:
-    """Return what git prints; nothing if it fails, as outside of a repository."""
+    """Return what git prints; empty if it fails, for example outside of a repository."""
     done = subprocess.run(["git", *command], cwd=cwd, capture_output=True, text=True, check=False)
     return done.stdout.rstrip("\n")
 

@@ -1,4 +1,4 @@
-"""Describe this machine, and whether the same bytes are promised on it.
+"""Describe this machine, and check whether the same bytes are promised on it.
 
 python -m pipeline.environment
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def describe(requirements: Path, device: "torch.device | None" = None) -> dict[str, str | int]:
     """Return the versions of Python and of the pinned packages, and facts about the machine.
 
-    It contains no host or user name, path or time: the same setup gives the same description.
+    The same setup gives the same description: no host or user name, path or time.
 
     Args:
-        requirements: a requirements file with lines such as `torch==2.13.0`.
+        requirements: a requirements file with lines like `torch==2.13.0`.
         device: torch's device; None if torch was not used.
     """
     libc, version = platform.libc_ver()
@@ -39,10 +39,10 @@ def describe(requirements: Path, device: "torch.device | None" = None) -> dict[s
 
 
 def without_promise(requirements: Path, device: "torch.device") -> list[str]:
-    """Return the reasons why a run here may give other bytes than committed; empty if none.
+    """Return the reasons why a run on this machine need not give the committed bytes.
 
-    The same bytes are promised for x86-64 with AVX2, Python 3.11 to 3.14, the pinned versions,
-    and computation on a CPU.
+    The same bytes are promised on x86-64 with AVX2, on a CPU, with Python 3.11 to 3.14 and the
+    pinned versions.
     """
     import torch
 
@@ -86,7 +86,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """Return the model name of the processor, if the system provides it."""
+    """Return the model name of the processor, if the system knows it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux

@@ -2,14 +2,14 @@
 
     python -m pipeline.guide
 
-The guide consists of the ```console blocks of `PAGES`: a command after `$ `, continued after `> `,
-followed by its output. The commands of all pages are run in order, at full size, in one temporary
+The guide consists of the ```console blocks in `PAGES`: commands after `$ `, continued after `> `,
+each followed by its output. The commands of all pages run in order, at full size, in one temporary
 clone of HEAD that uses the cache of this checkout. A command with `^C` below it is interrupted
-while it trains; any other must succeed, or the pages are left unchanged. A comment records the hash
-of the metrics, so that a test detects outdated pages.
+during a training. All others must succeed; otherwise, the pages are left unchanged. A comment
+records the hash of the metrics, so that a test detects outdated pages.
 
-In a block below `<!-- only: REGEX -->` only matching lines are shown, and `...` for the others.
-Output that changes in every run (hashes, times, the folder) is replaced by placeholders.
+A block below `<!-- only: REGEX -->` shows only matching lines, and `...` in place of the others.
+Output that changes in every run (hashes, times, the folder) is replaced with placeholders.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ POLL_SECONDS = 1.0
 
 
 class UnexpectedError(Exception):
-    """A command did not do what the guide says."""
+    """A command did not end as in the guide."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +113,18 @@ def shown(command: Command, printed: list[str], only: str | None) -> str:
 
 @dataclass
 class Shell:
-    """The folder and environment in which the commands are run."""
+    """The folder and the environment in which commands run."""
 
     folder: Path
     environment: Mapping[str, str]
     before: Path | None = None
 
     def run(self, command: Command) -> list[str]:
-        """Run a command and return its output; `cd` changes the folder of later commands.
+        """Run a command and return its output. `cd` changes the folder of later commands.
 
-        A command that starts DVC's queue is run until the queue is empty.
+        If the command starts DVC's queue, wait until the queue is empty.
 
-        Raises UnexpectedError if it does not end as the guide says.
+        Raises UnexpectedError if the command does not end as in the guide.
         """
         if command.text.startswith("cd "):
             return self._cd(command.text.removeprefix("cd "))
@@ -137,8 +137,8 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # so that Ctrl-C reaches the whole group and nothing else
-            # Background jobs of a shell ignore SIGINT, and this would inherit it.
+            start_new_session=True,  # so that Ctrl-C reaches only this process group
+            # Background jobs of a shell ignore SIGINT, and the command would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:
             try:
@@ -154,7 +154,7 @@ class Shell:
         as_expected = ended_well != command.interrupted == (CTRL_C in lines)
         if not as_expected or _has_traceback(lines):
             output = "\n".join(lines)
-            raise UnexpectedError(f"{output}\nerror: not what the guide says of: {command.text}")
+            raise UnexpectedError(f"{output}\nerror: unlike in the guide: {command.text}")
         if "dvc queue start" in command.text:
             self._wait_for_queue()
         return lines
@@ -189,7 +189,7 @@ def _has_traceback(lines: list[str]) -> bool:
 
 
 def refreshed(text: str, shell: Shell, root: Path) -> str:
-    """Run all commands and return the page with their output; `root` is replaced by `HOME`."""
+    """Run all commands; return the page with their output, with `root` replaced by `HOME`."""
 
     def run_block(block: re.Match[str]) -> str:
         output = ""
@@ -218,7 +218,7 @@ def surroundings(root: Path) -> dict[str, str]:
 def clone(root: Path) -> Shell:
     """Clone HEAD with its results, and with an origin to push to.
 
-    Results that are not in this checkout's cache are recreated in the clone.
+    Results that are not in the cache of this checkout are recreated in the clone.
     """
     origin, folder = root / "origin", root / "names"
     environment = surroundings(root)
@@ -247,7 +247,7 @@ def clone(root: Path) -> Shell:
             check=False,
         )
         if done.returncode and "pull" not in command:
-            raise UnexpectedError(f"{done.stdout}error: {' '.join(command)} failed, see above")
+            raise UnexpectedError(f"{done.stdout}error: {' '.join(command)} failed (see above)")
     return Shell(folder, environment)
 
 
@@ -265,7 +265,7 @@ def main() -> None:
         except UnexpectedError as error:
             sys.exit(str(error))
     if [page.read_text(encoding="utf-8") for page in PAGES] != before:
-        sys.exit("error: the pages were edited meanwhile and are left unchanged; run this again")
+        sys.exit("error: the pages have changed in the meantime and were not updated; try again")
     for page, text in zip(PAGES, after, strict=True):
         write_text(page, text)
 

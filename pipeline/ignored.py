@@ -1,6 +1,6 @@
-"""The files of a dependency that DVC hashes: all but those that `.dvcignore` names.
+"""Find the files of a dependency that DVC hashes: all that `.dvcignore` does not exclude.
 
-DVC's own code for this takes longer to import than a short stage takes to run.
+Importing DVC's own code for this takes longer than a short stage runs.
 """
 
 import os
@@ -15,13 +15,13 @@ IGNORE_FILE = ".dvcignore"
 ALWAYS_IGNORED = (".hg/", ".git/", ".git", ".dvc/")
 
 Rule = tuple[str, GitIgnoreSpecPattern]
-"""A line of a `.dvcignore`, after the path of its folder, which ends in "/" or is empty."""
+"""The folder of a `.dvcignore` (ending in "/", or empty for the root), and one of its lines."""
 
 
 def hashed_files(path: Path) -> Iterator[Path]:
-    """Yield the files of a dependency, a file or folder below the current one, in order.
+    """Yield the files of a dependency, which is a file or folder below the current one, in order.
 
-    Raises InputError for a `.dvcignore` that cannot be read.
+    Raises InputError if a `.dvcignore` cannot be read.
     """
     if path.is_file():
         yield path
@@ -40,7 +40,7 @@ def hashed_files(path: Path) -> Iterator[Path]:
 
 
 def _rules(folder: Path) -> Iterator[Rule]:
-    """Yield the rules of a folder's `.dvcignore`, and for the root those that DVC always has."""
+    """Yield the rules of a folder's `.dvcignore`; for the root, also DVC's default rules."""
     prefix, path = "" if folder == Path() else f"{folder.as_posix()}/", folder / IGNORE_FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -51,11 +51,11 @@ def _rules(folder: Path) -> Iterator[Rule]:
 
 
 def _is_ignored(path: str, rules: list[Rule]) -> bool:
-    """Return whether DVC ignores a path, which ends in "/" if it is a folder."""
+    """Return whether DVC ignores a path. The path of a folder ends in "/"."""
     for prefix, rule in reversed(rules):
         if not rule.regex or (str(rule.pattern).endswith("/") and not path.endswith("/")):
             continue
-        # `match` as DVC, not `search` as pathspec: for DVC, `*/` at the root ignores nothing.
+        # `match`, like DVC, not `search`, like pathspec: for DVC, `*/` in the root ignores nothing.
         if path.startswith(prefix) and rule.regex.match(path.removeprefix(prefix)):
             return bool(rule.include)
     return False

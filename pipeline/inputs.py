@@ -1,7 +1,7 @@
-"""What a stage depends on, compared at its end with what it was when the stage began.
+"""Check that the inputs of a stage do not change while it runs.
 
-DVC reads parameters and hashes dependencies when a stage ends. An edit while it runs would be
-recorded, in DVC's run cache for good, as what the stage ran with.
+DVC reads parameters and hashes dependencies when a stage ends. It would record an edit made in the
+meantime as what the stage ran with, permanently so in its run cache.
 """
 
 import hashlib
@@ -20,29 +20,29 @@ from pipeline.ignored import hashed_files
 
 DVC_FILE = Path("dvc.yaml")
 LEFT = Path(".dvc/tmp/inputs")
-"""Where each stage leaves what it ran with (`pipeline.recorded` compares it with `dvc.lock`)."""
+"""Where each stage saves its inputs, which `pipeline.recorded` compares with `dvc.lock`."""
 
 Value = str | int | float | bool | list[Any] | None
 
 MISSING = "missing"
 SHOWN = 3
-"""Changes named in an error message."""
+"""Maximum number of changes in an error message."""
 
 
 class Inputs:
-    """The inputs of a stage as `dvc.yaml` declares them, in the current folder.
+    """The inputs of a stage that `dvc.yaml` declares, in the current folder.
 
     Attributes:
-        parameters: the names of its parameters and sections of parameters.
-        paths: its files and folders, other files of parameters included.
-        values: the parameters by name, as they were when the stage began.
-        files: the MD5 of each file, likewise.
-        left: the file in which the stage leaves both.
+        parameters: names of its parameters and sections of parameters.
+        paths: its files and folders, including other parameter files.
+        values: the parameters by name, when the stage started.
+        files: the MD5 of each file, when the stage started.
+        left: the file in which the stage saves both.
     """
 
     def __init__(self, stage: str) -> None:
         stages = _load(DVC_FILE)["stages"]
-        name = stage.partition("@")[0]  # one of several with different values, by `matrix`
+        name = stage.partition("@")[0]  # `matrix` adds "@" and its values to the name
         if name not in stages:
             raise InputError(f"{DVC_FILE} has no stage {name}; run: unset DVC_STAGE")
         declared = stages[name].get("do", stages[name])
@@ -55,16 +55,16 @@ class Inputs:
         self.files = self._read_files()
 
     def refuse_if_changed(self) -> None:
-        """Raise InputError, naming the changes, if an input is no longer what it was."""
+        """Raise InputError, with the changes, if an input has changed."""
         if changes := self.changes():
             raise InputError(
-                f"changed while this stage ran: {changes}; so nothing was recorded. To use the new "
-                "version, run the same command again; to keep a finished training, undo the change "
+                f"changed while this stage ran: {changes}. Nothing was recorded. To use the new "
+                "version, run the same command again. To keep a finished training, undo the change "
                 "first"
             )
 
     def changes(self) -> str:
-        """Describe which inputs are no longer what they were; empty if there are none."""
+        """Describe which inputs have changed; empty if none have."""
         values = self._read_values()
         changes = [
             f"{name} in {PARAMS_FILE} ({_shown(before)}, now {_shown(after)})"
@@ -76,12 +76,12 @@ class Inputs:
         return ", ".join(changes)
 
     def leave(self) -> None:
-        """Write the inputs to a file, for whoever looks at what DVC records."""
+        """Save the inputs to a file, to be compared with what DVC records."""
         left = {"values": self.values, "files": self.files}
         write_text(self.left, json.dumps(left, default=str))
 
     def take_up(self) -> None:
-        """Replace the inputs by those that the stage left when it last ran."""
+        """Load the inputs that the stage saved when it last ran."""
         left = json.loads(self.left.read_bytes())
         self.values, self.files = left["values"], left["files"]
 
@@ -101,17 +101,17 @@ class Inputs:
 def _differences(
     before: Mapping[str, Value], after: Mapping[str, Value]
 ) -> Iterator[tuple[str, Value, Value]]:
-    """Yield each name whose value differs, and both values."""
+    """Yield the names whose values differ, with both values."""
     for name in dict.fromkeys([*before, *after]):
         values = before.get(name, MISSING), after.get(name, MISSING)
-        if repr(values[0]) != repr(values[1]):  # 1 is not true
+        if repr(values[0]) != repr(values[1]):  # distinguishes 1 from true
             yield name, *values
 
 
 def _load(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
-    except Exception as error:  # ruamel.yaml raises many kinds of error
+    except Exception as error:  # ruamel.yaml raises many kinds of errors
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path} cannot be read ({reason}); fix it, and run the same command again"
@@ -119,7 +119,7 @@ def _load(path: Path) -> Any:
 
 
 def _at(values: Any, name: str) -> Any:
-    """Return the value of a parameter such as "fcn.lr"; `MISSING` if it is not there."""
+    """Return the value of a parameter such as "fcn.lr", or `MISSING`."""
     for key in name.split("."):
         if not isinstance(values, dict) or key not in values:
             return MISSING
@@ -128,14 +128,14 @@ def _at(values: Any, name: str) -> Any:
 
 
 def flat(name: str, value: Any) -> dict[str, Value]:
-    """Return a parameter, or each of a section, by its name with dots."""
+    """Return a parameter, or each parameter of a section, by its dotted name."""
     if not isinstance(value, dict):
         return {name: value}
     return {k: v for key, part in value.items() for k, v in flat(f"{name}.{key}", part).items()}
 
 
 def _names(declared: str | dict[str, Any]) -> list[str]:
-    """Return the paths of an entry of `dvc.yaml`, which may have options."""
+    """Return the paths of an entry of `dvc.yaml`, which can have options."""
     return [declared] if isinstance(declared, str) else list(declared)
 
 

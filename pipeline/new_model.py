@@ -1,10 +1,10 @@
 """Add a model to the pipeline: `python -m pipeline.new_model gru`.
 
-For the model in `charlm/models/gru.py` this writes the script `stages/train_gru.py`, the stage
-`train_gru` in `dvc.yaml` (with its checkpoint among what `train_mixture` depends on, and its
-section's name in the stage `plot`), and the section `gru` in `params.yaml` with the defaults of the
-model's constructor. Script and stage are copied from the WaveNet and renamed. The mixture,
-`evaluate`, `sample`, `plot` and the command line find the model automatically.
+For the model in `charlm/models/gru.py`, this writes the script `stages/train_gru.py`, the stage
+`train_gru` in `dvc.yaml`, and the section `gru` in `params.yaml`, with the defaults of the model's
+constructor. The script and the stage are adapted copies of the WaveNet's. The stage `train_mixture`
+gets the checkpoint as a dependency, and the stage `plot` gets the section. `evaluate`, `sample` and
+the command line find the model automatically.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from charlm.models.base import LanguageModel, architecture_of
 from stages import run
 
 TEMPLATE, TEMPLATE_CLASS, TEMPLATE_TITLE = "wavenet", "WaveNet", "WaveNet"
-"""The model whose script and stage are copied."""
+"""The model whose script and stage to copy."""
 
 OWN = ("vocab_size", "block_size")
-"""Constructor arguments that the pipeline passes itself."""
+"""Constructor arguments that do not come from the model's section."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.new_model", description=__doc__)
-    parser.add_argument("name", help="the module of charlm/models, such as gru")
+    parser.add_argument("name", help="name of the module in charlm/models, for example gru")
     name = parser.parse_args().name
     architecture = architecture_in(name)
     written = {
@@ -44,39 +44,39 @@ def main() -> None:
     for path, text in written.items():
         write_text(path, text)
         print(f"wrote {path}")
-    print(f"train it with: dvc repro; change its settings in params.yaml, section {name}")
+    print(f"train it with: dvc repro; its settings are in params.yaml, section {name}")
 
 
 def architecture_in(name: str) -> type[LanguageModel]:
     """Return the model in `charlm/models/NAME.py`.
 
-    Raises InputError if there is none, or if it is in the pipeline already.
+    Raises InputError if there is none, or if it is already in the pipeline.
     """
     if not name.isidentifier() or name != name.lower():
-        raise InputError(f"{name!r} is not a module name; give one such as gru")
+        raise InputError(f"{name!r} is not the name of a module; give a name such as gru")
     if not Path(f"charlm/models/{name}.py").is_file():
         raise InputError(f"charlm/models/{name}.py does not exist; write the model there first")
     if Path(f"stages/train_{name}.py").exists():
-        raise InputError(f"stages/train_{name}.py exists; the model is in the pipeline already")
+        raise InputError(f"stages/train_{name}.py exists; the model is already in the pipeline")
     try:
         return architecture_of(name)
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except Exception as error:  # importing the user's module can raise anything
         raise InputError(
             f"charlm/models/{name}.py: {type(error).__name__}: {error}; fix it first"
         ) from None
 
 
 def script(name: str, architecture: type[LanguageModel]) -> str:
-    """Return the training script, adapted from the template's."""
+    """Return the training script, adapted from the template."""
     text = Path(f"stages/train_{TEMPLATE}.py").read_text("utf-8")
     text = text.replace(f"the {TEMPLATE_TITLE}.", f"{architecture.title}.")
     return text.replace(TEMPLATE_CLASS, architecture.__name__).replace(TEMPLATE, name)
 
 
 def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
-    """Return dvc.yaml with a copy of the template's stage under the new name, in DVC's style."""
+    """Return dvc.yaml with a renamed copy of the template's stage, in DVC's style."""
     if f"\n  train_{name}:" in text:
-        raise InputError(f"dvc.yaml has a stage train_{name} already; remove it first")
+        raise InputError(f"dvc.yaml already has a stage train_{name}; remove it first")
     template = re.search(rf"^  train_{TEMPLATE}:\n(?:(?:    .*)?\n)*", text, flags=re.MULTILINE)
     assert template
     copied = re.sub(rf"\b{TEMPLATE}\b|(?<=_){TEMPLATE}\b", name, template[0])
@@ -103,7 +103,7 @@ def with_stage(text: str, name: str, architecture: type[LanguageModel]) -> str:
 def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str:
     """Return params.yaml with a section of the constructor's defaults, before `sample`."""
     if re.search(rf"^{name}:", text, flags=re.MULTILINE):
-        raise InputError(f"params.yaml has a section {name} already; remove it first")
+        raise InputError(f"params.yaml already has a section {name}; remove it first")
     lines = [
         f"{name}:".ljust(28) + f"# {architecture.title}",
         "  lr:".ljust(28) + "# empty: the shared value",
@@ -115,7 +115,7 @@ def with_section(text: str, name: str, architecture: type[LanguageModel]) -> str
         if parameter.default is inspect.Parameter.empty:
             raise InputError(
                 f"{architecture.__name__}.__init__ has no default for {parameter.name}; "
-                f"give it one, to be written to params.yaml"
+                "add one, which is then written to params.yaml"
             )
         lines.append(f"  {parameter.name}: {as_yaml(parameter.default)}")
     section = "\n".join(lines)

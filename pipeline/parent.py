@@ -1,6 +1,6 @@
-"""The end of a stage whose DVC was killed.
+"""End a stage when the DVC that runs it is killed.
 
-It would train for nothing, as nobody records it, and write over the outputs of the next run.
+Otherwise it would train without being recorded, and overwrite the outputs of the next run.
 """
 
 import os
@@ -11,11 +11,11 @@ import time
 import psutil
 
 INTERVAL = 0.2
-"""Seconds between two looks at whether DVC still runs."""
+"""Seconds between checks."""
 
 
 def end_with_dvc() -> None:
-    """End this process as by SIGTERM once the DVC that runs it has ended."""
+    """Send SIGTERM to this process when the DVC that runs it has ended."""
     waiting = [psutil.Process()]
     parent = waiting[0].parent()
     if parent and "stages." in " ".join(parent.cmdline()[2:]):  # a shell that waits for the stage
@@ -31,7 +31,7 @@ def end_with_dvc() -> None:
 
 
 def _parents(processes: list[psutil.Process]) -> list[int]:
-    """Return who waits for each process: another one once the first has ended."""
+    """Return the parent of each process. It changes when the original parent ends."""
     try:
         return [process.ppid() for process in processes]
     except psutil.NoSuchProcess:

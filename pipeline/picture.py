@@ -1,4 +1,9 @@
-"""Take the README's screenshot of the report: `python -m pipeline.picture`, after `make test`."""
+"""Take the screenshot of the report for the README.
+
+    python -m pipeline.picture
+
+Run `make test` first, which installs a browser.
+"""
 
 from pathlib import Path
 
@@ -6,7 +11,7 @@ from tests.chromium import running
 
 REPORT, PICTURE = Path("plots/report.html"), Path("benchmarks/report.png")
 
-# A seeded generator, so that the names in the picture are always the same.
+# A seeded generator, so that the picture always shows the same names.
 SEEDED = "let n = 7; Math.random = () => (n = (n * 16807) % 2147483647) / 2147483647;"
 
 

@@ -1,7 +1,7 @@
-"""Restore the outputs that DVC removed before it ran a stage that then failed.
+"""Restore the outputs of a failed stage, which DVC had removed before it ran the stage.
 
-The stages do this themselves; `python -m pipeline.put_back` does it after a failure in which none
-of our code ran (no `python`, a stage that was killed).
+Stages do this themselves when they fail. Run `python -m pipeline.put_back` if a stage could not do
+it, because it was killed or because there is no `python`.
 """
 
 import os
@@ -32,13 +32,13 @@ DVC_ERRORS = (DvcException, OSError, sqlite3.Error)
 def put_back_outputs(stage: str | None = None) -> None:
     """Restore the outputs of `stage` to the contents recorded in dvc.lock.
 
-    Without a stage, restore all outputs that are missing. Outputs in neither the cache nor git did
-    not exist before and are left alone, as are those that another DVC is writing.
+    Without a stage, restore all missing outputs. Outputs that are neither in the cache nor in git
+    did not exist before; they are left alone, and so are outputs that another DVC is writing.
     """
     try:
-        # The lock ensures that dvc.lock is not being written for another stage.
+        # The lock makes sure that dvc.lock is not being written for another stage.
         with Repo() as repo, repo.lock:
-            # A stage's own outputs are written by the DVC that runs it.
+            # In a stage, the DVC that runs it is the one that writes its outputs.
             taken = set() if "DVC_STAGE" in os.environ else written_elsewhere(repo)
             for out in repo.stage.load_one(name=stage).outs if stage else repo.index.outs:
                 md5, path = out.hash_info.value, Path(out.fs_path)
@@ -53,10 +53,10 @@ def put_back_outputs(stage: str | None = None) -> None:
 
 
 def recorded_content(repo: Repo, path: Path, md5: str) -> Content | None:
-    """Return the content of an output with that MD5, if available.
+    """Return the content of an output with this MD5, or None if it is not available.
 
-    It comes from DVC's cache (which, for the run cache, also has metrics and plots that git
-    tracks) or, in a clone without a cache, from git.
+    It comes from DVC's cache, which also has the metrics and plots that git tracks (for the run
+    cache), or else from git.
     """
     files = cached_list(repo, md5) if md5.endswith(FOLDER) else {".": md5}
     if files is not None:
@@ -85,11 +85,12 @@ def _committed_content(path: Path, md5: str) -> Content | None:
 
 
 def refresh_git_index() -> None:
-    """Touch the small tracked files so that git compares their contents.
+    """Touch the small tracked files, so that git compares their contents.
 
-    After an experiment in a changed workspace, git may overlook a changed file of the same size
-    (params.yaml or a history): DVC writes both versions within a second, the resolution of git's
-    index. `git status` would not show it, and `git checkout params.yaml` not restore it.
+    After an experiment in a workspace with changes, git can miss that a file of the same size has
+    changed (params.yaml or a history), because DVC writes both versions within a second, the
+    resolution of git's index. Then `git status` does not show the file, and
+    `git checkout params.yaml` does not restore it.
     """
     tracked = ["git", "ls-files", "-z", "params.yaml", "dvc.lock", "metrics", "plots"]
     listed = subprocess.run(tracked, capture_output=True, check=False).stdout.decode()
@@ -99,7 +100,7 @@ def refresh_git_index() -> None:
 
 
 def main(stage: str | None = None) -> None:
-    """Restore the outputs of a stage, or all that are missing, and what git knows of them."""
+    """Restore the outputs of a stage, or all missing ones, and refresh git's index."""
     put_back_outputs(stage)
     refresh_git_index()
 

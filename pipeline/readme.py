@@ -3,8 +3,8 @@
     python -m pipeline.readme
 
 A comment `<!-- from SOURCE; ... -->` above a table names its source. The tables and "Measured on"
-lines below it, up to the next such comment or the next section, are replaced by those of that file,
-in the same order. A table of the committed run is made from its CSV files.
+lines below it, up to the next such comment or section, are replaced with those in that file, in the
+same order. Tables of the committed run are made from its CSV files.
 """
 
 import re
@@ -27,7 +27,7 @@ SOURCED = re.compile(
 """A comment that names a source, and the text below it."""
 
 SHOWN = 5
-"""How many names of each model the README shows."""
+"""Number of names of each model that the README shows."""
 
 
 def results(root: Path) -> list[str]:
@@ -66,7 +66,7 @@ TABLES: dict[str, Callable[[Path], list[str]]] = {
 
 
 def refreshed(text: str, root: Path) -> str:
-    """Return the text with updated tables; those whose source is missing are left unchanged."""
+    """Return the text with updated tables. Tables without a source file are unchanged."""
 
     def quote(part: re.Match[str]) -> str:
         source = root / part[1]

@@ -1,8 +1,9 @@
-"""What DVC recorded of the stages that it ran, compared with what they ran with.
+"""Check that DVC recorded each stage with the inputs that it ran with.
 
-A stage compares its inputs when it ends (`pipeline.inputs`), but DVC reads them a moment later, or
-minutes later if another DVC command holds its lock. An edit in between would be recorded, in DVC's
-run cache for good, as what the stage ran with.
+A stage checks its inputs when it ends (`pipeline.inputs`), but DVC reads them a moment later, or
+minutes later if another DVC command holds its lock. DVC would record an edit made in between as
+what
+the stage ran with, permanently so in its run cache.
 """
 
 import json
@@ -24,22 +25,22 @@ from pipeline.put_back import DVC_ERRORS
 LOCK_FILE = Path("dvc.lock")
 
 Entry = dict[str, Any]
-"""What `dvc.lock` says of a stage."""
+"""The entry of a stage in `dvc.lock`."""
 
 
 def recorded_stages() -> dict[str, Entry]:
-    """Return the entries of `dvc.lock` by stage; DVC's lock must be held, as DVC writes in place.
+    """Return the entries of `dvc.lock` by stage; empty if there is no such file.
 
-    There are none if there is no such file.
+    DVC's lock must be held, because DVC writes the file in place.
     """
     return dict((load_yaml(str(LOCK_FILE)) or {}).get("stages", {})) if LOCK_FILE.exists() else {}
 
 
 @contextmanager
 def refusing_other_inputs(stage: str | None = None) -> Iterator[None]:
-    """Undo what DVC records in the block of a stage that ran with other inputs.
+    """Remove what DVC records in the block if it differs from what the stage ran with.
 
-    Raises InputError if it did. Without a stage, all of them are compared.
+    Raises InputError if so. Without a stage, all stages are checked.
     """
     for path in LEFT.glob(f"{stage or '*'}.json"):
         path.unlink()
@@ -51,13 +52,13 @@ def refusing_other_inputs(stage: str | None = None) -> Iterator[None]:
             changes = {name: _drop_if_other(repo, name, entries) for name in ran if name in entries}
         if found := [f"{name}: {its}" for name, its in changes.items() if its]:
             raise InputError(
-                f"changed before DVC recorded {', and '.join(found)}; so the record was removed. "
+                f"changed before DVC recorded {', and '.join(found)}. The record was removed. "
                 "Run the same command again"
             )
 
 
 def _drop_if_other(repo: Repo, stage: str, entries: Mapping[str, Entry]) -> str:
-    """Drop what DVC recorded of a stage if it ran with other inputs; return which have changed."""
+    """Remove the record of a stage if it ran with different inputs; describe the changes."""
     inputs = Inputs(stage)
     recorded_since = LOCK_FILE.stat().st_mtime_ns > inputs.left.stat().st_mtime_ns
     inputs.take_up()
@@ -81,7 +82,7 @@ def agree(inputs: Inputs, entry: Entry) -> bool:
 
 
 def _md5(files: Mapping[str, str], path: str) -> str:
-    """Return the MD5 of a dependency as the stage found it, given that of each file."""
+    """Return the MD5 of a dependency, given the MD5 of each file."""
     if path in files:
         return files[path]
     folder = f"{path}{os.sep}"

@@ -1,10 +1,10 @@
-"""Repair what a killed DVC leaves behind, as `make repro` does first.
+"""Repair what a killed DVC leaves behind. `make repro` does this first.
 
-DVC writes two of its files in place: `.dvc/tmp/rwlock`, which says which process uses which file,
-and `dvc.lock`. A kill at the wrong moment, or a power cut, leaves them empty or cut short, and DVC
-then refuses to start, as it does if a folder of its run cache is empty. `rwlock` may also name a
-process that has ended and whose number now belongs to another program, as after a restart of the
-machine or of a container.
+DVC writes two of its files in place: `dvc.lock`, and `.dvc/tmp/rwlock`, which records which process
+uses which file. A kill at the wrong moment, or a power failure, leaves them empty or truncated, and
+DVC then refuses to start. It also does so if a folder of its run cache is empty. `rwlock` can also
+name a process that has ended, and whose ID now belongs to another program, for example after a
+restart of the machine or container.
 """
 
 import json
@@ -27,47 +27,47 @@ from charlm.core.errors import InputError
 from charlm.core.files import PARTIAL, replacing, write_json
 
 REPRO = "pipeline.side_by_side"
-"""What `make repro` runs."""
+"""The module that `make repro` runs."""
 
 PROGRAMS = {"dvc", "dvc.exe", REPRO}
-"""What runs DVC: one of these is in the command of the process."""
+"""One of these is in the command line of each process that runs DVC."""
 
 DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading DVC's lock raises if it is damaged, or not there."""
+"""Errors when reading DVC's lock if it is damaged or missing."""
 
 WRITTEN_TO = ("data", "metrics", "plots", ".resume", ".dvc/tmp")
 """Folders with files of the pipeline."""
 
 Holder = dict[str, Any]
-"""A process in DVC's lock: its number, `pid`, and its command, `cmd`."""
+"""A process in DVC's lock: its ID `pid` and its command `cmd`."""
 
 
 def clear_locks(repo: Repo) -> None:
-    """Clear DVC's lock of what no living process holds, and print a line for each.
+    """Remove processes that have ended from DVC's lock, and print a line for each.
 
-    Raises InputError if the lock is damaged while another process runs DVC here, if `make repro`
-    runs here already, or if a stage runs here without the DVC that started it, which may have been
-    killed.
+    Raises InputError if the lock is damaged and another process runs DVC here, if `make repro` is
+    already running here, or if a stage is running here without the DVC that started it.
     """
     root = Path(repo.root_dir)
     here = [its for its in others(root) if _folder(its)]
     own = psutil.Process()
     if earlier := [its for its in here if REPRO in its.cmdline() and _age(its) < _age(own)]:
         raise InputError(
-            f"make repro runs here already (process {earlier[0].pid}); wait until it has ended"
+            f"make repro is already running here (process {earlier[0].pid}); wait until it has "
+            "ended"
         )
     stages = [its for its in here if _stage(its)]
     if orphans := [its for its in stages if not any(map(_runs_dvc, its.parents()))]:
         raise InputError(
             f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
-            f"been killed; wait until it has ended, or stop it: kill {orphans[0].pid}"
+            f"been killed; wait until the process has ended, or stop it: kill {orphans[0].pid}"
         )
     with _guard(repo):
         clear_lock(Path(repo.tmp_dir, RWLOCK_FILE), root)
 
 
 def written_elsewhere(repo: Repo) -> set[Path]:
-    """Return the outputs that another process with DVC is writing."""
+    """Return the outputs that another DVC process is writing."""
     try:
         with _guard(repo):
             lock = json.loads(Path(repo.tmp_dir, RWLOCK_FILE).read_bytes())
@@ -78,7 +78,7 @@ def written_elsewhere(repo: Repo) -> set[Path]:
 
 
 def _guard(repo: Repo) -> AbstractContextManager[Any]:
-    """Return what DVC holds while it reads or writes its lock."""
+    """Return the lock that DVC holds while it reads or writes `rwlock`."""
     hardlink = repo.config["core"].get("hardlink_lock", False)
     path = str(Path(repo.tmp_dir, RWLOCK_LOCK))
     guard: AbstractContextManager[Any] = make_lock(path, repo.tmp_dir, hardlink_lock=hardlink)
@@ -86,17 +86,17 @@ def _guard(repo: Repo) -> AbstractContextManager[Any]:
 
 
 def repair(repo: Repo) -> None:
-    """Replace a damaged `dvc.lock`, and remove what was half written; DVC's lock must be held."""
+    """Replace a damaged `dvc.lock`, and remove partial files. DVC's lock must be held."""
     replace_lock_file(repo)
     root, runs = Path(repo.root_dir), Path(repo.stage_cache.cache_dir)
     if not others(root):
         remove_half_written(root)
-        if runs.resolve().is_relative_to(root.resolve()):  # else DVC may write to it elsewhere
+        if runs.resolve().is_relative_to(root.resolve()):  # otherwise it can be shared
             remove_empty_runs(runs)
 
 
 def clear_lock(path: Path, root: Path) -> None:
-    """Remove from DVC's lock each process that has ended, or the whole lock if it is damaged.
+    """Remove processes that have ended from DVC's lock, or remove the lock if it is damaged.
 
     Args:
         path: `.dvc/tmp/rwlock`.
@@ -114,9 +114,9 @@ def clear_lock(path: Path, root: Path) -> None:
         if running := others(root):
             its, where = running[0], "here; wait until it has ended, or stop it"
             if not _folder(its):
-                where = f"as {its.username()}; if not here, remove the lock: rm {path}"
+                where = f"as {its.username()}; if not here, remove the lock (rm {path})"
             raise InputError(
-                f"DVC's lock {path} is damaged, and process {its.pid} runs DVC {where}, and run "
+                f"DVC's lock {path} is damaged, and process {its.pid} runs DVC {where}. Then run "
                 "the same command again"
             ) from None
         path.unlink()
@@ -143,10 +143,10 @@ def _each(writers: dict[str, Holder], readers: dict[str, list[Holder]]) -> Itera
 
 
 def is_running(pid: int, command: str) -> bool:
-    """Return whether a process, other than this one, may still run the command in DVC's lock.
+    """Return whether another process with this ID can still be running a command in DVC's lock.
 
-    The command is `sys.argv`: its first word is the path of a script, also for `python -m`. If in
-    doubt, the process is taken for the one that holds the lock.
+    The command is `sys.argv`. Its first word is the path of a script, even for `python -m`. If in
+    doubt, the process counts as the one that holds the lock.
     """
     program, *_ = command.split() or [""]
     arguments = command.removeprefix(program).strip()
@@ -167,7 +167,7 @@ def is_running(pid: int, command: str) -> bool:
 def others(root: Path) -> list[psutil.Process]:
     """Return the other processes that run DVC or a stage in this folder or below.
 
-    Of another user's process the folder is unknown: it may be this one.
+    The folder of another user's process is unknown, so it could be this one.
     """
     found = []
     own = [psutil.Process(), *psutil.Process().parents()]
@@ -181,7 +181,7 @@ def others(root: Path) -> list[psutil.Process]:
 
 
 def _folder(process: psutil.Process) -> Path | None:
-    """Return the folder in which a process runs; None if it is another user's."""
+    """Return the folder in which a process runs, or None if it belongs to another user."""
     try:
         return Path(process.cwd()).resolve()
     except psutil.AccessDenied:
@@ -189,7 +189,7 @@ def _folder(process: psutil.Process) -> Path | None:
 
 
 def _age(process: psutil.Process) -> tuple[float, int]:
-    """Return a key that sorts processes by when they began."""
+    """Return a key that sorts processes by start time."""
     return process.create_time(), process.pid
 
 
@@ -198,17 +198,17 @@ def _runs_dvc(process: psutil.Process) -> bool:
 
 
 def _stage(process: psutil.Process) -> str:
-    """Return the module of the stage that a process runs, or nothing."""
+    """Return the module of the stage that a process runs, or "" if it runs none."""
     words = [*process.cmdline(), ""]
     following = words[words.index("-m") + 1] if "-m" in words else ""
     return following if following.startswith("stages.") else ""
 
 
 def replace_lock_file(repo: Repo) -> None:
-    """Replace a `dvc.lock` that DVC cannot read by the committed one, or remove it.
+    """Replace a `dvc.lock` that DVC cannot read with the committed one, or remove it.
 
-    What it said of later runs is in DVC's run cache, from which `dvc repro` restores it. A merge
-    conflict is left alone, and a copy of the damaged file is kept in `.dvc/tmp`.
+    `dvc repro` restores the records of later runs from DVC's run cache. A copy of the damaged file
+    is kept in `.dvc/tmp`. A file with a merge conflict is left alone.
     """
     path = Path(repo.root_dir) / LOCK_FILE
     if not path.exists() or _is_readable(repo):
@@ -223,21 +223,21 @@ def replace_lock_file(repo: Repo) -> None:
     if committed.returncode == 0:
         with replacing(path) as partial:
             partial.write_bytes(committed.stdout)
-        print(f"{LOCK_FILE} was damaged; took the committed one", flush=True)
+        print(f"{LOCK_FILE} was damaged; restored the committed one", flush=True)
     else:
         path.unlink()
         print(f"{LOCK_FILE} was damaged; removed it", flush=True)
 
 
 def remove_half_written(root: Path) -> None:
-    """Remove what `charlm.core.files.replacing` had begun to write when its process was killed."""
+    """Remove partial files that `charlm.core.files.replacing` left when its process was killed."""
     for folder in WRITTEN_TO:
         for path in (root / folder).rglob(f"{PARTIAL}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_empty_runs(cache: Path) -> None:
-    """Remove folders of DVC's run cache in which nothing was written yet: DVC fails on them."""
+    """Remove empty files and folders from DVC's run cache, because DVC fails on them."""
     for folder in filter(Path.is_dir, cache.glob("*/*")):
         for path in filter(Path.is_file, folder.iterdir()):
             if path.stat().st_size == 0:

@@ -1,8 +1,9 @@
-"""`dvc repro` with parallel trainings: `make repro` runs this.
+"""Run `dvc repro` with parallel trainings. `make repro` runs this.
 
-DVC runs one stage at a time. Here each training runs in its own `dvc repro` once those that it
-depends on are done, as many at a time as there are cores; DVC's lock is free while a stage runs.
-The outputs and dvc.lock are those of a plain `dvc repro`.
+DVC runs one stage at a time. Here, each training runs in its own `dvc repro` as soon as those that
+it depends on are done, with as many in parallel as there are cores. This works because DVC's lock
+is
+free while a stage runs. The outputs and dvc.lock are the same as with a plain `dvc repro`.
 """
 
 from charlm.core.interrupts import defer_interrupts
@@ -41,7 +42,7 @@ from pipeline.recovery import clear_locks, repair
 from stages import handle_signals, ignore_interrupts, run
 
 TRAINING = "train_"
-"""Prefix of the names of training stages."""
+"""Prefix of the names of the training stages."""
 
 stopping = threading.Event()
 printing = threading.Lock()
@@ -53,12 +54,12 @@ class Plan:
 
     Attributes:
         outdated: all stages that changed, or that depend on one that did.
-        trainings: the outdated trainings, each with those that it depends on. Those that others
-            depend on come first; of the rest the last, as the first takes the shortest time; and
-            those that have no epochs, such as counts, at the end.
+        trainings: the outdated trainings, each with the trainings it depends on, in the order in
+            which to start them: first those that others depend on, then the rest in reverse order
+            (the first one takes the least time), and last those without epochs (counts).
         first: the stages that the trainings depend on.
-        order: all stages, in the order that `dvc repro` gives them in `dvc.lock`: as in the
-            committed one, and new ones in the order in which it runs them.
+        order: all stages, in the order of a plain `dvc repro`'s `dvc.lock`: as in the committed
+            file, then new ones in the order in which they run.
     """
 
     outdated: set[str]
@@ -78,7 +79,7 @@ def main() -> None:
     training = check_input().training
     at_once = options.at_once or max(1, cores() // (training.threads * training.processes))
     plan = None
-    # DVC reports its own errors when it is run.
+    # DVC reports its own errors when it runs.
     with suppress(*DVC_ERRORS), Repo() as repo:
         clear_locks(repo)
         with repo.lock:
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def run_only(stage: str) -> None:
-    """Run a single stage by `dvc repro`, and restore its outputs if it fails or is interrupted."""
+    """Run a single stage with `dvc repro`; restore its outputs if it fails or is interrupted."""
     handle_signals(interrupt_once)
     try:
         code = dvc("--wait-for-lock", "repro", "--single-item", stage, stage=stage, last=False)
@@ -107,14 +108,14 @@ def run_only(stage: str) -> None:
 
 
 def interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt on the first signal; what follows it must complete."""
+    """Raise KeyboardInterrupt on the first signal only, because what follows must complete."""
     if not stopping.is_set():
         stopping.set()
         raise KeyboardInterrupt
 
 
 def reproduce(plan: Plan | None, at_once: int) -> None:
-    """Run the outdated stages, the trainings in parallel and all others by `dvc repro`."""
+    """Run the outdated stages: the trainings in parallel, all others with `dvc repro`."""
     if plan and len(plan.trainings) > 1 and at_once > 1:
         if plan.outdated.intersection(plan.first):
             exit_on_failure(dvc("repro", *plan.first, last=False))
@@ -127,12 +128,12 @@ def reproduce(plan: Plan | None, at_once: int) -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.side_by_side", description=__doc__)
     parser.add_argument("--at-once", type=int, metavar="N", help="number of parallel trainings")
-    parser.add_argument("--only", metavar="STAGE", help="run a single stage, waiting for the lock")
+    parser.add_argument("--only", metavar="STAGE", help="run a single stage; wait for DVC's lock")
     return parser.parse_args()
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process can use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -141,24 +142,24 @@ def cores() -> int:
 def dvc(*arguments: str, stage: str | None = None, last: bool = True) -> int:
     """Run a DVC command in this process and return its exit code.
 
-    Only the last command prints the advice to track the changes with git. Raises InputError if a
-    stage that it ran, or the given one, was recorded with other inputs than it ran with.
+    Only the last command prints DVC's advice to track the changes with git. Raises InputError if
+    `stage`, or any stage without it, was recorded with different inputs than it ran with.
     """
     level = logging.INFO if last else logging.WARNING
     logging.getLogger("dvc.repo.scm_context").setLevel(level)
     with refusing_other_inputs(stage):
         try:
             code: int = cli.main(list(arguments))
-        except OSError:  # it cannot print
+        except OSError:  # DVC cannot print
             code = 1
     return code
 
 
 def exit_on_failure(code: int, stage: str | None = None) -> None:
-    """Exit with the code of a failed DVC command, which has printed the error.
+    """Exit with the code of a DVC command if it failed. DVC has printed the error.
 
-    DVC has removed the outputs of the stage that failed; they are restored, if the stage was killed
-    or could not start and so did not do it. `stage` is its name, if known.
+    DVC has also removed the outputs of the failed stage. If the stage was killed or could not
+    start, it has not restored them, so this does. `stage` is its name, if known.
     """
     if code:
         ignore_interrupts()
@@ -170,7 +171,7 @@ def exit_on_failure(code: int, stage: str | None = None) -> None:
 
 
 def make_plan(repo: Repo) -> Plan:
-    """Determine the stages to run, in DVC's order."""
+    """Determine the stages to run."""
     graph = repo.index.graph  # edges from each stage to its dependencies
     order = plan_repro(graph)
     outdated: set[Stage] = set()
@@ -201,17 +202,17 @@ def is_training(stage: str) -> bool:
 
 
 def has_epochs(stage: Stage) -> bool:
-    """Return whether the stage depends on the parameter `epochs`, as a training by batches does."""
+    """Return whether the stage depends on the parameter `epochs`: it trains on batches."""
     return any("epochs" in parameters.params for parameters in stage.params)
 
 
 def train(stages: Mapping[str, set[str]], at_once: int) -> None:
-    """Run training stages in parallel, each through DVC once those that it depends on are done.
+    """Run training stages in parallel through DVC, each once those that it depends on are done.
 
-    If one fails, the others continue and are recorded. Ctrl-C also reaches the stages, which
-    handle it: each saves its state, restores its previous outputs, and exits.
+    If one fails, the others continue and are recorded. Ctrl-C also reaches the stages: each saves
+    its state, restores its previous outputs, and exits.
 
-    Raises InputError if one fails, KeyboardInterrupt if they were interrupted.
+    Raises InputError if one fails, and KeyboardInterrupt if they were interrupted.
     """
     before = signal.signal(signal.SIGINT, lambda number, frame: stopping.set())
     try:
@@ -234,19 +235,20 @@ def train(stages: Mapping[str, set[str]], at_once: int) -> None:
         raise KeyboardInterrupt
     if failed := [stage for stage, code in codes.items() if code]:
         raise InputError(
-            f"{', '.join(failed)} failed, see above; fix it and run the same command again"
+            f"{', '.join(failed)} failed (see above); fix the problem and run the same command "
+            "again"
         )
 
 
 def train_one(stage: str, width: int) -> int:
-    """Run a training stage, prefix its output lines with its name, and return its exit code."""
+    """Run a training stage, print its output with its name as prefix; return its exit code."""
     if stopping.is_set():
         return 130
     command = [sys.executable, "-m", "pipeline.side_by_side", "--only", stage]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,  # not a terminal, so trainings draw no progress bar
+        stdout=subprocess.PIPE,  # not a terminal, so there are no progress bars
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
@@ -254,15 +256,15 @@ def train_one(stage: str, width: int) -> int:
         if stopping.is_set():  # interrupted just before it was started
             process.terminate()
         for line in process.stdout or ():
-            with printing, suppress(OSError):  # the terminal may be closed
+            with printing, suppress(OSError):  # the terminal can be closed
                 print(f"{stage:{width}} | {line}", end="", flush=True)
     return process.returncode
 
 
 def terminate_stages(number: int, frame: FrameType | None) -> None:
-    """Forward SIGTERM, or a closed terminal, to the running stages, which treat it as Ctrl-C.
+    """Forward SIGTERM or SIGHUP to the running stages, which treat it like Ctrl-C.
 
-    DVC does not forward it: it would exit at once and leave its stage running.
+    DVC would not forward the signal, but exit at once and leave its stage running.
     """
     stopping.set()
     running = psutil.Process().children(recursive=True)
@@ -270,19 +272,19 @@ def terminate_stages(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     for process in running:
         with suppress(psutil.Error):
-            if not process.children():  # the stage itself, not DVC or a shell that waits for it
+            if not process.children():  # the stage, not a shell or DVC that waits for it
                 process.terminate()
 
 
 def committed_stages() -> list[str]:
-    """Return the stages in the `dvc.lock` of HEAD, in order; none if there is no such file."""
+    """Return the stages in the `dvc.lock` of HEAD, in order; empty if there is no such file."""
     committed = git("show", "HEAD:./dvc.lock")
     return list(parse_yaml(committed, "dvc.lock")["stages"]) if committed else []
 
 
 def put_in_order(stages: Iterable[str]) -> None:
-    """Sort `dvc.lock`, where DVC appends new stages in the order in which they finish."""
-    with suppress(*DVC_ERRORS), Repo() as repo, repo.lock:  # else another DVC command runs
+    """Sort `dvc.lock`, because DVC appends new stages in the order in which they finish."""
+    with suppress(*DVC_ERRORS), Repo() as repo, repo.lock:  # fails if another DVC is running
         recorded = list(recorded_stages())
         wanted = [stage for stage in dict.fromkeys([*stages, *recorded]) if stage in recorded]
         if recorded != wanted:

@@ -1,6 +1,6 @@
 """Write `.dvc/vega.js`, so that the pages of `dvc plots` work offline.
 
-Not a stage: the setup in the Makefile runs it. `.dvc/plots.html` loads the script.
+The setup in the Makefile runs this. `.dvc/plots.html` loads the script.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ VEGA_LITE = "5.21"
 
 def main() -> None:
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", VEGA_LITE)
-    # The function keeps the names in the bundle out of the global scope.
+    # The function keeps the bundle's names out of the global scope.
     write_text(SCRIPTS, f"(() => {{\n{bundle}\n}})();\n")
 
 

@@ -1,7 +1,7 @@
 """Run the committed pipeline from scratch in a temporary clone, and compare every output.
 
-`make verify` runs this, with parallel trainings as in `make repro`. The exit code is 1 if an
-output differs from the committed dvc.lock on a machine for which the same bytes are promised.
+`make verify` runs this. Trainings run in parallel, as in `make repro`. The exit code is 1 if an
+output differs from the committed dvc.lock although the same bytes are promised on this machine.
 """
 
 import io
@@ -35,8 +35,8 @@ from stages import run
 REQUIREMENTS = Path("requirements.txt")
 
 CLONE_CONFIG = "[cache]\n    dir = cache\n[core]\n    autostage = true\n"
-"""A clone's .dvc/config.local, which overrides other configuration: a cache of its own, and no
-advice to track changes with git."""
+"""The clone's .dvc/config.local, which overrides other configuration: its own cache, and no advice
+to track changes with git."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def verify() -> None:
         made = locked(clone)
         differing = [path for path in committed if committed[path] != made.get(path)]
         after = {path: content_of(clone / path) for path in differing if path in made}
-    print("\nEvery output of dvc.lock, and whether it has the committed bytes here:\n")
+    print("\nAll outputs in dvc.lock, compared with the committed bytes:\n")
     for path in committed:
         print(f"  {'differs' if path in differing else 'same   '}  {path}")
         if path in differing:
@@ -79,13 +79,13 @@ def verify() -> None:
         print("\n".join(f"  {reason}" for reason in reasons))
         return
     raise InputError(
-        f"{len(differing)} of {len(committed)} outputs have other bytes than committed, "
+        f"{len(differing)} of {len(committed)} outputs differ from the committed bytes, "
         "although the same bytes are promised here; please report this with the output above"
     )
 
 
 def clone_committed(clone: Path) -> Path:
-    """Clone the current repository, without uncommitted changes; return the project's folder."""
+    """Clone the current repository without uncommitted changes; return the project's folder."""
     top, prefix = (git("rev-parse", f"--show-{what}") for what in ("toplevel", "prefix"))
     if top:
         subprocess.run(["git", "clone", "--quiet", top, str(clone)], check=False)
@@ -94,20 +94,20 @@ def clone_committed(clone: Path) -> Path:
     changed = git("status", "--short", ".").splitlines()
     if changed:
         names = ", ".join(line[3:] for line in changed[:3])
-        print(f"not committed, left out: {names}{', ...' if len(changed) > 3 else ''}")
+        print(f"ignoring uncommitted changes: {names}{', ...' if len(changed) > 3 else ''}")
     return clone / prefix
 
 
 def run_from_scratch(clone: Path) -> None:
-    """Run all stages in the clone, with the current Python.
+    """Run all stages in the clone with the current Python.
 
     Without dvc.lock and with an empty cache, DVC cannot skip any stage.
     """
     (clone / "dvc.lock").unlink()
     (clone / ".dvc/config.local").write_text(CLONE_CONFIG, encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    notes = clone / ".dvc/tmp/notes"  # DVC would keep them in /var/tmp
-    environment = {**os.environ, "PATH": path, "DVC_SITE_CACHE_DIR": str(notes)}
+    hashes = clone / ".dvc/tmp/hashes"  # by default, DVC stores the hashes of files in /var/tmp
+    environment = {**os.environ, "PATH": path, "DVC_SITE_CACHE_DIR": str(hashes)}
     for name in ("DVC_ROOT", "DVC_STAGE"):
         environment.pop(name, None)
     with subprocess.Popen(
@@ -128,7 +128,7 @@ def run_from_scratch(clone: Path) -> None:
             end_with_children(process.pid)
             raise
     if process.returncode:
-        raise InputError("the pipeline fails in a clone, see above")
+        raise InputError("the pipeline failed in the clone (see above); fix it and commit first")
 
 
 def end_with_children(pid: int) -> None:
@@ -138,7 +138,7 @@ def end_with_children(pid: int) -> None:
     found = [psutil.Process(pid)]
     for process in found:  # grows during the loop
         with suppress(psutil.Error):
-            process.suspend()  # so that it starts no further processes
+            process.suspend()  # so that it cannot start more processes
             found += process.children()
     for process in found:
         with suppress(psutil.Error):
@@ -156,9 +156,9 @@ def locked(clone: Path) -> dict[str, str]:
 def first_difference(path: str, old: Content | None, new: Content | None) -> str:
     """Describe the first difference between two contents of an output."""
     if new is None:
-        return "no stage of dvc.yaml writes it"
+        return "no stage in dvc.yaml writes it"
     if old is None:
-        return "the committed content is not available; run dvc pull, if there is a remote"
+        return "the committed content is not available; if there is a remote, run dvc pull"
     name = min(n for n in old.keys() | new.keys() if old.get(n) != new.get(n))
     where = "" if name == "." else f"{name}: "
     if name not in old or name not in new:
@@ -189,7 +189,7 @@ def _first_tensor(old: bytes, new: bytes) -> str:
         a, b = before.get(name), after.get(name)
         if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
             return f"tensor {name}: {_kind(b)}; committed: {_kind(a)}"
-        bits = f"u{a.itemsize}"  # 0 and -0 are equal but have different bytes
+        bits = f"u{a.itemsize}"  # 0 and -0 are equal, but have different bytes
         places = np.argwhere(a.view(bits) != b.view(bits))
         if len(places):
             first = tuple(int(i) for i in places[0])
@@ -216,7 +216,7 @@ def _first_pixel(old: bytes, new: bytes) -> str:
 
 
 def metric_changes(path: str, old: Content | None, new: Content | None) -> Iterator[str]:
-    """Yield the numbers of a metrics file that differ, with their difference."""
+    """Describe each number in a metrics file that differs."""
     if old is None or new is None:
         return
     before, after = (dict(_numbers(json.loads(content["."]))) for content in (old, new))

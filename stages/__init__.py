@@ -1,13 +1,13 @@
-"""The stages of the pipeline, each a script run as `python -m stages.NAME`.
+"""The stages of the pipeline. Each is a script, run as `python -m stages.NAME`.
 
-This module has what they share: paths, and error handling.
+This module contains what they share: paths and error handling.
 """
 
 import sys
 
 from charlm.core.interrupts import defer_interrupts, interrupt, note, obey_interrupts
 
-if sys.argv[0] == "-m":  # a stage is being started, and this comes before its own imports
+if sys.argv[0] == "-m":  # a stage is starting and has not imported anything else yet
     defer_interrupts()
 
 import atexit
@@ -49,23 +49,23 @@ FIGURES = Path("plots/figures")
 REPORT = Path("plots/report.html")
 
 DVC_STAGE = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-"""The name of the stage, if DVC runs it (which gives its file too, if started elsewhere)."""
+"""The name of the stage, if DVC runs it. DVC may put the path of dvc.yaml in front."""
 
 CHECKOUT = Path(os.environ.get("DVC_ROOT", "."))
-"""The user's own checkout, also if DVC runs an experiment in a temporary copy of it."""
+"""The user's checkout, even if DVC runs an experiment in a temporary copy of it."""
 
 ERROR_FILE = os.environ.get("TORCHELASTIC_ERROR_FILE")
-"""The file for the error of this process, if several train together."""
+"""The file for the error message of this process, if several processes train together."""
 
 OWN = ("charlm", "stages", "pipeline")
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path("charlm/models")
 
 PYTHON = Path(".venv/bin/python")
-"""Where `make` installs Python."""
+"""The Python that `make` installs."""
 
 ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-"""Signals that end a program: a request, and a closed terminal or lost connection."""
+"""Signals that end a program: a request, or a closed terminal or lost connection."""
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
@@ -80,8 +80,8 @@ def checkpoint_path(model: str) -> Path:
 def checkpoints(models: Iterable[str]) -> dict[str, Path]:
     """Return the checkpoint of each model.
 
-    Raises InputError if another checkpoint is in the folder: stages depend on the whole folder,
-    so it would change dvc.lock.
+    Raises InputError if the folder contains another checkpoint. Stages depend on the whole folder,
+    so that file would change dvc.lock.
     """
     paths = {name: checkpoint_path(name) for name in models}
     for path in sorted(checkpoint_path("").parent.glob("*.safetensors")):
@@ -99,24 +99,24 @@ def loss_by_path(column: str) -> Path:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; SIGTERM and a closed terminal count as Ctrl-C."""
+    """Run a stage. SIGTERM and a closed terminal count as Ctrl-C."""
     handle_signals(interrupt)
     obey_interrupts()
     escape_unprintable()
     atexit.register(discard_unprintable)
     main()
     if sys.stdout:
-        sys.stdout.flush()  # Python would do it after the error handling
-    ignore_interrupts()  # all is done, but Python may take a while to exit
+        sys.stdout.flush()  # Python would do this only after the error handling
+    ignore_interrupts()  # everything is done, but Python can take a while to exit
     refuse_changed_inputs()
     if inputs:
         inputs.leave()
 
 
 def read_params() -> "Params":
-    """Read the parameters, and compare them and the imported code with what DVC started from.
+    """Read the parameters, and check that neither they nor the imported code have changed.
 
-    Else an edit that is undone before the stage ends would go unnoticed.
+    Otherwise, an edit that is undone before the stage ends would go unnoticed.
     """
     from charlm.core.params import load_params
 
@@ -126,51 +126,51 @@ def read_params() -> "Params":
 
 
 def refuse_changed_inputs() -> None:
-    """Raise InputError if DVC would record this stage with other inputs than it ran with."""
+    """Raise InputError if DVC would record this stage with different inputs than it ran with."""
     if inputs:
         inputs.refuse_if_changed()
 
 
 def refuse_other_code() -> None:
-    """Raise InputError if this code is not in the current folder, of which DVC records the code."""
+    """Raise InputError if this code is not from the current folder, whose code DVC records."""
     for name in ("charlm", "stages"):
         own, found = Path(name, "__init__.py"), Path(sys.modules[name].__file__ or "")
         if not own.exists() or not own.samefile(found):
             raise InputError(
-                f"Python found {name} in {found.parent.parent}, and DVC would record the code in "
+                f"Python found {name} in {found.parent.parent}, but DVC would record the code in "
                 f"{Path.cwd()}; run: unset PYTHONPATH PYTHONSAFEPATH"
             )
 
 
 def ignore_interrupts() -> None:
-    """Ignore Ctrl-C and the like from now on: what follows is short and must complete."""
+    """Ignore Ctrl-C and similar signals from now on. What follows is short and must complete."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     handle_signals(signal.SIG_IGN)
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    """Set the handler of the signals that end a program, unless they are ignored, as by nohup."""
+    """Set the handler of signals that end a program, unless they are ignored (by nohup)."""
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Exit after an exception: with one line and code 1 if the user can fix it.
+    """Exit after an exception, with one line and code 1 if the user can fix it.
 
-    DVC removes a stage's outputs before it runs the stage; they are restored.
+    This restores the outputs, which DVC removes before it runs a stage.
     """
-    ignore_interrupts()  # another Ctrl-C, or a signal from another process of this training
+    ignore_interrupts()  # from a second Ctrl-C, or from other processes of this training
     explained = explain(error)
     if explained:
         message, code = explained
         if isinstance(error, FileError):
             message += _dropped()
-        if ERROR_FILE:  # the parent process prints one error for all
+        if ERROR_FILE:  # the parent process prints a single error
             reason = {"message": message, "timestamp": int(time.time())}
             Path(ERROR_FILE).write_text(json.dumps(reason), encoding="utf-8")
         else:
-            with suppress(OSError):  # the terminal may be closed
+            with suppress(OSError):  # the terminal can be closed
                 print(message, file=sys.stderr, flush=True)
     else:
         sys.__excepthook__(kind, error, traceback)
@@ -181,7 +181,7 @@ def end(kind: type[BaseException], error: BaseException, traceback: TracebackTyp
 
 
 def _put_back(stage: str) -> None:
-    """Restore the outputs of a stage, with the Python of `.venv` if this one has no DVC."""
+    """Restore the outputs of a stage. Uses the Python in `.venv` if this one has no DVC."""
     try:
         from pipeline.put_back import main
     except ModuleNotFoundError:
@@ -190,13 +190,13 @@ def _put_back(stage: str) -> None:
             subprocess.run([PYTHON, *command], check=False)
         else:
             text = " ".join(["python", *command])
-            print(f"then restore the outputs, which DVC has removed: {text}", file=sys.stderr)
+            print(f"DVC has removed the outputs; restore them with: {text}", file=sys.stderr)
     else:
         main(stage)
 
 
 def _dropped() -> str:
-    """Drop damaged copies from DVC's cache; return a note about them for the error message."""
+    """Remove damaged copies from DVC's cache; return a note about them for the error message."""
     from dvc.repo import Repo
 
     from pipeline.cache import drop_damaged_copies, recorded_outputs
@@ -205,7 +205,7 @@ def _dropped() -> str:
     dropped: list[str] = []
     with suppress(*DVC_ERRORS), Repo() as repo:
         dropped = drop_damaged_copies(repo, recorded_outputs(repo))
-    return f" (DVC's copy of {', '.join(dropped)} was damaged too; removed it)" if dropped else ""
+    return f" (DVC's copy of {', '.join(dropped)} was damaged, too; removed it)" if dropped else ""
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -230,8 +230,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1
     if is_out_of_memory(error):
         return (
-            "error: not enough memory; lower batch_size, sample.count or a model's sizes, or raise "
-            "the limits of the shell (ulimit -a)",
+            "error: not enough memory; lower batch_size, sample.count or the size of a model, or "
+            "raise the limits of the shell (ulimit -a)",
             1,
         )
     if mistake := _mistake_in_model(error):
@@ -240,9 +240,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 
 def _mistake_in_model(error: BaseException) -> str:
-    """Return an error of a file in charlm/models or of a training's script, with its line.
+    """Describe an error in a file in charlm/models or in a training script, with its line.
 
-    Empty if the last of our own lines that led to it is in another file.
+    Returns "" if the last line of this project in the traceback is in another file.
     """
     frames = [(frame.filename, frame.lineno) for frame in extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
@@ -257,11 +257,11 @@ def _mistake_in_model(error: BaseException) -> str:
     return f"{path}, line {line}: {said}"
 
 
-sys.excepthook = end  # set before the imports, which may fail
+sys.excepthook = end  # set before imports, because they can fail
 pin_kernels()  # before a stage imports NumPy or torch
 
 inputs = None
-"""What the stage depends on, if DVC runs it, before it has imported or read anything."""
+"""The inputs of the stage, if DVC runs it, before it imports or reads anything."""
 
 if DVC_STAGE:
     handle_signals(note)

@@ -30,11 +30,11 @@ def main() -> None:
     split = load_split(SPLIT, corpus)
     paths = checkpoints(params.models)
     models = {name: load_for(path, corpus, build) for name, path in paths.items()}
-    refuse_changed_inputs()  # again, as the code of the models has been imported
+    refuse_changed_inputs()  # again, after importing the code of the models
     tables = {}
     for name, loaded in models.items():
         model = Runner(loaded.to(device), params.fast)
-        # A model may draw random numbers of its own, in evaluation too.
+        # Models can draw random numbers in evaluation, too.
         with blame("sample.prefix"), seeded(params.seed, f"sample/{name}/model"):
             names = sample_names(
                 model,

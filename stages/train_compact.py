@@ -1,4 +1,4 @@
-"""Train the compact WaveNet."""
+"""Train the compact WaveNet, distilled from the hybrid."""
 
 from charlm.models.compact import CompactWaveNet
 from stages import run

@@ -1,4 +1,4 @@
-"""Count n-grams and train the hybrid, which corrects them."""
+"""Count n-grams, and train the hybrid, which corrects the counts."""
 
 from charlm.data.windows import Windows
 from charlm.models.base import LanguageModel
@@ -9,7 +9,7 @@ from stages.training import train
 
 
 def prepare(model: LanguageModel, windows: Windows) -> None:
-    """Fill in the counts of a hybrid."""
+    """Set the counts of a hybrid."""
     assert isinstance(model, Hybrid)
     count(model.counts, windows)
 

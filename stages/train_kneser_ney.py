@@ -1,4 +1,4 @@
-"""Count n-grams, and choose their order by validation loss."""
+"""Count n-grams, and choose the order by validation loss."""
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ def main() -> None:
     check_arguments("kneser_ney", KneserNey, params.arguments("kneser_ney"))
     order = params.arguments("kneser_ney").get("order")
     with blame("device"):
-        set_up("cpu", threads=1)  # there is nothing for a GPU to do
+        set_up("cpu", threads=1)  # counting does not use a GPU
     corpus = load_corpus(DATASET)
     windows = windows_by_part(corpus, load_split(SPLIT, corpus))
     model = KneserNey(len(corpus.vocabulary), corpus.block_size, order)

@@ -1,4 +1,4 @@
-"""Mix all models, with the weights of the lowest validation loss."""
+"""Mix all models, with the weights that minimize the validation loss."""
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def main() -> None:
     params = read_params()
     for name in params.arguments(MIXED):
         with blame(f"{MIXED}.{name}"):
-            raise InputError("the mixture takes nothing from its section; remove it")
+            raise InputError("the mixture has no parameters; remove this one")
     with blame("device"):
         device = set_up(params.device, threads=1)
     corpus = load_corpus(DATASET)
@@ -38,10 +38,10 @@ def main() -> None:
     names = [name for name in params.models if name != MIXED]
     paths = checkpoints(params.models)
     models = {name: checkpoint.load_for(paths[name], corpus, build) for name in names}
-    refuse_changed_inputs()  # again, as the code of the models has been imported
+    refuse_changed_inputs()  # again, after importing the code of the models
     probs = []
     for name, model in models.items():
-        with seeded(params.seed, f"mix/{name}"):  # a model may be random in evaluation too
+        with seeded(params.seed, f"mix/{name}"):  # models can be random in evaluation, too
             probs.append(losses(Runner(model.to(device), params.fast), val).double().neg().exp())
     weights = mixture_weights(np.array(probs))
     print(", ".join(f"{name} {weight:.3f}" for name, weight in zip(names, weights, strict=True)))

@@ -1,6 +1,6 @@
-"""The shared part of the training stages: everything but the model.
+"""The part that all training stages share.
 
-`train` builds the model and its Trainer, resumes an interrupted run, and runs the epochs.
+`train` builds the model and its Trainer, resumes an interrupted training, and runs the epochs.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ from stages import (
 
 RESUME = CHECKOUT / ".resume"
 SAVE_EVERY = 1000
-"""Batches between saves of the training state within an epoch."""
+"""Number of batches between saves of the training state within an epoch."""
 
 
 def train(
@@ -52,13 +52,16 @@ def train(
     prepare: Callable[[LanguageModel, Windows], None] = lambda model, windows: None,
     teacher: str | None = None,
 ) -> None:
-    """Train the model that `params.yaml` describes under `name`.
+    """Train the model of section `name` in `params.yaml`.
 
-    `prepare` is called before with the model and the training windows. `teacher` is the model,
-    trained by an earlier stage, that it may be distilled from.
+    Writes the history after each epoch, so that you can watch it, and the checkpoint at the end. If
+    training fails or is interrupted, the previous versions of both are kept.
 
-    Writes the history after each epoch, so that it can be watched, and the checkpoint at the
-    end; if training fails or is interrupted, the previous ones are kept.
+    Args:
+        name: the section, which is also the name of the stage and its outputs.
+        architecture: the class of the model.
+        prepare: called before training with the model and the training windows.
+        teacher: the model, trained by an earlier stage, from which this one can be distilled.
     """
     params = read_params()
     processes = params.training.processes
@@ -81,7 +84,7 @@ def train(
     if recipe.distill:
         if teacher is None:
             with blame(params.origin(name, "distill")):
-                raise InputError(f"stages/train_{name}.py names no teacher; set it to 0")
+                raise InputError(f"stages/train_{name}.py has no teacher; set distill to 0")
         taught_by = [checkpoint_path(teacher)]
         its = checkpoint.load_for(taught_by[0], corpus, build).to(device)
         training_windows = taught(
@@ -103,8 +106,8 @@ def train(
         log(f"{model.title}: resuming after {_so_far(trainer)}")
     with blame(params.origin(name, "batch_size")):
         trainer.check_last_batch()
-    with blame(params.origin(name, "lr")):  # if training diverges
-        if not group.first:  # the first process writes and reports for all
+    with blame(params.origin(name, "lr")):  # the parameter to change if training diverges
+        if not group.first:  # only the first process writes and reports
             run_epochs(trainer, save=trainer.state_dict)
             return
         with restoring(history_path(name)):
@@ -116,7 +119,7 @@ def train(
             )
             model.load_state_dict(trainer.weights())
             checkpoint.save(checkpoint_path(name), model, corpus.vocabulary)
-    ignore_interrupts()  # or a finished training would be neither recorded nor resumed
+    ignore_interrupts()  # otherwise a finished training could be neither recorded nor resumed
     refuse_changed_inputs()
     resume.remove()
 
@@ -130,9 +133,9 @@ def build_model(
 ) -> LanguageModel:
     """Build and initialize the model of a section of `params.yaml`.
 
-    Raises InputError, with the line of `params.yaml` or of the model, if the constructor rejects
-    the arguments, if `forward` does not compute logits, or if the model is too large for this
-    machine or could not be saved.
+    Raises InputError, with the line in `params.yaml` or in the model's file, if the constructor
+    rejects the arguments, `forward` does not return logits, the model is too large for this
+    machine, or it cannot be saved.
     """
     given = params.arguments(name)
     check_arguments(name, architecture, given)
@@ -143,7 +146,7 @@ def build_model(
             **given,
         }
         parameters = 0
-        with suppress(Exception), without_memory():  # a constructor may need real tensors
+        with suppress(Exception), without_memory():  # some constructors need real tensors
             parameters = count_parameters(architecture(**arguments))
         refuse_if_too_large(parameters)
         with seeded(params.seed, "init"):
@@ -157,7 +160,7 @@ def resume_file(
     name: str, params: Params, device: str, taught_by: Sequence[Path] = ()
 ) -> ResumeFile:
     """Return the resume file of this training, identified by its parameters, data and code."""
-    decisive = {
+    settings = {
         "recipe": params.recipe(name).model_dump(),
         "arguments": params.arguments(name),
         "seed": params.seed,
@@ -166,7 +169,7 @@ def resume_file(
         "device": device,
         "fast": params.fast,
     }
-    return ResumeFile(RESUME, name, decisive, data=[DATASET, SPLIT, *taught_by])
+    return ResumeFile(RESUME, name, settings, data=[DATASET, SPLIT, *taught_by])
 
 
 def run_epochs(
@@ -175,7 +178,7 @@ def run_epochs(
     progress: Progress | None = None,
     write: Callable[[list[Epoch]], None] = lambda history: None,
 ) -> None:
-    """Run the remaining epochs, saving the state regularly."""
+    """Run the remaining epochs, and save the state regularly."""
 
     def on_batches(count: int) -> None:
         if progress:
@@ -197,7 +200,7 @@ def run_epochs(
 
 def write_history(name: str, history: list[Epoch]) -> None:
     table = pd.DataFrame(map(asdict, history))
-    table["lr"] = table["lr"].map("{:.6g}".format)  # may be as low as 1e-9
+    table["lr"] = table["lr"].map("{:.6g}".format)  # can be as low as 1e-9
     write_csv(history_path(name), table)
 
 

@@ -173,7 +173,7 @@ def test_a_training_that_is_killed_is_put_back_while_the_others_go_on(
     project.set(epochs="3", compact__epochs="3")
     command = (*REPRO, "--at-once", "2")
     ran = project.run(*command, code=1, PATH=kills_itself(tmp_path / "killed"))
-    assert "error: train_compact, train_fcn" in ran.text or "failed, see above" in ran.text
+    assert "error: train_compact, train_fcn" in ran.text or "failed (see above)" in ran.text
     assert project.outputs() == before
 
 
@@ -198,7 +198,7 @@ def test_code_in_another_folder_is_refused_under_dvc(project: Project, template:
         PYTHONSAFEPATH="1",
     )
     assert (
-        f"error: Python found charlm in {template.path}, and DVC would record the code in "
+        f"error: Python found charlm in {template.path}, but DVC would record the code in "
         f"{project.path}; run: unset PYTHONPATH PYTHONSAFEPATH\n"
     ) in ran.text
     assert "Traceback" not in ran.text

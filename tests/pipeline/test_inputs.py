@@ -74,12 +74,12 @@ def write(path: str, text: str = "x") -> Callable[[], object]:
             replace("params.yaml", "threads: 1", "threads: 1, more: 2"),
             "training.more in params.yaml (missing, now 2)",
         ),
-        (write("names.txt"), "ran: names.txt; "),
-        (write("code/a.py"), "ran: code/a.py; "),
-        (write("code/more/c.py"), "ran: code/more/c.py; "),
-        (Path("code/more/b.py").unlink, "ran: code/more/b.py; "),
-        (write("options"), "ran: options; "),
-        (write("other.yaml", "lr: 2"), "ran: other.yaml; "),
+        (write("names.txt"), "ran: names.txt. "),
+        (write("code/a.py"), "ran: code/a.py. "),
+        (write("code/more/c.py"), "ran: code/more/c.py. "),
+        (Path("code/more/b.py").unlink, "ran: code/more/b.py. "),
+        (write("options"), "ran: options. "),
+        (write("other.yaml", "lr: 2"), "ran: other.yaml. "),
         (write("params.yaml", "]"), "params.yaml cannot be read"),
     ],
 )
@@ -114,7 +114,7 @@ def test_of_many_changes_some_are_named() -> None:
     inputs = Inputs("train")
     for number in range(5):
         write(f"code/{number}.py")()
-    with refused("ran: code/0.py, code/1.py, code/2.py, 2 more; "):
+    with refused("ran: code/0.py, code/1.py, code/2.py, 2 more. "):
         inputs.refuse_if_changed()
 
 

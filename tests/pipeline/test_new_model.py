@@ -74,7 +74,7 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
     assert ran.stages == [
         *("train_linear", "train_transformer", "train_mixture", "evaluate", "sample", "plot")
     ]
-    assert "Causal transformer: runs as plain PyTorch, since" in ran.text
+    assert "Causal transformer: runs as plain PyTorch, because" in ran.text
     outputs = project.outputs()
     report = outputs["plots/report.html"].decode()
     for name, title in (("transformer", "Causal transformer"), ("linear", "Linear")):
@@ -92,9 +92,9 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [
-        ("Mine", None, "'Mine' is not a module name"),
+        ("Mine", None, "'Mine' is not the name of a module"),
         ("mine", None, "charlm/models/mine.py does not exist; write the model there first"),
-        ("wavenet", None, "stages/train_wavenet.py exists; the model is in the pipeline already"),
+        ("wavenet", None, "stages/train_wavenet.py exists; the model is already in the pipeline"),
         ("mine", "def broken(:", "charlm/models/mine.py: SyntaxError: "),
         (
             "mine",
@@ -104,7 +104,7 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
         (
             "mine",
             LINEAR.replace("width: int = 4", "width: int"),
-            "Linear.__init__ has no default for width; give it one",
+            "Linear.__init__ has no default for width; add one",
         ),
     ],
 )
@@ -145,5 +145,5 @@ def test_its_stage_is_as_dvc_would_write_it(name: str, monkeypatch: pytest.Monke
 
 def test_a_second_time_is_refused(project: Project) -> None:
     new_model(project, "linear", LINEAR)
-    assert "exists; the model is in the pipeline" in new_model(project, "linear", LINEAR, 1)
+    assert "exists; the model is already in the pipeline" in new_model(project, "linear", LINEAR, 1)
     assert Path(ROOT / "stages/train_linear.py").exists() is False

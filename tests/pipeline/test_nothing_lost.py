@@ -169,8 +169,9 @@ def test_a_model_larger_than_the_machine_is_refused_before_it_is_built(
         for i, text in enumerate((project.path / "params.yaml").read_text().splitlines(), start=1)
         if text.startswith("wavenet:")
     )
-    assert line.startswith(f"error: params.yaml, line {number}: wavenet: a model of 4,000,")
-    assert "GB while it is trained, and this machine has" in line
+    said = f"error: params.yaml, line {number}: wavenet: training a model with 4,000,"
+    assert line.startswith(said)
+    assert re.search(r"takes [\d,]+ GB, but this machine has [\d,]+ GB; make the model", line)
     assert project.outputs() == before
 
 
@@ -206,7 +207,7 @@ def test_a_damaged_copy_in_the_cache_is_dropped_so_that_repro_makes_it_anew(
     (line,) = ran.text.splitlines()
     assert line.startswith(f"error: {FCN} is damaged")
     assert line.endswith(
-        f"; recreate it with: dvc repro (DVC's copy of {FCN} was damaged too; removed it)"
+        f"; recreate it with: dvc repro (DVC's copy of {FCN} was damaged, too; removed it)"
     )
     assert project.dvc("repro").stages == ["train_fcn"]
     assert project.outputs() == before
@@ -221,7 +222,7 @@ def test_a_damaged_copy_of_a_whole_output_is_mended_before_make_repro(project: P
     damage_copy(project, FCN)
     (project.path / FCN).unlink()
     assert project.run("python", "-m", "pipeline.check").text == (
-        f"DVC's copy of {FCN} was damaged; removed it, it will be recreated\n"
+        f"DVC's copy of {FCN} was damaged; removed it (it will be recreated)\n"
     )
     assert project.dvc("repro").stages == ["train_fcn"]
     assert project.outputs() == before
@@ -273,7 +274,7 @@ def test_a_damaged_checkpoint_is_refused(
         line = refused_here(checkout, stage, monkeypatch)
     finally:
         path.write_bytes(before[FCN])
-    assert line.startswith(f"error: {FCN} is damaged or not a file of this project (")
+    assert line.startswith(f"error: {FCN} is damaged or not a file of this pipeline (")
     assert line.endswith("; recreate it with: dvc repro")
     assert checkout.outputs() == before
 
@@ -330,7 +331,7 @@ def test_tables_that_somebody_changed_are_refused(
         line = refused_here(checkout, "plot", monkeypatch)
     finally:
         (checkout.path / path).write_bytes(before[path])
-    assert line.startswith(f"error: {path} is damaged or not a file of this project (")
+    assert line.startswith(f"error: {path} is damaged or not a file of this pipeline (")
     assert checkout.outputs() == before
 
 
@@ -485,7 +486,7 @@ def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "ran: wavenet.lr in params.yaml (empty, now 0.1); so nothing was recorded" in line
+    assert "ran: wavenet.lr in params.yaml (empty, now 0.1). Nothing was recorded" in line
     assert project.outputs() == before
     assert project.git("diff", "dvc.lock") == recorded
     assert run_cache(project) == runs
@@ -509,7 +510,7 @@ def test_code_edited_while_a_training_runs_is_not_recorded(
         file.write("# edited\n")
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "changed while this stage ran: charlm/models/fcn.py; so nothing" in text
+    assert "changed while this stage ran: charlm/models/fcn.py. Nothing" in text
     assert project.outputs() == before
     assert len(list((project.path / ".resume").glob("*.pt"))) == 1
 
@@ -531,7 +532,7 @@ stage.write_json = append_and_write
 stage.run(stage.main)
 """
     ran = project.run("python", "-c", code, code=1, DVC_STAGE="build_dataset")
-    assert "changed while this stage ran: data/few.txt; so nothing" in ran.text
+    assert "changed while this stage ran: data/few.txt. Nothing" in ran.text
     assert project.outputs() == before | {"data/few.txt": names.read_bytes()}
 
 
@@ -557,7 +558,7 @@ def test_a_model_edited_while_it_is_loaded_is_not_recorded(
 
     monkeypatch.setattr(module, "load_for", edit_and_load)
     monkeypatch.setattr(module, "Runner", undo_and_run)
-    with refused("changed while this stage ran: charlm/models/fcn.py; so nothing"):
+    with refused("changed while this stage ran: charlm/models/fcn.py. Nothing"):
         module.main()
 
 

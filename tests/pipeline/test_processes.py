@@ -123,7 +123,7 @@ def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
     text, _ = process.communicate()
     assert process.returncode != 0
     assert "Traceback" not in text, text
-    said = rf"error: process {rank} of 0 to 1 was ended by SIGKILL; the same command resumes it"
+    said = rf"error: process {rank} \(of 0 to 1\) was killed by SIGKILL; run the same command again"
     assert len(re.findall(said, text)) == 1, text
     assert processes_in(project) == []
     ran = project.dvc("repro", "--single-item", "train_wavenet")

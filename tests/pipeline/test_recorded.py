@@ -96,7 +96,7 @@ def test_an_edit_while_dvc_waits_for_its_lock_is_undone(here: Project) -> None:
     assert process.returncode == 1
     assert text.splitlines()[-1] == (
         "error: changed before DVC recorded train_wavenet: wavenet.lr in params.yaml "
-        "(empty, now 0.1); so the record was removed. Run the same command again"
+        "(empty, now 0.1). The record was removed. Run the same command again"
     )
     assert run_cache() == runs
     assert "train_wavenet" not in load_yaml("dvc.lock")["stages"]

@@ -72,7 +72,7 @@ def test_not_while_another_user_may_run_dvc_here(
     monkeypatch.setattr(psutil.Process, "cwd", denied)
     elsewhere = lock.parent / "elsewhere"
     assert dvc.pid in [process.pid for process in recovery.others(elsewhere)]
-    with refused(f"; if not here, remove the lock: rm {lock}, and run the same command again"):
+    with refused(f"; if not here, remove the lock (rm {lock}). Then run the same command again"):
         recovery.clear_lock(lock, elsewhere)
     assert lock.exists()
 
@@ -165,7 +165,7 @@ def test_make_repro_goes_on_after_a_kill_that_left_dvcs_files_damaged(project: P
     before = path.read_bytes()
     damages = {
         project.path / ".dvc/tmp/rwlock": (b"", "rwlock was damaged; removed it"),
-        path: (b"", "dvc.lock was damaged; took the committed one"),
+        path: (b"", "dvc.lock was damaged; restored the committed one"),
     }
     for file, (content, said) in damages.items():
         file.write_bytes(content)

@@ -102,8 +102,8 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(
     assert sorted(started) == sorted(STAGES)
     assert "is cached" not in ran.text
     assert "git add" not in ran.text
-    assert "not committed, left out: notes.txt" in ran.text
-    report = ran.text[ran.text.index("Every output of dvc.lock") :]
+    assert "ignoring uncommitted changes: notes.txt" in ran.text
+    report = ran.text[ran.text.index("All outputs in dvc.lock") :]
     assert "differs" not in report
     for path in before:
         output = re.sub(r"^(data/samples|plots/figures)/.*", r"\1", path)
@@ -120,7 +120,7 @@ def test_where_the_pipeline_does_not_run_through_verify_says_so(project: Project
     ran = project.run(*VERIFY, code=1)
     why, told = ran.text.splitlines()
     assert re.match(r"error: params\.yaml, line \d+: lr is -1; ", why)
-    assert told == "error: the pipeline fails in a clone, see above"
+    assert told == "error: the pipeline failed in the clone (see above); fix it and commit first"
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_other_bytes_where_the_same_are_promised_are_an_error(
     changed_run: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match=f"2 of {OUTPUTS} outputs have other bytes than committed"):
+    with pytest.raises(InputError, match=f"2 of {OUTPUTS} outputs differ from the committed bytes"):
         pipeline.verify.main()
     said = capsys.readouterr().out
     assert "  differs  metrics/evaluation.json\n           line 5:" in said
@@ -266,9 +266,9 @@ def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project)
     fewer = {name: data for name, data in folder.items() if name != "fcn.csv"}
     assert first_difference("data/samples", folder, fewer) == "fcn.csv: only committed"
     assert first_difference("data/samples", fewer, folder) == "fcn.csv: only here"
-    assert first_difference(other, {".": b""}, None) == "no stage of dvc.yaml writes it"
+    assert first_difference(other, {".": b""}, None) == "no stage in dvc.yaml writes it"
     assert first_difference(other, None, {".": b""}) == (
-        "the committed content is not available; run dvc pull, if there is a remote"
+        "the committed content is not available; if there is a remote, run dvc pull"
     )
 
 

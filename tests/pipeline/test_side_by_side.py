@@ -135,7 +135,10 @@ def test_a_second_one_is_refused_and_the_first_goes_on(project: Project) -> None
     project.set(epochs="5000")
     first = start_both(project)
     second = project.run(*TWO, code=1)
-    said = f"error: make repro runs here already (process {first.pid}); wait until it has ended\n"
+    said = (
+        f"error: make repro is already running here (process {first.pid}); wait until it has "
+        "ended\n"
+    )
     assert second.text == said
     assert first.poll() is None
     os.killpg(first.pid, signal.SIGINT)
@@ -150,7 +153,7 @@ def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
     (told,) = [line for line in ran.text.splitlines() if "| error: " in line]
     assert re.match(r"train_wavenet \| error: params\.yaml, line \d+: wavenet\.lr: train", told)
     assert ran.text.endswith(
-        "error: train_wavenet failed, see above; fix it and run the same command again\n"
+        "error: train_wavenet failed (see above); fix the problem and run the same command again\n"
     )
     assert ran.stages == [], "nothing that depends on it"
     changed = {path for path, content in project.outputs().items() if content != before[path]}
@@ -248,7 +251,7 @@ def test_a_training_waits_for_those_it_depends_on(monkeypatch: pytest.MonkeyPatc
     assert events.index("teacher ends") < events.index("pupil starts")
     assert len(events) == 6
     events.clear()
-    with pytest.raises(InputError, match=r"^bad failed, see above"):
+    with pytest.raises(InputError, match=r"^bad failed \(see above\)"):
         side_by_side.train({"bad": set(), "pupil": {"bad"}, "good": set()}, 1)
     assert "good ends" in events
     assert "pupil starts" not in events

@@ -38,8 +38,8 @@ def test_a_refusing_stage_prints_its_line_and_nothing_else(checkout: Project) ->
 @pytest.mark.parametrize(
     ("stage", "parameters", "expected"),
     [
-        ("train_fcn", {"lr": "abc"}, ["params.yaml, line 6", "lr is 'abc'", "number above 0"]),
-        ("train_fcn", {"lr": "-1"}, ["params.yaml, line 6", "lr is -1", "number above 0"]),
+        ("train_fcn", {"lr": "abc"}, ["params.yaml, line 6", "lr is 'abc'", "positive number"]),
+        ("train_fcn", {"lr": "-1"}, ["params.yaml, line 6", "lr is -1", "positive number"]),
         ("train_wavenet", {"block_size": "6"}, ["line 5", "block_size is 6", "power of two"]),
         ("build_dataset", {"block_size": "6"}, ["line 5", "block_size is 6", "WaveNet"]),
         (
@@ -49,16 +49,16 @@ def test_a_refusing_stage_prints_its_line_and_nothing_else(checkout: Project) ->
         ),
         ("split", {"split.train": "0.9"}, ["0.9", "leave no test set"]),
         ("split", {"split.val": "0.0001"}, ["line 17: split: ", "val 0.0001", "leave no val set"]),
-        ("evaluate", {"fcn.epochs": "2.5"}, ["line 48", "fcn.epochs is 2.5", "whole number"]),
+        ("evaluate", {"fcn.epochs": "2.5"}, ["line 48", "fcn.epochs is 2.5", "integer"]),
         (
             "train_fcn",
             {"training.distill": "0.5"},
-            ["training.distill: stages/train_fcn.py", "names no teacher; set it to 0"],
+            ["training.distill: stages/train_fcn.py", "has no teacher; set distill to 0"],
         ),
         ("sample", {"sample.prefix": "Ж"}, ["sample.prefix: 'Ж'", "known characters"]),
         ("build_dataset", {"names.path": "nope.txt"}, ["line 12: names: nope.txt does not exist"]),
-        ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt holds no names"]),
-        ("build_dataset", {"names.path": "one.txt"}, ["one.txt holds one name only"]),
+        ("build_dataset", {"names.path": "empty.txt"}, ["empty.txt contains no names"]),
+        ("build_dataset", {"names.path": "one.txt"}, ["one.txt contains only one name"]),
         ("build_dataset", {"names.path": "latin.txt"}, ["latin.txt, line 2", "UTF-8", "iconv"]),
         (
             "build_dataset",
@@ -125,8 +125,8 @@ def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        (["device=cuda"], "finds no cuda on this machine"),
-        (["names.path=one.txt"], "one.txt holds one name only"),
+        (["device=cuda"], "finds no cuda device"),
+        (["names.path=one.txt"], "one.txt contains only one name"),
     ],
 )
 def test_under_dvc_too_what_was_there_stays(
@@ -229,21 +229,26 @@ def test_a_table_without_headings_is_given_on_the_command_line(project: Project)
     assert project.outputs() == before
 
 
-def test_evaluate_says_which_models_have_memorized_their_names(
+def test_evaluate_says_what_its_losses_do_not_show(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.set(wavenet__dropout="0.3", compact__keep="last")
     monkeypatch.chdir(project.path)
     evaluate.main()
-    assert "memorized" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "memorized" not in told
+    assert "say little" not in told
     monkeypatch.setattr(metrics, "MEMORIZED", -9.0)
+    monkeypatch.setattr(metrics, "FEW_WINDOWS", 10**6)
     evaluate.main()
+    told = capsys.readouterr().out
+    assert re.search(r"^the test set has only \d+ windows, so these losses say little", told, re.M)
     said = re.compile(r"^(\w+) has memorized its training names; (.*)$", flags=re.MULTILINE)
-    assert dict(said.findall(capsys.readouterr().out)) == {
+    assert dict(said.findall(told)) == {
         "fcn": "try dvc exp run -S +fcn.keep=best -S fcn.dropout=0.2",
         "wavenet": "try dvc exp run -S +wavenet.keep=best",
         "compact": "try dvc exp run -S compact.keep=best",
-        "hybrid": "more names would help",
+        "hybrid": "use more names",
     }
 
 
@@ -359,7 +364,7 @@ def test_without_the_environment_nothing_is_lost(project: Project, installed: bo
     assert "Traceback" not in told
     if not installed:
         assert project.outputs() != before
-        (restore,) = re.findall("DVC has removed: python (.*)", told)
+        (restore,) = re.findall("restore them with: python (.*)", told)
         project.run("python", *restore.split())
     assert project.outputs() == before
 
@@ -421,7 +426,11 @@ def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
         ("import Tensor, nn", "import Tensro, nn", "line 7: ImportError: cannot import name"),
         ("models.base import", "models.bse import", "line 9: ModuleNotFoundError: No module"),
         ("norm(linear(x))", "nrom(linear(x))", "line 49: forward of WaveNet raises an error: Name"),
-        ("class WaveNet(LanguageModel)", "class WaveNet(nn.Module)", "WaveNet is no LanguageModel"),
+        (
+            "class WaveNet(LanguageModel)",
+            "class WaveNet(nn.Module)",
+            "is not a LanguageModel",
+        ),
         ("class WaveNet(", "class Tree(", "stages/train_wavenet.py, line 3: ImportError: cannot"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Proj
     before = project.outputs()
     ran = project.dvc("repro")
     assert ran.stages == ["train_gru", "train_mixture", "evaluate", "sample", "plot"]
-    assert "GRU: runs as plain PyTorch, since there is no fast rule for torch.gru" in ran.text
+    assert "GRU: runs as plain PyTorch, because there is no fast rule for torch.gru" in ran.text
     after = project.outputs()
     evaluation = json.loads(after["metrics/evaluation.json"])
     earlier = json.loads(before["metrics/evaluation.json"])
