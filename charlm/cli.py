@@ -35,7 +35,7 @@ DECIMALS = 6
 OVERVIEW = """\
 Sample names from a trained model, or score given names.
 
-A model is a checkpoint written by the pipeline.
+The model is read from a checkpoint that the pipeline has written.
 """
 
 OVERVIEW_EXAMPLES = """\
@@ -67,9 +67,9 @@ conditions:
   the model's exact distribution over the names that meet all conditions. If
   such names are too rare, sampling stops with an error.
 
-  You can repeat --prefix to allow several prefixes. Their proportions are those
-  of the model: --prefix MAR --prefix JO gives as many names with MAR for each
-  name with JO as sampling without a prefix.
+  You can repeat --prefix to allow several prefixes. The model determines how
+  frequent each one is: with --prefix MAR --prefix JO, the ratio of MAR names to
+  JO names is the same as without a prefix.
 
   --length counts all characters, including the prefix and the suffix. Names are
   cut at --max-length characters. With --suffix or --length, longer names are
@@ -254,7 +254,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         "sample", help="sample names", description=SAMPLE, epilog=named(SAMPLE_NOTES)
     )
     sampling.add_argument(
-        "checkpoint", type=Path, help="for example data/checkpoints/compact.safetensors"
+        "checkpoint", type=Path, help="the model, for example data/checkpoints/compact.safetensors"
     )
     sampling.add_argument(
         "--prefix",
@@ -331,7 +331,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         "score", help="print the likelihood of names", description=SCORE, epilog=named(SCORE_NOTES)
     )
     scoring.add_argument(
-        "checkpoint", type=Path, help="for example data/checkpoints/compact.safetensors"
+        "checkpoint", type=Path, help="the model, for example data/checkpoints/compact.safetensors"
     )
     scoring.add_argument(
         "names", nargs="*", default=[], metavar="NAME", help="names, or - for standard input"

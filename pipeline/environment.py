@@ -1,6 +1,6 @@
 """Describe this machine, and check whether the same bytes are promised on it.
 
-python -m pipeline.environment
+To print the description, run `python -m pipeline.environment`.
 """
 
 import importlib.metadata

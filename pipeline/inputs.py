@@ -1,7 +1,7 @@
 """Check that the inputs of a stage do not change while it runs.
 
-DVC reads parameters and hashes dependencies when a stage ends. It would record an edit made in the
-meantime as what the stage ran with, permanently so in its run cache.
+DVC reads parameters and hashes dependencies when a stage ends. If they are edited while it runs,
+DVC records the edited version, and keeps this wrong record in its run cache forever.
 """
 
 import hashlib
@@ -49,8 +49,11 @@ class Inputs:
         self.left = LEFT / f"{stage}.json"
         parameters = declared.get("params", [])
         self.parameters = [name for name in parameters if isinstance(name, str)]
-        paths = [*declared.get("deps", []), *(its for its in parameters if isinstance(its, dict))]
-        self.paths = [_interpolated(path) for its in paths for path in _names(its)]
+        paths = [
+            *declared.get("deps", []),
+            *(entry for entry in parameters if isinstance(entry, dict)),
+        ]
+        self.paths = [_interpolated(path) for entry in paths for path in _names(entry)]
         self.values = self._read_values()
         self.files = self._read_files()
 

@@ -89,8 +89,8 @@ def refresh_git_index() -> None:
 
     After an experiment in a workspace with changes, git can miss that a file of the same size has
     changed (params.yaml or a history), because DVC writes both versions within a second, the
-    resolution of git's index. Then `git status` does not show the file, and
-    `git checkout params.yaml` does not restore it.
+    resolution of git's index. Then `git status` does not show the file, and `git checkout
+    params.yaml` does not restore it.
     """
     tracked = ["git", "ls-files", "-z", "params.yaml", "dvc.lock", "metrics", "plots"]
     listed = subprocess.run(tracked, capture_output=True, check=False).stdout.decode()

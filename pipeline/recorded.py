@@ -1,9 +1,8 @@
 """Check that DVC recorded each stage with the inputs that it ran with.
 
 A stage checks its inputs when it ends (`pipeline.inputs`), but DVC reads them a moment later, or
-minutes later if another DVC command holds its lock. DVC would record an edit made in between as
-what
-the stage ran with, permanently so in its run cache.
+minutes later if another DVC command holds its lock. If they are edited in between, DVC records the
+edited version, and keeps this wrong record in its run cache forever.
 """
 
 import json
@@ -50,7 +49,7 @@ def refusing_other_inputs(stage: str | None = None) -> Iterator[None]:
         with suppress(*DVC_ERRORS), Repo(_wait_for_lock=True) as repo, repo.lock:
             entries = recorded_stages()
             changes = {name: _drop_if_other(repo, name, entries) for name in ran if name in entries}
-        if found := [f"{name}: {its}" for name, its in changes.items() if its]:
+        if found := [f"{name}: {change}" for name, change in changes.items() if change]:
             raise InputError(
                 f"changed before DVC recorded {', and '.join(found)}. The record was removed. "
                 "Run the same command again"

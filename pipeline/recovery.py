@@ -49,15 +49,17 @@ def clear_locks(repo: Repo) -> None:
     already running here, or if a stage is running here without the DVC that started it.
     """
     root = Path(repo.root_dir)
-    here = [its for its in others(root) if _folder(its)]
+    here = [process for process in others(root) if _folder(process)]
     own = psutil.Process()
-    if earlier := [its for its in here if REPRO in its.cmdline() and _age(its) < _age(own)]:
+    if earlier := [
+        process for process in here if REPRO in process.cmdline() and _age(process) < _age(own)
+    ]:
         raise InputError(
             f"make repro is already running here (process {earlier[0].pid}); wait until it has "
             "ended"
         )
-    stages = [its for its in here if _stage(its)]
-    if orphans := [its for its in stages if not any(map(_runs_dvc, its.parents()))]:
+    stages = [process for process in here if _stage(process)]
+    if orphans := [process for process in stages if not any(map(_runs_dvc, process.parents()))]:
         raise InputError(
             f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
             f"been killed; wait until the process has ended, or stop it: kill {orphans[0].pid}"
@@ -71,7 +73,9 @@ def written_elsewhere(repo: Repo) -> set[Path]:
     try:
         with _guard(repo):
             lock = json.loads(Path(repo.tmp_dir, RWLOCK_FILE).read_bytes())
-        writers = [(file, its["pid"], its["cmd"]) for file, its in lock.get("write", {}).items()]
+        writers = [
+            (file, holder["pid"], holder["cmd"]) for file, holder in lock.get("write", {}).items()
+        ]
     except DAMAGES:
         return set()
     return {Path(file) for file, pid, command in writers if is_running(pid, command)}
@@ -108,16 +112,16 @@ def clear_lock(path: Path, root: Path) -> None:
         lock = json.loads(path.read_bytes())
         writers: dict[str, Holder] = lock.get("write", {})
         readers: dict[str, list[Holder]] = lock.get("read", {})
-        holders = {(its["pid"], its["cmd"]) for its in _each(writers, readers)}
+        holders = {(holder["pid"], holder["cmd"]) for holder in _each(writers, readers)}
         ended = sorted(holder for holder in holders if not is_running(*holder))
     except DAMAGES:
         if running := others(root):
-            its, where = running[0], "here; wait until it has ended, or stop it"
-            if not _folder(its):
-                where = f"as {its.username()}; if not here, remove the lock (rm {path})"
+            process, where = running[0], "here; wait until it has ended, or stop it"
+            if not _folder(process):
+                where = f"as {process.username()}; if not here, remove the lock (rm {path})"
             raise InputError(
-                f"DVC's lock {path} is damaged, and process {its.pid} runs DVC {where}. Then run "
-                "the same command again"
+                f"DVC's lock {path} is damaged, and process {process.pid} runs DVC {where}. Then "
+                "run the same command again"
             ) from None
         path.unlink()
         print(f"DVC's lock {path} was damaged; removed it", flush=True)
@@ -125,12 +129,12 @@ def clear_lock(path: Path, root: Path) -> None:
     if not ended:
         return
 
-    def living(its: Holder) -> bool:
-        return (its["pid"], its["cmd"]) not in ended
+    def living(holder: Holder) -> bool:
+        return (holder["pid"], holder["cmd"]) not in ended
 
-    writers = {file: its for file, its in writers.items() if living(its)}
-    readers = {file: list(filter(living, its)) for file, its in readers.items()}
-    readers = {file: its for file, its in readers.items() if its}
+    writers = {file: holder for file, holder in writers.items() if living(holder)}
+    readers = {file: list(filter(living, holders)) for file, holders in readers.items()}
+    readers = {file: holders for file, holders in readers.items() if holders}
     write_json(path, {"write": writers, "read": readers})
     for pid, command in ended:
         print(f"DVC's lock was held by process {pid}, which has ended ({command}); cleared it")
@@ -138,8 +142,8 @@ def clear_lock(path: Path, root: Path) -> None:
 
 def _each(writers: dict[str, Holder], readers: dict[str, list[Holder]]) -> Iterator[Holder]:
     yield from writers.values()
-    for its in readers.values():
-        yield from its
+    for holders in readers.values():
+        yield from holders
 
 
 def is_running(pid: int, command: str) -> bool:

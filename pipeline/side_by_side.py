@@ -2,8 +2,7 @@
 
 DVC runs one stage at a time. Here, each training runs in its own `dvc repro` as soon as those that
 it depends on are done, with as many in parallel as there are cores. This works because DVC's lock
-is
-free while a stage runs. The outputs and dvc.lock are the same as with a plain `dvc repro`.
+is free while a stage runs. The outputs and dvc.lock are the same as with a plain `dvc repro`.
 """
 
 from charlm.core.interrupts import defer_interrupts
@@ -58,8 +57,8 @@ class Plan:
             which to start them: first those that others depend on, then the rest in reverse order
             (the first one takes the least time), and last those without epochs (counts).
         first: the stages that the trainings depend on.
-        order: all stages, in the order of a plain `dvc repro`'s `dvc.lock`: as in the committed
-            file, then new ones in the order in which they run.
+        order: all stages, in the order in which a plain `dvc repro` has them in `dvc.lock`: as in
+            the committed file, then new ones in the order in which they run.
     """
 
     outdated: set[str]
@@ -143,7 +142,7 @@ def dvc(*arguments: str, stage: str | None = None, last: bool = True) -> int:
     """Run a DVC command in this process and return its exit code.
 
     Only the last command prints DVC's advice to track the changes with git. Raises InputError if
-    `stage`, or any stage without it, was recorded with different inputs than it ran with.
+    `stage` (by default, any stage) was recorded with different inputs than it ran with.
     """
     level = logging.INFO if last else logging.WARNING
     logging.getLogger("dvc.repo.scm_context").setLevel(level)
@@ -159,7 +158,7 @@ def exit_on_failure(code: int, stage: str | None = None) -> None:
     """Exit with the code of a DVC command if it failed. DVC has printed the error.
 
     DVC has also removed the outputs of the failed stage. If the stage was killed or could not
-    start, it has not restored them, so this does. `stage` is its name, if known.
+    start, it has not restored them, so they are restored here. `stage` is its name, if known.
     """
     if code:
         ignore_interrupts()
@@ -180,16 +179,19 @@ def make_plan(repo: Repo) -> Plan:
             outdated.add(stage)
     waiting = [stage for stage in order if stage in outdated and is_training(stage.addressing)]
     needs = {stage: networkx.descendants(graph, stage) for stage in waiting}
-    others = {before for its in needs.values() for before in its.difference(waiting)}
+    others = {before for needed in needs.values() for before in needed.difference(waiting)}
     first = {s for s in others if not networkx.descendants(graph, s).intersection(waiting)}
     trainings = [s for s in reversed(waiting) if needs[s] <= first.union(waiting)]
     trainings.sort(
-        key=lambda stage: (not has_epochs(stage), -sum(stage in its for its in needs.values()))
+        key=lambda stage: (
+            not has_epochs(stage),
+            -sum(stage in needed for needed in needs.values()),
+        )
     )
     return Plan(
         outdated={stage.addressing for stage in outdated},
         trainings={
-            stage.addressing: {its.addressing for its in needs[stage].intersection(trainings)}
+            stage.addressing: {needed.addressing for needed in needs[stage].intersection(trainings)}
             for stage in trainings
         },
         first=sorted(stage.addressing for stage in first),

@@ -29,7 +29,7 @@ def main() -> None:
         device = set_up(params.device, threads=1)
     corpus = load_corpus(stages.DATASET)
     windows = windows_by_part(corpus, load_split(stages.SPLIT, corpus))
-    placed = {part: its.to(device) for part, its in windows.items()}
+    placed = {part: part_windows.to(device) for part, part_windows in windows.items()}
     paths = stages.checkpoints(params.models)
     models = {name: load_for(path, corpus, build) for name, path in paths.items()}
     stages.refuse_changed_inputs()  # again, after importing the code of the models
@@ -47,8 +47,8 @@ def main() -> None:
     for name, counts in count_models(windows[Part.TRAIN], len(corpus.vocabulary)).items():
         scores = {part: counts.score(windows[part]) for part in Part}
         measured[name] = summarize(scores, counts.parameters)
-    for column, its in analysis.positions(windows[Part.TEST]).items():
-        write_csv(stages.loss_by_path(column), analysis.mean_by(its, losses, column))
+    for column, keys in analysis.positions(windows[Part.TEST]).items():
+        write_csv(stages.loss_by_path(column), analysis.mean_by(keys, losses, column))
     write_csv(stages.CALIBRATION, pd.concat(calibration))
     write_csv(stages.MISTAKES, pd.concat(mistakes))
     table = pd.DataFrame.from_dict(measured, orient="index").rename_axis("model").reset_index()

@@ -86,9 +86,9 @@ def train(
             with blame(params.origin(name, "distill")):
                 raise InputError(f"stages/train_{name}.py has no teacher; set distill to 0")
         taught_by = [checkpoint_path(teacher)]
-        its = checkpoint.load_for(taught_by[0], corpus, build).to(device)
+        loaded = checkpoint.load_for(taught_by[0], corpus, build).to(device)
         training_windows = taught(
-            training_windows, Runner(its, params.fast), len(corpus.vocabulary), recipe.distill
+            training_windows, Runner(loaded, params.fast), len(corpus.vocabulary), recipe.distill
         )
     trainer = Trainer(
         model.to(device),

@@ -2,8 +2,7 @@
 
 They are written so that LLVM can vectorize them, eight values at a time, without reordering sums.
 So they give the same bytes on every processor, with any number of threads. A loop is compiled on
-its
-first call and cached in `__pycache__`, or in the user's cache folder if that is read-only.
+its first call and cached in `__pycache__`, or in the user's cache folder if that is read-only.
 """
 
 import hashlib

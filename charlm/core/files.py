@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # safetensors writes metadata entries in a different order in every process (they are in a hash
-# map),
-# so all metadata goes into a single entry.
+# map), so all metadata goes into a single entry.
 _METADATA = "charlm"
 
 PARTIAL = ".partial-"

@@ -34,7 +34,8 @@ def obey_interrupts() -> None:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, as a signal handler; delay it if it would be lost now.
 
-    That is while compiled code calls Numba's serialize module for the type of a returned array.
+    It would be lost in Numba's serialize module, which compiled code calls when it returns an
+    array.
     """
     note(number, frame)
     caller = frame

@@ -181,7 +181,7 @@ MORE_DROPOUT = 0.2
 """`Params.against_memorizing` suggests this dropout probability to models with less."""
 
 COUNTED, MIXED = "kneser_ney", "mixture"
-"""The models that are not trained by gradient descent, so no training setting applies to them."""
+"""Models that are not trained by gradient descent, and so have no training settings."""
 
 ARGUMENTS: dict[str, Any] = {
     "embed_dim": Width,
@@ -501,11 +501,12 @@ def check_arguments(
         path: the parameter file.
     """
     parameters = inspect.signature(constructor).parameters
-    kinds = [its.kind for its in parameters.values()]
+    kinds = [parameter.kind for parameter in parameters.values()]
     takes = {
-        name: its
-        for name, its in parameters.items()
-        if name not in FROM_THE_DATA and its.kind not in (its.VAR_POSITIONAL, its.VAR_KEYWORD)
+        name: parameter
+        for name, parameter in parameters.items()
+        if name not in FROM_THE_DATA
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     who = constructor.__name__
     for name in takes.keys() & (Recipe.model_fields.keys() | SHARED):
@@ -526,7 +527,7 @@ def check_arguments(
             raise InputError(
                 f"{who} must take vocab_size and block_size; add the argument {lacks[0]}"
             )
-    needed = [name for name, its in takes.items() if its.default is its.empty]
+    needed = [name for name, parameter in takes.items() if parameter.default is parameter.empty]
     if missing := [name for name in needed if name not in given]:
         with blame(model, path):
             it = "it" if len(missing) == 1 else "them"

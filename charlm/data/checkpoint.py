@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # slow to import and not needed to read weights
 
 
 class Model(Protocol):
-    """The interface of a model that a checkpoint needs, as in
-    `charlm.models.base.LanguageModel`."""
+    """What a checkpoint needs from a model. `charlm.models.base.LanguageModel` provides it."""
 
     @property
     def title(self) -> str: ...

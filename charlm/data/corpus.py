@@ -117,7 +117,7 @@ class Corpus:
 
     @classmethod
     def from_names(cls, names: Sequence[str], block_size: int) -> "Corpus":
-        """Build the vocabulary and the stream of `names`, none of which may be empty."""
+        """Build the vocabulary and the stream of `names`, which must not be empty."""
         vocabulary = Vocabulary("".join(sorted(set("".join(names)))))
         return cls(encode_stream(names, vocabulary, block_size), vocabulary, block_size)
 

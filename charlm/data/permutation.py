@@ -60,10 +60,10 @@ class Permutation:
 
     def __call__(self, index: Array) -> Array:
         """Return the permuted values of `index` (int64 in range(n), any shape), as int64."""
-        places = self._permute(index.reshape(-1))
-        while (outside := places >= self.n).any():
-            places[outside] = self._permute(places[outside])
-        return places.reshape(index.shape)
+        permuted = self._permute(index.reshape(-1))
+        while (outside := permuted >= self.n).any():
+            permuted[outside] = self._permute(permuted[outside])
+        return permuted.reshape(index.shape)
 
     def _permute(self, index: Array) -> Array:
         """Permute the whole range of (high, low), (N,) to (N,)."""

@@ -61,14 +61,14 @@ def summarize(
 
 
 def as_text(measured: Mapping[str, Mapping[str, float | int]], windows: int) -> str:
-    """Format the test loss, its standard error and the size of each model.
+    """Format the test loss, metrics standard error and the size of each model.
 
     A note is added if the number of test windows is below `FEW_WINDOWS`.
     """
     lines = [
-        f"{name:10} test loss {its['test_loss']:#.5g} ± {its['test_loss_stderr']:.1g}, "
-        f"{its['parameters']:,} parameters"
-        for name, its in measured.items()
+        f"{name:10} test loss {metrics['test_loss']:#.5g} ± {metrics['test_loss_stderr']:.1g}, "
+        f"{metrics['parameters']:,} parameters"
+        for name, metrics in measured.items()
     ]
     if windows < FEW_WINDOWS:
         size = f"{windows} window{'s' * (windows > 1)}"

@@ -2,8 +2,7 @@
 
 A step of these models is about fifty kernels of a few microseconds each. Python launches them more
 slowly than a GPU runs them, and a graph needs only one launch (PyTorch documentation, "CUDA
-Graphs",
-whole-network capture).
+Graphs", whole-network capture).
 """
 
 import warnings
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Number of steps before capture, in which libraries allocate what they cannot allocate later."""
+"""Number of steps before capture, in which libraries make allocations that capture forbids."""
 
 Step = Callable[[Tensor, Tensor, int], None]
 
@@ -50,8 +49,8 @@ class Captured:
     """A training step that is captured after `WARM_UP` batches and replayed from then on.
 
     The step must change tensors only in place, and allocate nothing that outlives it except
-    gradients. A batch with another shape than the first one (the last batch of an epoch, for
-    example) is run directly. If a step waits for the device, all batches are.
+    gradients. A batch whose shape differs from the first one (for example, the last batch of an
+    epoch) is run directly. So are all batches if a step waits for the device.
     """
 
     def __init__(

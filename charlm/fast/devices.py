@@ -13,7 +13,7 @@ from charlm.core.errors import InputError
 
 
 def available_devices() -> list[str]:
-    """Return the devices of this machine, the fastest one for models as small as these first.
+    """Return the devices of this machine, sorted by speed for models as small as these.
 
     A step on a CPU takes about as long as launching its fifty kernels on a GPU. With CUDA, the
     kernels are launched as one graph (`charlm.fast.capture`). On Apple's GPUs (MPS), they are not.

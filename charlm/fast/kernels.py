@@ -251,8 +251,7 @@ def concat_linear_backward(
 
 
 # exp x = 2^n exp r, where n is the integer nearest to x / log 2. The polynomial for exp r and the
-# two
-# parts of log 2 are from Cephes (expf.c).
+# two parts of log 2 are from Cephes (expf.c).
 E0, E1, E2, E3, E4, E5 = _float32(
     5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2,
     8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4,

@@ -37,7 +37,7 @@ def look_up(
         np.array(orders, dtype=np.int32),
         vocab_size,
         levels,
-        *(its.numpy() for its in tables),
+        *(tensor.numpy() for tensor in tables),
     )
     K, V = len(orders), vocab_size
     each = index[:, None] * K + np.arange(K, dtype=np.int32)
@@ -180,14 +180,14 @@ def leave_one_out_statistics(
         known = _nodes(windows[n], children, front, nodes)
         lowest = _lowered(windows[n], known, nodes, begins, tokens, counts, own)
         for length in range(known):
-            its = statistics[n, length]
+            counted = statistics[n, length]
             for g in range(begins[nodes[length]], begins[nodes[length] + 1]):
                 count = counts[g] - (length >= lowest and g == own[length])
                 if tokens[g] == windows[n, -1]:
-                    its[0] = count
+                    counted[0] = count
                 if count:
-                    its[min(count, 3)] += 1
-                its[4] += count
+                    counted[min(count, 3)] += 1
+                counted[4] += count
     return statistics
 
 
@@ -202,20 +202,20 @@ def discount_gradient(statistics: Integers, discounts: Any, vocab_size: int) -> 
         probs[0] = 1 / vocab_size
         known = 0  # number of lengths at which the context was counted
         while known < lengths and statistics[n, known, 4]:
-            its, own = statistics[n, known], discounts[known]
-            inverses[known] = 1 / its[4]  # divisions take most of the time
-            left = own[0] * its[1] + own[1] * its[2] + own[2] * its[3]
+            counted, own = statistics[n, known], discounts[known]
+            inverses[known] = 1 / counted[4]  # divisions take most of the time
+            left = own[0] * counted[1] + own[1] * counted[2] + own[2] * counted[3]
             lefts[known] = left * inverses[known]
-            count = its[0] - own[min(its[0], 3) - 1] if its[0] else 0.0
+            count = counted[0] - own[min(counted[0], 3) - 1] if counted[0] else 0.0
             probs[known + 1] = count * inverses[known] + lefts[known] * probs[known]
             known += 1
         grad = -1 / probs[known]
         for length in range(known - 1, -1, -1):
-            its = statistics[n, length]
+            counted = statistics[n, length]
             part = grad * inverses[length]
-            if its[0]:
-                gradient[length, min(its[0], 3) - 1] -= part
+            if counted[0]:
+                gradient[length, min(counted[0], 3) - 1] -= part
             for j in range(3):
-                gradient[length, j] += part * probs[length] * its[1 + j]
+                gradient[length, j] += part * probs[length] * counted[1 + j]
             grad *= lefts[length]
     return gradient

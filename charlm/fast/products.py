@@ -45,7 +45,7 @@ class PortableProducts(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         product = PRODUCTS.get(func)
-        if product is not None and all(map(_suits, args)):
+        if product is not None and all(map(_is_supported, args)):
             return product(*args, **(kwargs or {}))
         if _is_composite(func):  # linear, matmul and gru are not decomposed if gradients are off
             with self:
@@ -71,7 +71,7 @@ def _use_fused(attention: bool, encoder: bool, recurrent: bool) -> tuple[bool, b
     return before
 
 
-def _suits(tensor: Any) -> bool:
+def _is_supported(tensor: Any) -> bool:
     return (
         isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
     )

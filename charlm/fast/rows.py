@@ -3,12 +3,10 @@
 Contexts overlap, and half of them are mostly padding. In a batch of 256 contexts of the default
 names, about 196 are distinct, and so are about 200 of their 1,024 pairs of neighbors. A model is
 therefore run on `Contexts` instead of a tensor. Its embedding returns `Rows`: the distinct rows,
-and
-the index of the row at each position. Each torch function called on `Rows` is dispatched to a rule
-in `charlm.fast.rules`, by `__torch_function__` (see "Extending PyTorch" in its documentation). A
-rule
-computes only the distinct rows, with NumPy and compiled loops, and records its backward pass on a
-`Tape`. `charlm.fast.running` checks that the results equal those of plain PyTorch.
+and the index of the row at each position. Each torch function called on `Rows` is dispatched to a
+rule in `charlm.fast.rules`, by `__torch_function__` (see "Extending PyTorch" in its documentation).
+A rule computes only the distinct rows, with NumPy and compiled loops, and records its backward pass
+on a `Tape`. `charlm.fast.running` checks that the results equal those of plain PyTorch.
 
 A function without a rule raises `NoRuleError`, and the model runs as plain PyTorch.
 
@@ -31,8 +29,7 @@ from charlm.core.compiled import Floats, Integers
 from charlm.fast import kernels
 
 RULES: dict[Any, Callable[..., Any]] = {}
-"""The rule of each torch function (or of a model's function, by its path), see
-`charlm.fast.rules`."""
+"""The rule of each torch function (or model function, by its path), see `charlm.fast.rules`."""
 
 
 class NoRuleError(AttributeError, NotImplementedError):
@@ -95,8 +92,7 @@ class Leaf(Node):
         return self.tensor is tensor and self.address == tensor.data_ptr()
 
     def accumulate(self, computed: "list[tuple[Tensor, Tensor]]") -> None:
-        """Add to the tensor's gradient, or append both to `computed` if torch computed the
-        tensor."""
+        """Add to the tensor's gradient. If torch computed the tensor, append both to `computed`."""
         tensor, summed, self.grad = self.tensor, gradient_of(self), None
         if not tensor.requires_grad:
             return
@@ -186,8 +182,7 @@ class Tape:
 
 
 class StandIn:
-    """The base class of `Contexts` and `Rows`: has a shape, and dispatches torch functions to
-    rules."""
+    """The base class of `Contexts` and `Rows`, which dispatches torch functions to rules."""
 
     __slots__ = ("index", "tape")
 

@@ -81,8 +81,10 @@ class Runner:
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.model = model
-        suits = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
-        self.path: ExecutionPath | None = None if fast and suits else PLAIN
+        on_cpu = all(
+            p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters()
+        )
+        self.path: ExecutionPath | None = None if fast and on_cpu else PLAIN
         self.leaves_out = takes_targets(model)
         self.log = log
         self._has_buffers = any(True for _ in model.buffers())
@@ -174,12 +176,12 @@ class Runner:
             wanted = torch.set_grad_enabled(targets is not None)
             with unchanged(self.model), np.errstate(all="ignore"), wanted, _no_custom_functions():
                 stand_in = Contexts(contexts)
-                ours = self._outcome(stand_in, targets)
+                found = self._outcome(stand_in, targets)
         except Exception as error:
             return self._give_up(_reason(error))
         with unchanged(self.model), PortableProducts(), _NoDropout():
-            theirs = self._outcome(contexts.long(), targets)
-        different = _first_difference(ours, theirs)
+            expected = self._outcome(contexts.long(), targets)
+        different = _first_difference(found, expected)
         if different is None and targets is not None:
             different = self._difference_in_evaluation(contexts)
         if different:
@@ -193,15 +195,15 @@ class Runner:
         self.model.eval()
         try:
             with unchanged(self.model), np.errstate(all="ignore"), torch.no_grad():
-                ours = self._outcome(Contexts(contexts), None)
+                found = self._outcome(Contexts(contexts), None)
             with unchanged(self.model), PortableProducts():
-                theirs = self._outcome(contexts.long(), None)
+                expected = self._outcome(contexts.long(), None)
         except Exception as error:  # if this is a bug in the model, plain PyTorch raises it, too
-            return f"nothing in evaluation, because {_reason(error)}"
+            return f"nothing in evaluation ({_reason(error)})"
         finally:
             for module, mode in modes:
                 module.training = mode
-        different = _first_difference(ours, theirs)
+        different = _first_difference(found, expected)
         return different and f"{different} in evaluation"
 
     def is_capturable(self, contexts: Tensor) -> bool:
@@ -235,7 +237,7 @@ class Runner:
             parameter.grad = None
         try:
             logits = self.model(contexts, *([targets] if self.leaves_out else []))
-            loss = mean_over_members(logits, lambda its: F.cross_entropy(its, targets))
+            loss = mean_over_members(logits, lambda out: F.cross_entropy(out, targets))
             loss.backward()
             outcome = {"a different loss": loss.detach().double()}
             for name, parameter in named.items():
@@ -263,23 +265,23 @@ def _reason(error: Exception) -> str:
     return f"the fast path fails ({type(error).__name__}: {first})"
 
 
-def _first_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:
+def _first_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
     """Return the name of the first tensor that differs by more than rounding, or None."""
-    theirs = {name: tensor.double() for name, tensor in theirs.items()}
-    norms = {name: tensor.norm().item() for name, tensor in theirs.items()}
+    expected = {name: tensor.double() for name, tensor in expected.items()}
+    norms = {name: tensor.norm().item() for name, tensor in expected.items()}
     gradients = [norm for name, norm in norms.items() if name.startswith(GRADIENT)]
     largest = max(gradients, default=0.0)
-    for name, tensor in theirs.items():
-        if name not in ours or ours[name].shape != tensor.shape:
+    for name, tensor in expected.items():
+        if name not in found or found[name].shape != tensor.shape:
             return name
-        if torch.equal(ours[name].double(), tensor):  # also handles infinities
+        if torch.equal(found[name].double(), tensor):  # also handles infinities
             continue
         if name == "a different loss":
             allowed = LOSS_TOLERANCE * max(1.0, abs(tensor.item()))
         else:
             # The gradient of a parameter without any effect is pure rounding error.
             allowed = GRADIENT_TOLERANCE * (norms[name] + GRADIENT_TOLERANCE * largest)
-        if not (ours[name].double() - tensor).norm().item() <= allowed:
+        if not (found[name].double() - tensor).norm().item() <= allowed:
             return name
     return None
 

@@ -12,7 +12,7 @@ class LanguageModel(nn.Module):
     """A module that maps contexts (N, T) of tokens to logits (N, V) of the next token.
 
     A model is an ordinary module: `__init__` takes `vocab_size`, `block_size` and any other
-    arguments, and `forward` computes the logits in plain PyTorch. This module is what is trained,
+    arguments, and `forward` computes the logits in plain PyTorch. The same module is trained,
     evaluated and sampled. The constructor's arguments are recorded, so that the model can be
     rebuilt from a checkpoint.
 
@@ -44,7 +44,7 @@ class LanguageModel(nn.Module):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
-            return model  # __init__ will raise the error, or a copy will get its attributes
+            return model  # __init__ raises the error; or this is a copy, whose state is set later
         bound.apply_defaults()
         bound.arguments = copy.deepcopy(bound.arguments)  # the constructor may change a list
         for parameter in signature.parameters.values():

@@ -19,8 +19,8 @@ class CompactWaveNet(LanguageModel):
     residual connections (section 2.3, equation 2, with linear gate and filter), RMSNorm at each
     level (Zhang and Sennrich 2019), and tied embedding and output weights (Press and Wolf 2017).
     All levels share one layer, or, if `shared` is false, each level has its own, which is better
-    for many names. There are V C + (4 C^2 + 2 C) K + (L + 1) C + V parameters, with
-    L = log2(block_size) levels and K = 1 or L layers.
+    for many names. There are V C + (4 C^2 + 2 C) K + (L + 1) C + V parameters in L levels, where
+    L = log2(block_size), with K layers, where K is 1 or L.
 
     Raises ValueError if `block_size` is not a power of two.
     """

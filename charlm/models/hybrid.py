@@ -18,9 +18,10 @@ ORDERS = (2, 4)
 class Hybrid(LanguageModel):
     """Nets on top of n-gram counts: logits(c) = f(c) + sum_k trust_k(c) log P_k(. | c).
 
-    P_k has Kneser-Ney smoothing and contexts of at most k tokens. This is a log-linear model
-    (Rosenfeld 1996) whose weights are computed by a net. The probabilities of several such nets,
-    each trained with its own loss, are averaged: an ensemble (Hansen and Salamon 1990).
+    P_k is the probability by Kneser-Ney counts of contexts of at most k tokens. This is a
+    log-linear model (Rosenfeld 1996) whose weights are computed by a net. The probabilities of
+    several such nets, each trained with its own loss, are averaged: an ensemble (Hansen and
+    Salamon 1990).
 
     In training, each window is left out of the counts. Otherwise its target would be far more
     likely than that of a new window, and the nets would rely on that. This way, they learn to
@@ -55,7 +56,8 @@ class Hybrid(LanguageModel):
         self.corrections = nn.ModuleList(Correction(*sizes) for _ in range(members))
 
     def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor | list[Tensor]:
-        """Return logits (N, V), or in training, if there are several members, those of each."""
+        """Return logits (N, V). In training, an ensemble returns a list with those of each
+        member."""
         log_probs, level = self.counts.look_up(contexts, self.orders, targets)  # (N, K, V), (N,)
         log_probs = log_probs.to(next(self.parameters()).dtype)
         roots = torch.exp(0.5 * log_probs).flatten(1)  # (N, K V)

@@ -31,9 +31,10 @@ LEVELS = 8
 
 
 class Tables(NamedTuple):
-    """A trie of contexts and their counts. The parent of a context is it without its first token.
+    """A trie of contexts and their counts.
 
-    Contexts are sorted by length, then by parent, then by first token.
+    The parent of a context is the same context without its first token. Contexts are sorted by
+    length, then by parent, then by first token.
 
     Attributes:
         children: (C + 1,) the index of the first child of each context, then C.
@@ -126,7 +127,9 @@ class KneserNey(LanguageModel):
     # The tables are not buffers, because buffers would be copied at every step.
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        destination.update({prefix + name: its for name, its in self.tables._asdict().items()})
+        destination.update(
+            {prefix + name: tensor for name, tensor in self.tables._asdict().items()}
+        )
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.tables = Tables(*(state_dict[prefix + name].cpu() for name in Tables._fields))
@@ -175,8 +178,8 @@ def look_up(
         confidence[n] = levels * length + level.clamp_max(levels - 1)
         if length in orders:
             chosen = [
-                probs.clone() if order == length else its
-                for order, its in zip(orders, chosen, strict=True)
+                probs.clone() if order == length else previous
+                for order, previous in zip(orders, chosen, strict=True)
             ]
     return torch.stack(chosen, dim=1).log().float().to(device), confidence.to(device)
 
@@ -187,7 +190,7 @@ def _discounts_of(counts: Tensor, discounts: Tensor) -> Tensor:
 
 
 def _nodes(contexts: Tensor, vocab_size: int, tables: Tables) -> Tensor:
-    """Return the index in the tables of each context at each length (L + 1, N), -1 if unseen."""
+    """Return the index of each context in the tables, by length (L + 1, N), or -1 if unseen."""
     children, front = tables.children, tables.front
     parents = torch.repeat_interleave(children.diff())
     keys = parents * vocab_size + front[1:]  # ascending

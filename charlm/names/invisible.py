@@ -1,4 +1,4 @@
-"""Drop invisible characters, which make identical names look distinct to a program.
+"""Drop invisible characters, which would make identical names distinct.
 
 Copied text, spreadsheets and joined files contain byte order marks, zero-width spaces, soft hyphens
 and direction marks. These are dropped. Invisible characters that are part of the spelling are kept:

@@ -83,8 +83,8 @@ HEAD = 4096
 """Bytes at the beginning of a file that show its kind and encoding."""
 MIN_NAMES = 3  # one each for training, validation and test
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-"""Control characters, which names do not contain and which break terminals and tables.
-Tabs are allowed."""
+"""Control characters, which names do not contain and which break terminals and tables. Tabs are
+allowed."""
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """The beginning of a URL, but not of a Windows path, whose drive is a single letter."""
 BLOCK = 1 << 20
@@ -517,7 +517,9 @@ def _what_it_is(head: bytes, path: Path) -> str:
 
 def _conversion(encoding: str, path: Path) -> str:
     """Return a command that converts a file to UTF-8."""
-    source, target = (shlex.quote(str(it)) for it in (path, path.with_stem(f"{path.stem}-utf8")))
+    source, target = (
+        shlex.quote(str(each)) for each in (path, path.with_stem(f"{path.stem}-utf8"))
+    )
     return f"iconv -f {encoding} -t UTF-8 {source} > {target}"
 
 

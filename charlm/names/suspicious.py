@@ -111,7 +111,9 @@ def is_r_table(lines: Sequence[str]) -> bool:
         return False
     width = len(R_CELL.findall(lines[0]))
     extra = [len(R_CELL.findall(row)) - width if R_ROW.fullmatch(row) else -1 for row in lines[1:]]
-    return any(len(extra) >= FEW_LINES and extra.count(it) >= REGULAR * len(extra) for it in (0, 1))
+    return any(
+        len(extra) >= FEW_LINES and extra.count(number) >= REGULAR * len(extra) for number in (0, 1)
+    )
 
 
 def is_aligned(line: str) -> bool:
@@ -255,13 +257,17 @@ class Suspects:
 
 def has_entity(name: str) -> bool:
     """Return whether a name contains an HTML entity."""
-    return any(it[1] == "#" or it[1:] in html5 for it in ENTITY.findall(name))
+    return any(entity[1] == "#" or entity[1:] in html5 for entity in ENTITY.findall(name))
 
 
 def misread(names: Iterable[str]) -> Iterator[str]:
     """Describe each name that is UTF-8 decoded with another encoding."""
     for name in names:
-        read = (original(name, its) for its, begins in MISREAD.items() if begins.search(name))
+        read = (
+            original(name, encoding)
+            for encoding, pattern in MISREAD.items()
+            if pattern.search(name)
+        )
         if was := next(filter(None, read), ""):
             yield f"{shown(name)} for {shown(was)}"
 

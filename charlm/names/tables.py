@@ -109,7 +109,9 @@ def column_cells(
     width = len(cells)
     place = _place(clean_all(cells), separator, path, top, column, header, notes, first)
     odd = _OddRows(path, separator, top, place, first, sample)
-    headings = {f"{mark}{it}" for it in cells if it for mark in ("", "\ufeff")} if header else set()
+    headings = (
+        {f"{mark}{cell}" for cell in cells if cell for mark in ("", "\ufeff")} if header else set()
+    )
     if header:
         skipped = top
     number, spaced = skipped + 1, f"{separator} "
@@ -199,7 +201,7 @@ class _OddRows:
             self.blank.add(str(at))
 
     def drop_headings(self, lines: list[str], cells: list[str], number: int) -> None:
-        """Empty the cells of rows that repeat the headings. The first line has number `number`.
+        """Empty the cells of rows that repeat the headings. `number` is that of the first line.
 
         Raises InputError if the headings are in a different order.
         """
@@ -338,16 +340,16 @@ def _separator(rows: list[str], path: Path, suffix: str, column: str | int | Non
     unquoted = [QUOTED.sub("", row) for row in rows]
     found = [separator for separator in SEPARATORS if separator in unquoted[0]]
     if isinstance(column, str):
-        giving = [it for it in found if clean(column) in _cells(rows[0], it)]
+        giving = [separator for separator in found if clean(column) in _cells(rows[0], separator)]
         found = giving or found
     if len(found) > 1:
-        counts = {it: [row.count(it) for row in unquoted] for it in found}
-        regular = {it: counts[it].count(counts[it][0]) for it in found}
-        found = [it for it in found if regular[it] == max(regular.values())]
+        counts = {separator: [row.count(separator) for row in unquoted] for separator in found}
+        regular = {separator: counts[separator].count(counts[separator][0]) for separator in found}
+        found = [separator for separator in found if regular[separator] == max(regular.values())]
     if len(found) > 1 and isinstance(column, int):
         raise InputError(
-            f"{path} could be separated by {' or '.join(SEPARATORS[it] for it in found)}; to say "
-            f"which, put a line sep={found[-1]} (or sep={found[0]}) at the top"
+            f"{path} could be separated by {' or '.join(SEPARATORS[each] for each in found)}; to "
+            f"say which, put a line sep={found[-1]} (or sep={found[0]}) at the top"
         )
     return found[0] if found else "\t" if suffix == ".tsv" else ","
 

@@ -1,7 +1,7 @@
 """Conditions on names, and sampling of names that meet them.
 
-Sampling is exact: names follow the model's distribution conditioned on the conditions. Sampling
-starts from a prefix, and names that violate the other conditions are rejected.
+Sampling is exact: names follow the model's distribution, restricted to those that meet the
+conditions. Sampling starts from a prefix, and names that violate other conditions are rejected.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -78,8 +78,7 @@ class Conditions:
 
     @property
     def drawn_length(self) -> int:
-        """The length at which to cut samples: one more than allowed if longer names are
-        rejected."""
+        """Where to cut samples: one character more than allowed if longer names are rejected."""
         _, longest = self.lengths
         return longest if self.cuts else longest + 1
 
@@ -94,7 +93,7 @@ class Conditions:
             return list(self.prefixes)
         shortest, longest = self.lengths
         lengths = range(longest, shortest - 1, -1)
-        return [prefix for prefix in self.prefixes if any(self._suits(prefix, n) for n in lengths)]
+        return [prefix for prefix in self.prefixes if any(self._allows(prefix, n) for n in lengths)]
 
     def fitting(self, names: Iterable[str]) -> list[str]:
         """Return the names that have the suffix and the length."""
@@ -143,7 +142,7 @@ class Conditions:
             f"{', '.join(others)}{' or ' * bool(others)}{last}"
         )
 
-    def _suits(self, prefix: str, length: int) -> bool:
+    def _allows(self, prefix: str, length: int) -> bool:
         """Return whether a name of `length` characters can have both `prefix` and the suffix."""
         overlap = len(prefix) + len(self.suffix) - length
         fits = max(len(prefix), len(self.suffix)) <= length

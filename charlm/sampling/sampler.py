@@ -86,7 +86,7 @@ def as_several(texts: str | Iterable[str]) -> list[str]:
 
 
 def outermost(prefixes: Iterable[str]) -> list[str]:
-    """Return, sorted, the prefixes that do not begin with another: a name has at most one."""
+    """Return, sorted, the prefixes that do not begin with another. A name has at most one."""
     found: list[str] = []
     for prefix in sorted(prefixes):
         if not found or not prefix.startswith(found[-1]):

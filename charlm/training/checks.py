@@ -144,7 +144,9 @@ def _backward(model: nn.Module, contexts: Tensor, vocab_size: int) -> tuple[str,
             return "depends on no trainable parameter", []
     total = torch.stack([logits.sum() for logits in each]).sum()
     gradients = torch.autograd.grad(total, [*trainable.values()], allow_unused=True)
-    return "", [name for name, its in zip(trainable, gradients, strict=True) if its is None]
+    return "", [
+        name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None
+    ]
 
 
 def _difference_from_logits(logits: Any, contexts: Tensor, vocab_size: int) -> str:

@@ -60,8 +60,13 @@ class NGrams:
         V, levels = self.vocab_size, self._levels[: order + 1]
         starts = np.cumsum([0, *(len(contexts) for contexts, _, _ in levels)])
         # Contexts and entries are i * V + token within a level. Make i unique across levels.
-        parents = [its // V + start for (its, _, _), start in zip(levels[1:], starts, strict=False)]
-        owners = [its // V + start for (_, its, _), start in zip(levels, starts, strict=False)]
+        parents = [
+            contexts // V + start
+            for (contexts, _, _), start in zip(levels[1:], starts, strict=False)
+        ]
+        owners = [
+            entries // V + start for (_, entries, _), start in zip(levels, starts, strict=False)
+        ]
         every = np.arange(starts[-1] + 1)
         begins = np.searchsorted(np.concatenate(owners), every)
         counts = np.concatenate([self._counts(length, order) for length in range(len(levels))])
@@ -72,11 +77,11 @@ class NGrams:
             np.concatenate([entries % V for _, entries, _ in levels]),
             counts,
         )
-        trie = [its.astype(np.int32) for its in arrays]
+        trie = [array.astype(np.int32) for array in arrays]
         discounts = _fit(leave_one_out_statistics(self._sample, len(levels), *trie), V)
         lengths = np.repeat(np.arange(len(levels)), [len(entries) for _, entries, _ in levels])
         taken = discounts[lengths, np.minimum(counts, 3) - 1]
-        sums = [np.add.reduceat(its, begins[:-1]) for its in (trie[-1], taken)]
+        sums = [np.add.reduceat(array, begins[:-1]) for array in (trie[-1], taken)]
         return Tables(*map(torch.from_numpy, (*trie, *sums, discounts)))
 
     def _counts(self, length: int, order: int) -> Integers:
@@ -100,7 +105,7 @@ def count(model: KneserNey, train: Windows) -> None:
 def count_by_order(
     model: KneserNey, train: Windows, val: Windows, orders: Iterable[int]
 ) -> Iterator[tuple[int, float]]:
-    """Count up to each order; yield the order and the validation loss.
+    """Count n-grams up to each order; yield the order and its validation loss.
 
     In the end, the model has the tables with the lowest loss.
     """
@@ -144,8 +149,8 @@ def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
     """Return the distinct rows (U, order + 1) of all windows, and the count of each (U,)."""
     rows = torch.empty((0, order + 1), dtype=torch.int32)
     counts: Integers = np.empty(0, dtype=np.int64)
-    for more, of_more in _distinct(windows, order):
-        repeated = np.concatenate([counts, np.bincount(of_more)])
+    for more, index in _distinct(windows, order):
+        repeated = np.concatenate([counts, np.bincount(index)])
         rows, inverse = distinct(torch.cat([rows, torch.from_numpy(more)]))
         counts = np.bincount(inverse.numpy(), repeated).astype(np.int64)
     return rows.numpy(), counts
@@ -154,10 +159,11 @@ def _counted(windows: Windows, order: int) -> tuple[Integers, Integers]:
 def _index_levels(rows: Integers, vocab_size: int) -> Iterator[tuple[Integers, Integers, Integers]]:
     """Index the contexts and entries of the rows, from the empty context to the longest.
 
-    Yields, for each context length, contexts (C,) and entries (G,), both as i * V + token: i is the
-    index of the shorter context for a context, and of the context for an entry. Also yields the
-    entry of each row (U,), or -1 if its context would extend past the first padding token. Context
-    indices are always below U, so only U * V must fit into an int64.
+    For each context length, yields the contexts (C,), the entries (G,), and the entry of each row
+    (U,), or -1 if its context would extend past the first padding token. A context is encoded as
+    i * V + its first token, where i is the index of the context without it. An entry is encoded as
+    i * V + its token, where i is the index of its context. Indices are always below U, so only
+    U * V must fit into an int64.
     """
     within = np.ones(len(rows), dtype=np.bool_)
     contexts: Integers = np.zeros(1, dtype=np.int64)

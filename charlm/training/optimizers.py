@@ -43,7 +43,8 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> Optimizer:
     plain = recipe.optimizer == "sgd" and not (recipe.weight_decay or recipe.clip_norm)
     if not plain and any(getattr(module, "sparse", False) for module in model.modules()):
         raise InputError(
-            "sparse=True requires optimizer sgd without weight_decay and clip_norm; remove it"
+            "sparse=True requires optimizer sgd without weight_decay and clip_norm; remove "
+            "sparse=True"
         )
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(

@@ -1,4 +1,4 @@
-"""Run a training in several processes, with torchrun's launcher."""
+"""Run training in several processes, with torchrun's launcher."""
 
 import logging
 import signal

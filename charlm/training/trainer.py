@@ -27,7 +27,7 @@ REPORT_EVERY = 100
 """Batches between calls of `on_batches`, and between checks that the loss is finite."""
 
 NUMBERS_AT_ONCE = 1 << 19
-"""How many numbers (tokens and targets) to shuffle and extract from the stream at once."""
+"""Number of tokens and targets to extract from the stream at once, in shuffled order."""
 
 NUMBERS_AT_ONCE_ON_A_GPU = 1 << 25
 """The same on a GPU: more, because shuffling waits for the device."""
@@ -196,7 +196,7 @@ class Trainer:
             parameter.grad = None
         with self.runner:  # makes matrix products portable
             logits = self.runner(contexts, self._key, targets)
-            loss = mean_over_members(logits, lambda its: self.summed_loss(its, contexts, targets))
+            loss = mean_over_members(logits, lambda out: self.summed_loss(out, contexts, targets))
             (loss / count).backward()
         self.group.sum_gradients(self._parameters)
         clip(self._parameters, self.recipe.clip_norm)
@@ -266,8 +266,7 @@ class Trainer:
         """Yield the remaining batches of an epoch.
 
         A batch is this process's part of the contexts (n, T) and of the targets (n,), and the
-        number
-        of targets in all processes together.
+        number of targets in all processes together.
         """
         size, device = self.recipe.batch_size, self._total.device
         numbers = NUMBERS_AT_ONCE if device.type == "cpu" else NUMBERS_AT_ONCE_ON_A_GPU
