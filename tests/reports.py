@@ -85,10 +85,13 @@ def leave_charts_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "svg", lambda figure, name: "<svg></svg>")
 
 
-def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
-    """The page of untrained models, tested on all names of a corpus."""
+def report_of(models: Mapping[str, LanguageModel], corpus: Corpus, trained: bool = True) -> str:
+    """The page of models with random weights, tested on all names of a corpus.
+
+    With `trained`, they have a history of training.
+    """
     windows = every_window(corpus)
-    trained, losses = {}, {}
+    its, losses = {}, {}
     for name, model in models.items():
         losses[name], correct = score(model, windows)
         predicted, confidence = analysis.predictions(model, windows)
@@ -101,15 +104,19 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
             max_length=9,
         )
         likelihoods = name_log_likelihoods(model, corpus.vocabulary, names, corpus.block_size)
-        trained[name] = report.Trained(
+        its[name] = report.Trained(
             weights=weights_of(model, corpus),
-            recipe=Recipe(lr=0.2, batch_size=32, epochs=3, average=0.5 if name == "c" else 0.0),
+            recipe=Recipe(lr=0.2, batch_size=32, epochs=3, average=0.5 if name == "c" else 0.0)
+            if trained
+            else None,
             metrics=summarize(dict.fromkeys(Part, (losses[name], correct)), count_parameters(model))
             | {"memorized": name == "a"},
             history=pd.DataFrame(
                 {"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "val_loss": [3, 2, 2], "lr": 0.2},
                 dtype=float,
-            ),
+            )
+            if trained
+            else None,
             calibration=analysis.calibration(confidence, correct),
             mistakes=analysis.mistakes(predicted, windows.targets(), corpus.vocabulary),
             samples=pd.DataFrame(
@@ -141,7 +148,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus) -> str:
         example=corpus.names()[0],
     )
     by = {
-        column: results.side_by_side(analysis.mean_by(its, losses, column), column)
-        for column, its in analysis.positions(windows).items()
+        column: results.side_by_side(analysis.mean_by(key, losses, column), column)
+        for column, key in analysis.positions(windows).items()
     }
-    return report.render(source, trained, counts, by)
+    return report.render(source, its, counts, by)

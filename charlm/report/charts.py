@@ -159,8 +159,7 @@ def loss_by(table: "pd.DataFrame", column: str, titles: Mapping[str, str], label
         titles: titles of the columns to draw, in the order of their colors.
     """
     figure, (axes,) = _axes()
-    enough = table[table["windows"] >= FEWEST]
-    shown = enough if len(enough) else table
+    shown = reliable(table)
     every = -(-len(shown) // MARKED)
     for number, name in enumerate(titles):
         marker = MARKERS[number % len(MARKERS)]
@@ -172,6 +171,12 @@ def loss_by(table: "pd.DataFrame", column: str, titles: Mapping[str, str], label
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.legend()
     return figure
+
+
+def reliable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the rows of `analysis.mean_by` with enough windows; all if there are none."""
+    enough = table[table["windows"] >= FEWEST]
+    return enough if len(enough) else table
 
 
 @style.context(STYLE)

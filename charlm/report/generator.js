@@ -1,33 +1,37 @@
 "use strict";
 
-// The model: the checkpoint's numbers, and its forward pass for one context, as in `live.py`.
+// The models: the numbers of their checkpoints, and their forward pass for one context, as in
+// `live.py`.
 
-const model = JSON.parse(document.getElementById("model").textContent);
-const tensors = new Map();
+const live = JSON.parse(document.getElementById("live").textContent);
 const END = 0;
 const EPSILON = 1e-5;
-const TOLERANCE = 1e-3;
+const TOLERANCE = 5e-3;
 const LONGEST = 30;
 const ORDERS = [2, 4];
 const LEVELS = 8;
-const symbols = ["", ...model.characters];
+const symbols = ["", ...live.characters];
 const tokenOf = new Map(symbols.map((symbol, token) => [symbol, token]));
 
-/** Fill `tensors`. */
-async function unpack() {
-  const deflated = Uint8Array.from(atob(model.data), (character) => character.charCodeAt(0));
+/** The model that was chosen. */
+let model = live.models[0];
+
+/** The numbers of all tensors. */
+let tensors = [];
+
+/** The numbers of a tensor. */
+async function unpack({ data, size, width, low, step, rising }) {
+  const deflated = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
   const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  for (const { name, offset, size, width, low, step, rising } of model.tensors) {
-    const numbers = new Float64Array(size);
-    for (let i = 0; i < size; i++) {
-      let integer = 0;
-      for (let byte = width - 1; byte >= 0; byte--)
-        integer = 256 * integer + bytes[offset + byte * size + i];
-      numbers[i] = low + step * integer + (rising && i ? numbers[i - 1] : 0);
-    }
-    tensors.set(name, numbers);
+  const numbers = new Float64Array(size);
+  for (let i = 0; i < size; i++) {
+    let integer = 0;
+    for (let byte = width - 1; byte >= 0; byte--)
+      integer = 256 * integer + bytes[byte * size + i];
+    numbers[i] = low + step * integer + (rising && i ? numbers[i - 1] : 0);
   }
+  return numbers;
 }
 
 function product(x, weight, bias) {
@@ -200,13 +204,13 @@ const FORWARD = { fcn, wavenet, compact, hybrid, kneser_ney: kneserNey, mixture 
 
 /** The logits (V) after a context of `blockSize` tokens. */
 function logits(context) {
-  return FORWARD[model.architecture]((name) => tensors.get(name), context);
+  return FORWARD[model.architecture]((name) => tensors[model.tensors[name]], context);
 }
 
 /** The logits (V) of what follows the tokens of a name. */
 function following(name) {
-  const padded = [...Array(model.blockSize).fill(END), ...name];
-  return logits(padded.slice(-model.blockSize));
+  const padded = [...Array(live.blockSize).fill(END), ...name];
+  return logits(padded.slice(-live.blockSize));
 }
 
 function softmax(scores, temperature = 1) {
@@ -216,7 +220,7 @@ function softmax(scores, temperature = 1) {
   return exps.map((value) => value / sum);
 }
 
-/** The probabilities (V) of what follows the tokens of a name when one is drawn: none is empty. */
+/** The probabilities (V) of what follows the tokens of a generated name, which is never empty. */
 function probabilities(name, temperature) {
   const scores = following(name);
   if (name.length === 0) scores[END] = -Infinity;
@@ -229,8 +233,8 @@ function draw(probability) {
   return token < 0 ? probability.length - 1 : token;
 }
 
-/** The tokens of an invented name that starts with those given. */
-function invent(prefix, temperature) {
+/** The tokens of a generated name that starts with those given. */
+function generate(prefix, temperature) {
   const name = [...prefix];
   while (name.length < LONGEST) {
     const token = draw(probabilities(name, temperature));
@@ -240,17 +244,17 @@ function invent(prefix, temperature) {
   return name;
 }
 
-/** The probability of each character of a name, and of its end, one after the other. */
+/** The probability of each character of a name and of its end. */
 function chances(name) {
   return [...name, END].map((token, i) => softmax(following(name.slice(0, i)))[token]);
 }
 
-// What is typed, and what is shown.
+// Input and output.
 
 const known = (text) => [...text].every((character) => tokenOf.has(character));
 const bare = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").normalize("NFC");
 
-/** A character as the model knows it: itself, or in the other case, or without its accent. */
+/** A character as the models know it: itself, or in the other case, or without its accent. */
 function fold(character) {
   if (known(character)) return character;
   const cases = (text) => [text.toUpperCase(), text.toLowerCase()];
@@ -264,7 +268,7 @@ function fold(character) {
 const element = (id) => document.getElementById(id);
 const percent = (p) => (p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`);
 
-/** A label of a character that can be seen where it stands alone, as `printable` in corpus.py. */
+/** A visible label of a character, as `printable` in corpus.py. */
 function printable(symbol) {
   if (symbol === " ") return "␣";
   if (/[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u.test(symbol))
@@ -290,13 +294,13 @@ function listed(characters, separator) {
   return isolated.flatMap((character, i) => (i ? [separator, character] : [character]));
 }
 
-/** The tokens of what is typed; null, and a line that says why, where the model cannot read it. */
+/** The tokens of what is typed; null, and a line that says why, if the models cannot read it. */
 function typed() {
   const text = [...element("prefix").value.normalize("NFC")];
   const folded = text.map(fold);
   const unread = text.filter((_, i) => folded[i] === null);
   const complaint = unread.length
-    ? ["The model does not know ", ...listed([...new Set(unread)], ", "), ". It knows: ", ...listed(model.characters, " ")]
+    ? ["The model does not know ", ...listed([...new Set(unread)], ", "), ". It knows: ", ...listed(live.characters, " ")]
     : text.length > LONGEST
       ? [`At most ${LONGEST} characters.`]
       : [];
@@ -339,60 +343,81 @@ function showChances(name) {
     cell.append(make("span", shown(name[i] ?? END), "letter"), make("span", percent(p), "percent"));
     return cell;
   });
+  element("typed").hidden = !name.length;
   element("chances").replaceChildren(...cells);
   element("whole").textContent = name.length
     ? `As a whole name: log-likelihood ${signed(likelihood(name), 2)} nats, ` +
-      `or once in ${Math.round(Math.exp(-likelihood(name))).toLocaleString("en")} names.`
+      `or 1 in ${Math.round(Math.exp(-likelihood(name))).toLocaleString("en")} generated names.`
     : "";
 }
 
 function update() {
   element("degrees").textContent = temperature().toFixed(2);
   const name = typed();
-  element("invent").disabled = name === null;
+  element("generate").disabled = name === null;
+  element("predictions").hidden = name === null;
   if (name === null) {
     for (const id of ["next", "chances", "whole"]) element(id).replaceChildren();
+    element("typed").hidden = true;
     return;
   }
   showNext(name);
   showChances(name);
 }
 
-function showInvented(event) {
-  event.preventDefault();
+function showGenerated() {
   const prefix = typed();
   if (prefix === null) return;
   const rows = Array.from({ length: 10 }, () => {
-    const name = invent(prefix, temperature());
+    const name = generate(prefix, temperature());
     const row = make("li", "");
     row.append(make("bdi", spelt(name), "name"), make("span", signed(likelihood(name), 1), "percent"));
     return row;
   });
-  element("invented").replaceChildren(...rows);
+  element("generated").replaceChildren(...rows);
 }
 
-/** Whether names are as likely here as they were when the model was trained. */
+/** Whether names are as likely here as in the pipeline. */
 function computesRight() {
   return model.compared.every(([name, its]) => Math.abs(likelihood(name) - its) < TOLERANCE);
 }
 
-function refuse(reason) {
-  element("complaint").textContent = `The model does not run here, because ${reason}.`;
+/** Enable the controls, except perhaps the choice of a model. */
+function enable(enabled, choice = true) {
+  for (const control of element("generator-form").elements) control.disabled = !enabled;
+  element("choice").disabled = !choice;
 }
 
-function start() {
-  if (!computesRight()) {
-    refuse("this page computes other likelihoods than the pipeline did");
-    return;
-  }
-  for (const control of controls) control.disabled = false;
+function refuse(reason) {
+  element("predictions").hidden = element("typed").hidden = true;
+  element("complaint").textContent = `The model does not run here: ${reason}.`;
+}
+
+/** Run the model that is selected. Returns whether it can run. */
+function choose() {
+  model = live.models[element("choice").selectedIndex];
+  const right = computesRight();
+  enable(right);
+  if (right) update();
+  else refuse("this page computes other likelihoods than the pipeline did");
+  return right;
+}
+
+function start(unpacked) {
+  tensors = unpacked;
+  choose();
   element("prefix").addEventListener("input", update);
   element("temperature").addEventListener("input", update);
-  element("generator-form").addEventListener("submit", showInvented);
-  update();
+  element("choice").addEventListener("change", () => choose() && showGenerated());
+  element("generator-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    showGenerated();
+  });
 }
 
-const controls = element("generator-form").elements;
-for (const control of controls) control.disabled = true;
-element("complaint").textContent = "The model is being unpacked.";
-const ready = unpack().then(start, () => refuse("this browser cannot unpack it"));
+enable(false, false);
+element("generator-form").hidden = false;
+element("complaint").textContent = "The models are being unpacked.";
+const ready = Promise.all(live.tensors.map(unpack)).then(start, () =>
+  refuse("this browser cannot unpack it"),
+);

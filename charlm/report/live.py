@@ -1,18 +1,19 @@
-"""A model that runs in the reader's browser: its tensors, packed for the page.
+"""Models that run in the reader's browser: their tensors, packed for the page.
 
-`generator.js` is the forward pass; here is the same in NumPy. Only a model that both compute right
-may run: its tensors are those that the forward pass reads, and names that it generated are as
-likely, by the rounded tensors of the page, as the pipeline found them. So a model whose file was
-changed, to another activation function for instance, is left out, though its tensors are the same.
+`generator.js` is the forward pass; here is the same in NumPy. A model runs in the page only if both
+compute it correctly: the forward pass reads all its tensors, and with the rounded tensors of the
+page, generated names are as likely as in the pipeline. A model whose file was changed, to another
+activation function for example, is left out although its tensors are the same.
 
 N batch, T context length, C channels, V vocabulary, K orders of the counts.
 """
 
 import base64
+import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,79 +22,137 @@ from charlm.data.checkpoint import Weights
 from charlm.data.corpus import END
 
 MOST = 5_000_000
-"""Numbers of a model that is tried: more would take long to pack, and not fit."""
+"""Maximum numbers in a model: a larger one would take long to pack and not fit."""
 
 COMPARED = 12
 """Names whose log-likelihoods are compared."""
 
-TOLERANCE = 1e-3
-"""How far apart rounding can leave two log-likelihoods, in nats; `generator.js` has it too."""
+TOLERANCE = 5e-3
+"""Maximum difference of two log-likelihoods, in nats; the same as in `generator.js`."""
 
-WIDTHS = (3, 2)
-"""Bytes of a float: as exact as float32, and less so."""
+WIDTHS = ((3,), (2, 3))
+"""Bytes per float to try, in order: as exact as float32; or less exact, if the model allows it."""
 
 EPSILON = 1e-5
 
 ORDERS = (2, 4)
-"""Those of the hybrid, apart from T."""
+"""The orders of the hybrid, apart from T."""
 
 LEVELS = 8
 """The hybrid's levels of confidence for each length of a context."""
 
 SUMS = ("totals", "taken")
-"""Tables of the counts that a page does without."""
+"""Tables of the counts that a page does not need."""
 
 RISING = ("children", "begins")
-"""Tables of the counts of which a page has the differences."""
+"""Tables of the counts that are stored as differences."""
 
 Array = NDArray[Any]
 Likelihoods = Mapping[str, float]
-"""Log-likelihoods by name, each with its end, in nats, as the pipeline computed them."""
+"""Log-likelihood of each name, including its end, in nats, as the pipeline computed it."""
 
 
-def able(models: Iterable[tuple[Weights, Likelihoods]]) -> Iterator[dict[str, Any]]:
-    """Describe each of the models that a page can run, in their order: exact, then in fewer bytes.
+class Candidate(NamedTuple):
+    """A model that may run in a page, and the likelihoods that it must reproduce there."""
 
-    Yields what `generator.js` builds the model from, for JSON. Keys: title; architecture; members,
-    the architectures of those of a mixture; characters, of token 1, 2, ...; blockSize; tensors, as
-    `Packed` has them, each with its name, size and offset in the data; data (deflated, base64);
-    compared: pairs of the tokens of a name and its log-likelihood.
+    weights: Weights
+    likelihoods: Likelihoods
+
+
+Live = dict[str, Any]
+"""What `generator.js` reads, for JSON.
+
+Keys: characters, of token 1, 2, ...; blockSize; tensors, each as in `Packed.to_json`; models, each
+with title, architecture, members (the architectures of the members of a mixture), tensors (by name,
+the index in the list of tensors) and compared: pairs of the tokens of a name and its
+log-likelihood.
+"""
+
+
+def without_tensors(candidates: Sequence[Candidate]) -> Live:
+    """Describe models, but not the tensors that they have. Raises IndexError if there are none."""
+    first = candidates[0].weights
+    return {
+        "characters": list(first.vocabulary.characters),
+        "blockSize": first.hyperparameters["block_size"],
+        "tensors": [],
+        "models": [_described(candidate) for candidate in candidates],
+    }
+
+
+def choose(candidates: Sequence[Candidate], room: int) -> Live | None:
+    """Describe the models that a page can run and that fit; None if there are none.
+
+    A tensor that several models share, like a mixture and its members, is stored once. Floats are
+    as exact as float32 if all models fit with them.
+
+    Args:
+        candidates: models, best first. A model that does not fit makes room for later ones.
+        room: maximum bytes of the tensors as JSON.
     """
-    for weights, likelihoods in models:
-        for width in WIDTHS if _can_be_packed(weights) else ():
-            packed = {
-                name: Packed.of(name, tensor, width)
-                for name, tensor in sorted(weights.tensors.items())
-                if _last(name) not in SUMS
-            }
-            rounded = {name: its.values for name, its in packed.items()}
-            if runs(replace(weights, tensors=rounded), likelihoods):
-                yield _described(weights, packed, likelihoods)
+    able = [candidate for candidate in candidates if _can_be_packed(candidate.weights)]
+    texts: dict[Packed, str] = {}
+    chosen: dict[int, Tensors] = {}
+    for widths in WIDTHS:
+        running = {n: its for n, model in enumerate(able) if (its := _packed(model, widths))}
+        chosen = _fitting(running, room, texts)
+        if len(chosen) == len(running):
+            break
+    if not chosen:
+        return None
+    live = without_tensors([able[number] for number in chosen])
+    distinct = _distinct(chosen.values())
+    for model, tensors in zip(live["models"], chosen.values(), strict=True):
+        model["tensors"] = {name: distinct[its] for name, its in tensors.items()}
+    return live | {"tensors": [json.loads(texts[its]) for its in distinct]}
 
 
-def _described(
-    weights: Weights, packed: "Mapping[str, Packed]", likelihoods: Likelihoods
-) -> dict[str, Any]:
-    tensors, data = [], b""
-    for name, its in packed.items():
-        place = {"name": name, "offset": len(data), "size": its.integers.size}
-        scale = {"width": its.width, "low": its.low, "step": its.step, "rising": its.rising}
-        tensors.append(place | scale)
-        data += its.data
+def _packed(candidate: Candidate, widths: Sequence[int]) -> "Tensors | None":
+    """Pack a model with the first number of bytes per float that it runs with."""
+    weights, likelihoods = candidate
+    for width in widths:
+        tensors = {
+            name: Packed.of(name, tensor, width)
+            for name, tensor in sorted(weights.tensors.items())
+            if _last(name) not in SUMS
+        }
+        rounded = {n: its.values.reshape(weights.tensors[n].shape) for n, its in tensors.items()}
+        if runs(replace(weights, tensors=rounded), likelihoods):
+            return tensors
+    return None
+
+
+def _fitting(
+    running: "Mapping[int, Tensors]", room: int, texts: "dict[Packed, str]"
+) -> "dict[int, Tensors]":
+    """Select the models that fit, in order; the tensors of each as JSON are added to `texts`."""
+    chosen: dict[int, Tensors] = {}
+    for number, tensors in running.items():
+        texts |= {its: its.to_json() for its in tensors.values() if its not in texts}
+        taken = _distinct([*chosen.values(), tensors])
+        if sum(len(texts[its]) + len(", ") for its in taken) <= room:
+            chosen[number] = tensors
+    return chosen
+
+
+def _distinct(models: "Iterable[Tensors]") -> "dict[Packed, int]":
+    """Return the distinct tensors of models, each with its index."""
+    every = dict.fromkeys(its for tensors in models for its in tensors.values())
+    return {its: number for number, its in enumerate(every)}
+
+
+def _described(candidate: Candidate) -> dict[str, Any]:
+    weights, likelihoods = candidate
     return {
         "title": weights.title,
         "architecture": weights.architecture,
         "members": _members(weights),
-        "characters": list(weights.vocabulary.characters),
-        "blockSize": weights.hyperparameters["block_size"],
-        "tensors": tensors,
-        "data": base64.b64encode(zlib.compress(data, 9)).decode(),
         "compared": [[weights.vocabulary.encode(name), its] for name, its in likelihoods.items()],
     }
 
 
 def runs(weights: Weights, likelihoods: Likelihoods) -> bool:
-    """Whether the forward pass described here is the model's."""
+    """Return whether the forward pass described here is the model's."""
     read: set[str] = set()
     try:
         found = [log_likelihood(weights, name, read) for name in likelihoods]
@@ -130,20 +189,22 @@ def logits(weights: Weights, contexts: Array, read: set[str] | None = None) -> A
 
 @dataclass(frozen=True)
 class Packed:
-    """A tensor as a page has it: low + step * integers, or the sums of these up to each.
+    """A tensor as a page stores it: low + step * integers, or the running sums of these.
 
     A float is rounded to the nearest step; counts are exact.
 
     Attributes:
-        integers: not negative, in the shape of the tensor.
-        width: bytes of an integer.
-        rising: whether it is the sums.
+        data: the lowest bytes of all integers, then the next bytes, and so on: this deflates well.
+        size: number of integers; they are not negative.
+        width: bytes per integer.
+        rising: whether to take running sums.
     """
 
-    integers: NDArray[np.int64]
+    data: bytes
+    size: int
+    width: int
     low: float
     step: float
-    width: int
     rising: bool
 
     @classmethod
@@ -154,20 +215,26 @@ class Packed:
         low, high = float(numbers.min(initial=0)), float(numbers.max(initial=0))
         floats = tensor.dtype.kind == "f" and low < high
         step = (high - low) / (256**width - 1) if floats else 1.0
-        integers = np.rint((numbers - low) / step).astype("i8")
+        integers = np.rint((numbers - low) / step).astype("<i8")
         width = (int(integers.max(initial=1)).bit_length() + 7) // 8
-        return cls(integers, low, step, width, rising)
-
-    @property
-    def data(self) -> bytes:
-        """The lowest bytes of all integers, then the next ones, and so on: these deflate well."""
-        octets = self.integers.astype("<i8").reshape(-1, 1).view("u1")
-        return octets[:, : self.width].T.tobytes()
+        octets = integers.reshape(-1, 1).view("u1")
+        return cls(octets[:, :width].T.tobytes(), tensor.size, width, low, step, rising)
 
     @property
     def values(self) -> Array:
-        numbers: Array = self.low + self.step * self.integers
+        """The numbers (size,) that the page computes with."""
+        octets = np.frombuffer(self.data, "u1").reshape(self.width, self.size)
+        integers = 256.0 ** np.arange(self.width) @ octets
+        numbers: Array = self.low + self.step * integers
         return numbers.cumsum() if self.rising else numbers
+
+    def to_json(self) -> str:
+        """Return the attributes as JSON, with the data deflated and in base64."""
+        deflated = base64.b64encode(zlib.compress(self.data, 9)).decode()
+        return json.dumps(vars(self) | {"data": deflated})
+
+
+Tensors = Mapping[str, Packed]
 
 
 def _can_be_packed(weights: Weights) -> bool:

@@ -1,36 +1,41 @@
 """Render the report: a single self-contained, deterministic HTML page.
 
-`page.html` is the template, `charts` draws, `tables` prepares data, and `live` embeds a model.
+`page.html` is the template, `charts` draws, `tables` prepares data, `findings` words the headings,
+and `live` embeds models.
 """
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from charlm.core.params import Params, Recipe
 from charlm.data.checkpoint import Weights
 from charlm.data.corpus import Corpus, printable
 from charlm.data.splits import Split
-from charlm.report import charts, figures, live
+from charlm.report import charts, figures, findings, live
 from charlm.report.nearest import Neighbor
 from charlm.report.tables import Tree, calibration_error, in_use, mistake_grid, worst_mistakes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PAGE, STYLE, SCRIPT = (
+PAGE, STYLE, SORT, GENERATOR = (
     Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("page.html", "style.css", "generator.js")
+    for name in ("page.html", "style.css", "sort.js", "generator.js")
 )
 """Read on import like the code: the stage compares them with what DVC records after its imports."""
-LARGEST = 1_500_000
-"""Bytes of a page with a model that runs in it."""
+LARGEST = 1_600_000
+"""Maximum bytes of a page with models that run in it."""
 SHOWN = 12
-"""Number of generated names shown for each model."""
+"""Number of generated names in the table of each model."""
+OPENING = 10
+"""Number of generated names that the page opens with."""
+TREES = ("wavenet", "compact", "hybrid")
+"""Architectures that merge the context in a tree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +129,12 @@ class Trained:
         first = self.samples[["name", "log_likelihood"]].head(live.COMPARED)
         return dict(first.itertuples(index=False, name=None))
 
+    @property
+    def opening(self) -> Iterator[tuple[str, float]]:
+        """Return the first generated names, each with its log-likelihood."""
+        first = self.samples[["name", "log_likelihood"]].head(OPENING)
+        return first.itertuples(index=False, name=None)
+
     def rows(self) -> Iterator[tuple[tuple[str, float, bool], Neighbor]]:
         """Return (name, log-likelihood, in training set) of each sample, and its nearest name."""
         samples = self.samples[["name", "log_likelihood", "in_training"]].head(SHOWN)
@@ -136,69 +147,155 @@ def render(
     counts: Mapping[str, Mapping[str, float]],
     loss_by: "Mapping[str, pd.DataFrame]",
 ) -> str:
-    """Render the page as HTML, with the best model that it can run and that fits.
+    """Render the page as HTML, with the models that it can run and that fit, the best first.
 
     Args:
         models: trained models by name.
         counts: metrics of the n-gram models, by name.
         loss_by: mean test loss by "position" and by "length", as from `results.read_loss_by`.
     """
+    best_first = sorted(models.values(), key=lambda its: its.metrics["test_loss"])
+    results = _results(source, models, counts, loss_by)
+
+    def page(running: live.Live | None) -> str:
+        titles = [its["title"] for its in running["models"]] if running else []
+        opening = next((its for its in best_first if its.title in titles), best_first[0])
+        novelty = findings.generated(opening.title, opening.samples["in_training"].tolist())
+        return _template().render(
+            results
+            | {
+                "live": running,
+                "opening": opening,
+                "left_out": [its.title for its in best_first if its.title not in titles],
+                "finding": results["finding"] | {"generator": novelty},
+            }
+        )
+
+    candidates = [live.Candidate(its.weights, its.likelihoods) for its in best_first]
+    room = LARGEST - len(page(live.without_tensors(candidates)).encode())
+    while running := live.choose(candidates, room):
+        text = page(running)
+        excess = len(text.encode()) - LARGEST
+        if excess <= 0:
+            return text
+        room -= excess
+    return page(None)
+
+
+@functools.cache
+def _template() -> Template:
     environment = Environment(
-        loader=DictLoader({"page.html": PAGE}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"svg": functools.cache(charts.svg), "printable": printable}
+    environment.filters |= {"printable": printable, "called": findings.called}
+    return environment.from_string(PAGE)
+
+
+def _results(
+    source: Source,
+    models: Mapping[str, Trained],
+    counts: Mapping[str, Mapping[str, float]],
+    loss_by: "Mapping[str, pd.DataFrame]",
+) -> dict[str, Any]:
+    """Prepare what the page shows, apart from the generator."""
     titles = {name: model.title for name, model in models.items()}
-    count_titles = {name: figures.COUNT_MODELS[name] for name in counts}
     metrics = {titles[name]: model.metrics for name, model in models.items()}
-    metrics |= {count_titles[name]: values for name, values in counts.items()}
+    baselines = {figures.COUNT_MODELS[name]: values for name, values in counts.items()}
+    ranked = sorted((metrics | baselines).items(), key=lambda item: item[1]["test_loss"])
     settings = {its.title: in_use(its.recipe) if its.recipe else {} for its in models.values()}
     histories = {its.title: its.history for its in models.values() if its.history is not None}
-    sizes = dict.fromkeys(key for its in models.values() for key in its.weights.hyperparameters)
-    symbols = next(iter(models.values())).weights.vocabulary.symbols()
-    page = functools.partial(
-        environment.get_template("page.html").render,
-        style=STYLE,
-        script=SCRIPT,
-        source=source,
-        models=list(models.values()),
-        ranked=sorted(metrics.items(), key=lambda item: item[1]["test_loss"]),
-        color={
+    sizes = dict.fromkeys(
+        key
+        for its in models.values()
+        for key, value in its.weights.hyperparameters.items()
+        if key not in ("vocab_size", "members") and value is not None
+    )
+    vocabulary = next(iter(models.values())).weights.vocabulary
+    worst = {its.title: worst_mistakes(its.mistakes) for its in models.values()}
+    errors = {its.title: calibration_error(its.calibration) for its in models.values()}
+    embeddings = {
+        its.title: embedding
+        for its in models.values()
+        if (embedding := its.weights.embedding) is not None
+    }
+    pairs = {
+        its.title: findings.closest(
+            embeddings[its.title], vocabulary.characters, its.mistakes["actual"].unique().tolist()
+        )
+        for its in models.values()
+        if its.title in embeddings
+    }
+    best = min(models, key=lambda name: models[name].metrics["test_loss"])
+    reliable = {place: charts.reliable(table) for place, table in loss_by.items()}
+    memorized = [its.title for its in models.values() if its.recipe and its.metrics["memorized"]]
+    finding = {
+        "comparison": findings.comparison(metrics, baselines),
+        "position": findings.position(reliable["position"], titles, best),
+        "length": findings.length(reliable["length"], titles, best),
+        "mistakes": findings.mistake(titles[best], worst[titles[best]]),
+        "calibration": findings.calibration(titles[best], models[best].calibration),
+        "samples": findings.novelty(
+            {its.title: 1 - its.samples["in_training"].mean() for its in models.values()}
+        ),
+        "data": findings.data(source.names, sum(source.windows)),
+    }
+    trees = [its for its in models.values() if its.weights.architecture in TREES]
+    if histories:
+        finding["curves"] = findings.curves(histories, memorized)
+    if embeddings:
+        finding["embedding"] = findings.embedding(pairs)
+    if trees:
+        finding["tree"] = findings.tree(source.block_size)
+    return {
+        "style": STYLE,
+        "sort": SORT,
+        "generator": GENERATOR,
+        "svg": functools.cache(charts.svg),
+        "called": findings.called,
+        "sentence": findings.sentence,
+        "many": findings.many,
+        "listed": findings.listed,
+        "in_words": findings.in_words,
+        "confusion": findings.confusion,
+        "source": source,
+        "models": list(models.values()),
+        "best": models[best],
+        "ranked": ranked,
+        "finding": finding,
+        "uncertain": findings.uncertain(
+            source.windows[2], models[best].metrics["test_loss_stderr"]
+        ),
+        "color": {
             title: f"var(--model-{n % len(figures.MODEL_COLORS)})"
             for n, title in enumerate(titles.values())
         },
-        settings=settings,
-        setting_names=list(dict.fromkeys(key for its in settings.values() for key in its)),
-        sizes=[key for key in sizes if key not in ("vocab_size", "members")],
-        averaged=[its.title for its in models.values() if its.recipe and its.recipe.average],
-        fewest=charts.FEWEST,
-        side_by_side=charts.side_by_side(metrics, list(titles.values())),
-        histories=histories,
-        curves=charts.losses_and_rates(histories, list(titles.values())),
-        by_position=charts.loss_by(
-            loss_by["position"], "position", titles, "position in the name (including its end)"
-        ),
-        by_length=charts.loss_by(loss_by["length"], "length", titles, "length of the name"),
-        loss_by=loss_by,
-        drawn=titles,
-        calibration=charts.calibration({titles[n]: its.calibration for n, its in models.items()}),
-        calibration_error=calibration_error,
-        grids={its.title: mistake_grid(its.mistakes) for its in models.values()},
-        worst={its.title: worst_mistakes(its.mistakes) for its in models.values()},
-        maps={
-            its.title: charts.embedding_map(its.title, embedding, symbols)
-            for its in models.values()
-            if (embedding := its.weights.embedding) is not None
+        "settings": settings,
+        "setting_names": list(dict.fromkeys(key for its in settings.values() for key in its)),
+        "sizes": list(sizes),
+        "averaged": [its.title for its in models.values() if its.recipe and its.recipe.average],
+        "fewest": charts.FEWEST,
+        "side_by_side": charts.side_by_side(metrics | baselines, list(titles.values())),
+        "histories": histories,
+        "curves": charts.losses_and_rates(histories, list(titles.values())) if histories else None,
+        "by": {
+            "position": charts.loss_by(
+                loss_by["position"], "position", titles, "position in the name (including its end)"
+            ),
+            "length": charts.loss_by(loss_by["length"], "length", titles, "length of the name"),
         },
-        tree=Tree.over(source.block_size, source.example),
-        shown=SHOWN,
-    )
-    best_first = sorted(models.values(), key=lambda its: its.metrics["test_loss"])
-    for model in live.able((its.weights, its.likelihoods) for its in best_first):
-        text: str = page(live=model)
-        if len(text.encode()) <= LARGEST:
-            return text
-    return page(live=None)
+        "reliable": reliable,
+        "titles": titles,
+        "calibration": charts.calibration({its.title: its.calibration for its in models.values()}),
+        "calibration_errors": errors,
+        "calibrated": findings.calibrated(errors),
+        "grids": {its.title: mistake_grid(its.mistakes) for its in models.values()},
+        "worst": worst,
+        "maps": {
+            title: charts.embedding_map(title, embedding, vocabulary.symbols())
+            for title, embedding in embeddings.items()
+        },
+        "pairs": pairs,
+        "tree": Tree.over(source.block_size, source.example),
+        "trees": trees,
+        "shown": SHOWN,
+    }

@@ -27,7 +27,7 @@ CORPUS = small_corpus(8)
 MODELS = {
     kind.title: small_model(CORPUS, kind, hidden_dim=8) for kind in (CompactWaveNet, WaveNet, FCN)
 }
-WIDE, NARROW = 1280, 360
+WIDE, MIDDLE, NARROW = 1280, 800, 360
 
 
 def write(folder: Path, *models: LanguageModel, corpus: Corpus = CORPUS) -> Path:
@@ -43,10 +43,43 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(pages: Pages, file: Path, **options: Any) -> Page:
-    """The page of a report, once its model is unpacked."""
+    """The page of a report, once its models are unpacked."""
     page = pages.open(file, **options)
     page.evaluate("ready")
     return page
+
+
+def choose(page: Page, number: int) -> str:
+    """Choose a model of the page. Returns its title."""
+    page.get_by_label("Model", exact=True).select_option(index=number)
+    title: str = page.evaluate("model.title")
+    return title
+
+
+def test_every_model_can_be_chosen_and_computes_what_pytorch_does(
+    pages: Pages, report: Path
+) -> None:
+    page = opened(pages, report)
+    contexts = every_window(CORPUS).batch(slice(0, 50))[0]
+    titles, before = [], page.locator("#generated .name").all_inner_texts()
+    for number in (1, 2, 0):
+        titles.append(choose(page, number))
+        names = page.locator("#generated .name").all_inner_texts()
+        assert len(names) == 10
+        assert names != before
+        before = names
+        with torch.no_grad():
+            expected = MODELS[titles[-1]](contexts)
+        found = torch.tensor(page.evaluate("contexts => contexts.map(logits)", contexts.tolist()))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        highest = page.evaluate("Math.max(...probabilities([], 1))")
+        assert percents(page)[0] == pytest.approx(100 * highest, abs=0.06)
+    assert set(titles) == set(MODELS)
+    page.get_by_label("Beginning").fill("Ж")
+    names = page.locator("#generated .name").all_inner_texts()
+    choose(page, 1)
+    assert "does not know Ж" in page.locator("#complaint").inner_text()
+    assert page.locator("#generated .name").all_inner_texts() == names
 
 
 @EVERY_KIND
@@ -76,24 +109,31 @@ def test_the_logits_are_those_of_pytorch(
     torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("change", ["low += 1", "step = NaN"])
+@pytest.mark.parametrize("change", ["step *= 2", "step = NaN"])
 def test_a_model_that_the_page_computes_otherwise_does_not_run(
     pages: Pages, report: Path, tmp_path: Path, change: str
 ) -> None:
     """With other weights than those that the names were found so likely with."""
     text = report.read_text(encoding="utf-8")
-    before = "const tensors = "
+    before = "let tensors = "
     assert text.count(before) == 1
     changed = tmp_path / "report.html"
-    changed.write_text(text.replace(before, f"model.tensors[0].{change}; {before}"))
+    used = "Object.values(live.models[{}].tensors)"
+    its = f"{used.format(0)}.find((i) => !{used.format(1)}.includes(i))"
+    changed.write_text(text.replace(before, f"live.tensors[{its}].{change}; {before}"))
     page = opened(pages, changed)
     assert page.locator("#complaint").inner_text() == (
-        "The model does not run here, because this page computes other likelihoods than the "
-        "pipeline did."
+        "The model does not run here: this page computes other likelihoods than the pipeline did."
     )
-    for control in ("#prefix", "#temperature", "#invent"):
+    for control in ("#prefix", "#temperature", "#generate"):
         assert page.locator(control).is_disabled()
     assert page.locator("#next li").count() == 0
+    choose(page, 1)
+    assert page.locator("#complaint").inner_text() == ""
+    assert page.locator("#next li").count() == 12
+    choose(page, 0)
+    assert page.locator("#prefix").is_disabled()
+    assert not page.locator("#next").is_visible()
     assert opened(pages, report).locator("#complaint").inner_text() == ""
 
 
@@ -103,9 +143,11 @@ def test_a_browser_that_cannot_unpack_the_model_says_so(pages: Pages, report: Pa
     page.reload()
     page.evaluate("ready")
     assert page.locator("#complaint").inner_text() == (
-        "The model does not run here, because this browser cannot unpack it."
+        "The model does not run here: this browser cannot unpack it."
     )
-    assert page.get_by_role("button", name="Invent ten names").is_disabled()
+    assert page.get_by_role("button", name="Generate ten names").is_disabled()
+    assert page.get_by_label("Model", exact=True).is_disabled()
+    assert page.locator("#generated .name").count() == 10
 
 
 def test_ten_names_of_the_largest_model_come_at_once(pages: Pages, tmp_path: Path) -> None:
@@ -113,11 +155,11 @@ def test_ten_names_of_the_largest_model_come_at_once(pages: Pages, tmp_path: Pat
     seconds = page.evaluate(
         """() => {
           const begun = performance.now();
-          element("invent").click();
+          element("generate").click();
           return (performance.now() - begun) / 1000;
         }"""
     )
-    assert page.locator("#invented .name").count() == 10
+    assert page.locator("#generated .name").count() == 10
     assert seconds < 10, "far more than the second that it takes"
 
 
@@ -130,19 +172,19 @@ def test_the_likelihood_of_a_name_is_that_of_pytorch(pages: Pages, report: Path)
     torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=0, atol=1e-4)
 
 
-def test_the_button_invents_names_with_the_beginning_that_is_typed(
+def test_the_button_generates_names_with_the_beginning_that_is_typed(
     pages: Pages, report: Path
 ) -> None:
     page = opened(pages, report)
     page.get_by_label("Beginning").fill("MAR")
-    page.get_by_role("button", name="Invent ten names").click()
-    names = page.locator("#invented .name").all_inner_texts()
+    page.get_by_role("button", name="Generate ten names").click()
+    names = page.locator("#generated .name").all_inner_texts()
     assert len(names) == 10
     assert all(name.startswith("MAR") for name in names)
     assert len(set(names)) > 1
     assert all(set(name) <= set(CORPUS.vocabulary.characters) for name in names)
-    page.get_by_role("button", name="Invent ten names").click()
-    assert page.locator("#invented .name").all_inner_texts() != names
+    page.get_by_role("button", name="Generate ten names").click()
+    assert page.locator("#generated .name").all_inner_texts() != names
 
 
 def test_what_is_drawn_follows_the_probabilities(pages: Pages, report: Path) -> None:
@@ -208,12 +250,12 @@ def test_what_the_model_does_not_know_is_told(pages: Pages, report: Path) -> Non
     complaint = page.locator("#complaint").inner_text()
     assert "does not know Ж, 7" in complaint
     assert " ".join(CORPUS.vocabulary.characters) in complaint
-    assert page.get_by_role("button", name="Invent ten names").is_disabled()
+    assert page.get_by_role("button", name="Generate ten names").is_disabled()
     page.get_by_label("Beginning").fill("M" * 31)
     assert page.locator("#complaint").inner_text() == "At most 30 characters."
     page.get_by_label("Beginning").fill("M")
     assert page.locator("#complaint").inner_text() == ""
-    assert page.get_by_role("button", name="Invent ten names").is_enabled()
+    assert page.get_by_role("button", name="Generate ten names").is_enabled()
 
 
 def test_the_keyboard_is_enough(pages: Pages, report: Path) -> None:
@@ -228,25 +270,27 @@ def test_the_keyboard_is_enough(pages: Pages, report: Path) -> None:
             break
     page.keyboard.type("an")
     page.keyboard.press("Enter")
-    assert page.locator("#invented .name").count() == 10
+    assert page.locator("#generated .name").count() == 10
     page.keyboard.press("Tab")
     before = page.locator("#degrees").inner_text()
     page.keyboard.press("ArrowRight")
     assert page.locator("#degrees").inner_text() > before
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "invent"
+    assert page.evaluate("document.activeElement.id") == "generate"
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
     assert len(page.get_by_label("Beginning").input_value()) == 3
 
 
-@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, True)], ids=str)
+@pytest.mark.parametrize(
+    ("width", "dark"), [(WIDE, False), (MIDDLE, False), (NARROW, True)], ids=str
+)
 def test_the_page_fits_its_window_and_shuts_nobody_out(
     pages: Pages, report: Path, width: int, dark: bool
 ) -> None:
     page = opened(pages, report, width=width, dark=dark)
     page.get_by_label("Beginning").fill("AN")
-    page.get_by_role("button", name="Invent ten names").click()
+    page.get_by_role("button", name="Generate ten names").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     drawn = page.locator("figure svg")
     assert drawn.count() >= 12
@@ -265,8 +309,123 @@ def test_the_page_fits_its_window_and_shuts_nobody_out(
 
 def test_the_page_can_be_read_without_javascript(pages: Pages, report: Path) -> None:
     page = pages.open(report, java_script_enabled=False)
-    assert page.get_by_text("This part needs JavaScript.").is_visible()
+    assert page.get_by_text("To generate more names here, turn on JavaScript.").is_visible()
+    assert page.locator("#generated .name").count() == 10
+    assert page.locator("#generated").is_visible()
+    for control in ("form", "#predictions", "#typed", ".sort"):
+        assert page.locator(control).filter(visible=True).count() == 0, control
     assert page.locator("tbody tr").count() > 20
+
+
+def column(page: Page, section: str, number: int) -> list[str]:
+    rows = page.locator(f"#{section} table").first.locator("tbody tr")
+    return [row.locator("th, td").nth(number).inner_text() for row in rows.all()]
+
+
+def test_every_table_sorts_by_every_column(pages: Pages, report: Path) -> None:
+    page = opened(pages, report)
+    tables = page.locator("table")
+    assert tables.count() >= 9
+    for table in tables.all():
+        headings = table.locator("thead th")
+        assert headings.count() > 1
+        assert table.locator("thead th button").count() == headings.count()
+        before = sorted(table.locator("tbody tr").all_inner_texts())
+        headings.last.locator("button").click()
+        assert headings.last.get_attribute("aria-sort") == "ascending"
+        assert table.locator("[aria-sort]").count() == 1
+        assert sorted(table.locator("tbody tr").all_inner_texts()) == before
+    assert violations(page) == []
+
+
+def test_numbers_are_sorted_as_numbers_and_text_as_text(pages: Pages, report: Path) -> None:
+    page = opened(pages, report)
+    table = page.locator("#comparison table")
+    loss, size = (table.get_by_role("button", name=name) for name in ("test loss", "parameters"))
+    at_first = column(page, "comparison", 0)
+    assert table.locator("[aria-sort=ascending]").inner_text() == "test loss"
+    size.click()
+    sizes = [int(text.replace(",", "")) for text in column(page, "comparison", 5)]
+    assert sizes == sorted(sizes)
+    size.focus()
+    page.keyboard.press("Enter")
+    assert [int(text.replace(",", "")) for text in column(page, "comparison", 5)] == sizes[::-1]
+    loss.click()
+    assert column(page, "comparison", 0) == at_first
+    table.get_by_role("button", name="Model").click()
+    titles = column(page, "comparison", 0)
+    assert titles == sorted(titles) != at_first
+    likelihoods = page.locator("#samples table").first
+    likelihoods.get_by_role("button", name="ln p").click()
+    found = [float(text.replace("−", "-")) for text in column(page, "samples", 1)]
+    assert found == sorted(found)
+
+
+def test_rows_that_are_alike_keep_their_order_and_empty_cells_come_last(
+    pages: Pages, report: Path
+) -> None:
+    page = opened(pages, report)
+    page.evaluate(
+        """() => {
+          const rows = [["b", "2.5 ± 0.3"], ["a", ""], ["f", "1,234"], ["c", "10%"],
+                        ["d", "2.5"], ["e", "none"], ["g", "−3"]];
+          const body = document.querySelector("#calibration tbody");
+          body.innerHTML = rows.map((r) => `<tr><td>${r[0]}</td><td>${r[1]}</td></tr>`).join("");
+        }"""
+    )
+    error = page.locator("#calibration").get_by_role("button", name="error")
+    error.click()
+    assert "".join(column(page, "calibration", 0)) == "gbdcfea"
+    error.click()
+    assert "".join(column(page, "calibration", 0)) == "efcbdga"
+
+
+def test_the_page_prints_in_black_on_white_and_without_controls(pages: Pages, report: Path) -> None:
+    page = opened(pages, report, width=700, dark=True)
+    page.get_by_label("Beginning").fill("AN")
+    page.emulate_media(media="print")
+    style = "getComputedStyle(document.body)"
+    assert page.evaluate(f"{style}.color") == "rgb(0, 0, 0)"
+    assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)"
+    for part in ("nav", "form", "#complaint", "#predictions", "#typed", ".screen", ".skip"):
+        assert page.locator(part).filter(visible=True).count() == 0, part
+    assert page.locator("#generated .name").first.is_visible()
+    for part in ("svg text", "td", "h2", ".note"):
+        assert page.locator(part).filter(visible=True).count() > 0
+    assert page.evaluate("getComputedStyle(document.querySelector('svg text')).fill") == (
+        "rgb(0, 0, 0)"
+    )
+    assert (
+        page.evaluate(
+            "getComputedStyle(document.querySelector('.swatch')).getPropertyValue('--model-0')"
+        ).strip()
+        == "#1f6fb4"
+    )
+    for format in ("A4", "Letter"):
+        assert page.pdf(format=format).startswith(b"%PDF")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    for table in page.locator(".scroll").all():
+        assert table.evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
+LONG = ["FRANÇOIS-VEGLAINE", "ABDERAHAMMANULLETTE", "MARIE-ANTOINETTE-ELISABETH-X"]
+
+
+@pytest.mark.parametrize("width", [1100, MIDDLE, 400])
+def test_long_names_stay_in_their_column(
+    pages: Pages, tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_charts_out(monkeypatch)
+    corpus = Corpus.from_names([*LONG, *(name[::-1] for name in LONG)], 8)
+    page = opened(pages, write(tmp_path, small_model(corpus, FCN), corpus=corpus), width=width)
+    page.evaluate(
+        "names => document.querySelectorAll('#samples bdi, #generated bdi')"
+        ".forEach((it, i) => { it.textContent = names[i % names.length]; })",
+        LONG,
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for box in page.locator("#samples .scroll").all():
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
 
 
 def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> None:
@@ -285,8 +444,8 @@ def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> No
         expected = loaded.model(contexts)
     found = torch.tensor(page.evaluate("contexts => contexts.map(logits)", contexts.tolist()))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    page.get_by_role("button", name="Invent ten names").click()
-    assert page.locator("#invented .name").count() == 10
+    page.get_by_role("button", name="Generate ten names").click()
+    assert page.locator("#generated .name").count() == 10
     assert violations(page) == []
 
 
@@ -361,8 +520,8 @@ def test_a_name_is_typed_and_read_in_its_own_direction(pages: Pages, mixed: Path
         boxes = [cell.bounding_box() for cell in page.locator("#chances li").all()]
         places = [box["x"] for box in boxes if box]
         assert places == sorted(places, reverse=direction == "rtl")
-    page.get_by_role("button", name="Invent ten names").click()
-    assert page.locator("#invented bdi").count() == 10
+    page.get_by_role("button", name="Generate ten names").click()
+    assert page.locator("#generated bdi").count() == 10
 
 
 def test_the_page_labels_a_character_as_the_figures_do(pages: Pages, mixed: Path) -> None:
