@@ -162,7 +162,7 @@ def curves(histories: "Mapping[str, pd.DataFrame]", memorized: Sequence[str]) ->
     """Say whether the models overfit.
 
     Args:
-        histories: `val_loss` of each epoch, by title.
+        histories: `val_loss` of each epoch, by title; at least one.
         memorized: titles of the models that have memorized their training names.
     """
     if len(memorized) == 1:
@@ -170,21 +170,20 @@ def curves(histories: "Mapping[str, pd.DataFrame]", memorized: Sequence[str]) ->
     if memorized:
         return f"{sentence(listed([*map(called, memorized)]))} memorize their training names"
     losses = {title: its["val_loss"].to_numpy() for title, its in histories.items()}
-    rises = {title: its[-1] - its.min() for title, its in losses.items()}
-    worst = max(rises, key=lambda title: rises[title])
-    epochs = len(losses[worst])
-    if rises[worst] > 0:
-        best = int(losses[worst].argmin()) + 1
-        where = f"epoch {best} of {epochs}"
-        return f"The validation loss of {called(worst)} is lowest at {where}"
-    if all(len(its) == 1 for its in losses.values()):
-        model = f"{sentence(called(worst))} was" if len(losses) == 1 else "All models were"
-        return f"{model} trained for one epoch"
-    longer = [title for title, its in losses.items() if len(its) > 1]
-    if len(longer) == 1:
-        return f"{sentence(called(longer[0]))} is still improving in its last epoch"
-    every = "All models" if len(longer) == len(losses) else sentence(listed([*map(called, longer)]))
-    return f"{every} are still improving in their last epoch"
+    best = {title: int(its.argmin()) + 1 for title, its in losses.items()}
+    past = [title for title, its in losses.items() if best[title] < len(its)]
+    if past:
+        worst = max(past, key=lambda title: losses[title][-1] - losses[title].min())
+        epoch = f"epoch {best[worst]} of {len(losses[worst])}"
+        return f"The validation loss of {called(worst)} is lowest at {epoch}"
+    improving = [title for title, its in losses.items() if len(its) > 1]
+    if not improving:
+        return "Training lasted one epoch"
+    if len(improving) == 1:
+        return f"{sentence(called(improving[0]))} is still improving in its last epoch"
+    every = len(improving) == len(losses)
+    models = "all trained models" if every else listed([*map(called, improving)])
+    return f"{sentence(models)} are still improving in their last epoch"
 
 
 def position(table: "pd.DataFrame", titles: Mapping[str, str], best: str) -> str:
