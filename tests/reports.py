@@ -1,4 +1,4 @@
-"""Reports of small models, made as the stages make them, but in a moment."""
+"""Reports of small models, made like those of the stages but much faster."""
 
 import tempfile
 from collections.abc import Mapping

@@ -31,7 +31,7 @@ POINTS = 72
 FEWEST = 30
 """Minimum number of windows for a point on a chart."""
 MARKED = 100
-"""Points of a line from which on only some get a marker, as each is an element of the page."""
+"""Maximum markers on a line, each an element of the page; longer lines leave some out."""
 
 THEME = {
     "#000000": "var(--ink)",

@@ -57,11 +57,11 @@ def save(path: Path, figure: Figure) -> None:
 
 
 def lay_out(figure: Figure, canvas: FigureCanvasBase, dpi: float) -> None:
-    """Lay out a figure for good, as `savefig` does, which would draw all of it once more for this.
+    """Fix the layout of a figure, so that `savefig` does not draw it twice to compute it.
 
     Args:
-        canvas: that of the figure, of the kind that saves it.
-        dpi: the resolution at which it does.
+        canvas: the canvas that saves the figure.
+        dpi: the resolution that it is saved with.
     """
     engine = figure.get_layout_engine()
     if engine is None:

@@ -69,6 +69,13 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join(parts)
 
 
+def named(titles: Sequence[str]) -> str:
+    """Name one or two models in a sentence, or say how many they are."""
+    if len(titles) > 2:
+        return f"{in_words(len(titles))} models"
+    return listed([*map(called, titles)])
+
+
 def many(count: int, noun: str) -> str:
     """Return a number and a noun: "1 name", "31,704 names"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -136,9 +143,9 @@ def comparison(
     ties = [title for title, loss in losses.items() if loss == losses[best]]
     loss = f"{losses[best]} ± {every[best]['test_loss_stderr']:.4f}"
     if not models.keys() & set(ties):
-        return f"No model beats {called(best)}, with a test loss of {loss}"
+        return f"No model beats the test loss of {called(best)}: {loss}"
     if len(ties) > 1:
-        return f"{sentence(listed([*map(called, ties)]))} share the lowest test loss: {loss}"
+        return f"{sentence(named(ties))} share the lowest test loss: {loss}"
     return f"{sentence(called(best))} has the lowest test loss: {loss}"
 
 
@@ -165,10 +172,10 @@ def curves(histories: "Mapping[str, pd.DataFrame]", memorized: Sequence[str]) ->
         histories: `val_loss` of each epoch, by title; at least one.
         memorized: titles of the models that have memorized their training names.
     """
-    if len(memorized) == 1:
-        return f"{sentence(called(memorized[0]))} memorizes its training names"
     if memorized:
-        return f"{sentence(listed([*map(called, memorized)]))} memorize their training names"
+        one = len(memorized) == 1
+        which = "memorizes its training names" if one else "memorize their training names"
+        return f"{sentence(named(memorized))} {which}"
     losses = {title: its["val_loss"].to_numpy() for title, its in histories.items()}
     best = {title: int(its.argmin()) + 1 for title, its in losses.items()}
     past = [title for title, its in losses.items() if best[title] < len(its)]
@@ -181,8 +188,7 @@ def curves(histories: "Mapping[str, pd.DataFrame]", memorized: Sequence[str]) ->
         return "Training lasted one epoch"
     if len(improving) == 1:
         return f"{sentence(called(improving[0]))} is still improving in its last epoch"
-    every = len(improving) == len(losses)
-    models = "all trained models" if every else listed([*map(called, improving)])
+    models = "all trained models" if len(improving) == len(losses) else named(improving)
     return f"{sentence(models)} are still improving in their last epoch"
 
 
@@ -309,9 +315,13 @@ def novelty(novel: Mapping[str, float]) -> str:
         models = called(next(iter(novel))) if len(novel) == 1 else "every model"
         return f"{sentence(highest)} of the names from {models} are new"
     most, fewest = ([t for t, its in shares.items() if its == end] for end in (highest, lowest))
-    verb = "generates" if len(most) == 1 else "generate"
-    first = f"{sentence(listed([*map(called, most)]))} {verb} the most new names ({highest})"
-    return f"{first}, {listed([*map(called, fewest)])} the fewest ({lowest})"
+    if min(len(most), len(fewest)) > 2:
+        return f"{sentence(lowest)} to {highest} of the names from a model are new"
+    verb = "generates" if len(most if len(most) <= 2 else fewest) == 1 else "generate"
+    if len(most) > 2:
+        return f"{sentence(named(fewest))} {verb} the fewest new names ({lowest})"
+    text = f"{sentence(named(most))} {verb} the most new names ({highest})"
+    return text if len(fewest) > 2 else f"{text}, {named(fewest)} the fewest ({lowest})"
 
 
 def closest(

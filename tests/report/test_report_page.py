@@ -113,7 +113,7 @@ def test_the_logits_are_those_of_pytorch(
 def test_a_model_that_the_page_computes_otherwise_does_not_run(
     pages: Pages, report: Path, tmp_path: Path, change: str
 ) -> None:
-    """With other weights than those that the names were found so likely with."""
+    """The weights in the page differ from those of the pipeline."""
     text = report.read_text(encoding="utf-8")
     before = "let tensors = "
     assert text.count(before) == 1
@@ -429,7 +429,7 @@ def test_long_names_stay_in_their_column(
 
 
 def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> None:
-    """With what the stages made: its numbers are those of the checkpoint beside it."""
+    """Its logits are those of the checkpoint that the pipeline wrote."""
     from charlm.data import checkpoint
 
     file = template.path / "plots/report.html"
@@ -465,7 +465,7 @@ MIXED = ["علي", "نور", "می\u200cخواهم", "יוסף", "שרה 7", "AL
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of names that are written in both directions."""
+    """The report of names in both writing directions."""
     corpus = Corpus.from_names(MIXED, 4)
     models = small_model(corpus, CompactWaveNet), small_model(corpus, FCN)
     return write(tmp_path_factory.mktemp("mixed"), *models, corpus=corpus)
@@ -490,7 +490,7 @@ PLACES = """line => {
 
 
 def in_order(line: Locator) -> bool:
-    """Whether the words of a line stand from left to right as they follow in the text."""
+    """Whether the words of a line run from left to right in the order of the text."""
     places = [(row, middle) for _, middle, row in line.evaluate(PLACES)]
     return places == sorted(places)
 

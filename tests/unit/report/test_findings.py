@@ -108,7 +108,7 @@ BASELINES = {
             {"fcn": 1.81821, "mixture": 1.81819},
             "The fully connected net and the mixture share the lowest test loss: 1.8182 ± 0.0087",
         ),
-        ({"fcn": 3.1}, "No model beats bigram counts, with a test loss of 2.5000 ± 0.0070"),
+        ({"fcn": 3.1}, "No model beats the test loss of bigram counts: 2.5000 ± 0.0070"),
         ({"fcn": 2.5, "mixture": 2.7}, "The fully connected net and bigram counts share the "
          "lowest test loss: 2.5000 ± 0.0087"),
     ],
@@ -150,6 +150,11 @@ def history(*losses: float) -> pd.DataFrame:
             {"WaveNet": history(3, 2), "GRU": history(3, 2)},
             ["WaveNet", "GRU"],
             "The WaveNet and the GRU memorize their training names",
+        ),
+        (
+            {"WaveNet": history(3, 2)},
+            ["WaveNet", "GRU", "LSTM"],
+            "Three models memorize their training names",
         ),
         (
             {"WaveNet": history(3, 2), "GRU": history(3, 2)},
@@ -327,6 +332,18 @@ def test_the_best_and_the_worst_calibration_are_named() -> None:
             {"WaveNet": 0.82, "Hybrid": 0.821, "Kneser-Ney": 0.6},
             "The WaveNet and the hybrid generate the most new names (82%), "
             "Kneser-Ney the fewest (60%)",
+        ),
+        (
+            {"WaveNet": 1.0, "GRU": 1.0, "LSTM": 1.0, "Hybrid": 0.99},
+            "The hybrid generates the fewest new names (99%)",
+        ),
+        (
+            {"WaveNet": 0.8, "GRU": 0.8, "LSTM": 0.8, "Hybrid": 0.9, "Mixture": 0.9},
+            "The hybrid and the mixture generate the most new names (90%)",
+        ),
+        (
+            {f"Net {n}": 0.8 if n % 2 else 0.9 for n in range(6)},
+            "80% to 90% of the names from a model are new",
         ),
         ({"WaveNet": 0.82, "Hybrid": 0.821}, "82% of the names from every model are new"),
         ({"WaveNet": 1.0}, "100% of the names from the WaveNet are new"),

@@ -52,7 +52,7 @@ MEBIBYTE = 1 << 20
 
 
 def counting() -> dict[str, LanguageModel]:
-    """A net and models with counts of all names, of which the first has the lowest loss."""
+    """A net, counts of all names (which have the lowest loss), and a mixture."""
     return {"c": MODELS["c"], "d": drawn(KneserNey, CORPUS), "e": drawn(Mixture, CORPUS)}
 
 
@@ -62,7 +62,7 @@ def page() -> str:
 
 
 class Elements(HTMLParser):
-    """The elements of a page: each opened and closed in order, and what is said of them."""
+    """The elements of a page with their attributes, and its text."""
 
     VOID = frozenset(["meta", "link", "input", "br", "img"])
 
@@ -122,7 +122,7 @@ def test_everything_that_was_promised_is_there(page: str) -> None:
         "Names",
         "Embeddings",
         "Tree",
-        "Data and settings",
+        "Data",
     ):
         assert text.count(f" {topic} ") >= 2, "in the table of contents and above its heading"
     for content in ("Expected calibration error", "position in the name", "length of the name"):
@@ -147,7 +147,9 @@ def test_every_heading_is_a_finding_of_the_run(page: str) -> None:
     found = headings(page)
     assert len(found) == page.count("<section ") == 11
     assert re.search(r"names? from the .* (is|are) new$", found[0])
-    assert re.search(r"has the lowest test loss: \d\.\d{4} ± |^No model beats ", found[1])
+    assert re.search(
+        r"has the lowest test loss: \d\.\d{4} ± |^No model beats the test loss of ", found[1]
+    )
     assert found[2] == "The fully connected net memorizes its training names"
     assert "Three merges turn 8 characters into one vector" in found
     assert found[-1].startswith("28 names give ")
@@ -261,7 +263,7 @@ MIXED = ["بی\u200cتا", "علي", "יוֹסֵף", "שרה 7", "عمر (2)", "
 
 
 class Isolated(Elements):
-    """The texts of a page with letters from right to left, and those that stand unprotected."""
+    """The texts of a page with right-to-left letters, and those that are not isolated."""
 
     def __init__(self, page: str) -> None:
         self.found: list[str] = []
@@ -284,7 +286,7 @@ class Isolated(Elements):
                 self.exposed.append(data)
 
     def _check_plain(self, text: str) -> None:
-        """Check text that cannot hold elements, and is isolated by characters."""
+        """Check text that is isolated by characters instead of elements."""
         if from_right(text):
             self.found.append(text)
             if from_right(re.sub("\u2068[^\u2068\u2069]*\u2069", "", text)):
@@ -496,7 +498,7 @@ def test_floats_are_rounded_and_counts_are_exact(width: int) -> None:
 
 
 def test_a_model_that_computes_something_else_is_passed_over() -> None:
-    """GELU in the place of tanh has the same tensors."""
+    """GELU instead of tanh has the same tensors."""
     before, plain = small_model(CORPUS, WaveNet), small_model(CORPUS, FCN, hidden_dim=40)
     changed = WithGELU(**before.hyperparameters)
     changed.load_state_dict(before.state_dict())
