@@ -504,9 +504,10 @@ def _lines() -> Iterator[tuple[str, str]]:
             if clean(text):
                 yield f"standard input, line {number}", text
     except UnicodeDecodeError as error:
+        example = "" if sys.platform == "win32" else ", for example: iconv -f CP1252 -t UTF-8"
         raise InputError(
             f"standard input, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-            "convert it first, for example: iconv -f CP1252 -t UTF-8"
+            f"convert it first{example}"
         ) from None
     except OSError as error:
         raise InputError(

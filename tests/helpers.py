@@ -67,6 +67,9 @@ ANY_MODEL = pytest.mark.parametrize(
 """The same, and two of plain PyTorch."""
 
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="it uses signals, links or a shell")
+"""For tests that Windows cannot run."""
+
 DAMAGES = {
     "empty": lambda whole: b"",
     "garbage": lambda whole: b"what is this? " * 40,

@@ -1,9 +1,15 @@
 """Errors that a user, rather than a programmer, can fix."""
 
+import errno
 import re
+import sys
 
 ANOTHER_ENDED = "another process of this training ended"
 """The message of a training process that ends because another process of its group has ended."""
+
+
+CLOSED_STREAM = (errno.EPIPE, errno.EBADF, *([errno.EINVAL] if sys.platform == "win32" else []))
+"""Errors of writing to a stream that is closed or has no reader. They have no file name."""
 
 
 class InputError(Exception):
@@ -20,7 +26,10 @@ class FileError(InputError):
     """A file written by the pipeline is missing, damaged or inconsistent, and must be recreated."""
 
 
-NO_MEMORY = re.compile("(allocate|out of) memory|failed to map segment|can't start new thread")
+NO_MEMORY = re.compile(
+    "(allocate|out of|not enough) memory|failed to map segment|can't start new thread"
+    "|paging file is too small"
+)
 """Messages of libraries that are out of memory; torch raises a plain RuntimeError on a CPU."""
 
 
@@ -35,4 +44,5 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def no_module(name: str) -> str:
     """Return the message for a missing package, which usually means the wrong Python is running."""
-    return f"this Python has no {name}; install it, or run: source .venv/bin/activate"
+    activate = r".venv\Scripts\activate" if sys.platform == "win32" else "source .venv/bin/activate"
+    return f"this Python has no {name}; install it, or run: {activate}"

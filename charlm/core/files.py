@@ -3,15 +3,18 @@
 import errno
 import json
 import os
+import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from charlm.core.errors import FileError, is_out_of_memory
+from charlm.core.errors import CLOSED_STREAM, FileError, is_out_of_memory
 
 # Imported only if needed: torch takes two seconds to import, pandas half a second.
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ PARTIAL = ".partial-"
 DECIMALS = 6
 """Decimal places in text files: enough to distinguish runs; later digits differ by machine."""
 
+PATIENCE_SECONDS = 2.0
+"""How long to wait on Windows for another program to close a file."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -41,7 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PARTIAL) as folder:
+        # On Windows, a reader can keep a file of the old folder open, which then cannot be deleted.
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=PARTIAL, ignore_cleanup_errors=True
+        ) as folder:
             partial = Path(folder) / path.name
             yield partial
             if partial.is_dir():
@@ -49,9 +58,9 @@ def replacing(path: Path) -> Iterator[Path]:
             else:
                 with partial.open("rb+") as file:
                     os.fsync(file.fileno())
-                partial.replace(path)
+                _persistently(lambda: partial.replace(path), path)
     except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EBADF):
+        if error.errno in CLOSED_STREAM and error.filename is None:
             raise
         reason = error.strerror or str(error)
         raise OSError(error.errno or errno.EIO, reason, os.fspath(path)) from error
@@ -61,12 +70,36 @@ def _replace_folder(new: Path, path: Path, aside: Path) -> None:
     """Rename the folder `new` to `path`, after moving an existing folder to `aside`."""
     try:
         if path.exists():
-            path.rename(aside)
-        new.rename(path)
+            _persistently(lambda: path.rename(aside))
+        _persistently(lambda: new.rename(path))
     except BaseException:
         if aside.exists() and not path.exists():
             aside.rename(path)
         raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file, even if it is read-only."""
+    _persistently(path.unlink, path)
+
+
+def _persistently(change: Callable[[], object], path: Path | None = None) -> None:
+    """Rename or delete a file or folder; on Windows, make `path` writable first, and retry.
+
+    Windows refuses both for a read-only file, and for a file that another program (a virus scanner,
+    an editor, a spreadsheet) has open.
+    """
+    if sys.platform == "win32":
+        if path and path.is_file():
+            path.chmod(stat.S_IWRITE)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                change()
+                return
+            except PermissionError:
+                time.sleep(0.05)
+    change()
 
 
 @contextmanager

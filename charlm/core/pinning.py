@@ -21,6 +21,7 @@ KERNELS = {
 
 ORDER = {
     "OPENBLAS_NUM_THREADS": "1",  # sums split among threads may round differently
+    "VECLIB_MAXIMUM_THREADS": "1",  # the same for Accelerate, which NumPy uses on macOS
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS sums in a fixed order
 }
 """Environment variables that fix the order of sums, on every machine."""

@@ -29,10 +29,14 @@ def bar(title: str, total: int, unit: str) -> "tqdm[NoReturn]":
 
 
 def escape_unprintable() -> None:
-    """Print characters that are missing from the terminal's encoding as escape sequences."""
+    """Print characters that are missing from the terminal's encoding as escape sequences.
+
+    On Windows, files and pipes get UTF-8, as on other systems, instead of the locale's encoding.
+    """
+    encoding = "utf-8" if sys.platform == "win32" else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def discard_unprintable() -> None:

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +198,7 @@ def _encode_lines(text: str, table: Tokens, block_size: int) -> Tokens:
 
 
 def write_corpus(
-    path: Path, names: BinaryIO, vocabulary: Vocabulary, block_size: int, length: int
+    path: Path, names: IO[bytes], vocabulary: Vocabulary, block_size: int, length: int
 ) -> None:
     """Write a corpus as safetensors, in chunks, so that it need not fit in memory.
 

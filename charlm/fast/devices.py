@@ -76,9 +76,11 @@ def refuse_if_too_large(parameters: int) -> None:
     this check, allocating too much can succeed at first, and the system kills the program later.
     """
     needed = 3 * 4 * parameters
+    if not hasattr(os, "sysconf"):  # on Windows; torch raises an error later
+        return
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # unknown on this system
+    except (ValueError, OSError):  # unknown on this system
         return
     if needed > memory:
         raise InputError(

@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Iterable
 from itertools import compress
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Distinct:
         count: the number of names written.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         """Write to `file`, which must be empty and open for reading and writing."""
         self.file = file
         self.size = 0

@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import shlex
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -83,8 +84,8 @@ HEAD = 4096
 """Bytes at the beginning of a file that show its kind and encoding."""
 MIN_NAMES = 3  # one each for training, validation and test
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-"""Control characters, which names do not contain and which break terminals and tables. Tabs are
-allowed."""
+"""Control characters, which names do not contain and which break terminals and tables.
+Tabs are allowed."""
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """The beginning of a URL, but not of a Windows path, whose drive is a single letter."""
 BLOCK = 1 << 20
@@ -149,7 +150,7 @@ class NamesFound:
 
 
 def gather_names(
-    path: str | os.PathLike[str], column: str | int | None, header: bool, target: BinaryIO
+    path: str | os.PathLike[str], column: str | int | None, header: bool, target: IO[bytes]
 ) -> NamesFound:
     """Write the distinct names of a list to a file, in order, one per line in UTF-8.
 
@@ -263,12 +264,14 @@ def _local(path: str | os.PathLike[str]) -> Path:
         if Path(text).exists():
             return Path(text)
     if text.lower().startswith("file:"):
-        raise InputError(f"{text} is a URL; give the path alone: {re.sub('^file:/*', '/', text)}")
+        alone = text[len("file:") :].lstrip("/")
+        alone = alone if re.match("[a-zA-Z]:", alone) else f"/{alone}"  # a drive of Windows
+        raise InputError(f"{text} is a URL; give the path alone: {alone}")
     if URL.match(text):
         url = re.sub(":/+", "://", text, count=1)
         raise InputError(
             f"{url} is a URL; download the list first, for example: "
-            f"dvc import-url {shlex.quote(url)} data/ (then give the path of the file)"
+            f"dvc import-url {_quoted(url)} data/ (then give the path of the file)"
         )
     with suppress(RuntimeError):  # no such user
         return Path(text).expanduser()
@@ -517,10 +520,18 @@ def _what_it_is(head: bytes, path: Path) -> str:
 
 def _conversion(encoding: str, path: Path) -> str:
     """Return a command that converts a file to UTF-8."""
-    source, target = (
-        shlex.quote(str(each)) for each in (path, path.with_stem(f"{path.stem}-utf8"))
-    )
-    return f"iconv -f {encoding} -t UTF-8 {source} > {target}"
+    target = path.with_stem(f"{path.stem}-utf8")
+    if sys.platform == "win32":  # Windows has no iconv
+        code = f"Path({target.as_posix()!r}).write_text(Path({path.as_posix()!r}).read_text("
+        code += f"{encoding!r}), 'UTF-8')"
+        return f'python -c "from pathlib import Path; {code}"'
+    return f"iconv -f {encoding} -t UTF-8 {_quoted(str(path))} > {_quoted(str(target))}"
+
+
+def _quoted(text: str) -> str:
+    """Quote text for the shell. The shells of Windows only know double quotes."""
+    quoted = shlex.quote(text)
+    return f'"{text}"' if sys.platform == "win32" and quoted != text else quoted
 
 
 def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ class Group:
 
 def launched() -> bool:
     """Return whether torchrun started this process."""
-    return torch.distributed.is_torchelastic_launched()
+    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
 
 
 def join(processes: int, device: torch.device) -> Group:
@@ -90,6 +90,8 @@ def join(processes: int, device: torch.device) -> Group:
         raise InputError(f"torchrun started {size} processes instead of {processes}")
     if size == 1:
         return Group()
+    if device.type == "mps":
+        raise InputError("processes cannot share Apple's GPU; set it to 1, or device to cpu")
     if device.type == "cuda":
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from charlm.core.errors import is_out_of_memory
+from charlm.core.errors import is_out_of_memory, no_module
 from charlm.core.files import load_tensors
 
 
@@ -13,6 +13,8 @@ from charlm.core.files import load_tensors
         "CUDA out of memory. Tried to allocate 2 GiB",
         "libtorch_cpu.so: failed to map segment from shared object",
         "can't start new thread",
+        "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+        "[WinError 1455] The paging file is too small for this operation to complete",
     ],
 )
 def test_also_what_libraries_say_of_it_while_they_are_loaded(message: str) -> None:
@@ -31,3 +33,14 @@ def test_a_file_is_not_taken_for_damaged(tmp_path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("safetensors.safe_open", fail)
     with pytest.raises(MemoryError):
         load_tensors(tmp_path / "file")
+
+
+def test_a_missing_package_comes_with_the_command_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for system, command in (
+        ("linux", "source .venv/bin/activate"),
+        ("win32", r".venv\Scripts\activate"),
+    ):
+        monkeypatch.setattr("sys.platform", system)
+        assert no_module("torch").endswith(f"or run: {command}")

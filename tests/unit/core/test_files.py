@@ -2,6 +2,8 @@
 
 import errno
 import os
+import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import torch
 
 from charlm.core.errors import FileError
 from charlm.core.files import (
+    PARTIAL,
     load_arrays,
     load_tensors,
     read_numbers,
     read_table,
+    remove,
     replacing,
     restoring,
     save_metadata,
@@ -25,7 +29,7 @@ from charlm.core.files import (
     write_json,
     write_text,
 )
-from tests.helpers import DAMAGED, refused, write_evil_pickle
+from tests.helpers import DAMAGED, POSIX, refused, write_evil_pickle
 
 
 def test_replacing_replaces_the_old_file(tmp_path: Path) -> None:
@@ -133,6 +137,7 @@ def test_replacing_writes_beside_the_file_in_a_folder_that_git_ignores(tmp_path:
         assert partial.parent.name.startswith(".partial-")
 
 
+@POSIX
 def test_replacing_does_not_write_through_a_link(tmp_path: Path) -> None:
     cached, path = tmp_path / "cached", tmp_path / "file"
     cached.write_text("old")
@@ -148,6 +153,67 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_text(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def windows(monkeypatch: pytest.MonkeyPatch, open_for: int = 0) -> None:
+    """Refuse what Windows refuses: to rename or delete what is read-only, or open elsewhere.
+
+    Another program closes all files after as many attempts as `open_for`.
+    """
+    monkeypatch.setattr(sys, "platform", "win32")
+    left = [open_for]
+
+    def refusing(allowed: Callable[..., None]) -> Callable[..., None]:
+        def change(*paths: Path, **options: object) -> None:
+            old = [path for path in map(Path, paths) if PARTIAL not in str(path) and path.exists()]
+            if old and not options:
+                left[0] -= 1
+                if left[0] >= 0 or not all(path.stat().st_mode & stat.S_IWRITE for path in old):
+                    raise PermissionError(errno.EACCES, "Access is denied", str(paths[-1]))
+            allowed(*paths, **options)
+
+        return change
+
+    for name in ("replace", "rename", "unlink"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+
+def test_on_windows_what_is_read_only_is_replaced_and_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    for change, left in ((lambda: write_text(path, "new"), [path]), (lambda: remove(path), [])):
+        path.touch()
+        path.chmod(0o444)
+        with monkeypatch.context() as patch:
+            windows(patch)
+            with pytest.raises(PermissionError):
+                path.unlink()
+            change()
+        assert list(tmp_path.iterdir()) == left
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_on_windows_what_is_open_elsewhere_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    monkeypatch.setattr("charlm.core.files.PATIENCE_SECONDS", 60 if closed else 0.1)
+    write_text(tmp_path / "file", "old")
+    write_folder(tmp_path / "folder", a="old")
+    for change in (
+        lambda: write_text(tmp_path / "file", "new"),
+        lambda: write_folder(tmp_path / "folder", a="new"),
+    ):
+        with monkeypatch.context() as patch:
+            windows(patch, open_for=2 if closed else 1000)
+            if closed:
+                change()
+            else:
+                with pytest.raises(PermissionError, match=r"Access is denied: .*/f"):
+                    change()
+    read = [path.read_text() for path in (tmp_path / "file", tmp_path / "folder/a")]
+    assert read == ["new" if closed else "old"] * 2
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
 def fail_after_writing(path: Path, error: type[BaseException]) -> None:

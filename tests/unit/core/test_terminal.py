@@ -1,4 +1,4 @@
-"""Progress bars: shown on a terminal for slow work only."""
+"""Progress bars, shown on a terminal for slow work only, and characters that it cannot print."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from charlm.core.terminal import bar
+from charlm.core.terminal import bar, escape_unprintable
 
 
 class Terminal(io.StringIO):
@@ -35,3 +35,17 @@ def test_quick_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(io.StringIO(), 3, monkeypatch) == ""
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"), [("linux", b"Zo\\xe9\\u65e5"), ("win32", "Zoé日".encode())]
+)
+def test_what_the_encoding_lacks_is_escaped_and_windows_gets_utf_8(
+    monkeypatch: pytest.MonkeyPatch, system: str, expected: bytes
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "platform", system)
+    escape_unprintable()
+    print("Zoé日", end="", flush=True)
+    assert stream.buffer.getvalue() == expected

@@ -4,6 +4,9 @@ import bz2
 import gzip
 import io
 import lzma
+import shlex
+import subprocess
+import sys
 import tarfile
 import unicodedata
 import zipfile
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from charlm.core.errors import InputError
 from charlm.names import reading as names_module
 from charlm.names.invisible import SUSPECT
-from tests.helpers import NameList, few, read_names, refused, taken_or_refused
+from tests.helpers import POSIX, NameList, few, read_names, refused, taken_or_refused
 
 THREE = ["ANNA", "BERTA", "CLARA"]
 TEXT = "ANNA\nBERTA\nCLARA\n"
@@ -299,8 +302,10 @@ def test_a_missing_list_that_dvc_tracks_is_told_how_to_restore(tmp_path: Path) -
 
 def test_the_url_of_a_file_is_refused_with_its_path(tmp_path: Path) -> None:
     path = put(tmp_path, "n.txt", TEXT)
-    with refused(f"is a URL; give the path alone: {path}"):
+    with refused(f"is a URL; give the path alone: {path.as_posix()}"):
         read_names(path.as_uri())
+    with refused("is a URL; give the path alone: C:/names/n.txt"):
+        read_names("file:///C:/names/n.txt")
 
 
 def test_a_pointer_of_git_lfs_is_refused(tmp_path: Path) -> None:
@@ -464,12 +469,27 @@ def test_a_workbook_is_reported_as_one(tmp_path: Path, name: str) -> None:
         read_names(path, column)
 
 
+@POSIX
 def test_a_list_in_utf_16_is_reported_as_that(tmp_path: Path) -> None:
     path = put(tmp_path, "names.txt", TEXT.encode("utf-16"))
     with refused(path, "UTF-16", f"iconv -f UTF-16 -t UTF-8 {path} > {tmp_path}/names-utf8.txt"):
         read_names(path)
 
 
+def test_on_windows_the_command_that_converts_a_list_is_one_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, "the names.txt", TEXT.encode("utf-16"))
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(InputError) as caught:
+        read_names(path)
+    *_, command = str(caught.value).partition("for example: python ")
+    subprocess.run([sys.executable, *shlex.split(command)], check=True)
+    converted = tmp_path / "the names-utf8.txt"
+    assert read_names(converted) == read_names(put(tmp_path, "names.txt", TEXT.encode()))
+
+
+@POSIX
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("names", [THREE, ["Мария", "Анна", "Людмила"], ["张伟", "王芳", "李娜"]])
 @pytest.mark.parametrize("suffix", ["txt", "csv"])
@@ -560,11 +580,13 @@ def test_a_home_folder_may_be_written_short(
 @pytest.mark.parametrize(
     "url", ["https://example.com/n.txt", "s3://bucket/a%20b.csv", "HTTP://example.com/n.txt?a=1&b"]
 )
-def test_a_url_is_refused_with_how_to_fetch_it(url: str) -> None:
-    quoted = f"'{url}'" if "&" in url else url
-    for path in (url, Path(url)):
-        with refused(f"{url} is a URL", f"dvc import-url {quoted} data/"):
-            names_module.read_names(path)
+def test_a_url_is_refused_with_how_to_fetch_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for system, quote in ((sys.platform, "'"), ("win32", '"')):
+        monkeypatch.setattr("sys.platform", system)
+        quoted = f"{quote}{url}{quote}" if "&" in url else url
+        for path in (url, Path(url)):
+            with refused(f"{url} is a URL", f"dvc import-url {quoted} data/"):
+                names_module.read_names(path)
 
 
 @pytest.mark.parametrize("suffix", ["txt", "txt.gz"])
