@@ -14,7 +14,12 @@ from pathlib import Path
 from charlm.core.errors import InputError
 from charlm.core.pinning import pin_kernels
 
-HASHES = Path("/var/tmp/dvc/repo")
+HASHES = Path(
+    {
+        "darwin": "/Library/Caches/dvc/repo",
+        "win32": "C:/ProgramData/iterative/dvc/Cache/repo",
+    }.get(sys.platform, "/var/tmp/dvc/repo")
+)
 """Where DVC stores the hashes of files."""
 
 OWN_HASHES = Path(__file__).resolve().parent.parent / ".dvc/tmp/hashes"
@@ -26,13 +31,14 @@ ROOM = 10_000_000
 
 def complete_environment() -> None:
     """Set the environment variables that DVC needs, for this process and its children."""
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):  # OSError since Python 3.13
-        os.environ["LOGNAME"] = str(os.getuid())
-    if not os.path.isabs(os.path.expanduser("~")):  # noqa: PTH111, PTH117  Path raises an error
-        os.environ["HOME"] = "/"  # as Docker does
-    os.environ["SHELL"] = "/bin/sh"  # DVC runs the stages in this shell; it could be `nologin`
+    if sys.platform != "win32":
+        try:
+            getpass.getuser()
+        except (KeyError, OSError):  # OSError since Python 3.13
+            os.environ["LOGNAME"] = str(os.getuid())
+        if not os.path.isabs(os.path.expanduser("~")):  # noqa: PTH111, PTH117  Path raises an error
+            os.environ["HOME"] = "/"  # as Docker does
+        os.environ["SHELL"] = "/bin/sh"  # DVC runs the stages in this shell; it could be `nologin`
     # The stages run with the first `python` on the PATH.
     own = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join(filter(None, [os.environ.get("PATH"), own]))

@@ -11,7 +11,7 @@ from typing import Any
 from dvc.repo import Repo
 from dvc.utils.serialize import parse_yaml
 
-from charlm.core.files import replacing
+from charlm.core.files import remove, replacing
 
 Content = dict[str, bytes]
 """The files of an output by relative path. If the output is a single file, its path is "."."""
@@ -133,7 +133,7 @@ def drop_damaged_copies(repo: Repo, outputs: Iterable[Output]) -> list[str]:
                     partial.write_bytes(_hashed(content_of(file)))
                 cached.chmod(0o444)
             else:
-                cached.unlink()
+                remove(cached)
                 dropped.append(name)
     return list(dict.fromkeys(dropped))
 

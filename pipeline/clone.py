@@ -34,7 +34,9 @@ def refuse_incomplete(repository: Path = Path()) -> None:
 
 def git(*command: str, cwd: Path = Path()) -> str:
     """Return what git prints; empty if it fails, for example outside of a repository."""
-    done = subprocess.run(["git", *command], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *command], cwd=cwd, capture_output=True, encoding="utf-8", check=False
+    )
     return done.stdout.rstrip("\n")
 
 

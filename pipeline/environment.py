@@ -41,12 +41,14 @@ def describe(requirements: Path, device: "torch.device | None" = None) -> dict[s
 def without_promise(requirements: Path, device: "torch.device") -> list[str]:
     """Return the reasons why a run on this machine need not give the committed bytes.
 
-    The same bytes are promised on x86-64 with AVX2, on a CPU, with Python 3.11 to 3.14 and the
-    pinned versions.
+    The same bytes are promised on Linux on x86-64 with AVX2, on a CPU, with Python 3.11 to 3.14 and
+    the pinned versions.
     """
     import torch
 
     reasons = []
+    if platform.system() != "Linux":  # the C library rounds exp and log differently
+        reasons.append(f"the system is {platform.system()}, not Linux")
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         reasons.append(f"the processor is {platform.machine()}, not x86-64")
     elif torch.backends.cpu.get_cpu_capability() == "DEFAULT":

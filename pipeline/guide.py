@@ -126,6 +126,8 @@ class Shell:
 
         Raises UnexpectedError if the command does not end as in the guide.
         """
+        if sys.platform == "win32":  # `main` has refused already
+            raise NotImplementedError
         if command.text.startswith("cd "):
             return self._cd(command.text.removeprefix("cd "))
         lines: list[str] = []
@@ -136,7 +138,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             start_new_session=True,  # so that Ctrl-C reaches only this process group
             # Background jobs of a shell ignore SIGINT, and the command would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
@@ -180,7 +182,7 @@ class Shell:
             env=self.environment,
             check=True,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         ).stdout
 
 
@@ -243,7 +245,7 @@ def clone(root: Path) -> Shell:
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         if done.returncode and "pull" not in command:
@@ -252,6 +254,8 @@ def clone(root: Path) -> Shell:
 
 
 def main() -> None:
+    if sys.platform == "win32":
+        sys.exit("error: the guide's commands are for bash; run this on Linux or macOS")
     with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
         root = Path(folder).resolve()
         try:

@@ -44,7 +44,9 @@ class Inputs:
         stages = _load(DVC_FILE)["stages"]
         name = stage.partition("@")[0]  # `matrix` adds "@" and its values to the name
         if name not in stages:
-            raise InputError(f"{DVC_FILE} has no stage {name}; run: unset DVC_STAGE")
+            raise InputError(
+                f"{DVC_FILE} has no stage {name}; unset the environment variable DVC_STAGE"
+            )
         declared = stages[name].get("do", stages[name])
         self.left = LEFT / f"{stage}.json"
         parameters = declared.get("params", [])

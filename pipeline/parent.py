@@ -5,8 +5,10 @@ Otherwise it would train without being recorded, and overwrite the outputs of th
 
 import os
 import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -16,23 +18,37 @@ INTERVAL = 0.2
 
 def end_with_dvc() -> None:
     """Send SIGTERM to this process when the DVC that runs it has ended."""
-    waiting = [psutil.Process()]
-    parent = waiting[0].parent()
-    if parent and "stages." in " ".join(parent.cmdline()[2:]):  # a shell that waits for the stage
-        waiting.append(parent)
-    begun = _parents(waiting)
+    waiting = _waiting()
 
     def watch() -> None:
-        while _parents(waiting) == begun:
+        while all(map(_runs, waiting)):
             time.sleep(INTERVAL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if sys.platform == "win32":  # there, os.kill would not call the handler
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _parents(processes: list[psutil.Process]) -> list[int]:
-    """Return the parent of each process. It changes when the original parent ends."""
+def _waiting() -> list[psutil.Process]:
+    """Return the processes that wait for this one, up to DVC.
+
+    They can include a shell and, on Windows, the Python of the virtual environment, which runs the
+    real Python as a child process.
+    """
+    process, found = psutil.Process(), []
+    with suppress(psutil.Error):
+        while parent := process.parent():
+            found.append(parent)
+            if "stages." not in " ".join(parent.cmdline()[2:]):
+                break
+            process = parent
+    return found
+
+
+def _runs(process: psutil.Process) -> bool:
     try:
-        return [process.ppid() for process in processes]
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
-        return []
+        return False

@@ -74,10 +74,15 @@ def agree(inputs: Inputs, entry: Entry) -> bool:
     """Return whether DVC recorded the inputs that a stage ran with."""
     values = entry.get("params", {}).get(PARAMS_FILE.name, {})
     given = {k: v for name in inputs.parameters for k, v in flat(name, values.get(name)).items()}
-    files = {os.path.relpath(path): md5 for path, md5 in inputs.files.items()}
+    files = {_absolute(path): md5 for path, md5 in inputs.files.items()}
     return json.dumps(given, default=str) == json.dumps(inputs.values, default=str) and all(
-        dep.get("md5") == _md5(files, os.path.relpath(dep["path"])) for dep in entry.get("deps", [])
+        dep.get("md5") == _md5(files, _absolute(dep["path"])) for dep in entry.get("deps", [])
     )
+
+
+def _absolute(path: str) -> str:
+    """Return a path in one form, however it is written; on Windows it may be on another drive."""
+    return os.path.abspath(path)  # noqa: PTH100  Path.resolve would follow links
 
 
 def _md5(files: Mapping[str, str], path: str) -> str:

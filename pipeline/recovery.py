@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -38,6 +39,9 @@ DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError)
 WRITTEN_TO = ("data", "metrics", "plots", ".resume", ".dvc/tmp")
 """Folders with files of the pipeline."""
 
+KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"
+"""The command that ends a process."""
+
 Holder = dict[str, Any]
 """A process in DVC's lock: its ID `pid` and its command `cmd`."""
 
@@ -62,7 +66,7 @@ def clear_locks(repo: Repo) -> None:
     if orphans := [process for process in stages if not any(map(_runs_dvc, process.parents()))]:
         raise InputError(
             f"process {orphans[0].pid} runs {_stage(orphans[0])} here without DVC, which may have "
-            f"been killed; wait until the process has ended, or stop it: kill {orphans[0].pid}"
+            f"been killed; wait until the process has ended, or stop it: {KILL} {orphans[0].pid}"
         )
     with _guard(repo):
         clear_lock(Path(repo.tmp_dir, RWLOCK_FILE), root)
@@ -118,7 +122,7 @@ def clear_lock(path: Path, root: Path) -> None:
         if running := others(root):
             process, where = running[0], "here; wait until it has ended, or stop it"
             if not _folder(process):
-                where = f"as {process.username()}; if not here, remove the lock (rm {path})"
+                where = f"as {process.username()}; if not here, delete the lock"
             raise InputError(
                 f"DVC's lock {path} is damaged, and process {process.pid} runs DVC {where}. Then "
                 "run the same command again"
@@ -149,8 +153,8 @@ def _each(writers: dict[str, Holder], readers: dict[str, list[Holder]]) -> Itera
 def is_running(pid: int, command: str) -> bool:
     """Return whether another process with this ID can still be running a command in DVC's lock.
 
-    The command is `sys.argv`. Its first word is the path of a script, even for `python -m`. If in
-    doubt, the process counts as the one that holds the lock.
+    The command is `sys.argv`. Its first word is the path of a script, even for `python -m`; on
+    Windows it lacks `.exe`. If in doubt, the process counts as the one that holds the lock.
     """
     program, *_ = command.split() or [""]
     arguments = command.removeprefix(program).strip()
@@ -163,7 +167,7 @@ def is_running(pid: int, command: str) -> bool:
             names = {Path(word).stem for word in words} | {
                 word.rpartition(".")[2] for word in words
             }
-            alike = " ".join(words).strip().endswith(arguments)
+            alike = " ".join(words).replace(".exe", "").strip().endswith(arguments)
             return name in names or bool(arguments and alike)
     return False
 

@@ -229,7 +229,8 @@ def train(stages: Mapping[str, set[str]], at_once: int) -> None:
                         running[pool.submit(train_one, stage, width)] = stage
                 if not running:
                     break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                # With a timeout, since on Windows Python handles Ctrl-C only after the wait.
+                for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                     codes[running.pop(future)] = future.result()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -252,7 +253,7 @@ def train_one(stage: str, width: int) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,  # not a terminal, so there are no progress bars
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     ) as process:
         if stopping.is_set():  # interrupted just before it was started

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from charlm.core.errors import (
     ANOTHER_ENDED,
+    CLOSED_STREAM,
     FileError,
     InputError,
     is_out_of_memory,
@@ -61,8 +62,8 @@ OWN = ("charlm", "stages", "pipeline")
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path("charlm/models")
 
-PYTHON = Path(".venv/bin/python")
-"""The Python that `make` installs."""
+PYTHON = Path(".venv/Scripts/python.exe" if sys.platform == "win32" else ".venv/bin/python")
+"""The Python that set-up installs."""
 
 ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """Signals that end a program: a request, or a closed terminal or lost connection."""
@@ -71,6 +72,8 @@ REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
 }
+if sys.platform == "win32":  # a file that another program has open cannot be replaced
+    REMEDIES[errno.EACCES] = "close the program that has it open, or change its permissions"
 
 
 def checkpoint_path(model: str) -> Path:
@@ -138,7 +141,7 @@ def refuse_other_code() -> None:
         if not own.exists() or not own.samefile(found):
             raise InputError(
                 f"Python found {name} in {found.parent.parent}, but DVC would record the code in "
-                f"{Path.cwd()}; run: unset PYTHONPATH PYTHONSAFEPATH"
+                f"{Path.cwd()}; unset the environment variables PYTHONPATH and PYTHONSAFEPATH"
             )
 
 
@@ -224,7 +227,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return f"error: {path}: {error.strerror}; {todo} and run the same command again", 1
         case OSError(errno=int(number)) if number in REMEDIES:  # without a file name
             return f"error: {error.strerror}; {REMEDIES[number]} and run the same command again", 1
-        case OSError(errno=errno.EPIPE | errno.EBADF, filename=None):
+        case OSError(errno=int(number), filename=None) if number in CLOSED_STREAM:
             return f"error: output cannot be printed ({error.strerror}); redirect it elsewhere", 1
     if ERROR_FILE and re.search("gloo|NCCL|onnection (closed|reset|refused)", str(error)):
         return f"error: {ANOTHER_ENDED}; run the same command again to resume", 1

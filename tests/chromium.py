@@ -135,8 +135,11 @@ def ran(command: list[str], seconds: float = INSTALL_SECONDS) -> bool:
         return False
     finally:
         if process.poll() is None:
-            with suppress(PermissionError):  # sudo's belongs to root
-                os.killpg(process.pid, signal.SIGTERM)
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                with suppress(PermissionError):  # sudo's belongs to root
+                    os.killpg(process.pid, signal.SIGTERM)
 
 
 def version() -> str:
@@ -152,7 +155,8 @@ def find_or_install() -> str:
     except NoChromiumError:
         if os.environ.get("CHROMIUM"):
             raise
-    for way in ways(os.environ, root=os.geteuid() == 0):
+    root = sys.platform != "win32" and os.geteuid() == 0
+    for way in ways(os.environ, root=root):
         if all(ran(command) for command in way):
             with suppress(NoChromiumError):
                 return version()

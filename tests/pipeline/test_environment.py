@@ -199,7 +199,7 @@ def test_code_in_another_folder_is_refused_under_dvc(project: Project, template:
     )
     assert (
         f"error: Python found charlm in {template.path}, but DVC would record the code in "
-        f"{project.path}; run: unset PYTHONPATH PYTHONSAFEPATH\n"
+        f"{project.path}; unset the environment variables PYTHONPATH and PYTHONSAFEPATH\n"
     ) in ran.text
     assert "Traceback" not in ran.text
     assert project.outputs() == before

@@ -72,7 +72,7 @@ def test_not_while_another_user_may_run_dvc_here(
     monkeypatch.setattr(psutil.Process, "cwd", denied)
     elsewhere = lock.parent / "elsewhere"
     assert dvc.pid in [process.pid for process in recovery.others(elsewhere)]
-    with refused(f"; if not here, remove the lock (rm {lock}). Then run the same command again"):
+    with refused("; if not here, delete the lock. Then run the same command again"):
         recovery.clear_lock(lock, elsewhere)
     assert lock.exists()
 
@@ -105,6 +105,7 @@ def test_what_no_living_process_holds_is_cleared(
         (["-m", "dvc", "repro", "-s", "x"], "/lib/dvc/__main__.py repro -s x", True),
         (["dvc", "exp", "run", "-m", "a text "], "/usr/bin/dvc exp run -m a text ", True),
         (["-m", "pipeline.side_by_side"], "/x/pipeline/side_by_side.py", True),
+        (["/a folder/dvc.exe", "repro"], "/a folder/dvc repro", True),
         (["program.py", "one"], "program.py one", True),
         (["program.py", "one"], "/usr/bin/dvc repro", False),
         (["pytest", "tests/test_dvc_yaml.py"], "/usr/bin/dvc repro", False),

@@ -228,6 +228,9 @@ def test_the_promise_is_for_what_may_decide_a_byte(monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
         assert reasons() == ["the processor has no AVX2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.system", lambda: "Windows")
+        assert reasons() == ["the system is Windows, not Linux"]
     found = importlib.metadata.version
     for local, told in (("2.13.0+cu130", []), ("2.14.0", ["torch is 2.14.0, not 2.13.0"])):
         with monkeypatch.context() as patch:
