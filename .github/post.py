@@ -91,7 +91,11 @@ def gh(*arguments: str) -> str:
 
 def run(command: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode:  # it has said why
         sys.exit(f"error: {' '.join(command[:3])} failed, as said above")

@@ -98,7 +98,7 @@ def parse_options() -> argparse.Namespace:
 
 def commit_of(revision: str) -> str:
     command = ["git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if found.returncode:
         sys.exit(f"error: {revision} is no commit here; fetch it, or name another: BASE=...")
     return found.stdout.strip()
@@ -127,7 +127,12 @@ class Clone:
         """Return what a command prints."""
         environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/notes")}
         done = subprocess.run(
-            command, cwd=self.path, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
         )
         if done.returncode:
             raise CommandError(command, done.stdout + done.stderr)

@@ -13,7 +13,6 @@ prints milliseconds per step and model.
 
 import argparse
 import json
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -96,14 +95,16 @@ def one_each(model_name: str, processes: int) -> Figures:
 
 def table(count: int, seeds: int) -> str:
     """Return a table with a row per model."""
-    cores = len(os.sched_getaffinity(0))
+    from pipeline.side_by_side import cores  # imports DVC
+
+    processes = cores()
     rows = []
     for model in MODELS:
         one = partial(in_a_process, "benchmarks.batched", "--seeds", str(seeds), "--turn", model)
-        taken = pairs(count, one, partial(one_each, model, cores))
+        taken = pairs(count, one, partial(one_each, model, processes))
         row = [f"{median_of(taken, side, 'step'):.2f}" for side in (0, 1)]
         rows.append([model, *row, f"{median_ratio(taken, 'step'):.2f}"])
-    header = ["ms per step and model", f"{seeds} seeds by torch.func", f"{cores} processes"]
+    header = ["ms per step and model", f"{seeds} seeds by torch.func", f"{processes} processes"]
     return markdown([*header, "speedup"], rows)
 
 

@@ -8,7 +8,7 @@ which is compared with its WaveNet.
 
 import argparse
 import json
-import resource
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -77,8 +77,20 @@ def pipeline(model: str, count: int) -> Figures:
     began = time.perf_counter()
     draw(count)
     seconds = time.perf_counter() - began
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"names per second": count / seconds, "seconds": seconds, "megabytes": megabytes}
+    figures = {"names per second": count / seconds, "seconds": seconds}
+    return {**figures, "megabytes": peak_bytes() / 2**20}
+
+
+def peak_bytes() -> int:
+    """Return the largest memory that this process has had."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def table(count: int, many: int = 100_000, most: int = 1_000_000) -> str:

@@ -32,7 +32,7 @@ def in_a_process(module: str, *arguments: str, folder: Path = HERE) -> Figures:
     say(" ".join([module, *arguments]) + (f" in {folder}" if folder != HERE else ""))
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, text=True
+        command, cwd=folder, env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, encoding="utf-8"
     )
     if done.returncode:
         sys.exit(done.returncode)  # it has printed the error

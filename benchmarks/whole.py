@@ -31,7 +31,8 @@ WAYS = {
     "make repro": [sys.executable, "-m", "pipeline.side_by_side"],
 }
 ONE_EPOCH = "the compact WaveNet and the hybrid for one epoch"
-ONE_STAGE = "stages:\n  copy:\n    cmd: cp one two\n    deps: [one]\n    outs: [two]\n"
+COPY = "copy" if sys.platform == "win32" else "cp"
+ONE_STAGE = f"stages:\n  copy:\n    cmd: {COPY} one two\n    deps: [one]\n    outs: [two]\n"
 
 
 def notebook(epochs: int) -> Figures:
@@ -41,8 +42,8 @@ def notebook(epochs: int) -> Figures:
 
 def one_stage() -> Figures:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "one").write_text("one")
-        (Path(folder) / "dvc.yaml").write_text(ONE_STAGE)
+        (Path(folder) / "one").write_text("one", encoding="utf-8")
+        (Path(folder) / "dvc.yaml").write_text(ONE_STAGE, encoding="utf-8")
         _timed(["dvc", "init", "--no-scm", "--quiet"], Path(folder))
         return _twice(["dvc", "repro"], Path(folder))
 
@@ -80,7 +81,7 @@ def _timed(command: list[str], folder: Path) -> float:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     seconds = time.perf_counter() - began

@@ -91,6 +91,7 @@ def measured(
     kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEYS)
     done = {tuple(row) for row in kept[KEYS].itertuples(index=False)}
     wanted = [(name, by, seed) for name in paths for seed in seeds]
+    jobs = min(jobs, 61)  # the maximum on Windows
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         running = {
             pool.submit(measure, paths[name], by, seed): (name, by, seed)
@@ -100,7 +101,11 @@ def measured(
         for future in as_completed(running):
             row = dict(zip(KEYS, running[future], strict=True)) | future.result()
             say(" ".join(f"{key} {value}" for key, value in row.items()))
-            pd.DataFrame([row]).to_csv(file, mode="a", header=not file.exists(), index=False)
+            text = pd.DataFrame([row]).to_csv(
+                header=not file.exists(), index=False, lineterminator="\n"
+            )
+            with file.open("a", encoding="utf-8", newline="\n") as rows:
+                rows.write(text)
     kept = pd.read_csv(file)
     return kept[[tuple(row) in wanted for row in kept[KEYS].itertuples(index=False)]]
 

