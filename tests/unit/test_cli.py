@@ -23,7 +23,7 @@ from charlm.data import checkpoint
 from charlm.data.corpus import Vocabulary, write_corpus
 from charlm.trained import TrainedModel
 from tests.conftest import ROOT, Project
-from tests.helpers import DAMAGED, NAMES, run_python, small_corpus, small_model
+from tests.helpers import DAMAGED, NAMES, POSIX, run_python, small_corpus, small_model
 
 CORPUS = small_corpus()
 KNOWN = CORPUS.vocabulary.characters
@@ -534,6 +534,7 @@ def examples(text: str) -> list[str]:
     return [line.strip() for line in joined.splitlines()]
 
 
+@POSIX
 @pytest.mark.slow
 def test_the_examples_of_the_help_work(
     template: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -563,6 +564,7 @@ def start(run: Cli, *arguments: str, **options) -> "subprocess.Popen[bytes]":
     )
 
 
+@POSIX
 def test_who_stops_reading_ends_it_quietly(run: Cli) -> None:
     path = str(run.folder / run.checkpoint)
     process = start(run, "sample", path, "--count", "20000", stdout=subprocess.PIPE)
@@ -573,6 +575,7 @@ def test_who_stops_reading_ends_it_quietly(run: Cli) -> None:
     assert first == run.model.sample(count=20_000)[0]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a full device")
 def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None:
     path = str(run.folder / run.checkpoint)
     with Path("/dev/full").open("wb") as full:
@@ -584,6 +587,7 @@ def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None
     )
 
 
+@POSIX
 def test_ctrl_c_is_told_in_a_word(run: Cli) -> None:
     path = str(run.folder / run.checkpoint)
     process = start(run, "score", path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
