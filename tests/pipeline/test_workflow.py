@@ -49,13 +49,47 @@ def test_what_it_calls_exists() -> None:
     for target in targets:
         assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), target
     scripts = re.findall(r"\S+\.py\b", "\n".join(RUNS))
-    assert scripts == [".github/post.py"]
+    assert set(scripts) == {"run.py", ".github/post.py"}
     for script in scripts:
         assert (ROOT / script).is_file()
+    commands = re.findall(r"\brun\.py ([\w-]+)", "\n".join(RUNS))
+    assert set(commands) == {"test", "smoke"}
+    command = [sys.executable, "run.py", "help"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in commands:
+        assert re.search(rf"\brun\.py {name}\b", listed), name
     caching = [step["with"] for _, step in STEPS if "setup-python" in step.get("uses", "")]
-    for pattern in caching[0]["cache-dependency-path"].split():
-        assert list(ROOT.glob(pattern))
-    assert all(it["python-version"] == "3.11" and it["cache"] == "pip" for it in caching)
+    for its in caching:
+        assert its["cache"] == "pip"
+        for pattern in its["cache-dependency-path"].split():
+            assert list(ROOT.glob(pattern))
+
+
+def test_it_tests_every_system_and_the_oldest_and_newest_python() -> None:
+    matrices = [JOBS[job]["strategy"]["matrix"] for job in ("test", "elsewhere")]
+    assert [system for matrix in matrices for system in matrix["system"]] == [
+        "ubuntu-latest",
+        "ubuntu-24.04-arm",
+        "macos-latest",
+        "windows-latest",
+    ]
+    supported = re.search(r"^PYTHONS = .*$", (ROOT / "run.py").read_text("utf-8"), re.MULTILINE)
+    newest, *_, oldest = re.findall(r"[\d.]+", supported[0])
+    assert all(matrix["python"] == [oldest, newest] for matrix in matrices)
+    for job, step in STEPS:
+        if "setup-python" in step.get("uses", ""):
+            of_matrix = "strategy" in JOBS[job]
+            version, system = step["with"]["python-version"], JOBS[job]["runs-on"]
+            assert version == ("${{ matrix.python }}" if of_matrix else oldest)
+            assert system == ("${{ matrix.system }}" if of_matrix else "ubuntu-latest")
+
+
+def test_a_job_fetches_the_history_if_it_needs_it_and_only_then() -> None:
+    for job, its in JOBS.items():
+        runs = " ".join(step.get("run", "") for step in its["steps"])
+        needs = re.search(r"(make|run\.py) (smoke|report)", runs)
+        (checkout,) = (step for step in its["steps"] if "checkout" in step.get("uses", ""))
+        assert checkout.get("with", {}).get("fetch-depth", 1) == (0 if needs else 1), job
 
 
 def test_it_has_no_more_rights_than_it_needs() -> None:
