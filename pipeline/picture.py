@@ -1,4 +1,4 @@
-"""Take the README's picture of the report, its opening: `python -m pipeline.picture`.
+"""Take the README's picture of the report's first screen: `python -m pipeline.picture`.
 
 It needs the Chromium that the set-up of the tests finds or installs.
 """
@@ -23,8 +23,9 @@ def main() -> None:
         page.get_by_label("Beginning").fill("MAR")
         page.get_by_role("button", name="Generate ten names").click()
         height = page.evaluate("document.getElementById('comparison').offsetTop")
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
-        page.screenshot(path=PICTURE, clip=clip, full_page=True)
+        page.screenshot(
+            path=PICTURE, clip={"x": 0, "y": 0, "width": WIDTH, "height": height}, full_page=True
+        )
     print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
 
 

@@ -61,7 +61,7 @@ def summarize(
 
 
 def as_text(measured: Mapping[str, Mapping[str, float | int]], windows: int) -> str:
-    """Format the test loss, metrics standard error and the size of each model.
+    """Format the test loss, its standard error and the size of each model.
 
     A note is added if the number of test windows is below `FEW_WINDOWS`.
     """

@@ -56,8 +56,7 @@ class Hybrid(LanguageModel):
         self.corrections = nn.ModuleList(Correction(*sizes) for _ in range(members))
 
     def forward(self, contexts: Tensor, targets: Tensor | None = None) -> Tensor | list[Tensor]:
-        """Return logits (N, V). In training, an ensemble returns a list with those of each
-        member."""
+        """Return logits (N, V); in training, an ensemble returns a list of them, one per member."""
         log_probs, level = self.counts.look_up(contexts, self.orders, targets)  # (N, K, V), (N,)
         log_probs = log_probs.to(next(self.parameters()).dtype)
         roots = torch.exp(0.5 * log_probs).flatten(1)  # (N, K V)
