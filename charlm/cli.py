@@ -173,7 +173,10 @@ def run() -> NoReturn:
 
     Kernels are pinned, so the same command prints the same names on every machine.
     """
-    pin_kernels()
+    try:
+        pin_kernels()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     obey_interrupts()
     if hasattr(signal, "SIGPIPE"):  # exit quietly when piped into `head`
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -1,5 +1,11 @@
 """Studies for README.md and EXPERIMENTS.md, with the kernels of the stages."""
 
+import sys
+
+from charlm.core.errors import InputError
 from charlm.core.pinning import pin_kernels
 
-pin_kernels()  # before a study imports NumPy or torch
+try:
+    pin_kernels()  # before a study imports NumPy or torch
+except InputError as error:
+    sys.exit(f"error: {error}")

@@ -60,19 +60,25 @@ class Make:
     """`make repro` with this Python and without set-up.
 
     Attributes:
-        venv: the virtual environment.
+        venv: the virtual environment; None for one in the project that starts this Python.
         server: the process that stages are forked from, if there is one.
     """
 
-    venv: Path = Path(sys.prefix)
+    venv: Path | None = None
     server: psutil.Process | None = None
 
     def start(self, project: Project, log: Path) -> "subprocess.Popen[bytes]":
-        made = [str(self.venv / ".installed"), ".dvc/vega.js"]
-        assume_made = [word for path in made for word in ("-o", path)]
+        venv = self.venv or project.path / ".venv"
+        python = venv / "bin/python"
+        if not python.exists():
+            python.parent.mkdir(parents=True)
+            python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+            python.chmod(0o755)
+        for made in (venv / ".installed", project.path / ".dvc/vega.js"):
+            made.touch()
         with log.open("wb") as file:
             return subprocess.Popen(
-                ["make", "repro", f"VENV={self.venv}", *assume_made],
+                ["make", "repro", f"VENV={venv}"],
                 cwd=project.path,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -113,7 +119,6 @@ def warm(folder: Path) -> Iterator[Make]:
     folder.mkdir()
     address = folder / "socket"
     write_shim(folder / "bin", address)
-    (folder / ".installed").touch()
     command = [sys.executable, "-m", "tests.warm", str(address), str(ROOT)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL) as server:
         while not address.exists():

@@ -4,9 +4,12 @@ By default each library uses the widest vector instructions of the processor, so
 differs from one processor to the next.
 """
 
+import ctypes
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 
 KERNELS = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
@@ -34,6 +37,15 @@ CONTRADICTING = (
 )
 """Environment variables that would override the ones above."""
 
+INSTRUCTIONS = {"avx2", "fma"}
+"""What these kernels need of an x86-64 processor, as Linux spells it."""
+
+FLAGS = Path("/proc/cpuinfo")
+"""Where Linux lists the instructions of the processor."""
+
+WINDOWS_AVX2 = 40
+"""PF_AVX2_INSTRUCTIONS_AVAILABLE. There is none for FMA, which comes with AVX2."""
+
 
 def pin_kernels() -> None:
     """Set the environment variables that choose the kernels, overriding existing values.
@@ -42,11 +54,11 @@ def pin_kernels() -> None:
     inherit them. Plain torch gets slower.
 
     Raises:
-        InputError: one of the libraries has already been imported with other kernels. The
-            environment is left unchanged.
+        InputError: the processor lacks what the kernels need, or one of the libraries has already
+            been imported with other kernels. The environment is left unchanged.
     """
-    x86_64 = platform.machine().lower() in {"x86_64", "amd64"}
-    chosen = {**(KERNELS if x86_64 else {}), **ORDER}
+    refuse_old_processor()
+    chosen = {**(KERNELS if is_x86_64() else {}), **ORDER}
     if late := [name for name in ("numpy", "torch", "numba") if name in sys.modules]:
         wanted: dict[str, str | None] = {**chosen, **dict.fromkeys(CONTRADICTING)}
         if any(os.environ.get(name) != value for name, value in wanted.items()):
@@ -59,3 +71,55 @@ def pin_kernels() -> None:
     os.environ.update(chosen)
     for name in CONTRADICTING:
         os.environ.pop(name, None)
+
+
+def is_x86_64() -> bool:
+    return platform.machine().lower() in {"x86_64", "amd64"}
+
+
+def refuse_old_processor() -> None:
+    """Raise InputError on an x86-64 processor without AVX2 or FMA.
+
+    The kernels would end there with "Illegal instruction".
+    """
+    if is_x86_64() and (missing := INSTRUCTIONS - _instructions()):
+        from charlm.core.errors import InputError
+
+        raise InputError(
+            f"this processor lacks {' and '.join(name.upper() for name in sorted(missing))}, which "
+            "the pipeline needs; use an x86-64 processor with AVX2 (most since 2013) or ARM64"
+        )
+
+
+def _instructions() -> set[str]:
+    """Return the needed instructions that this x86-64 processor has; all if nothing says so."""
+    if sys.platform == "win32":
+        has_avx2 = ctypes.windll.kernel32.IsProcessorFeaturePresent(WINDOWS_AVX2)
+        return INSTRUCTIONS if has_avx2 else set()
+    if sys.platform == "linux":
+        try:
+            return _instructions_by_glibc()
+        except AttributeError:
+            return _instructions_by_flags()
+    return INSTRUCTIONS  # torch has no builds for macOS on x86-64
+
+
+def _instructions_by_glibc() -> set[str]:
+    """Ask glibc, which unlike Linux also knows what an emulator has (sys/platform/x86.h).
+
+    Raises AttributeError if the C library has no such function (glibc has it since 2.33).
+    """
+    leaf = ctypes.CDLL(None)["__x86_get_cpuid_feature_leaf"]
+    leaf.restype = ctypes.POINTER(ctypes.c_uint32 * 8)  # four registers, and what is usable of them
+    ecx, ebx = leaf(0).contents[4 + 2], leaf(1).contents[4 + 1]
+    return {name for name, bit in (("fma", ecx >> 12), ("avx2", ebx >> 5)) if bit & 1}
+
+
+def _instructions_by_flags() -> set[str]:
+    """Read what Linux lists, which nothing does of another processor that is emulated."""
+    try:
+        with FLAGS.open(encoding="utf-8", errors="replace") as lines:
+            flags = next((line for line in lines if re.match(r"flags\s*:", line)), None)
+    except OSError:
+        flags = None
+    return INSTRUCTIONS if flags is None else INSTRUCTIONS & {*flags.split()}

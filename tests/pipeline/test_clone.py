@@ -1,5 +1,6 @@
 """Experiments in temporary copies are refused in a clone that would lose their results."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,6 @@ def test_in_the_workspace_of_a_shallow_clone_experiments_work(
 
 
 def test_smoke_asks_first() -> None:
-    lines = Path("Makefile").read_text().splitlines()
-    smoke = lines[lines.index("smoke: $(VENV)/.installed") + 1 :]
-    assert "-m pipeline.clone" in smoke[0]
-    assert "exp run --temp" in smoke[1]
+    steps = runpy.run_path("run.py")["COMMANDS"]["smoke"][-1]
+    assert "-m pipeline.clone" in steps[0]
+    assert "exp run --temp" in steps[1]

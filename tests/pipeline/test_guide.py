@@ -287,5 +287,5 @@ def test_vs_code_is_told_of_the_extensions_and_of_the_environment() -> None:
     interpreter = json.loads((folder / "settings.json").read_text())[
         "python.defaultInterpreterPath"
     ]
-    made = re.search(r"^VENV \?= (.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    made = re.search(r'"VENV"\) or "(.*?)"', (ROOT / "run.py").read_text(encoding="utf-8"))
     assert interpreter == "${workspaceFolder}/" + made[1]

@@ -9,18 +9,22 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import charlm
 from charlm.data import checkpoint
 from tests.conftest import ROOT, Project, copy_checkout
 from tests.helpers import small_corpus, small_model
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+LOCK = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
 OURS = {"benchmarks", "charlm", "experiments", "pipeline", "stages", "tests"}
 NOT_IMPORTED = {"scipy"}
 """What is needed all the same: Numba compiles matrix products with it."""
@@ -73,6 +77,78 @@ def test_every_range_has_both_ends_and_holds_the_pinned_version() -> None:
         assert pinned[name] in versions, name
 
 
+REQUIREMENTS = ("requirements.txt", "requirements-plots.txt", "requirements-dev.txt")
+
+
+def pins(*files: str) -> dict[str, str]:
+    """The version of each package that requirements files pin, by its normalized name."""
+    found: dict[str, str] = {}
+    for file in files:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for name, version in re.findall(r"^([\w.-]+)==([^\s;#]+)", text, flags=re.MULTILINE):
+            assert found.setdefault(canonicalize_name(name), version) == version, (file, name)
+    return found
+
+
+def test_uv_installs_the_pinned_versions_on_every_system_and_pip_nothing_that_is_not_pinned() -> (
+    None
+):
+    """uv.lock has what the requirements need on every system and Python, CUDA included."""
+    locked = [(package["name"], package["version"]) for package in LOCK["package"]]
+    pinned = pins(*REQUIREMENTS, "constraints.txt")
+    assert sorted(locked) == sorted([*pinned.items(), (PROJECT["name"], PROJECT["version"])])
+    (torch,) = (package for package in LOCK["package"] if package["name"] == "torch")
+    cuda = {its["name"] for its in torch["dependencies"] if "linux" in its.get("marker", "")}
+    assert {"cuda-toolkit", "nvidia-cudnn-cu13", "triton"} <= cuda <= pinned.keys()
+    assert {"pywin32", "setuptools"} <= pinned.keys()
+
+
+def test_what_is_installed_here_is_pinned() -> None:
+    pinned = pins(*REQUIREMENTS, "constraints.txt")
+    waiting, seen = [(name, "") for name in pins(*REQUIREMENTS)], set[tuple[str, str]]()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        found = importlib.metadata.distribution(name)
+        assert found.version.partition("+")[0] == pinned.get(name), name
+        for needed in map(Requirement, found.requires or []):
+            if not needed.marker or needed.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(needed.name), its) for its in ["", *needed.extras]]
+    assert len(seen) > 100
+
+
+def test_the_lock_was_made_from_this_pyproject_and_public_addresses() -> None:
+    (own,) = (package for package in LOCK["package"] if package["name"] == PROJECT["name"])
+    assert own["source"] == {"editable": "."}, "it is importable as in the folder"
+    listed = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
+    declared = {(r.name.replace(".", "-"), r.specifier) for r in map(Requirement, listed)}
+    locked = own["metadata"]["requires-dist"]
+    assert declared == {(it["name"], SpecifierSet(it.get("specifier", ""))) for it in locked}
+    assert SpecifierSet(LOCK["requires-python"]) == SpecifierSet(PROJECT["requires-python"])
+    for package in LOCK["package"]:
+        assert package is own or package["source"] == {"registry": "https://pypi.org/simple"}
+    hosts = set(re.findall(r"\b\w+://([^/\"]+)", (ROOT / "uv.lock").read_text(encoding="utf-8")))
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}
+
+
+def test_the_groups_of_uv_are_the_requirements_files() -> None:
+    groups = PYPROJECT["dependency-groups"]
+    assert PYPROJECT["tool"]["uv"] == {"default-groups": ["pipeline"]}
+    extra, *rest = groups["pipeline"]
+    assert extra == "charlm[pipeline]"
+    # Those that are pinned since they affect a byte, and come with others.
+    indirect = {"kiwisolver", "llvmlite"}
+    names = {*declared(), *declared("report", "pipeline"), *rest}
+    assert {canonicalize_name(name) for name in names} | indirect == {
+        *pins("requirements.txt", "requirements-plots.txt")
+    }
+    pipeline, *dev = groups["dev"]
+    assert pipeline == {"include-group": "pipeline"}
+    assert set(dev) == {*pins("requirements-dev.txt")}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built of a copy without a network."""
@@ -100,7 +176,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         metadata = archive.read(f"{folder}/METADATA").decode().partition("\n\n")[0].splitlines()
         assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert scripts.split() == ["[console_scripts]", "charlm", "=", "charlm.cli:run"]
-    for line in ("Name: charlm", "Requires-Python: >=3.11", "License-Expression: MIT"):
+    for line in ("Name: charlm", "Requires-Python: <3.15,>=3.11", "License-Expression: MIT"):
         assert line in metadata
     assert {line for line in metadata if line.startswith("Provides-Extra")} == {
         "Provides-Extra: report",

@@ -1,11 +1,15 @@
 """The kernels of NumPy, torch and Numba: by default, and pinned."""
 
+import ctypes
 import os
 import platform
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from charlm.core import pinning
 from charlm.core.pinning import CONTRADICTING, KERNELS, ORDER, pin_kernels
 from tests.conftest import ROOT, Project
 from tests.helpers import refused, run_python
@@ -142,3 +146,75 @@ def test_a_stage_that_cannot_pin_its_kernels_ends_on_one_line() -> None:
 
 def test_what_puts_back_the_outputs_of_such_a_stage_can_be_imported() -> None:
     assert run_python("import numpy, pipeline.put_back", **UNPINNED) == ""
+
+
+FLAGS = "processor\t: 0\nmodel name\t: Some\nflags\t\t: fpu sse4_2 {}\nbugs\t\t: avx2 fma\n"
+OLD = """
+from pathlib import Path
+import platform, sys
+from charlm.core import pinning
+
+def without():
+    raise AttributeError("the C library is older")
+
+sys.platform, platform.machine = "linux", lambda: "x86_64"
+pinning._instructions_by_glibc, pinning.FLAGS = without, Path(sys.argv.pop())
+"""
+"""Lets Linux list what the file has that is named last."""
+
+
+@pytest.mark.parametrize(
+    ("listed", "missing"),
+    [("avx2 fma", ""), ("avx fma", "AVX2"), ("avx2", "FMA"), ("avx avx2_0", "AVX2 and FMA")],
+)
+def test_a_processor_without_what_the_kernels_need_is_refused(
+    listed: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinning, "FLAGS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(pinning, "_instructions", pinning._instructions_by_flags)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    pinning.refuse_old_processor()  # nothing says what it has
+    pinning.FLAGS.write_text(FLAGS.format(listed))
+    if missing:
+        with refused(f"this processor lacks {missing}, which", "AVX2", "ARM64"):
+            pinning.refuse_old_processor()
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    pinning.refuse_old_processor()
+
+
+@pytest.mark.parametrize("has_avx2", [0, 1])
+def test_windows_is_asked_for_avx2(has_avx2: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {40: has_avx2}  # PF_AVX2_INSTRUCTIONS_AVAILABLE
+    kernel = SimpleNamespace(IsProcessorFeaturePresent=answers.__getitem__)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert pinning._instructions() == (pinning.INSTRUCTIONS if has_avx2 else set())
+
+
+@ON_X86_64
+def test_this_processor_has_what_the_kernels_need() -> None:
+    pinning.refuse_old_processor()
+    if sys.platform == "linux":
+        assert pinning._instructions_by_flags() == pinning.INSTRUCTIONS
+        assert pinning._instructions() == pinning.INSTRUCTIONS
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import stages",
+        "import experiments",
+        "from charlm import cli; sys.argv = ['charlm', '--help']; cli.run()",
+    ],
+)
+def test_on_such_a_processor_a_program_ends_on_one_line_before_numpy_is_loaded(
+    start: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(FLAGS.format("avx fma"))
+    last = "import atexit; atexit.register(lambda: print({'numpy', 'torch'} & {*sys.modules}))\n"
+    file = str(tmp_path / "cpuinfo")
+    code = OLD + last + start
+    ran = Project(ROOT).run(sys.executable, "-c", code, file, code=1, **UNPINNED)
+    line, loaded = ran.text.splitlines()
+    assert line.startswith("error: this processor lacks AVX2, which ")
+    assert loaded == "set()"
