@@ -22,6 +22,19 @@ KERNELS = {
 }
 """Environment variables that choose the kernels on x86-64."""
 
+ARM64_KERNELS = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "ADVANCED_SIMD",
+    "OPENBLAS_CORETYPE": "ARMV8",
+    "NPY_DISABLE_CPU_FEATURES": "ASIMDHP ASIMDDP ASIMDFHM SVE",
+    "NUMBA_CPU_NAME": "generic",
+    "NUMBA_CPU_FEATURES": "",
+}
+"""The same for Linux on ARM64: kernels for the vector instructions that all such processors have.
+
+experiments/arm.py compares their outputs on two emulated ones.
+"""
+
 ORDER = {
     "OPENBLAS_NUM_THREADS": "1",  # sums split among threads may round differently
     "VECLIB_MAXIMUM_THREADS": "1",  # the same for Accelerate, which NumPy uses on macOS
@@ -59,6 +72,8 @@ def pin_kernels() -> None:
     """
     refuse_old_processor()
     chosen = {**(KERNELS if is_x86_64() else {}), **ORDER}
+    if platform.machine() == "aarch64":  # what Linux calls ARM64; elsewhere it is not measured
+        chosen |= ARM64_KERNELS
     if late := [name for name in ("numpy", "torch", "numba") if name in sys.modules]:
         wanted: dict[str, str | None] = {**chosen, **dict.fromkeys(CONTRADICTING)}
         if any(os.environ.get(name) != value for name, value in wanted.items()):

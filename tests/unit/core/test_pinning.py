@@ -1,5 +1,6 @@
 """The kernels of NumPy, torch and Numba: by default, and pinned."""
 
+import ast
 import ctypes
 import os
 import platform
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from charlm.core import pinning
-from charlm.core.pinning import CONTRADICTING, KERNELS, ORDER, pin_kernels
+from charlm.core.pinning import ARM64_KERNELS, CONTRADICTING, KERNELS, ORDER, pin_kernels
 from tests.conftest import ROOT, Project
 from tests.helpers import refused, run_python
 
@@ -106,6 +107,20 @@ print(torch.backends.cpu.get_cpu_capability(), numba.core.config.CPU_NAME)
     assert capability in {"AVX2", "DEFAULT"}  # a processor without AVX2 has no choice
     assert name == "haswell"
     assert "haswell" not in run_python(show, **UNPINNED)
+
+
+@pytest.mark.parametrize(
+    ("machine", "kernels"), [("aarch64", ARM64_KERNELS), ("arm64", {}), ("ARM64", {})]
+)
+def test_on_arm64_kernels_are_pinned_for_linux_alone(machine: str, kernels: dict[str, str]) -> None:
+    code = f"""
+import os, platform
+platform.machine = lambda: "{machine}"
+{PIN}
+print({{name: os.environ[name] for name in {[*UNPINNED]}}})
+"""
+    pinned = ast.literal_eval(run_python(code, **UNPINNED))
+    assert pinned == {**UNPINNED, **kernels, **ORDER}
 
 
 PRODUCT = """
