@@ -179,6 +179,8 @@ def main() -> None:
         fail(f"{command} takes no arguments, and got: {shlex.join(arguments)}")
     os.chdir(ROOT)
     os.environ["PATH"] = os.pathsep.join(filter(None, [str(BIN), os.environ.get("PATH")]))
+    if os.name == "nt":
+        os.environ.setdefault("PYTHONUTF8", "1")  # or DVC's tables cannot be printed into a pipe
     for name in UNSET:
         os.environ.pop(name, None)
     check_git()
@@ -203,7 +205,8 @@ def fill_in(step: str, arguments: list[str]) -> list[str]:
     """Return a command of .venv, with the user's arguments in place of the dots."""
     program, *words = shlex.split(step)
     filled = (arguments if word == "..." else [word] for word in words)
-    return [str(BIN / program), *(word for some in filled for word in some)]
+    found = shutil.which(program, path=str(BIN)) or str(BIN / program)  # .exe on Windows
+    return [found, *(word for some in filled for word in some)]
 
 
 def check_git() -> None:
@@ -234,7 +237,7 @@ def git(*arguments: str) -> tuple[int, str]:
         ["git", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         check=False,
     )
