@@ -4,9 +4,10 @@
 
 The guide consists of the ```console blocks in `PAGES`: commands after `$ `, continued after `> `,
 each followed by its output. The commands of all pages run in order, at full size, in one temporary
-clone of HEAD that uses the cache of this checkout. A command with `^C` below it is interrupted
-during a training. All others must succeed; otherwise, the pages are left unchanged. A comment
-records the hash of the metrics, so that a test detects outdated pages.
+clone of HEAD that uses the cache of this checkout; those of the course run in another one. A
+command with `^C` below it is interrupted during a training. All others must succeed; otherwise, the
+pages are left unchanged. A comment records the hash of the metrics, so that a test detects outdated
+pages.
 
 A block below `<!-- only: REGEX -->` shows only matching lines, and `...` in place of the others.
 Output that changes in every run (hashes, times, the folder) is replaced with placeholders.
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from charlm.core.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "docs/experiments.md", ROOT / "docs/names.md")
+COURSE = (ROOT / "docs/course.md",)
 
 BLOCK = re.compile(
     r"(?P<head>^(?:<!-- only: (?P<only>[^\n]*) -->\n\n?)?```console\n)(?P<body>.*?)^```$",
@@ -256,21 +258,29 @@ def clone(root: Path) -> Shell:
 def main() -> None:
     if sys.platform == "win32":
         sys.exit("error: the guide's commands are for bash; run this on Linux or macOS")
+    try:
+        for pages in (PAGES, COURSE):
+            update(pages)
+    except UnexpectedError as error:
+        sys.exit(str(error))
+
+
+def update(pages: Sequence[Path]) -> None:
+    """Run the commands of some pages in a clone, and write their output to the pages.
+
+    Raises UnexpectedError if a command does not end as the pages say.
+    """
+    before = [page.read_text(encoding="utf-8") for page in pages]
     with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
         root = Path(folder).resolve()
-        try:
-            shell = clone(root)
-            before = [page.read_text(encoding="utf-8") for page in PAGES]
-            comment = written_with(shell.folder)
-            after = [
-                re.sub(WRITTEN.format(r"\w+"), comment, refreshed(text, shell, root))
-                for text in before
-            ]
-        except UnexpectedError as error:
-            sys.exit(str(error))
-    if [page.read_text(encoding="utf-8") for page in PAGES] != before:
+        shell = clone(root)
+        comment = written_with(shell.folder)
+        after = [
+            re.sub(WRITTEN.format(r"\w+"), comment, refreshed(text, shell, root)) for text in before
+        ]
+    if [page.read_text(encoding="utf-8") for page in pages] != before:
         sys.exit("error: the pages have changed in the meantime and were not updated; try again")
-    for page, text in zip(PAGES, after, strict=True):
+    for page, text in zip(pages, after, strict=True):
         write_text(page, text)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import io
 import os
 import pickle
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +78,14 @@ DAMAGES = {
     "cut at the end": lambda whole: whole[:-1],
 }
 DAMAGED: Callable = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+
+
+def printed_by(code: str, file: str, namespace: dict[str, object]) -> str:
+    """Run the code of a page or a notebook, and return what it prints."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(compile(code, file, "exec"), namespace)
+    return printed.getvalue()
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """docs/python.md: its code runs as it is written, and prints what it shows."""
 
-import contextlib
-import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from charlm.data import checkpoint
 from charlm.data.corpus import Corpus
 from charlm.names.reading import read_names
 from tests.conftest import ROOT, copy_checkout
-from tests.helpers import small_model
+from tests.helpers import printed_by, small_model
 
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
@@ -25,10 +23,7 @@ def run(page: str) -> Iterator[tuple[str, str, str]]:
     """Run the code of a page in one namespace: each block, what it prints, what the page shows."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     for code, shown in BLOCK.findall(page):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, "docs/python.md", "exec"), namespace)
-        yield code, printed.getvalue(), shown
+        yield code, printed_by(code, "docs/python.md", namespace), shown
 
 
 def test_every_block_of_the_page_is_found() -> None:

@@ -1,0 +1,297 @@
+"""docs/course.md and its notebook: code, commands, output and figures are right."""
+
+import base64
+import doctest
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from charlm import cli
+from experiments import course, sweep
+from pipeline import guide
+from tests.conftest import ROOT, Project, copy_checkout, wait_for_queue
+from tests.helpers import printed_by
+from tests.project.test_docs import NOT_RUN
+
+PAGE = (ROOT / "docs/course.md").read_text(encoding="utf-8")
+NOTEBOOK = ROOT / "docs/course.ipynb"
+
+TABLE = r"((?:\|.*\n)+)"
+COURSE_LIST = {"2.1220"}
+"""A test loss that the course reports."""
+COMPUTED = {"9.03499"}  # the log-likelihood of MARTINE
+
+
+def blocks(kind: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of a table in Markdown, its head first and without the line below."""
+    lines = list(map(cells, table.strip().splitlines()))
+    assert set("".join(lines[1])) <= {"-", ":"}
+    return [lines[0], *lines[2:]]
+
+
+# What stands in the page
+
+
+def test_the_quoted_code_is_that_of_the_files() -> None:
+    quoted = re.findall(
+        r"^<!-- lines of (\S+) -->\n\n```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
+    )
+    assert len(quoted) == len(blocks("python")) == 6
+    for path, code in quoted:
+        assert code in (ROOT / path).read_text(encoding="utf-8"), path
+
+
+def part_of(table: list[list[str]], source: list[list[str]], keys: int) -> list[str]:
+    """What a table has otherwise than its source, whose rows `keys` columns identify."""
+    titles, *lines = table
+    known = {tuple(line[:keys]): dict(zip(source[0], line, strict=True)) for line in source[1:]}
+    faults = []
+    for line in lines:
+        expected = known.get(tuple(line[:keys]), {})
+        for title, cell in zip(titles[keys:], line[keys:], strict=True):
+            if cell != expected.get(title):
+                faults.append(f"{line[:keys]}: {title} is {expected.get(title)}, not {cell}")
+    return faults
+
+
+def tables(comment: str) -> list[tuple[str, list[list[str]]]]:
+    """The tables below comments that match, with what the comment's group matched."""
+    found = re.findall(rf"^<!-- {comment} -->\n\n{TABLE}", PAGE, flags=re.MULTILINE)
+    return [(name, rows(table)) for name, table in found]
+
+
+def measured(name: str, titles: list[str]) -> list[list[str]]:
+    """The table of a study that has these columns."""
+    every = map(rows, re.findall(TABLE, (ROOT / name).read_text(encoding="utf-8")))
+    (found,) = (table for table in every if set(titles[1:]) <= set(table[0]))
+    return found
+
+
+def test_the_rows_of_studies_are_what_they_measured() -> None:
+    found = tables(r"rows of (experiments/\w+\.md)")
+    assert len(found) == PAGE.count("<!-- rows of ") >= 10
+    for name, table in found:
+        source = measured(name, table[0])
+        assert part_of(table, source, keys=2 if "DRIFT" in name else 1) == [], name
+
+
+def test_a_cell_that_was_not_measured_is_found() -> None:
+    source = [["", "gap", "change"], ["`-S a`", "0.1", "+0.2"], ["`-S b`", "0.3", "+0.4"]]
+    assert part_of([["", "change"], ["`-S b`", "+0.4"]], source, keys=1) == []
+    for table in ([["", "gap"], ["`-S b`", "0.4"]], [["", "gap"], ["`-S c`", "0.3"]]):
+        assert len(part_of(table, source, keys=1)) == 1
+
+
+def test_the_losses_by_epoch_are_those_of_the_committed_run() -> None:
+    found = tables(r"from (plots/history/\w+\.csv)")
+    assert [Path(path).stem for path, _ in found] == ["fcn", "wavenet"]
+    for path, (_, *lines) in found:
+        history = pd.read_csv(ROOT / path, index_col="epoch")
+        for epoch, train, val, *_ in lines:
+            losses = history.loc[int(epoch)]
+            assert [train, val] == [f"{losses[part]:.3f}" for part in ("train_loss", "val_loss")]
+
+
+# Figures
+
+
+def test_every_figure_is_one_that_was_measured() -> None:
+    """Numbers with three decimals or more; what is not in a study is computed below."""
+    text = re.sub(r"^```.*?^```|^\|.*?$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+    sources = ["EXPERIMENTS.md", "README.md", "docs/results.md", "metrics/samples.json"]
+    sources += ["experiments/COURSE.md", "experiments/SWEEP.md"]
+    known = " ".join((ROOT / path).read_text(encoding="utf-8") for path in sources)
+    unknown = set(re.findall(r"\d\.\d{3,}", text)) - set(re.findall(r"\d\.\d{3,}", known))
+    assert unknown == COURSE_LIST | COMPUTED
+
+
+def test_the_committed_run_is_the_one_that_it_describes() -> None:
+    assert guide.written_with(ROOT) in PAGE, "run: python -m pipeline.guide"
+    table = pd.read_csv(ROOT / "plots/evaluation/models.csv", index_col="model")
+    for model in course.MODELS:
+        assert f"The test loss is {table.loc[model, 'test_loss']:.4f} with seed 1" in PAGE
+    samples = json.loads((ROOT / "metrics/samples.json").read_text(encoding="utf-8"))["wavenet"]
+    assert f"these are {samples['unique']} and {samples['novel']}" in " ".join(PAGE.split())
+
+
+# Commands
+
+
+def python_of_the_page() -> doctest.DocTest:
+    """All of its Python, as one session."""
+    session = "\n".join(blocks("pycon"))
+    return doctest.DocTestParser().get_doctest(session, {}, "docs/course.md", None, None)
+
+
+def test_the_python_of_the_page_prints_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    project = copy_checkout(tmp_path)
+    for stage in ("build_dataset", "split"):
+        project.stage(stage)
+    monkeypatch.chdir(project.path)
+    session = python_of_the_page()
+    assert len(session.examples) >= 30
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert runner.run(session).failed == 0, capsys.readouterr().out
+
+
+def in_terminal() -> list[str]:
+    """The lines of its shell blocks without what they print, in order."""
+    found = []
+    for block in re.finditer(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
+        if not PAGE[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
+            found += [re.split(r"\s{2,}#", line)[0].strip() for line in block[1].splitlines()]
+    return [line for line in found if line and not line.startswith(("#", "source"))]
+
+
+def experiments() -> Iterator[list[str]]:
+    """The assignments of each `dvc exp run` of the page; of a list of values, the first."""
+    for line in [*in_terminal(), *(command.text for command in guide.commands(PAGE))]:
+        words = shlex.split(line)
+        if words[:3] == ["dvc", "exp", "run"]:
+            values = [after for word, after in pairwise(words) if word == "-S"]
+            assert len(values) == words.count("-S") > 0
+            yield [re.sub(r",.*", "", value) for value in values]
+
+
+def test_the_parameters_of_the_experiments_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = list(experiments())
+    assert len(found) >= 20
+    for values in found:
+        course.params_of(values, seed=1)  # which refuses what is unknown or out of range
+
+
+def test_the_rows_of_the_exercise_are_the_commands_below_it() -> None:
+    (_, table), *_ = (each for each in tables(r"rows of (\S+)") if each[1][0][1] == "parameters")
+    for label, *_ in table[1:]:
+        assert f"dvc exp run {course.options(label)}\n" in PAGE, label
+
+
+def test_the_commands_that_sample_work_as_they_are_written(
+    template: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(template.path)
+    found = [it for it in guide.commands(PAGE) if it.text.startswith("python -m charlm ")]
+    assert len(found) == 6
+    for command in found:
+        assert cli.main(shlex.split(command.text)[3:]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == len(command.printed)
+
+
+def test_what_the_scheduler_gave_is_what_the_sweep_has() -> None:
+    (printed,) = (it.printed for it in guide.commands(PAGE) if "--name lambda" in it.text)
+    runs = pd.read_csv(sweep.RUNS).query("row == 'lambda' and seed == 1").set_index("model")
+    for model in sweep.MODELS:
+        (loss,) = re.findall(rf"^{model} +test loss (\S+) ", "\n".join(printed), flags=re.MULTILINE)
+        assert loss == f"{runs.loc[model, 'test_loss']:.4f}"
+
+
+@pytest.mark.slow
+def test_every_command_works_as_it_is_written(project: Project, tmp_path: Path) -> None:
+    shell = guide.Shell(project.path, guide.surroundings(tmp_path))
+    for command in guide.commands(PAGE):
+        printed = shell.run(command)
+        assert bool(printed) == bool(command.printed), command.text
+    for line in in_terminal():
+        ran = project.run(*shlex.split(line))
+        assert "Traceback" not in ran.text, line
+    wait_for_queue(project, 4)
+
+
+# The notebook
+
+
+EPOCHS = "EPOCHS = 6\n"
+
+
+def notebook() -> list[dict[str, Any]]:
+    """Its cells with code."""
+    every = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in every if cell["cell_type"] == "code"]
+
+
+def shown_by(cell: dict[str, Any]) -> str:
+    """The text that a cell has printed, as it is stored."""
+    return "".join(
+        line for output in cell["outputs"] if "text" in output for line in output["text"]
+    )
+
+
+@pytest.fixture
+def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """In a folder with the names, as a notebook in docs/ starts; the lines of each figure."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "data").mkdir()
+    shutil.copy(ROOT / "data/prenoms.txt", tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "docs")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    plt.switch_backend("Agg")
+    shown: list[int] = []
+
+    def show() -> None:
+        shown.extend(len(axes.lines) for axes in plt.gcf().axes)
+        plt.close("all")
+
+    monkeypatch.setattr(plt, "show", show)
+    return shown
+
+
+def run(epochs: str = EPOCHS) -> list[tuple[str, str]]:
+    """Run all cells in order: what each prints, and what is stored."""
+    sources = ["".join(cell["source"]) for cell in notebook()]
+    assert sum(EPOCHS in source for source in sources) == 1
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    printed = [
+        printed_by(source.replace(EPOCHS, epochs), "docs/course.ipynb", namespace)
+        for source in sources
+    ]
+    return list(zip(printed, map(shown_by, notebook()), strict=True))
+
+
+def test_the_notebook_runs_and_prints_what_it_shows(figures: list[int]) -> None:
+    """With one epoch: the same up to the end of the first, and as many lines of names."""
+    cells = run("EPOCHS = 1\n")
+    (training,) = (n for n, (_, stored) in enumerate(cells) if "epoch 1: " in stored)
+    assert all(printed == stored for printed, stored in cells[:training])
+    printed, stored = cells[training]
+    assert printed.splitlines()[0] == stored.splitlines()[0]
+    for printed, stored in cells[training + 1 :]:
+        assert printed.count("\n") == stored.count("\n")
+    assert figures == [3]
+
+
+@pytest.mark.slow
+def test_the_notebook_prints_what_it_shows(figures: list[int]) -> None:
+    assert all(printed == stored for printed, stored in run())
+    assert figures == [3]
+
+
+def test_the_notebook_was_run_from_top_to_bottom_and_tells_nothing_of_where() -> None:
+    cells = notebook()
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    pictures = [its["data"]["image/png"] for its in outputs if its["output_type"] != "stream"]
+    assert len(pictures) == 1
+    assert base64.b64decode("".join(pictures[0])).startswith(b"\x89PNG\r\n")
+    assert all(output.get("name", "stdout") == "stdout" for output in outputs), "no warnings"
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert not re.search(r'"(?:execution|widgets)": |iopub|/home/|/tmp/|/Users/|[A-Z]:\\\\', text)
