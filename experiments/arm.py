@@ -45,6 +45,7 @@ from dvc.repo.reproduce import plan_repro
 from dvc.utils.hydra import apply_overrides
 from PIL import Image
 
+import run
 from benchmarks.run import machine, write_result
 from benchmarks.turns import markdown, say
 from charlm.core.errors import InputError
@@ -55,7 +56,7 @@ from pipeline.verify import clone_committed
 
 RESULT = Path(__file__).parent / "ARM.md"
 
-SMALL = ["epochs=1", "compact.epochs=1", "hybrid.epochs=1", "sample.count=100"]
+SMALL = shlex.split(run.SMALL)[1::2]  # without -S
 """The parameters of `make smoke`."""
 
 
@@ -256,5 +257,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -12,10 +12,8 @@ from Kneser-Ney, paired by seed. Results are kept in `experiments/best.csv` and 
 """
 
 import argparse
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.trainer import trained, trainer_of, windows_of
-from benchmarks.turns import markdown, say
+from benchmarks.turns import markdown
 from charlm.core.params import Params, load_params
 from charlm.data.splits import Part
 from charlm.data.windows import Windows
@@ -34,6 +32,7 @@ from charlm.models.kneser_ney import KneserNey
 from charlm.training.counting import count_by_order
 from charlm.training.mixing import mixture_weights
 from experiments.lists import LISTS, path_of
+from experiments.runs import kept_runs
 from pipeline.side_by_side import cores
 
 MODELS = {
@@ -88,26 +87,8 @@ def measured(
     for path in paths.values():
         if not path.is_file():
             sys.exit(f"error: --names {path} does not exist; give the path of a list")
-    kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEYS)
-    done = {tuple(row) for row in kept[KEYS].itertuples(index=False)}
-    wanted = [(name, by, seed) for name in paths for seed in seeds]
-    jobs = min(jobs, 61)  # the maximum on Windows
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = {
-            pool.submit(measure, paths[name], by, seed): (name, by, seed)
-            for name, _, seed in wanted
-            if (name, by, seed) not in done
-        }
-        for future in as_completed(running):
-            row = dict(zip(KEYS, running[future], strict=True)) | future.result()
-            say(" ".join(f"{key} {value}" for key, value in row.items()))
-            text = pd.DataFrame([row]).to_csv(
-                header=not file.exists(), index=False, lineterminator="\n"
-            )
-            with file.open("a", encoding="utf-8", newline="\n") as rows:
-                rows.write(text)
-    kept = pd.read_csv(file)
-    return kept[[tuple(row) in wanted for row in kept[KEYS].itertuples(index=False)]]
+    wanted = {(name, by, seed): (paths[name], by, seed) for name in paths for seed in seeds}
+    return kept_runs(measure, KEYS, wanted, file, jobs)
 
 
 def table(rows: pd.DataFrame) -> str:

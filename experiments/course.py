@@ -11,10 +11,8 @@ file are not repeated.
 """
 
 import argparse
-import multiprocessing
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,12 +23,13 @@ from dvc.utils.hydra import apply_overrides
 from benchmarks.run import write_result
 from benchmarks.trainer import COURSE_MODELS as MODELS
 from benchmarks.trainer import trained, trainer_of, windows_of
-from benchmarks.turns import markdown, say
+from benchmarks.turns import markdown
 from charlm.core.files import write_csv
 from charlm.core.params import PARAMS_FILE, Params, load_params
 from charlm.data.splits import Part
 from charlm.fast.running import mean_loss
 from charlm.models.base import LanguageModel, count_parameters
+from experiments.runs import kept_runs
 from experiments.sweep import SEEDS
 from pipeline.side_by_side import cores
 
@@ -168,21 +167,10 @@ def tables(runs: pd.DataFrame) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
-    jobs = min(parser.parse_args().jobs, 61)  # the maximum on Windows
+    jobs = parser.parse_args().jobs
     wanted = runs_wanted()
-    kept = pd.read_csv(RUNS) if RUNS.exists() else pd.DataFrame(columns=KEYS)
-    done = set(kept[KEYS].itertuples(index=False, name=None))
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(losses_of, *key): key for key in wanted if key not in done}
-        for future in as_completed(running):
-            run = dict(zip(KEYS, running[future], strict=True)) | future.result()
-            say(" ".join(f"{key} {value}" for key, value in run.items()))
-            text = pd.DataFrame([run]).to_csv(
-                header=not RUNS.exists(), index=False, lineterminator="\n"
-            )
-            with RUNS.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-    runs = pd.read_csv(RUNS).set_index(KEYS).loc[wanted].reset_index()
+    runs = kept_runs(losses_of, KEYS, {key: key for key in wanted}, RUNS, jobs)
+    runs = runs.set_index(KEYS).loc[wanted].reset_index()
     write_csv(RUNS, runs)
     both, exercise = tables(runs)
     write_result(TABLES, TEXT, __doc__, both=both, exercise=exercise)

@@ -5,6 +5,7 @@ import inspect
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,16 @@ DAMAGES = {
     "cut at the end": lambda whole: whole[:-1],
 }
 DAMAGED: Callable = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+
+
+def code_blocks(kind: str, page: str) -> list[str]:
+    """The code blocks of a page in Markdown that are in a language."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a row of a table in Markdown."""
+    return [cell.strip() for cell in line.strip()[1:-1].split("|")]
 
 
 def printed_by(code: str, file: str, namespace: dict[str, object]) -> str:

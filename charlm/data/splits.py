@@ -19,6 +19,9 @@ from charlm.data.permutation import Permutation
 
 Parts = NDArray[np.uint8]
 
+FEW_WINDOWS = 100
+"""With fewer test windows, the standard error of a test loss is usually above 0.1 nats."""
+
 
 class Part(IntEnum):
     """The parts of a split, with their numbers in its arrays."""

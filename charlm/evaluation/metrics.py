@@ -9,16 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from charlm.core.files import DECIMALS
-from charlm.data.splits import Part
+from charlm.data.splits import FEW_WINDOWS, Part
 from charlm.data.windows import Windows
 from charlm.fast.running import Model, batched_logits
 
 MEMORIZED = 0.4
 """A model has memorized its training names if its validation loss minus its training loss exceeds
 this, in nats."""
-
-FEW_WINDOWS = 100
-"""With fewer test windows, the standard error of a test loss is usually above 0.1 nats."""
 
 
 @torch.inference_mode()

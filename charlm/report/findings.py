@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.corpus import printable
+from charlm.data.splits import FEW_WINDOWS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FEW_WINDOWS = 100
-"""Test windows below which losses say little."""
 
 LARGE_ERROR = 0.05
 """Standard error of a test loss, in nats, above which the report warns: models differ by less."""

@@ -10,16 +10,12 @@ from ruamel.yaml import YAML
 
 from pipeline import environment
 from tests.conftest import MODELS, ROOT, Project
+from tests.helpers import code_blocks
 from tests.pipeline.test_workflow import check
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MODELS_PAGE = (ROOT / "docs/models.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def blocks(kind: str) -> list[str]:
-    """The code blocks of the page on models that are in a language."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", MODELS_PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 THE_GRU = pytest.mark.skipif(
@@ -29,10 +25,14 @@ THE_GRU = pytest.mark.skipif(
 
 def add_the_gru(project: Project) -> int:
     """Do what the page says, up to running it; the number of lines that it took."""
-    (block,) = blocks("python")
+    (block,) = code_blocks("python", MODELS_PAGE)
     path, code = block.split("\n", 1)
     (project.path / path.removeprefix("# ")).write_text(code, encoding="utf-8")
-    (command,) = (line for line in "".join(blocks("bash")).splitlines() if "new_model" in line)
+    (command,) = (
+        line
+        for line in "".join(code_blocks("bash", MODELS_PAGE)).splitlines()
+        if "new_model" in line
+    )
     project.run(*command.split())
     project.git("add", "--all", "--intent-to-add")
     counts = re.findall(r"(\d+) insertions?", project.git("diff", "--shortstat"))
@@ -43,7 +43,7 @@ def add_the_gru(project: Project) -> int:
 def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Project) -> None:
     lines = add_the_gru(project)
     assert lines <= 70, lines
-    (model,) = blocks("python")
+    (model,) = code_blocks("python", MODELS_PAGE)
     in_page = re.findall(r"are (\d+) lines\.", MODELS_PAGE)
     assert [str(lines - len(model.splitlines()) + 1)] == in_page
     changed = re.findall(r"^-(?!-)", project.git("diff", "--unified=0"), flags=re.MULTILINE)
@@ -81,7 +81,7 @@ def test_the_tests_pass_with_the_gru(project: Project) -> None:
 
 def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
     before = project.outputs()
-    (diff,) = blocks("diff")
+    (diff,) = code_blocks("diff", MODELS_PAGE)
     (project.path / "change.patch").write_text(diff, encoding="utf-8")
     project.git("apply", "change.patch")
     (project.path / "change.patch").unlink()

@@ -19,7 +19,7 @@ from charlm import cli
 from experiments import course, sweep
 from pipeline import guide
 from tests.conftest import ROOT, Project, copy_checkout, wait_for_queue
-from tests.helpers import printed_by
+from tests.helpers import cells, code_blocks, printed_by
 from tests.project.test_docs import NOT_RUN
 
 PAGE = (ROOT / "docs/course.md").read_text(encoding="utf-8")
@@ -28,14 +28,6 @@ NOTEBOOK = ROOT / "docs/course.ipynb"
 TABLE = r"((?:\|.*\n)+)"
 OF_THE_COURSE = {"2.1220", "2.0132"}
 """The test losses that the course reports."""
-
-
-def blocks(kind: str, page: str = PAGE) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -52,7 +44,7 @@ def test_the_quoted_code_is_that_of_the_files() -> None:
     quoted = re.findall(
         r"^<!-- lines of (\S+) -->\n\n```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
     )
-    assert len(quoted) == len(blocks("python")) == 7
+    assert len(quoted) == len(code_blocks("python", PAGE)) == 7
     for path, code in quoted:
         assert code in (ROOT / path).read_text(encoding="utf-8"), path
 
@@ -171,7 +163,7 @@ def test_the_committed_run_is_the_one_that_it_describes() -> None:
 
 def python_of_the_page() -> doctest.DocTest:
     """All of its Python, as one session."""
-    session = "\n".join(blocks("pycon"))
+    session = "\n".join(code_blocks("pycon", PAGE))
     return doctest.DocTestParser().get_doctest(session, {}, "docs/course.md", None, None)
 
 

@@ -11,6 +11,7 @@ import pytest
 from charlm.core.params import automatic, load_params
 from pipeline import guide, readme
 from tests.conftest import ROOT, Project, wait_for_queue
+from tests.helpers import cells, code_blocks
 from tests.project.test_house import HOUSE
 
 README = ROOT / "README.md"
@@ -149,7 +150,7 @@ def test_the_settings_of_the_course_are_the_defaults() -> None:
 
 
 def test_the_wavenet_of_the_readme_is_the_one_in_the_file() -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+    (block,) = code_blocks("python", TEXT)
     file = (ROOT / "charlm/models/wavenet.py").read_text(encoding="utf-8")
     assert textwrap.indent(block, "    ") in file
     assert block.startswith("def forward(self, contexts: Tensor) -> Tensor:\n")
@@ -157,12 +158,11 @@ def test_the_wavenet_of_the_readme_is_the_one_in_the_file() -> None:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of the rows of all tables in a text."""
-    lines = re.findall(r"^\|(.*)\|$", text, flags=re.MULTILINE)
-    return [[cell.strip() for cell in line.split("|")] for line in lines]
+    return [cells(line) for line in re.findall(r"^\|.*\|$", text, flags=re.MULTILINE)]
 
 
 def test_the_import_rules_are_those_that_are_tested() -> None:
-    table = {cells[0].strip("`"): cells[-1] for cells in rows(PAGES["docs/architecture.md"])}
+    table = {row[0].strip("`"): row[-1] for row in rows(PAGES["docs/architecture.md"])}
     for folder, may in HOUSE.items():
         named = table[folder]
         if folder == "models":
@@ -172,11 +172,11 @@ def test_the_import_rules_are_those_that_are_tested() -> None:
 
 
 def test_the_table_of_automatic_values_is_what_they_are() -> None:
-    (head,) = (cells for cells in rows(PAGES["docs/names.md"]) if cells[0] == "training windows")
-    table = {cells[0]: cells[1:] for cells in rows(PAGES["docs/names.md"])}
+    (head,) = (row for row in rows(PAGES["docs/names.md"]) if row[0] == "training windows")
+    table = {row[0]: row[1:] for row in rows(PAGES["docs/names.md"])}
     for column, windows in enumerate(head[1:]):
         for key, value in automatic(int(windows.replace(",", ""))).items():
-            (shown,) = (cells for name, cells in table.items() if name.startswith(f"`{key}`: "))
+            (shown,) = (values for name, values in table.items() if name.startswith(f"`{key}`: "))
             known = str(value).lower() if isinstance(value, bool) else f"{value:,}"
             assert shown[column] == known.removesuffix(".0"), (key, windows)
 
