@@ -235,7 +235,9 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="folder with Python and the packages for ARM64")
     root = parser.parse_args().root.resolve()
     check(root)
-    version = subprocess.run([emulator(), "-version"], capture_output=True, text=True, check=True)
+    version = subprocess.run(
+        [emulator(), "-version"], capture_output=True, encoding="utf-8", check=True
+    )
     with tempfile.TemporaryDirectory(prefix="arm-") as scratch:
         folders = {
             name: clone_committed(Path(scratch) / name.replace(" ", "-")) for name in (HERE, *CORES)
