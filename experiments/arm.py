@@ -20,7 +20,7 @@ wheel.
     for deb in ROOT/var/cache/apt/archives/*.deb; do sudo dpkg-deb --extract "$deb" ROOT; done
     sudo chown -R "$USER" ROOT
     python -m pip install --target ROOT/packages --python-version 3.11 --only-binary :all: \
-        $(printf -- '--platform manylinux_2_%s_aarch64 ' {17..28}) \
+        $(printf -- '--platform manylinux%s_aarch64 ' 2014 _2_{17..28}) \
         --constraint constraints.txt $(grep -oP '^(?!dvc)[\w.]+==\S+' requirements.txt)
 """
 
