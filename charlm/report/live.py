@@ -107,6 +107,11 @@ def choose(candidates: Sequence[Candidate], room: int) -> Live | None:
     return live | {"tensors": [json.loads(texts[its]) for its in distinct]}
 
 
+def size(live: Live) -> int:
+    """Return the bytes of the tensors as JSON, as limited by the room of `choose`."""
+    return len(json.dumps(live["tensors"]))
+
+
 def _packed(candidate: Candidate, widths: Sequence[int]) -> "Tensors | None":
     """Pack a model with the first number of bytes per float that it runs with."""
     weights, likelihoods = candidate

@@ -178,7 +178,7 @@ def render(
         excess = len(text.encode()) - LARGEST
         if excess <= 0:
             return text
-        room -= excess
+        room = live.size(running) - excess
     return page(None)
 
 
