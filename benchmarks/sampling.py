@@ -82,7 +82,7 @@ def pipeline(model: str, count: int) -> Figures:
 
 
 def peak_bytes() -> int:
-    """Return the largest memory that this process has had."""
+    """Return the peak memory of this process."""
     if sys.platform == "win32":
         import psutil
 

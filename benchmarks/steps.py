@@ -240,7 +240,7 @@ def gains(count: int, setting: Setting = DEFAULT, before: Path | None = None) ->
 def turns(
     count: int, setting: Setting, model: str, other: str, folder: Path = HERE
 ) -> list[tuple[Figures, Figures]]:
-    """Run another loop, in a folder, and the pipeline in turn."""
+    """Run another loop, in a folder, and the pipeline alternately."""
     where = ("--device", setting.device, "--batch-size", str(setting.batch_size))
     turn = partial(in_a_process, "benchmarks.steps", *where, "--turn")
     return pairs(

@@ -1,4 +1,4 @@
-"""Build and run the pipeline's trainings outside of their stages."""
+"""Build and run the pipeline's trainings outside their stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ COURSE_MODELS = {name: ARCHITECTURES[name].title for name in ("fcn", "wavenet")}
 
 def windows_of(params: Params, names: Path = NAMES) -> tuple[Corpus, dict[Part, Windows]]:
     """Read a list of names, one per line, and split its windows as the pipeline does."""
-    lines = names.read_text(encoding="utf-8").split("\n")  # a name may contain blanks
+    lines = names.read_text(encoding="utf-8").split("\n")  # a name may contain spaces
     corpus = Corpus.from_names([name for name in lines if name], params.block_size)
     split = params.split
     seed = derive_seed(params.seed, "split")

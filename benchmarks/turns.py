@@ -1,4 +1,4 @@
-"""Time two commands in turn, A B A B ..., each in its own process.
+"""Time two commands alternately, A B A B ..., each in its own process.
 
 The speed of a machine can change by half within minutes; the ratio of consecutive runs varies much
 less.
@@ -43,7 +43,7 @@ def in_a_process(module: str, *arguments: str, folder: Path = HERE) -> Figures:
 def pairs(
     count: int, a: Callable[[], Figures], b: Callable[[], Figures]
 ) -> list[tuple[Figures, Figures]]:
-    """Run each `count` times, in turn, and return the figures."""
+    """Run each `count` times, alternating, and return the figures."""
     taken = []
     for number in range(1, count + 1):
         say(f"pair {number} of {count}")

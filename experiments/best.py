@@ -2,13 +2,13 @@
 
 For each list and seed (of split and initialization): counts n-grams, trains the hybrid and the
 compact WaveNet with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture may
-have the course's two models too, which take most of its time.)
+also have the course's two models, which take most of its time.)
 
     python -m experiments.best --lists colours greek --seeds 0 1 2
     python -m experiments.best --names FILE --by window
 
 prints the mean test loss of each model over the seeds with its standard error, and the differences
-from Kneser-Ney, paired by seed. Results are kept in `experiments/best.csv` and not measured again.
+from Kneser-Ney, paired by seed. Results are kept in `experiments/best.csv` and are not recomputed.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def measured(
     seeds: Sequence[int],
     jobs: int,
 ) -> pd.DataFrame:
-    """Return what `measure` returns for each list and seed, from a file if it is there."""
+    """Return what `measure` returns for each list and seed, read from a file if it is there."""
     for path in paths.values():
         if not path.is_file():
             sys.exit(f"error: --names {path} does not exist; give the path of a list")

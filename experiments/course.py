@@ -1,8 +1,8 @@
 """What docs/course.md measures beyond the sweep: short trainings, less data, and the exercise.
 
-Each row is a training of one model with the parameters of `dvc exp run` and its options, on the
-default names. A cell is the mean ± standard deviation over seeds 1, 2 and 3, in nats per character.
-The gap is validation loss minus training loss, both of the weights that are kept.
+Each row is a training of one model on the default names, with the parameters that the row's
+options of `dvc exp run` set. A cell is the mean ± standard deviation over seeds 1, 2 and 3, in nats
+per character. The gap is validation loss minus training loss, both of the weights that are kept.
 
     python -m experiments.course
 

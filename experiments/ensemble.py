@@ -8,7 +8,7 @@ mean of their probabilities; and mixes all of them, with weights by validation l
     python -m experiments.ensemble --names FILE
 
 prints the mean validation and test loss over the seeds with standard errors. Results are kept in
-`experiments/ensemble.csv` and not measured again.
+`experiments/ensemble.csv` and are not recomputed.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Lists of names of many kinds, languages and scripts, from pinned packages of PyPI and npm.
 
-Makes `.lists/NAME.txt`, one name per line, for each list that is not there yet. The lists of the
-group `tune` are there to choose defaults on, and those of the group `report`, which are of other
-kinds or languages, to measure how good the defaults are:
+Makes `.lists/NAME.txt`, one name per line, for each list that does not exist yet. The lists of the
+group `tune` are for choosing defaults. Those of the group `report`, of other kinds or languages,
+are for measuring how good the defaults are:
 
     python -m experiments.lists
     python -m experiments.lists colours pokemon
@@ -37,7 +37,7 @@ from charlm.core.files import write_text
 FOLDER = Path(__file__).resolve().parent.parent / ".lists"
 
 Read = Callable[[str], Iterable[str]]
-"""What reads the names from the text of a file."""
+"""A function that reads the names from the text of a file."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def first_of(separator: str) -> Read:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a Hunspell dictionary, which begins with their number."""
+    """Return the words of a Hunspell dictionary, which begins with their count."""
     return [line.partition("/")[0] for line in text.splitlines()[1:]]
 
 
@@ -83,7 +83,7 @@ def spellings(text: str) -> list[str]:
 
 
 def latin_places(text: str) -> list[str]:
-    """Return those of the names and other names of places that are in Latin letters."""
+    """Return the names and alternate names of places that are in Latin script."""
     places = json.loads(text).values()
     names = {name for place in places for name in (place["name"], *place["alternatenames"])}
     return [name for name in names if set(map(script_of, filter(str.isalpha, name))) <= {"Latin"}]
@@ -159,7 +159,7 @@ TUNE = {
         "Italian words", "dictionary-it@2.0.0", "index.dic", words, "9f90d4913c29ec50"
     ),
 }
-"""Lists to choose defaults on."""
+"""Lists for choosing defaults."""
 
 REPORT = {
     "russian_people": of_people(
@@ -223,20 +223,20 @@ REPORT = {
         "ca9f106493724503",
     ),
 }
-"""Lists to measure how good the defaults are, of other kinds or languages."""
+"""Lists for measuring how good the defaults are, of other kinds or languages."""
 
 LISTS = TUNE | REPORT
 
 
 def path_of(name: str) -> Path:
-    """Return the path of a list; make the list if it is not there, or is another version's."""
+    """Return the path of a list; make the list if it is missing or from another version."""
     path, source = FOLDER / f"{name}.txt", LISTS[name]
     if path.is_file() and digest(path.read_bytes()) == source.digest:
         return path
     archive = fetch(source.package)
     try:
         names = clean(source.read(member(archive, source.file).decode(source.encoding)))
-    except (KeyError, ValueError) as error:  # no such file in the archive, or another format
+    except (KeyError, ValueError) as error:  # no such file in the archive, or a different format
         raise InputError(f"cannot read {source.file} of {source.package}: {error}") from error
     text = "".join(f"{name}\n" for name in names)
     if (found := digest(text.encode())) != source.digest:
@@ -247,7 +247,7 @@ def path_of(name: str) -> Path:
 
 
 def clean(names: Iterable[str]) -> list[str]:
-    """Return the distinct names in NFC, without blanks around them, sorted by code point."""
+    """Return the distinct names in NFC, stripped of whitespace, sorted by code point."""
     return sorted({unicodedata.normalize("NFC", name.strip()) for name in names} - {""})
 
 
@@ -257,7 +257,7 @@ def digest(data: bytes) -> str:
 
 @functools.cache
 def fetch(package: str) -> bytes:
-    """Return the archive of a package, which is not installed."""
+    """Return the archive of a package without installing it."""
     npm = shutil.which("npm") or "npm"  # npm.cmd on Windows
     command = [npm, "pack", "--ignore-scripts", package]
     if "==" in package:

@@ -55,7 +55,7 @@ def queued() -> dict[str, str]:
 
 
 def refuse_others(names: Collection[str]) -> None:
-    """Exit if the queue has other experiments than `names`, since it would run them, too."""
+    """Exit if the queue has experiments other than `names`, since it would run them too."""
     waiting = [name for name, state in queued().items() if state in WAITING]
     if others := sorted(set(waiting) - set(names)):
         first = f"{others[0]} and {len(others) - 1} more are" if others[1:] else f"{others[0]} is"

@@ -20,10 +20,10 @@ def kept_runs(
 ) -> pd.DataFrame:
     """Return the rows of a CSV file for the wanted runs, after measuring those that are missing.
 
-    A row is added to the file as soon as it is measured, so an interrupted study goes on.
+    A row is added to the file as soon as it is measured, so an interrupted study can continue.
 
     Args:
-        measure: returns the further columns of a row. It is called in another process.
+        measure: returns the other columns of a row. It is called in another process.
         keys: the columns that identify a run.
         wanted: the arguments of `measure` for each run, by the values of these columns.
         jobs: number of parallel processes.
