@@ -1,10 +1,10 @@
-# The commands of the README; run.py does the work. It reads VENV and TORCH from the environment.
+# The commands that `make help` lists. run.py does the work; it reads VENV and TORCH from the environment.
 PYTHON ?= python3
 
-# -E: whatever PYTHONHOME and the like say for another setup.
+# -E: ignore PYTHONHOME and similar variables, which may be set for another installation.
 RUN := $(PYTHON) -E run.py
 
-# Two pips must not install into .venv at once (make -j2 repro test).
+# Two commands (make -j2 repro test) must not install packages in .venv at the same time.
 .NOTPARALLEL:
 
 .PHONY: help setup repro verify test test-slow smoke report hooks seeds sweep bench grow

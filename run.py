@@ -98,14 +98,14 @@ SMALL = "-S epochs=1 -S compact.epochs=1 -S hybrid.epochs=1 -S sample.count=100"
 """Settings of a small run."""
 
 COMMANDS: dict[str, tuple[str, str, list[str]]] = {
-    "setup": ("set up .venv for the pipeline, and stop", "plots", []),
+    "setup": ("set up .venv for the pipeline, and run nothing", "plots", []),
     "repro": (
         "run the pipeline: dvc repro with parallel trainings (the default)",
         "plots",
         ["python -m pipeline.side_by_side ..."],
     ),
     "verify": (
-        "run it from scratch in a temporary clone and compare every byte",
+        "run the committed pipeline from scratch in a temporary clone and compare every byte",
         "pipeline",
         ["python -m pipeline.verify"],
     ),
@@ -115,7 +115,7 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         ["python -m pytest -n 2 --dist worksteal -m 'not slow' ..."],
     ),
     "test-slow": (
-        "run the slow tests, such as all commands of the README",
+        "run the slow tests, which also run the commands in the documentation",
         "tests",
         ["python -m pytest -m slow ..."],
     ),
@@ -130,13 +130,13 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         ],
     ),
     "report": (
-        "compare the results of HEAD with another commit (main); writes report/",
+        "compare the results of HEAD with those of another commit (main); writes report/",
         "pipeline",
         [f"python .github/report.py {SMALL} ..."],
     ),
     "hooks": ("install git hooks that run ruff and DVC", "dev", ["pre-commit install"]),
     "seeds": (
-        "metrics of the README: mean and standard error over ten seeds (ten runs)",
+        "mean and standard error of each metric over ten seeds, for docs/results.md (ten runs)",
         "pipeline",
         ["python -m experiments.seeds ..."],
     ),
@@ -146,7 +146,7 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         ["python -m experiments.sweep ...", "python -m pipeline.readme"],
     ),
     "bench": (
-        "speed compared with a plain notebook loop, for the README (an hour)",
+        "speed compared with a plain notebook loop, for docs/performance.md (an hour)",
         "pipeline",
         [
             "python -m benchmarks.run ...",
@@ -155,7 +155,8 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         ],
     ),
     "grow": (
-        "time and memory for lists of up to 30 million names (15 minutes or more)",
+        "time and memory for lists of up to 30 million names, for docs/performance.md "
+        "(15 minutes or more)",
         "pipeline",
         ["python -m benchmarks.grow ...", "python -m pipeline.readme"],
     ),

@@ -1,4 +1,4 @@
-"""Benchmarks, the source of the timings in README.md and EXPERIMENTS.md."""
+"""Benchmarks, the source of the timings in docs/performance.md and EXPERIMENTS.md."""
 
 import os
 from pathlib import Path

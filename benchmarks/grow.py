@@ -10,7 +10,7 @@ that were read, although the system can reclaim them.
     python -m benchmarks.grow --sizes 30000 300000 --batches 200
 
 Works in a temporary folder, and writes benchmarks/GROWTH.md and benchmarks/growth.png when all
-sizes are measured; `python -m pipeline.readme` copies the table into the README.
+sizes are measured; `python -m pipeline.readme` copies the table into docs/performance.md.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python -m benchmarks.run
 
 The file is written at the end; progress is printed meanwhile. `python -m pipeline.readme` copies
-the tables into the README.
+the tables into docs/performance.md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Studies for README.md and EXPERIMENTS.md, with the kernels of the stages."""
+"""Studies for EXPERIMENTS.md and the pages in docs/, with the kernels of the stages."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Means over seeds, as the README quotes them."""
+"""Means over seeds, as docs/results.md quotes them."""
 
 import re
 import sys
