@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 COMMANDS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 REMEDY = (
-    "no Chromium starts here, and the tests open pages in one; install it (on Debian "
+    "the tests need Chromium, and none starts here; install it (on Debian "
     "'apt-get install chromium libatomic1', elsewhere 'python -m playwright install "
-    "--with-deps chromium'), or name one: CHROMIUM=/path/to/chrome"
+    "--with-deps chromium'), or set CHROMIUM=/path/to/chrome"
 )
 
 # Playwright itself switches first-run pages, updates, background requests and the sandbox off.
