@@ -74,8 +74,8 @@ if "{}.{}".format(*sys.version_info) not in PYTHONS:
     other = f"python{found[0] if found else PYTHONS[1]}"
     command = f"make PYTHON={other}" if BY_MAKE else f"{other} run.py"
     fail(
-        f"Python {PYTHONS[-1]} to {PYTHONS[0]} is needed, and this is {platform.python_version()}; "
-        f"choose another, for example: {f'py -{PYTHONS[1]} run.py' if os.name == 'nt' else command}"
+        f"Python {PYTHONS[-1]} to {PYTHONS[0]} is needed, but this is {platform.python_version()}; "
+        f"use another, for example: {f'py -{PYTHONS[1]} run.py' if os.name == 'nt' else command}"
     )
 
 SYSTEMS = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "amd64")}
@@ -177,7 +177,7 @@ def main() -> None:
         fail(f"there is no command {command!r}; for a list, run: python run.py help")
     _, needs, steps = COMMANDS[command]
     if arguments and not any("..." in step for step in steps):
-        fail(f"{command} takes no arguments, and got: {shlex.join(arguments)}")
+        fail(f"{command} takes no arguments, but got: {shlex.join(arguments)}")
     os.chdir(ROOT)
     os.environ["PATH"] = os.pathsep.join(filter(None, [str(BIN), os.environ.get("PATH")]))
     if os.name == "nt":
@@ -299,11 +299,11 @@ def install_pipeline() -> None:
     if system not in SYSTEMS:
         fail(
             f"PyTorch has no builds for this system ({' '.join(system)}); use Linux on x86-64 or "
-            "ARM64, macOS on Apple silicon, or Windows on x86-64 (with a Python for it)"
+            "ARM64, macOS on Apple silicon, or Windows on x86-64 (with an x86-64 Python)"
         )
     build = os.environ.get("TORCH", "")
     if build not in {"", "cpu"}:
-        fail(f"TORCH={build} is no build of PyTorch to choose; use TORCH=cpu or leave it out")
+        fail(f"TORCH={build} is not available; use TORCH=cpu or leave it out")
     without_cuda = sys.platform != "linux" or build == "cpu"
     if not has("torch"):
         print(announcement(without_cuda), flush=True)
@@ -350,8 +350,8 @@ def must(*command: str) -> None:
         raise KeyboardInterrupt
     if code:
         fail(
-            "set-up failed, see above; fix that and run the same command again (if you cannot, "
-            f"delete {NAME} first)"
+            "set-up failed (see above); fix the cause and run the same command again (if it still "
+            f"fails, delete {NAME} first)"
         )
 
 
@@ -359,7 +359,7 @@ def what_next() -> str:
     scripts = f"{NAME}\\Scripts\\activate" if os.name == "nt" else f"source {NAME}/bin/activate"
     return (
         f"{NAME} is ready. To train the models, run: {COMMAND} repro\n"
-        f"To use dvc and python yourself, run first: {scripts}"
+        f"To use dvc and python yourself, first run: {scripts}"
     )
 
 

@@ -139,7 +139,7 @@ def first_batches(limit: int) -> None:
 def measured(command: list[str], folder: Path) -> tuple[float, float, str]:
     """Run a command; return its seconds, its peak memory in MB, and its output."""
     if sys.platform == "win32":
-        sys.exit("error: Windows forgets the peak memory of a process; run this on Linux or macOS")
+        sys.exit("error: the peak memory cannot be measured on Windows; run this on Linux or macOS")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         began = time.monotonic()

@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
     parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
     others = parser.add_mutually_exclusive_group()
-    others.add_argument("--plain", action="store_true", help="measure the speedup by the fast path")
+    others.add_argument("--plain", action="store_true", help="measure the speedup of the fast path")
     others.add_argument("--against", type=Path, help="measure the speedup over another version")
     parser.add_argument("--profile", choices=EVERY_MODEL, help="profile a model instead")
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)

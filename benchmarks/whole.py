@@ -86,7 +86,7 @@ def _timed(command: list[str], folder: Path) -> float:
     )
     seconds = time.perf_counter() - began
     if done.returncode:
-        sys.exit(f"{done.stdout}error: {' '.join(command)} failed, see above")
+        sys.exit(f"{done.stdout}error: {' '.join(command)} failed (see above)")
     return seconds
 
 

@@ -60,8 +60,8 @@ def refuse_others(names: Collection[str]) -> None:
     if others := sorted(set(waiting) - set(names)):
         first = f"{others[0]} and {len(others) - 1} more are" if others[1:] else f"{others[0]} is"
         sys.exit(
-            f"error: {first} in the queue, which runs everything in it; run them first with: dvc "
-            "queue start, or remove them with: dvc exp remove --queue"
+            f"error: {first} in the queue and would run, too; run the queue first with: dvc queue "
+            "start, or empty it with: dvc exp remove --queue"
         )
 
 

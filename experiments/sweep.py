@@ -243,7 +243,7 @@ def main() -> None:
         except subprocess.CalledProcessError as error:
             sys.exit(error.returncode)  # dvc has printed the error
         except KeyboardInterrupt:
-            sys.exit("interrupted; the queue keeps running, stop it with: dvc queue stop --kill")
+            sys.exit("interrupted; the queue keeps running (to stop it: dvc queue stop --kill)")
     there = queue.finished()
     if missing := [name for name in names.values() if name not in there]:
         count = f"{len(missing)} of {len(names)}"

@@ -158,7 +158,7 @@ class Shell:
         as_expected = ended_well != command.interrupted == (CTRL_C in lines)
         if not as_expected or _has_traceback(lines):
             output = "\n".join(lines)
-            raise UnexpectedError(f"{output}\nerror: unlike in the guide: {command.text}")
+            raise UnexpectedError(f"{output}\nerror: does not end as in the guide: {command.text}")
         if "dvc queue start" in command.text:
             self._wait_for_queue()
         return lines
@@ -279,7 +279,7 @@ def update(pages: Sequence[Path]) -> None:
             re.sub(WRITTEN.format(r"\w+"), comment, refreshed(text, shell, root)) for text in before
         ]
     if [page.read_text(encoding="utf-8") for page in pages] != before:
-        sys.exit("error: the pages have changed in the meantime and were not updated; try again")
+        sys.exit("error: the pages changed in the meantime, so they were not updated; try again")
     for page, text in zip(pages, after, strict=True):
         write_text(page, text)
 

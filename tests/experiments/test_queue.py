@@ -70,7 +70,7 @@ def test_what_somebody_else_has_queued_is_not_run_with_it(fake: Fake) -> None:
     ):
         fake.states = [mine | done | theirs]
         with pytest.raises(
-            SystemExit, match=f"^error: {told}, which runs everything.*dvc exp remove"
+            SystemExit, match=f"^error: {told} and would run, too; .*dvc exp remove"
         ):
             queue.refuse_others(["a-1", "a-2", "a-3"])
     assert fake.commands == []

@@ -115,7 +115,7 @@ def test_what_is_another_in_every_run_has_a_stand_in(line: str, shown: str) -> N
     "command", ["exit 3", "python -c '1/0' || true", "exec 2>&1; echo Traceback '(most'"]
 )
 def test_a_command_that_goes_wrong_is_told(shell: Shell, command: str) -> None:
-    with pytest.raises(UnexpectedError, match=r"error: unlike in the guide: "):
+    with pytest.raises(UnexpectedError, match=r"error: does not end as in the guide: "):
         shell.run(Command(command))
 
 

@@ -171,8 +171,8 @@ def test_a_failed_set_up_is_one_line_and_is_tried_again(checkout: Checkout) -> N
     text = checkout.run("repro", code=1)
     assert text.splitlines()[-2:] == [
         "pip: no network",
-        "error: set-up failed, see above; fix that and run the same command again (if you cannot, "
-        "delete .venv first)",
+        "error: set-up failed (see above); fix the cause and run the same command again (if it "
+        "still fails, delete .venv first)",
     ]
     assert not (checkout.path / ".venv/.installed").exists()
     assert checkout.ran() == PIPELINE[:1]
@@ -274,7 +274,7 @@ def test_an_older_or_newer_python_is_refused(
     version: tuple[int | str, ...], checkout: Checkout
 ) -> None:
     python = [sys.executable, "-c", AS_PYTHON.format(version=version)]
-    said = f"error: Python 3.11 to 3.14 is needed, and this is 3.{version[1]}."
+    said = f"error: Python 3.11 to 3.14 is needed, but this is 3.{version[1]}."
     text = checkout.called(*python, "setup", code=1)
     assert text.startswith(said)
     assert re.search(r"for example: python3\.1[1-4] run\.py\n$", text)
@@ -392,7 +392,7 @@ def test_further_arguments_reach_the_command_or_are_refused(checkout: Checkout) 
     ):
         checkout.run(*shlex.split(line))
         assert checkout.ran() == [last]
-    assert "smoke takes no arguments, and got: --force" in checkout.refused("smoke", "--force")
+    assert "smoke takes no arguments, but got: --force" in checkout.refused("smoke", "--force")
     assert "there is no command 'smok'" in checkout.refused("smok")
 
 
