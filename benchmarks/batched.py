@@ -1,4 +1,4 @@
-"""Several seeds at once: as one batched model by `torch.func`, or in one process each.
+"""Train several seeds at once: as one batched model with `torch.func`, or in one process each.
 
 One run trains the notebook's models of all seeds as one: their weights are stacked and the step is
 mapped over the seeds with `torch.func.vmap`, each on its own batches, with torch's default number
@@ -109,9 +109,11 @@ def table(count: int, seeds: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.batched", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--pairs", type=int, default=3, help="number of pairs of runs")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--turn", choices=MODELS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.seeds < 1:

@@ -242,9 +242,13 @@ def write(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.grow", description=(__doc__ or "").partition("\n")[0]
+    )
     sizes = [30_000, 300_000, 3_000_000, 10_000_000, 30_000_000]
-    parser.add_argument("--sizes", type=int, nargs="+", default=sizes, metavar="NAMES")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=sizes, metavar="NAMES", help="sizes of the lists"
+    )
     parser.add_argument(
         "--batches",
         type=int,
@@ -252,7 +256,10 @@ def main() -> None:
         help="batches of an epoch to time, at least 200; 0 skips it",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, default=ROOT / "data/checkpoints/fcn.safetensors"
+        "--checkpoint",
+        type=Path,
+        default=ROOT / "data/checkpoints/fcn.safetensors",
+        help="the model that samples the names",
     )
     parser.add_argument("--scratch", type=Path, help="a folder with room for the largest list")
     parser.add_argument(

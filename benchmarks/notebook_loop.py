@@ -124,9 +124,11 @@ def sample(model: nn.Module, characters: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", type=Path)
-    parser.add_argument("--epochs", type=int, default=50)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.notebook_loop", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("names", type=Path, help="a list with one name per line")
+    parser.add_argument("--epochs", type=int, default=50, help="epochs of each training")
     parser.add_argument("--count", type=int, default=1000, help="names to sample from each model")
     arguments = parser.parse_args()
     contexts, targets, characters = read_windows(arguments.names)

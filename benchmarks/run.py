@@ -93,10 +93,12 @@ def measure(pairs: int, epochs: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs of runs")
     parser.add_argument(
-        "--epochs", type=int, default=50, help="epochs of the runs of the whole pipeline"
+        "--epochs", type=int, default=50, help="epochs of the course's models in the whole pipeline"
     )
     arguments = parser.parse_args()
     for model in sampling.MODELS:  # fail early, not after an hour

@@ -126,8 +126,10 @@ def table(count: int, many: int = 100_000, most: int = 1_000_000) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sampling", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs of runs")
     parser.add_argument("--turn", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     match arguments.turn:

@@ -249,8 +249,10 @@ def turns(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.steps", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs of runs")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=DEFAULT.device)
     parser.add_argument("--batch-size", type=int, default=DEFAULT.batch_size)
     others = parser.add_mutually_exclusive_group()

@@ -130,8 +130,10 @@ def table(count: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=3)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.time_to_loss", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--pairs", type=int, default=3, help="number of pairs of runs")
     parser.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:

@@ -118,9 +118,11 @@ def table(count: int, epochs: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=50)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.whole", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs of runs")
+    parser.add_argument("--epochs", type=int, default=50, help="epochs of the course's models")
     arguments = parser.parse_args()
     print(table(arguments.pairs, arguments.epochs))
 

@@ -1,4 +1,4 @@
-"""The combined models on any lists of names, against Kneser-Ney counts.
+"""Compare the combined models with Kneser-Ney counts on any lists of names.
 
 For each list and seed (of split and initialization): counts n-grams, trains the hybrid and the
 compact WaveNet with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture may
@@ -114,12 +114,29 @@ def with_error(values: "pd.Series[float]") -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--lists", nargs="+", choices=LISTS, default=[], metavar="LIST")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.best", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--lists",
+        nargs="+",
+        choices=LISTS,
+        default=[],
+        metavar="LIST",
+        help="lists of experiments.lists",
+    )
     parser.add_argument("--names", type=Path, nargs="+", default=[], help="other lists of names")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
-    parser.add_argument("--by", choices=["name", "window"], default="name")
-    parser.add_argument("--jobs", type=int, default=cores())
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(10)),
+        help="random seeds (default: 0 to 9)",
+    )
+    parser.add_argument(
+        "--by", choices=["name", "window"], default="name", help="how to split (default: name)"
+    )
+    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
     arguments = parser.parse_args()
     paths = {name: path_of(name) for name in arguments.lists}
     paths |= {path.stem: path for path in arguments.names}

@@ -165,7 +165,9 @@ def tables(runs: pd.DataFrame) -> tuple[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.course", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
     jobs = parser.parse_args().jobs
     wanted = runs_wanted()

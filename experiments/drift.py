@@ -165,8 +165,12 @@ def draw(runs: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.drift", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="random seeds (default: 1 2 3)"
+    )
     arguments = parser.parse_args()
     trainings = []
     for model in MODELS:

@@ -1,4 +1,4 @@
-"""How low the loss gets: ensembles of hybrids, and compact WaveNets distilled from them.
+"""Measure how low the loss gets, with ensembles of hybrids and compact nets distilled from them.
 
 For each seed (of split and initialization): trains several hybrids, wider than the default one,
 each with its own initialization and batch order; distills compact WaveNets of three sizes from the
@@ -101,10 +101,18 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.ensemble", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--names", type=Path, default=NAMES, help="a list with one name per line")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
-    parser.add_argument("--jobs", type=int, default=cores())
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(10)),
+        help="random seeds (default: 0 to 9)",
+    )
+    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
     arguments = parser.parse_args()
     paths = {arguments.names.stem: arguments.names}
     print(table(measured(losses_of, KEPT, paths, "window", arguments.seeds, arguments.jobs)))

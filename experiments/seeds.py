@@ -73,11 +73,25 @@ def _written(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.seeds", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(10)),
+        help="random seeds (default: 0 to 9)",
+    )
     parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
     parser.add_argument("--names", type=Path, help="another list of names")
-    parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        *("-S", "--set-param"),
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter, as for dvc exp run",
+    )
     arguments = parser.parse_args()
     if len(set(arguments.seeds)) < len(arguments.seeds):
         sys.exit("error: --seeds has a seed more than once; give each once")

@@ -218,7 +218,9 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sweep", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--jobs", type=int, default=2, help="number of parallel runs")
     parser.add_argument(
         "--gather", action="store_true", help="run nothing, only collect the results"

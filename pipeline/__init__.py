@@ -66,6 +66,16 @@ def open_closed_streams() -> None:
         os.set_inheritable(nowhere, True)
 
 
+def without_arguments(command: str, description: str | None) -> None:
+    """Print the help of a command and exit if it is asked for; refuse any other argument."""
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+    program = f"python -m pipeline.{command}"
+    ArgumentParser(
+        prog=program, description=description, formatter_class=RawDescriptionHelpFormatter
+    ).parse_args()
+
+
 open_closed_streams()
 complete_environment()
 with suppress(InputError):  # a stage that fails here must still restore its outputs

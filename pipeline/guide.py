@@ -30,6 +30,7 @@ from dvc.repo import Repo
 from benchmarks import ENVIRONMENT
 from benchmarks.turns import say
 from charlm.core.files import write_text
+from pipeline import without_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "docs/experiments.md", ROOT / "docs/names.md")
@@ -285,4 +286,5 @@ def update(pages: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
+    without_arguments("guide", __doc__)
     main()

@@ -5,6 +5,7 @@ It needs the Chromium that the set-up of the tests finds or installs.
 
 from pathlib import Path
 
+from pipeline import without_arguments
 from tests.chromium import running
 
 REPORT, PICTURE = Path("plots/report.html"), Path("benchmarks/report.png")
@@ -30,4 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    without_arguments("picture", __doc__)
     main()

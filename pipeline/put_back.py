@@ -7,7 +7,7 @@ it, because it was killed or because there is no `python`.
 import os
 import sqlite3
 import subprocess
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -106,4 +106,6 @@ def main(stage: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = ArgumentParser(prog="python -m pipeline.put_back", description=__doc__)
+    parser.add_argument("stage", nargs="?", help="name of the stage (default: all stages)")
+    main(parser.parse_args().stage)

@@ -15,6 +15,7 @@ from charlm.core.files import write_text
 from charlm.models.base import architecture_of
 from charlm.report.figures import COUNT_MODELS
 from charlm.report.results import read_comparison, read_samples
+from pipeline import without_arguments
 from stages import COMPARISON, SAMPLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,4 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    without_arguments("readme", __doc__)
     main()

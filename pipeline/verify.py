@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from charlm.core.errors import InputError
 from charlm.core.params import load_params
 from charlm.fast.devices import choose_device
+from pipeline import without_arguments
 from pipeline.cache import Content, content_of
 from pipeline.clone import git
 from pipeline.environment import describe, without_promise
@@ -237,4 +238,5 @@ def _numbers(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 if __name__ == "__main__":
+    without_arguments("verify", __doc__)
     run(main)

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.run import explained
 from tests.conftest import ROOT
+from tests.helpers import run_python
 
 COMMANDS = sorted(
     f"{path.parent.name}.{path.stem}"
@@ -27,6 +28,14 @@ def test_help_is_printed_without_a_docstring(
         module.main()
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("command", ["guide", "picture", "put_back", "readme", "verify"])
+def test_help_is_all_that_is_done_if_it_is_asked_for(command: str) -> None:
+    """All of these change files or take minutes."""
+    code = "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+    text = run_python(code, f"pipeline.{command}", "--help")
+    assert text.startswith(f"usage: python -m pipeline.{command} [-h]")
 
 
 def test_results_are_written_without_a_docstring() -> None:
