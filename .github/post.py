@@ -1,12 +1,11 @@
-"""Post a report on a pull request, in the one comment that is kept for it: post.py FOLDER PULL.
+"""Post a report on a pull request, in a comment that later reports replace: post.py FOLDER PULL.
 
-A comment shows pictures by address only, so they go to a branch that holds nothing else: one
-commit without a past, in which a pull request has a folder of its own, so that the repository
-does not grow with them. An address holds what git calls the content, so that no cache between
-shows an earlier one.
+A comment shows pictures only by URL, so they are pushed to a branch of their own. It has a single
+commit without history, with one folder for each pull request, so the repository does not grow. Each
+URL contains git's hash of the picture, so no cache shows an outdated one.
 
-Runs on GitHub, where `gh` and the rights to push and to comment are at hand; needs no more of
-Python than the runner has.
+This runs on GitHub, where `gh` and the rights to push and to comment are available. It needs the
+runner's Python, and no packages.
 """
 
 import json
@@ -39,7 +38,7 @@ def main() -> None:
 
 
 def push(files: dict[str, str], folder: str) -> None:
-    """Put blobs, by path, in the place of what the branch has in a folder."""
+    """Replace a folder of the branch with blobs, given by path."""
     for _ in range(ATTEMPTS):  # another pull request may push meanwhile
         listed = git("ls-remote", "origin", f"refs/heads/{BRANCH}")
         before = listed.split()[0] if listed else ""
@@ -62,11 +61,11 @@ def push(files: dict[str, str], folder: str) -> None:
         )
         if pushed.returncode == 0:
             return
-    sys.exit(f"error: the pictures could not be pushed to {BRANCH}, as said above")
+    sys.exit(f"error: the pictures could not be pushed to {BRANCH} (see above)")
 
 
 def comment(issues: str, pull: int, text: str) -> None:
-    """Write the comment, over the one that is there from the last time."""
+    """Write the comment, or replace the one from last time."""
     each = ".[] | {id, body, login: .user.login} | tojson"  # a line each
     listed = gh("--paginate", f"{issues}/{pull}/comments?per_page=100", "--jq", each)
     comments = [json.loads(line) for line in listed.splitlines()]
@@ -98,7 +97,7 @@ def run(command: list[str], environment: dict[str, str]) -> str:
         check=False,
     )
     if done.returncode:  # it has said why
-        sys.exit(f"error: {' '.join(command[:3])} failed, as said above")
+        sys.exit(f"error: {' '.join(command[:3])} failed (see above)")
     return done.stdout
 
 

@@ -1,16 +1,16 @@
-"""What a change does to the results, as Markdown with pictures: `make report BASE=main`.
+"""Show what a change does to the results, as Markdown with pictures: `make report BASE=main`.
 
-Two comparisons of HEAD with BASE, since each shows what the other cannot:
+HEAD is compared with BASE in two ways, because each shows what the other cannot:
 
 - the committed results at full size. This needs no run, and shows nothing if the author forgot to
   run the stages again;
-- a small run of each, on one machine, with the same settings and packages: what the code does,
-  whatever is committed. It shows whether anything changed, and no more: a model that is better
-  after one epoch need not be better after fifty.
+- a small run of each, on one machine, with the same settings and packages. This shows what the code
+  does, whatever is committed, but only whether anything changed: a model that is better after one
+  epoch need not be better after fifty.
 
-Everything happens in a temporary clone, with the cache of this one; what is not committed stays
-behind. `--out` gets `report.md`, `summary.md` (the same without pictures), the pictures and the
-pages of `dvc plots diff`.
+Everything happens in a temporary clone that uses the cache of this one; uncommitted changes are
+ignored. `report.md`, `summary.md` (the same without pictures), the pictures and the pages of `dvc
+plots diff` are written to the folder `--out`.
 """
 
 import argparse
@@ -30,14 +30,14 @@ CLONE_CONFIG = """\
 [core]
     autostage = true
 """
-"""A clone's .dvc/config.local; autostage spares the advice about git."""
+"""A clone's .dvc/config.local; with autostage, DVC gives no advice about git."""
 
 RESULTS = ("dvc.lock", "params.yaml", "metrics", "plots")
-"""What git keeps of a run."""
+"""The results of a run that git tracks."""
 
 
 class CommandError(Exception):
-    """A command failed, with all that it said."""
+    """A command failed. `said` is its output."""
 
     def __init__(self, command: tuple[str, ...], said: str) -> None:
         self.said = said
@@ -47,12 +47,12 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two revisions differ in.
+    """The differences between two revisions.
 
     Attributes:
-        metrics: the table of `dvc metrics diff`; empty where nothing differs.
-        pictures: those that differ, by path, each with the sides that have it.
-        unchanged: how many pictures do not.
+        metrics: the table of `dvc metrics diff`; empty if nothing differs.
+        pictures: the pictures that differ, by path, with the sides that have each.
+        unchanged: the number of pictures that do not differ.
     """
 
     metrics: str
@@ -70,10 +70,10 @@ def main() -> None:
         clone = Clone(Path(folder) / "clone")
         clone.make(commits)
         committed = clone.compare("base", "head", options.out / "committed")
-        # The earlier revision may lack a parameter, or what it takes to be run here at all.
+        # The base may lack a parameter, or may not run here at all.
         failure = clone.run_small("base", clone.known("base", settings))
         if said := clone.run_small("head", settings):
-            sys.exit(f"error: HEAD does not run through with {' '.join(settings)}: {said}")
+            sys.exit(f"error: the pipeline fails at HEAD with {' '.join(settings)}: {said}")
         small = failure or clone.compare("small-base", "small-head", options.out / "small")
     with_pictures = markdown(commits, committed, small, settings, pictures=True)
     without = markdown(commits, committed, small, settings, pictures=False)
@@ -91,7 +91,7 @@ def parse_options() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting that makes a run small, as `dvc exp run` takes it",
+        help="a parameter of the small runs, as for dvc exp run",
     )
     return parser.parse_args()
 
@@ -100,18 +100,20 @@ def commit_of(revision: str) -> str:
     command = ["git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
     found = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if found.returncode:
-        sys.exit(f"error: {revision} is no commit here; fetch it, or name another: BASE=...")
+        sys.exit(
+            f"error: {revision} is not a commit in this clone; fetch it, or give another: BASE=..."
+        )
     return found.stdout.strip()
 
 
 @dataclass(frozen=True)
 class Clone:
-    """A temporary clone of the repository that this is run in."""
+    """A temporary clone of the current repository."""
 
     path: Path
 
     def make(self, commits: dict[str, str]) -> None:
-        """Clone, with a branch for each of `commits`, by its name."""
+        """Clone, and create a branch for each of `commits`."""
         self.path.mkdir()
         cache = subprocess.run(["dvc", "cache", "dir"], stdout=subprocess.PIPE, check=True).stdout
         self.run("git", "clone", "--quiet", "--shared", "--no-checkout", str(Path.cwd()), ".")
@@ -139,7 +141,7 @@ class Clone:
         return done.stdout
 
     def known(self, revision: str, settings: list[str]) -> list[str]:
-        """Return the settings whose parameter a revision has."""
+        """Return the settings whose parameters exist in a revision."""
         params = YAML(typ="safe", pure=True).load(
             self.run("git", "show", f"{revision}:params.yaml")
         )
@@ -153,7 +155,7 @@ class Clone:
     def run_small(self, revision: str, settings: list[str]) -> str:
         """Run a revision with these settings and keep it as the branch small-REVISION.
 
-        Returns the last line that a failing run says; nothing where it runs through.
+        Returns the last line of the output if the run fails, else an empty string.
         """
         print(f"running {revision} with {' '.join(settings)}", flush=True)
         self.run("git", "checkout", "--quiet", "--force", "--detach", revision)
@@ -163,14 +165,14 @@ class Clone:
             print(error.said, file=sys.stderr, flush=True)
             return error.last_line
         self.run("git", "add", "--all", "--", *RESULTS)
-        self.run("git", "commit", "--quiet", "--allow-empty", "--message", "Run at small size")
+        self.run("git", "commit", "--quiet", "--allow-empty", "--message", "Small run")
         self.run("git", "branch", "--force", f"small-{revision}")
         return ""
 
     def compare(self, base: str, head: str, out: Path) -> Comparison:
         """Compare two branches; write the pictures that differ, and a page with the curves."""
         table = self.run("dvc", "metrics", "diff", base, head, "--md").strip()
-        table = table if table.count("\n") > 1 else ""  # but for its head
+        table = table if table.count("\n") > 1 else ""  # only a header
         self.run("dvc", "plots", "diff", base, head, "--out", str(out.resolve() / "plots"))
         of = {side: self.pictures(branch) for side, branch in (("base", base), ("head", head))}
         every = sorted(of["base"].keys() | of["head"].keys())
@@ -184,7 +186,7 @@ class Clone:
         return Comparison(table, pictures, len(every) - len(pictures))
 
     def pictures(self, revision: str) -> dict[str, str]:
-        """Return the blob of each committed picture of a revision, by its path."""
+        """Return the blob of each committed picture of a revision, by path."""
         listed = self.run("git", "ls-tree", "-r", "-z", revision, "plots/")
         entries = (entry.split("\t") for entry in listed.split("\0") if entry.endswith(".png"))
         return {path: kind.split()[2] for kind, path in entries}
@@ -211,11 +213,11 @@ def markdown(
         f"## Results: {base} (base) and {head} (head)",
         "### As committed",
         *section(committed, "committed", pictures),
-        "### Run at small size",
+        "### Small run",
         f"Both revisions on one machine, with `{' '.join(settings)}`.",
     ]
     if isinstance(small, str):
-        lines += [f"The base does not run through, so there is nothing to compare: `{small}`"]
+        lines += [f"The pipeline fails at the base, so there is nothing to compare: `{small}`"]
     else:
         lines += section(small, "small", pictures)
     return "\n\n".join(lines) + "\n"
@@ -223,8 +225,8 @@ def markdown(
 
 def section(compared: Comparison, name: str, pictures: bool) -> list[str]:
     if not compared.metrics and not compared.pictures:
-        return [f"No metric and none of {compared.unchanged} pictures differ."]
-    lines = [compared.metrics or "No metric differs."]
+        return [f"All metrics and all {compared.unchanged} pictures are the same."]
+    lines = [compared.metrics or "All metrics are the same."]
     count = len(compared.pictures)
     lines += [f"Pictures: {count} of {count + compared.unchanged} differ."]
     if not pictures:

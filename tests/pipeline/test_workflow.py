@@ -265,7 +265,7 @@ def test_the_report_tells_what_became_of_the_metrics(pull: Pull) -> None:
         json.loads(git("show", f"{revision}:metrics/evaluation.json"))["fcn"]
         for revision in ("HEAD^1", "HEAD")
     )
-    committed, small = text.split("### Run at small size")
+    committed, small = text.split("### Small run")
     for part in (committed, small):
         for metric in ("parameters", "test_loss"):
             (row,) = rows(part, f"fcn.{metric}")
@@ -404,7 +404,7 @@ def test_what_changes_nothing_is_told_so(project: Project) -> None:
     (project.path / "NOTES").write_text("nothing to run\n", encoding="utf-8")
     project.commit("Notes")
     told = report(project, "HEAD~1", "-S", "epochs=2")
-    nothing = r"^No metric and none of \d+ pictures differ\.$"
+    nothing = r"^All metrics and all \d+ pictures are the same\.$"
     assert len(re.findall(nothing, told, flags=re.MULTILINE)) == 2
 
 
@@ -418,14 +418,17 @@ def test_a_base_that_lacks_a_setting_or_does_not_run_is_told(project: Project) -
     project.commit("Fixed")
     told = report(project, "HEAD~1", "-S", "epochs=2", "-S", "sample.count=20")
     assert "running base with sample.count=20\n" in told
-    assert "The base does not run through, so there is nothing to compare: `" in told
+    assert "The pipeline fails at the base, so there is nothing to compare: `" in told
     told = report(project, "HEAD~1", "-S", "nothing=1", code=1)
-    assert told.splitlines()[-1].startswith("error: HEAD does not run through with nothing=1: ")
+    assert told.splitlines()[-1].startswith("error: the pipeline fails at HEAD with nothing=1: ")
 
 
 def test_a_base_that_is_no_commit_is_told_in_a_line(template: Project) -> None:
     told = report(template, "nowhere", code=1)
-    assert told == "error: nowhere is no commit here; fetch it, or name another: BASE=...\n"
+    assert (
+        told
+        == "error: nowhere is not a commit in this clone; fetch it, or give another: BASE=...\n"
+    )
 
 
 @pytest.mark.slow
@@ -436,7 +439,7 @@ def test_the_pipeline_runs_at_small_size_on_a_pull_request_and_on_a_push(
     pulled = Runner(checkout, tmp_path / "pulled", context("pull_request"))
     assert pulled.run("small") == ["The pipeline at small size, before and after"]
     text = (checkout.path / "report/report.md").read_text(encoding="utf-8")
-    committed, small = text.split("### Run at small size")
+    committed, small = text.split("### Small run")
     assert "`epochs=1 compact.epochs=1 hybrid.epochs=1 sample.count=100`" in small
     ((_, _, _, *of_run),), ((_, _, _, *of_small),) = (
         rows(part, "fcn.test_loss") for part in (committed, small)
