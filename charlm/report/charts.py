@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -125,15 +126,18 @@ def losses_and_rates(histories: "Mapping[str, pd.DataFrame]", titles: Sequence[s
         titles: those of all models, in the order of their colors.
     """
     figure, (losses, rates) = _axes(5.0, rows=(2.6, 1))
-    width = 2.0 * len(histories)  # wider first, so that lines that coincide stay visible
+    drawn: list[Floats] = []
     for title, history in histories.items():
         color = MODEL_COLORS[titles.index(title) % len(MODEL_COLORS)]
         epochs = history["epoch"]
         marker = "o" if len(epochs) == 1 else ""
         losses.plot(epochs, history["val_loss"], color=color, label=title, marker=marker)
         losses.plot(epochs, history["train_loss"], ":", color=color, marker=marker)
-        rates.plot(epochs, history["lr"], color=color, marker=marker, linewidth=width)
-        width -= 2 if width > 2 else 0
+        lr = history["lr"].to_numpy()
+        below = sum(_coincide(lr, other) for other in drawn)
+        dashes = (0, (4, 4 * below)) if below else "-"  # show the lines below in the gaps
+        rates.plot(epochs, lr, linestyle=dashes, color=color, marker=marker)
+        drawn.append(lr)
     every = [history[["train_loss", "val_loss"]].to_numpy() for history in histories.values()]
     lowest = min(values.min() for values in every)
     highest = max(
@@ -149,6 +153,12 @@ def losses_and_rates(histories: "Mapping[str, pd.DataFrame]", titles: Sequence[s
     rates.set_xlabel("epoch")
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     return figure
+
+
+def _coincide(a: Floats, b: Floats) -> bool:
+    """Return whether two lines coincide in the epochs that both have."""
+    both = min(len(a), len(b))
+    return np.array_equal(a[:both], b[:both])
 
 
 @style.context(STYLE)

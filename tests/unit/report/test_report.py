@@ -668,6 +668,16 @@ def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
     assert all(tick == round(tick) for tick in ticks)
 
 
+def test_rates_that_coincide_are_all_visible() -> None:
+    epochs = {"A": 5, "B": 5, "C": 3, "D": 5}
+    histories = {title: history(n, lr=0.1 if title != "D" else 0.2) for title, n in epochs.items()}
+    _, rates = charts.losses_and_rates(histories, list(epochs)).axes
+    styles = [line.get_linestyle() for line in rates.lines]
+    assert styles == ["-", "--", "--", "-"]
+    dashes = {str(line._unscaled_dash_pattern) for line in rates.lines[:3]}
+    assert len(dashes) == 3
+
+
 def test_more_models_than_colors_are_all_drawn() -> None:
     titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS) + 2)]
     histories = {title: history(5) for title in titles}
