@@ -1,6 +1,6 @@
-"""Pinning the kernels of NumPy, torch and Numba: the same bytes on every x86-64 processor.
+"""Pin the kernels of NumPy, torch and Numba: the same bytes on every x86-64 processor.
 
-By default each library uses the widest vector instructions of the processor, so that rounding
+By default, each library uses the widest vector instructions of the processor, so that rounding
 differs from one processor to the next.
 """
 
@@ -30,9 +30,9 @@ ARM64_KERNELS = {
     "NUMBA_CPU_NAME": "generic",
     "NUMBA_CPU_FEATURES": "",
 }
-"""The same for Linux on ARM64: kernels for the vector instructions that all such processors have.
+"""The same for Linux on ARM64: kernels for the vector instructions that all ARM64 processors have.
 
-experiments/arm.py compares their outputs on two emulated ones.
+experiments/arm.py compares the outputs on two emulated processors.
 """
 
 ORDER = {
@@ -51,13 +51,13 @@ CONTRADICTING = (
 """Environment variables that would override the ones above."""
 
 INSTRUCTIONS = {"avx2", "fma"}
-"""What these kernels need of an x86-64 processor, as Linux spells it."""
+"""What these kernels need of an x86-64 processor, with the names that Linux uses."""
 
 FLAGS = Path("/proc/cpuinfo")
-"""Where Linux lists the instructions of the processor."""
+"""The file in which Linux lists the instructions of the processor."""
 
 WINDOWS_AVX2 = 40
-"""PF_AVX2_INSTRUCTIONS_AVAILABLE. There is none for FMA, which comes with AVX2."""
+"""PF_AVX2_INSTRUCTIONS_AVAILABLE. FMA has no such constant, but comes with AVX2."""
 
 
 def pin_kernels() -> None:
@@ -72,7 +72,7 @@ def pin_kernels() -> None:
     """
     refuse_old_processor()
     chosen = {**(KERNELS if is_x86_64() else {}), **ORDER}
-    if platform.machine() == "aarch64":  # what Linux calls ARM64; elsewhere it is not measured
+    if platform.machine() == "aarch64":  # Linux on ARM64; other systems were not measured
         chosen |= ARM64_KERNELS
     if late := [name for name in ("numpy", "torch", "numba") if name in sys.modules]:
         wanted: dict[str, str | None] = {**chosen, **dict.fromkeys(CONTRADICTING)}
@@ -95,7 +95,7 @@ def is_x86_64() -> bool:
 def refuse_old_processor() -> None:
     """Raise InputError on an x86-64 processor without AVX2 or FMA.
 
-    The kernels would end there with "Illegal instruction".
+    The kernels would crash there with "Illegal instruction".
     """
     if is_x86_64() and (missing := INSTRUCTIONS - _instructions()):
         from charlm.core.errors import InputError
@@ -107,7 +107,7 @@ def refuse_old_processor() -> None:
 
 
 def _instructions() -> set[str]:
-    """Return the needed instructions that this x86-64 processor has; all if nothing says so."""
+    """Return those of `INSTRUCTIONS` that this x86-64 processor has; all if that is unknown."""
     if sys.platform == "win32":
         has_avx2 = ctypes.windll.kernel32.IsProcessorFeaturePresent(WINDOWS_AVX2)
         return INSTRUCTIONS if has_avx2 else set()
@@ -120,18 +120,18 @@ def _instructions() -> set[str]:
 
 
 def _instructions_by_glibc() -> set[str]:
-    """Ask glibc, which unlike Linux also knows what an emulator has (sys/platform/x86.h).
+    """Ask glibc (sys/platform/x86.h). Unlike /proc/cpuinfo, it is also right in an emulator.
 
     Raises AttributeError if the C library has no such function (glibc has it since 2.33).
     """
     leaf = ctypes.CDLL(None)["__x86_get_cpuid_feature_leaf"]
-    leaf.restype = ctypes.POINTER(ctypes.c_uint32 * 8)  # four registers, and what is usable of them
+    leaf.restype = ctypes.POINTER(ctypes.c_uint32 * 8)  # four registers, then their usable bits
     ecx, ebx = leaf(0).contents[4 + 2], leaf(1).contents[4 + 1]
     return {name for name, bit in (("fma", ecx >> 12), ("avx2", ebx >> 5)) if bit & 1}
 
 
 def _instructions_by_flags() -> set[str]:
-    """Read what Linux lists, which nothing does of another processor that is emulated."""
+    """Read /proc/cpuinfo; if it has no such list (in an emulator on ARM64), assume all."""
     try:
         with FLAGS.open(encoding="utf-8", errors="replace") as lines:
             flags = next((line for line in lines if re.match(r"flags\s*:", line)), None)

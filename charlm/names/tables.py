@@ -225,7 +225,8 @@ class _OddRows:
         remarks = []
         if self.width == 1 and (description := looks_like_table(self.sample[1:])):
             remarks.append(
-                f"looks like {description}, below line {self.top}; if that is a title, remove it"
+                f"looks like {description}, below line {self.top}; if line {self.top} is a title, "
+                "remove it"
             )
         if len(names) >= FEW_LINES and all(map(is_number, names)):
             if header and all(len(row) == self.width + 1 for row in rows[1:]):
@@ -263,7 +264,7 @@ class _OddRows:
         if self.blank.count and not spaced:  # not if the table always has that space
             remarks.append(
                 f"{self.blank.lines()}: a space after the {self.separator!r} that ends the name; "
-                "if both belong to the name, put it in double quotes"
+                "if the name continues there, put all of it in double quotes"
             )
         return remarks
 
@@ -407,7 +408,9 @@ def _place_of_heading(
         title = ""
         for line in sample[1:TITLES]:
             if any(clean(column) in _cells(line, separator) for separator in SEPARATORS):
-                title = f"remove the lines above {shown(line)}, if those are the headings, or "
+                title = (
+                    f"if the headings are {shown(line)}, remove the lines above them; otherwise, "
+                )
                 break
         raise InputError(
             f"{path}, line {number}: no column {column!r}; {title}give one of: {listed}, or its "

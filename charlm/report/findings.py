@@ -296,8 +296,8 @@ def calibrated(errors: Mapping[str, float]) -> str:
         every = "The model is" if len(errors) == 1 else "All models are"
         return f"{every} {points[best]} percentage points off on average."
     return (
-        f"On average, {called(best)} is off by {points[best]} percentage points and "
-        f"{called(worst)} by {points[worst]}."
+        f"On average, {called(best)} is off by {points[best]} percentage points (the least) and "
+        f"{called(worst)} by {points[worst]} (the most)."
     )
 
 

@@ -302,7 +302,7 @@ function typed() {
   const complaint = unread.length
     ? ["The model does not know ", ...listed([...new Set(unread)], ", "), ". It knows: ", ...listed(live.characters, " ")]
     : text.length > LONGEST
-      ? [`At most ${LONGEST} characters.`]
+      ? [`Type at most ${LONGEST} characters.`]
       : [];
   element("complaint").replaceChildren(...complaint);
   if (complaint.length) return null;
@@ -399,7 +399,7 @@ function choose() {
   const right = computesRight();
   enable(right);
   if (right) update();
-  else refuse("this page computes other likelihoods than the pipeline did");
+  else refuse("its likelihoods differ from those in the pipeline");
   return right;
 }
 
@@ -417,7 +417,7 @@ function start(unpacked) {
 
 enable(false, false);
 element("generator-form").hidden = false;
-element("complaint").textContent = "The models are being unpacked.";
+element("complaint").textContent = "Loading the models.";
 const ready = Promise.all(live.tensors.map(unpack)).then(start, () =>
   refuse("this browser cannot unpack it"),
 );

@@ -87,7 +87,9 @@ def join(processes: int, device: torch.device) -> Group:
     """
     size = int(os.environ["WORLD_SIZE"]) if launched() else 1
     if size != processes:
-        raise InputError(f"torchrun started {size} processes instead of {processes}")
+        raise InputError(
+            f"torchrun started {size} processes instead of {processes}; set it to {size}"
+        )
     if size == 1:
         return Group()
     if device.type == "mps":
@@ -95,7 +97,9 @@ def join(processes: int, device: torch.device) -> Group:
     if device.type == "cuda":
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:
-            raise InputError(f"each process needs its own GPU, but this machine has {gpus}")
+            raise InputError(
+                f"each process needs its own GPU, but this machine has {gpus}; lower it"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     # Gloo's threads abort the process if they are still running while Python shuts down.

@@ -123,7 +123,7 @@ def test_a_model_that_the_page_computes_otherwise_does_not_run(
     changed.write_text(text.replace(before, f"live.tensors[{its}].{change}; {before}"))
     page = opened(pages, changed)
     assert page.locator("#complaint").inner_text() == (
-        "The model does not run here: this page computes other likelihoods than the pipeline did."
+        "The model does not run here: its likelihoods differ from those in the pipeline."
     )
     for control in ("#prefix", "#temperature", "#generate"):
         assert page.locator(control).is_disabled()
@@ -252,7 +252,7 @@ def test_what_the_model_does_not_know_is_told(pages: Pages, report: Path) -> Non
     assert " ".join(CORPUS.vocabulary.characters) in complaint
     assert page.get_by_role("button", name="Generate ten names").is_disabled()
     page.get_by_label("Beginning").fill("M" * 31)
-    assert page.locator("#complaint").inner_text() == "At most 30 characters."
+    assert page.locator("#complaint").inner_text() == "Type at most 30 characters."
     page.get_by_label("Beginning").fill("M")
     assert page.locator("#complaint").inner_text() == ""
     assert page.get_by_role("button", name="Generate ten names").is_enabled()

@@ -288,9 +288,9 @@ def test_names_with_commas_in_the_only_column_are_told_to_be_put_in_quotes(tmp_p
 
 def test_a_title_above_the_headings_is_reported_as_one(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "Names of 2020\n\n\nname;sex\nA;F\nB;F\nC;F\n")
-    with refused(path, "no column 'name'; remove the lines above 'name;sex', if"):
+    with refused(path, "no column 'name'; if the headings are 'name;sex', remove"):
         read_names(path, "name")
-    remark = "a table of 2 columns, separated by semicolons, below line 1; if that is a title"
+    remark = "a table of 2 columns, separated by semicolons, below line 1; if line 1 is a title"
     assert remark in found_in(path, 1).tally.remarks()[1]
     path = put(tmp_path, "n.csv", path.read_text().replace(";", ","))
     with refused(path, "line 4: 2 cells, but line 1 has 1; if line 1 is a title, remove it"):

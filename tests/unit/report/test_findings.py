@@ -311,7 +311,8 @@ def test_calibration_is_said_at_eighty_percent() -> None:
 
 def test_the_best_and_the_worst_calibration_are_named() -> None:
     assert findings.calibrated({"GRU": 0.012, "WaveNet": 0.086, "Mixture": 0.007}) == (
-        "On average, the mixture is off by 0.7 percentage points and the WaveNet by 8.6."
+        "On average, the mixture is off by 0.7 percentage points (the least) and the WaveNet by "
+        "8.6 (the most)."
     )
     assert (
         findings.calibrated({"GRU": 0.01}) == "The model is 1.0 percentage points off on average."
