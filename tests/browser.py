@@ -1,11 +1,11 @@
-"""Pages opened from disk in a headless Chromium that has no network.
+"""Open pages from disk in a headless Chromium without network access.
 
     def test_a_page(pages: Pages) -> None:
         page = pages.open(file, width=400, dark=True)
         assert page.locator("svg").count() == 3
         assert violations(page) == []
 
-A test that uses `pages` fails if a page complains, or asks for anything that is not on the disk.
+A test that uses `pages` fails if a page logs an error or requests anything that is not on disk.
 """
 
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ LOCAL = ("file:", "data:", "blob:", "about:")
 
 
 class Pages:
-    """Opens pages, each in a new profile, and records what they complain of and ask for."""
+    """Opens pages, each in a new profile, and records their errors and network requests."""
 
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
         self.contexts: list[BrowserContext] = []
         self.errors: list[str] = []
-        """What the pages wrote to the console as errors, and exceptions that they did not catch."""
+        """Errors that the pages wrote to the console, and exceptions that they did not catch."""
         self.requests: list[str] = []
-        """The addresses that they asked for and that are not on the disk; none was answered."""
+        """Addresses that the pages requested and that are not on disk; all were blocked."""
 
     def open(
         self,
@@ -46,9 +46,9 @@ class Pages:
         dark: bool = False,
         **context: Any,
     ) -> Page:
-        """The page of a file, loaded; sizes in CSS pixels.
+        """Open a file and return its loaded page. Sizes are in CSS pixels.
 
-        `context` goes to Playwright's `Browser.new_context`, as java_script_enabled=False does.
+        `context` goes to `Browser.new_context` of Playwright: `java_script_enabled=False`, say.
         """
         opened = self.browser.new_context(
             viewport={"width": width, "height": height},
@@ -67,7 +67,7 @@ class Pages:
         return page
 
     def settle(self) -> None:
-        """Wait until no page has asked for anything for half a second."""
+        """Wait until no page has requested anything for half a second."""
         for context in self.contexts:
             for page in context.pages:
                 page.wait_for_load_state("networkidle")
@@ -97,7 +97,7 @@ class Pages:
 
 @contextmanager
 def opened_pages(browser: Browser) -> Iterator[Pages]:
-    """Pages that, in the end, must have complained of nothing and asked for nothing."""
+    """Yield pages, then check that none logged an error or made a network request."""
     pages = Pages(browser)
     try:
         yield pages
@@ -109,6 +109,6 @@ def opened_pages(browser: Browser) -> Iterator[Pages]:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds wrong with a page for people who do not see or point, a line a place."""
+    """Return the accessibility problems that axe finds on a page, one line per element."""
     found = Axe().run(page).response["violations"]
     return [f"{v['id']}: {v['help']}: {node['html']}" for v in found for node in v["nodes"]]

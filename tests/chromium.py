@@ -1,6 +1,6 @@
-"""A headless Chromium for the tests: one that is there already, or else one that this installs.
+"""Find a headless Chromium for the tests, or install one.
 
-The set-up of the tests runs it once: python -m tests.chromium
+The setup of the tests runs this once: python -m tests.chromium
 """
 
 import os
@@ -27,10 +27,10 @@ FLAGS = ["--disable-gpu", "--disable-sync"]
 
 START_SECONDS = 60
 INSTALL_SECONDS = 900
-"""After which an installation is given up. Each of them gives up earlier where nothing answers."""
+"""Time limit for an installation. Each command gives up earlier if no server answers."""
 
 APT = ["-oAcquire::Retries=1", "-oAcquire::http::Timeout=20", "-oDPkg::Lock::Timeout=60"]
-DEBIAN = ["chromium", "libatomic1"]  # the second is what Playwright's driver needs
+DEBIAN = ["chromium", "libatomic1"]  # Playwright's driver needs libatomic1
 PLAYWRIGHT = [sys.executable, "-m", "playwright", "install", "--only-shell"]
 
 
@@ -39,7 +39,7 @@ class NoChromiumError(Exception):
 
 
 def candidates(environment: Mapping[str, str]) -> Iterator[str | None]:
-    """Paths of browsers that seem to be there, best first; None for Playwright's own."""
+    """Yield the paths of browsers that seem installed, best first; None means Playwright's own."""
     if named := environment.get("CHROMIUM"):
         yield named
         return
@@ -50,7 +50,7 @@ def candidates(environment: Mapping[str, str]) -> Iterator[str | None]:
 
 
 def open_from_disk(browser: Browser) -> bool:
-    """Whether it opens a page of the folder for temporary files, which a snap does not."""
+    """Return whether the browser opens a page in the temporary folder; one from a snap does not."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "page.html"
         file.write_text("<title>open</title>", encoding="utf-8")
@@ -63,7 +63,7 @@ def open_from_disk(browser: Browser) -> bool:
 
 
 def launch(playwright: Playwright, environment: Mapping[str, str]) -> Browser:
-    """Start the first browser that opens a page. Raises NoChromiumError where none does."""
+    """Start the first browser that opens a page. Raises NoChromiumError if none does."""
     for path in candidates(environment):
         try:
             browser = playwright.chromium.launch(
@@ -84,10 +84,10 @@ def launch(playwright: Playwright, environment: Mapping[str, str]) -> Browser:
 
 @contextmanager
 def running() -> Iterator[Browser]:
-    """A browser while it is needed. Raises NoChromiumError where none starts."""
+    """Yield a running browser. Raises NoChromiumError if none starts."""
     try:
         playwright = sync_playwright().start()
-    except Exception as error:  # Playwright's driver ended at once; it raises nothing narrower
+    except Exception as error:  # Playwright's driver exited at once, without a narrower exception
         raise NoChromiumError(REMEDY) from error
     try:
         browser = launch(playwright, os.environ)
@@ -98,10 +98,10 @@ def running() -> Iterator[Browser]:
 
 
 def ways(environment: Mapping[str, str], root: bool) -> list[list[list[str]]]:
-    """Ways to install a browser, likeliest first, each a list of commands.
+    """Return ways to install a browser, likeliest to work first, each as a list of commands.
 
-    What root gets from Debian brings the libraries that a bare machine lacks; Playwright's
-    needs no rights, but those libraries and a host that is no package registry.
+    Installing from Debian needs root, and brings the libraries that a bare machine lacks.
+    Playwright's download needs no privileges, but it needs those libraries and its own server.
     """
     path = environment.get("PATH", os.defpath)
     apt, sudo = shutil.which("apt-get", path=path), shutil.which("sudo", path=path)
@@ -119,7 +119,7 @@ def from_debian(apt: list[str]) -> list[list[str]]:
 
 
 def ran(command: list[str], seconds: float = INSTALL_SECONDS) -> bool:
-    """Whether a command ended well within that time; what it started ends with it."""
+    """Return whether a command succeeded within that time. Whatever it started ends with it."""
     print("+", *command, flush=True)
     environment = {
         "DEBIAN_FRONTEND": "noninteractive",
@@ -138,18 +138,18 @@ def ran(command: list[str], seconds: float = INSTALL_SECONDS) -> bool:
             if sys.platform == "win32":
                 process.kill()
             else:
-                with suppress(PermissionError):  # sudo's belongs to root
+                with suppress(PermissionError):  # a process of sudo belongs to root
                     os.killpg(process.pid, signal.SIGTERM)
 
 
 def version() -> str:
-    """The version of the browser that starts. Raises NoChromiumError where none does."""
+    """Return the version of the browser that starts. Raises NoChromiumError if none does."""
     with running() as browser:
         return browser.version
 
 
 def find_or_install() -> str:
-    """The version of a browser that starts, installed if need be; as `version` otherwise."""
+    """Return the version as `version` does, after installing a browser if necessary."""
     try:
         return version()
     except NoChromiumError:

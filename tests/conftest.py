@@ -1,4 +1,4 @@
-"""A small copy of the project in which real `dvc` runs, made once and copied for each test."""
+"""Fixtures: a small copy of the project, run once with real `dvc` and copied for each test."""
 
 import os
 import re
@@ -28,8 +28,8 @@ pin_kernels()  # before any test imports NumPy or torch
 ROOT = Path(__file__).resolve().parent.parent
 
 if sys.platform != "linux":
-    # These start, watch and end processes in ways that only Linux has. On other systems, the
-    # workflow runs tests/unit and the pipeline at small size.
+    # These start, watch and end processes in ways that only Linux supports. On other systems, the
+    # workflow runs tests/unit and the pipeline at a small size.
     collect_ignore = ["benchmarks", "experiments", "pipeline", "project", "report"]
 
 SMALL = {
@@ -44,7 +44,7 @@ SMALL = {
 FEW = 300
 
 LONG = {"epochs": "120", "compact.epochs": "50", "hybrid.epochs": "50"}
-"""What makes a training of the small project last a few seconds."""
+"""Parameters that make a training of the small project last a few seconds."""
 
 MODELS = load_params(ROOT / "params.yaml").models
 TRAINED = load_params(ROOT / "params.yaml").trained_models
@@ -58,7 +58,7 @@ IN_TURN.insert(IN_TURN.index("train_hybrid") + 1, "train_compact")
 
 @dataclass
 class Ran:
-    """What a command printed, and its exit code."""
+    """The output and exit code of a command."""
 
     code: int
     text: str
@@ -88,7 +88,7 @@ class Project:
     path: Path
 
     def run(self, *command: str, code: int | None = 0, **env: str) -> Ran:
-        """Run a command in the checkout; fail the test if it exits with another code."""
+        """Run a command in the checkout; fail the test if its exit code is not `code`."""
         folders = [*WARM, str(Path(sys.executable).parent), os.environ["PATH"]]
         path = os.pathsep.join(folders)
         environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **env}
@@ -124,7 +124,7 @@ class Project:
         self.git("commit", "--quiet", "--message", message)
 
     def outputs(self) -> dict[str, bytes]:
-        """All that the pipeline writes, by path."""
+        """Return everything that the pipeline writes, by path."""
         folders = ("data", "metrics", "plots")
         files = [file for folder in folders for file in (self.path / folder).rglob("*")]
         return {str(f.relative_to(self.path)): f.read_bytes() for f in files if f.is_file()}
@@ -151,13 +151,13 @@ def start(project: Project, *command: str) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A shell lets what it runs in the background ignore Ctrl-C, and so would we.
+        # A shell makes its background processes ignore Ctrl-C, and we would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
 def wait_for_state(project: Project, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Until the training has kept its first state."""
+    """Wait until the training has saved its first state."""
     deadline = time.monotonic() + 120
     while not list((project.path / ".resume").glob("*.pt")):
         assert process is None or process.poll() is None, process.communicate()[0]
@@ -166,7 +166,7 @@ def wait_for_state(project: Project, process: "subprocess.Popen[str] | None" = N
 
 
 def wait_for_queue(project: Project, count: int) -> None:
-    """Until that many queued experiments have ended well."""
+    """Wait until that many queued experiments have succeeded."""
     deadline = time.monotonic() + 300
     status = ""
     while status.count("Success") < count:
@@ -177,7 +177,7 @@ def wait_for_queue(project: Project, count: int) -> None:
 
 
 def set_params(folder: Path, parameters: dict[str, str]) -> None:
-    """Put values into params.yaml, its comments left alone, whatever they are."""
+    """Set values in params.yaml without checking them, and keep its comments."""
     file = folder / "params.yaml"
     text = file.read_text(encoding="utf-8")
     for name, value in parameters.items():
@@ -190,7 +190,7 @@ def set_params(folder: Path, parameters: dict[str, str]) -> None:
 
 
 def copy_checkout(target: Path) -> Project:
-    """The working tree as git would commit it now, in a new repository."""
+    """Copy the working tree, as git would commit it now, into a new repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -201,7 +201,7 @@ def copy_checkout(target: Path) -> Project:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    for kernel in ROOT.glob("charlm/*/__pycache__/*.nbc"):  # compiled, if there
+    for kernel in ROOT.glob("charlm/*/__pycache__/*.nbc"):  # compiled kernels, if any
         (target / kernel.relative_to(ROOT)).parent.mkdir(exist_ok=True)
         shutil.copy2(kernel, target / kernel.relative_to(ROOT))
     project = Project(target)
@@ -211,12 +211,12 @@ def copy_checkout(target: Path) -> Project:
 
 
 def make_small(target: Path) -> Project:
-    """The project with few names and small models, run through once and committed."""
+    """Create the project with few names and small models, run it once and commit it."""
     project = copy_checkout(target)
     names = (target / "data/prenoms.txt").read_text(encoding="utf-8").split("\n")[:FEW]
     (target / "data/few.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     set_params(target, SMALL)
-    (target / "dvc.lock").unlink()  # which has a model added later at its end
+    (target / "dvc.lock").unlink()  # it lists a model added later at its end
     project.commit("A small project")
     ran = project.dvc("repro")
     (target / ".git" / "first-repro.txt").write_text(ran.text, encoding="utf-8")
@@ -225,16 +225,16 @@ def make_small(target: Path) -> Project:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that use the small project, so that one worker makes it.
+    """Start with the files that use the small project, so that one worker makes it.
 
-    The others begin in the middle, and the last ones to end take over what is left.
+    The other workers start in the middle, and the last to finish take over what is left.
     """
     users = {item.path for item in items if "template" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in users)
 
 
 WARM: list[str] = []
-"""The folder for PATH whose `python` starts stages at once (tests/warm.py), once it is there."""
+"""A folder for PATH whose `python` starts stages at once (tests/warm.py), while it runs."""
 
 
 @pytest.fixture(scope="session")
@@ -262,7 +262,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def made_once(target: Path, make: Callable[[Path], object]) -> Project:
-    """A project that the first worker of the tests that needs it makes, for all of them."""
+    """Return a project that is made once, by the first worker whose tests need it."""
     done = target.with_suffix(".made")
     with FileLock(target.with_suffix(".lock")):
         if not done.exists():
@@ -274,14 +274,14 @@ def made_once(target: Path, make: Callable[[Path], object]) -> Project:
 
 @pytest.fixture(scope="session")
 def template(warm: None, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The small project, made by the first worker that needs it; not to be changed."""
+    """The small project, made by the first worker that needs it. Tests must not change it."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     return made_once(shared / "template", make_small)
 
 
 def made_longer(begun: Project, name: str, stages: Iterable[str]) -> Project:
-    """A copy of the small project with longer trainings, in which some more stages were run."""
+    """Copy the small project, make its trainings longer, and run some more stages."""
 
     def make(target: Path) -> None:
         shutil.copytree(begun.path, target, symlinks=True)
@@ -295,20 +295,20 @@ def made_longer(begun: Project, name: str, stages: Iterable[str]) -> Project:
 
 @pytest.fixture(scope="session")
 def uninterrupted(template: Project) -> Project:
-    """A longer training of the WaveNet."""
+    """The small project with a longer, uninterrupted training of the WaveNet."""
     return made_longer(template, "uninterrupted", ["train_wavenet"])
 
 
 @pytest.fixture(scope="session")
 def all_uninterrupted(uninterrupted: Project) -> Project:
-    """A longer training of each model, and what comes after it."""
+    """The small project with longer, uninterrupted trainings of all models, and an evaluation."""
     others = [it for it in IN_TURN if it.startswith("train_") and it != "train_wavenet"]
     return made_longer(uninterrupted, "all_uninterrupted", [*others, "evaluate"])
 
 
 @pytest.fixture
 def project(template: Project, tmp_path: Path) -> Iterator[Project]:
-    """The small project, run through and committed, for one test to change."""
+    """A copy of the small project, already run and committed, for one test to change."""
     target = tmp_path / "project"
     shutil.copytree(template.path, target, symlinks=True)
     yield Project(target)
@@ -317,7 +317,7 @@ def project(template: Project, tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium, for a module: Playwright keeps an event loop running while it is up."""
+    """A headless Chromium for one module, because Playwright keeps an event loop running."""
     with ExitStack() as stack:
         try:
             started = stack.enter_context(running())
@@ -328,6 +328,6 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def pages(browser: Browser) -> Iterator[Pages]:
-    """Opens pages from disk; in the end none may have complained or asked the network."""
+    """Opens pages from disk; fails if a page logged an error or made a network request."""
     with opened_pages(browser) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""What the unit tests share: a few names, small models, and what an error must be like."""
+"""Helpers for the unit tests: a few names, small models, and checks of errors."""
 
 import importlib
 import inspect
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
 
-torch.set_num_threads(1)  # more of them would only wait for each other over models this small
+torch.set_num_threads(1)  # with models this small, more threads would only wait for each other
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -58,15 +58,15 @@ NAME_LISTS = st.lists(st.text(LETTERS, min_size=1, max_size=20), min_size=1, max
 
 
 ARCHITECTURES = pytest.mark.parametrize("architecture", [FCN, WaveNet, CompactWaveNet])
-"""The models that come with the project, which run on the fast path."""
+"""The models that come with the project and run on the fast path."""
 
 EVERY_MODEL = pytest.mark.parametrize("architecture", list(map(architecture_of, TRAINED)))
-"""The models of `charlm.models` that are trained, those that a user adds included."""
+"""All trained models of `charlm.models`, including those that a user has added."""
 
 ANY_MODEL = pytest.mark.parametrize(
     "architecture", [*map(architecture_of, TRAINED), CausalTransformer, GRU]
 )
-"""The same, and two of plain PyTorch."""
+"""The same, plus two in plain PyTorch."""
 
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="it uses signals, links or a shell")
@@ -82,12 +82,12 @@ DAMAGED: Callable = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMA
 
 
 def code_blocks(kind: str, page: str) -> list[str]:
-    """The code blocks of a page in Markdown that are in a language."""
+    """Return the code blocks of a Markdown page that are in a language."""
     return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a row of a table in Markdown."""
+    """Return the cells of a row of a Markdown table."""
     return [cell.strip() for cell in line.strip()[1:-1].split("|")]
 
 
@@ -101,14 +101,14 @@ def printed_by(code: str, file: str, namespace: dict[str, object]) -> str:
 
 @contextmanager
 def refused(*parts: object) -> Iterator[None]:
-    """Expect an InputError of one line that holds each of `parts`."""
+    """Expect an InputError of one line that contains each of `parts`."""
     with pytest.raises(InputError) as caught:
         yield
     assert_one_line(caught.value, parts)
 
 
 def taken_or_refused(call: Callable[[], T], *parts: object) -> T | None:
-    """What `call` returns, or None for an InputError of one line that holds each of `parts`."""
+    """Return the result of `call`, or None for a one-line InputError that contains `parts`."""
     try:
         return call()
     except InputError as error:
@@ -126,14 +126,14 @@ def assert_one_line(error: InputError, parts: Iterable[object]) -> None:
 
 @dataclass(frozen=True)
 class NameList:
-    """What `gather_names` writes, in memory, and how many repetitions it dropped."""
+    """What `gather_names` writes, in memory, and how many duplicates it dropped."""
 
     names: list[str]
     duplicates: int
 
 
 def read_names(path: Path, column: str | int | None = None, header: bool = True) -> NameList:
-    """Return what `gather_names` finds, compared with its report and with `read_names`."""
+    """Return what `gather_names` finds, after checking it against its report and `read_names`."""
     with tempfile.TemporaryFile() as file:
         found = reading.gather_names(path, column, header, file)
         file.seek(0)
@@ -152,7 +152,7 @@ def small_corpus(block_size: int = 4) -> Corpus:
 
 
 def small_split(corpus: Corpus, seed: int = 1) -> dict[Part, Windows]:
-    """The windows of each part of a split by window, 60/20/20."""
+    """Return the windows of each part of a split by window, 60/20/20."""
     split = split_windows(corpus, "window", 0.6, 0.2, derive_seed(seed, "split"))
     return windows_by_part(corpus, split)
 
@@ -164,9 +164,9 @@ def small_model(
     hidden_dim: int = 12,
     **options: Any,
 ) -> LanguageModel:
-    """An untrained model of a corpus, the same for the same seed.
+    """Return an untrained model for a corpus; the seed determines its weights.
 
-    The models of the course are made small; any other has its own defaults.
+    The models of the course are made small. Any other model has its own defaults.
     """
     sizes: dict[str, Any] = {}
     if architecture in (FCN, WaveNet):
@@ -180,7 +180,7 @@ def small_model(
 
 
 def assert_same(one: Trainer, other: Trainer) -> None:
-    """Fail unless every weight, buffer and average has the same bits, and the history is equal."""
+    """Check that all weights, buffers and averages have the same bits, and equal histories."""
     assert one.history == other.history
     for mine, its in (
         (one.model.state_dict(), other.model.state_dict()),
@@ -192,7 +192,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 
 def refused_here(project: Project, stage: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The line with which a stage would end, run here to save a new process its imports."""
+    """Return the line with which a stage would end, run in this process to save its imports."""
     monkeypatch.chdir(project.path)
     main = importlib.import_module(f"stages.{stage}").main
     with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is, it must be explained
@@ -214,7 +214,7 @@ class Evil:
 
 
 def write_evil_pickle(path: Path, trace: Path) -> None:
-    """A file that creates `trace` where it is unpickled, as is shown first."""
+    """Write a file that creates `trace` when it is unpickled, and check that it does."""
     path.write_bytes(pickle.dumps(Evil(trace), protocol=2))
     pickle.loads(path.read_bytes())
     assert trace.exists()
@@ -222,7 +222,7 @@ def write_evil_pickle(path: Path, trace: Path) -> None:
 
 
 def run_python(code: str, *arguments: object, cwd: Path = ROOT, **env: str) -> str:
-    """What a new Python process prints that runs `code` with the project on its path."""
+    """Run `code` in a new Python process that can import the project, and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=cwd,
@@ -237,7 +237,7 @@ def run_python(code: str, *arguments: object, cwd: Path = ROOT, **env: str) -> s
 
 
 def processes_in(project: Project) -> list[psutil.Process]:
-    """The processes that work somewhere in the project's folder."""
+    """Return the processes whose current folder is in the project."""
     found = []
     for process in psutil.process_iter():
         try:

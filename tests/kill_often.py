@@ -1,9 +1,9 @@
-"""Runs a stage, kills it at random moments, and starts it again until it ends by itself.
+"""Run a stage, kill it at random moments, and restart it until it ends by itself.
 
-Every other moment is one after a training has kept a new state, however slow the machine.
+Every other kill waits until training has saved a new state, however slow the machine is.
 
-`python -m tests.kill_often STAGE KILLS` in a checkout prints what happened as JSON. Started by
-`tests/warm.py`, it has imported what takes long, and splits in two for each start of the stage.
+Run `python -m tests.kill_often STAGE KILLS` in a checkout to get the result as JSON. Started
+through `tests/warm.py`, it has the slow imports done, and forks for each start of the stage.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.warm import run
 
 
 def start(stage: str, log: Path) -> int:
-    """The process id of the stage, which leads a group of its own."""
+    """Start the stage in a process group of its own, and return its process ID."""
     child = os.fork()
     if child:
         return child
@@ -36,16 +36,16 @@ def start(stage: str, log: Path) -> int:
 
 
 def states() -> list[tuple[str, int]]:
-    """What training has kept so far."""
+    """Return the states that training has saved so far."""
     found = []
     for path in Path(".resume").glob("*.pt"):
-        with suppress(FileNotFoundError):  # taken away meanwhile
+        with suppress(FileNotFoundError):  # removed in the meantime
             found.append((path.name, path.stat().st_mtime_ns))
     return found
 
 
 def wait_for_another_state(before: list[tuple[str, int]]) -> None:
-    """Until training has come further, so that every other kill loses what was begun alone."""
+    """Wait until training has saved another state, so that every other kill makes progress."""
     deadline = time.monotonic() + 60
     while states() == before and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -66,8 +66,8 @@ def main() -> None:
         if len(moments) < kills:
             if stage.startswith("train_") and len(moments) % 2:
                 wait_for_another_state(before)
-            # Short enough to be killed that often before the end, however far a start comes, even
-            # where the machine has become twice as fast since it was timed.
+            # Short enough for that many kills before the end, however far each start gets, even if
+            # the machine has become twice as fast since the timing.
             time.sleep(moment := chance.uniform(0, whole / kills / 2))
             os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

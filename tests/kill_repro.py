@@ -1,16 +1,17 @@
-"""Kills `make repro` at random moments, and checks that it then goes on to the same bytes.
+"""Kill `make repro` at random moments, and check that it then continues to the same bytes.
 
     python -m tests.kill_repro --kills 1000
 
-SIGKILL goes to all of it: make, DVC, and the stages. The project is small (300 names, trainings of
-a second or two), so that a kill meets everything about as often. Each round begins either without
-any output, or with those of other parameters, and ends when a start is not killed: then all
-outputs, dvc.lock included, are compared with those of a run that was never interrupted. Prints each
-start that did not go on by itself, and the number of kills. Stages are forked from a process that
-has imported torch already (tests/warm.py), which makes it three times as fast; not with --cold.
+SIGKILL goes to all of its processes: make, DVC and the stages. The project is small (300 names,
+trainings of a second or two), so that kills hit everything about equally often. Each round begins
+either without outputs, or with those of other parameters, and ends when a start is not killed.
+Then all outputs, including dvc.lock, are compared with those of a run that was never interrupted.
+Prints each start that did not continue by itself, and the number of kills. Stages are forked from
+a process that has imported torch already (tests/warm.py), which is three times as fast; --cold
+turns this off.
 
-With --one, a single process is killed, or asked to end: make, DVC or a stage. The next start is
-when the others have ended, by themselves or with it.
+With --one, only one process is killed or asked to end: make, DVC or a stage. The next start waits
+until the others have ended, by themselves or along with it.
 """
 
 import argparse
@@ -38,16 +39,16 @@ from tests.warm import write_shim
 
 LENGTH = {"epochs": "20", "compact.epochs": "10", "hybrid.epochs": "10"}
 SEEDS = ("1", "2")
-"""The rounds take turns with these parameters."""
+"""The rounds alternate between these values of the parameter `seed`."""
 SHARE = 0.6
-"""Latest moment of a kill, as a fraction of the time of a whole run."""
+"""The latest moment of a kill, as a fraction of the time of a whole run."""
 LINES = ("was damaged", "cleared it", "resuming after", "starts from scratch")
-"""What is counted in the output."""
+"""Messages that are counted in the output."""
 
 
 @dataclass
 class Result:
-    """What happened in one folder."""
+    """The result of the kills in one folder."""
 
     kills: int = 0
     rounds: int = 0
@@ -57,11 +58,11 @@ class Result:
 
 @dataclass
 class Make:
-    """`make repro` with this Python and without set-up.
+    """`make repro` with this Python and without setup.
 
     Attributes:
-        venv: the virtual environment; None for one in the project that starts this Python.
-        server: the process that stages are forked from, if there is one.
+        venv: The virtual environment; None for one in the project that starts this Python.
+        server: The process that stages are forked from, if any.
     """
 
     venv: Path | None = None
@@ -87,12 +88,12 @@ class Make:
             )
 
     def kill(self, project: Project, process: "subprocess.Popen[bytes]") -> None:
-        """Kill the command and everything that works in the folder."""
+        """Kill the command and every process in the folder."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         calm = 0
-        while calm < 3:  # a stage may just be forked
+        while calm < 3:  # a stage may be forking right now
             found = processes_in(project) + (self.server.children() if self.server else [])
             calm = 0 if found else calm + 1
             for its in found:
@@ -104,7 +105,7 @@ class Make:
     def kill_one(
         self, project: Project, process: "subprocess.Popen[bytes]", chance: random.Random
     ) -> None:
-        """Kill one of its processes, or ask it to end, and wait until none works in the folder."""
+        """Kill one process, or ask it to end, and wait until none is left in the folder."""
         with suppress(psutil.Error):
             victim = chance.choice([psutil.Process(process.pid), *processes_in(project)])
             victim.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
@@ -135,7 +136,7 @@ def contents(project: Project) -> dict[str, bytes]:
 
 
 def clear(project: Project, entirely: bool) -> None:
-    """Remove DVC's run cache, so that all stages run, and maybe every output and the cache."""
+    """Remove DVC's run cache, so that all stages run; if `entirely`, all outputs and the cache."""
     shutil.rmtree(project.path / ".dvc/cache/runs", ignore_errors=True)
     if entirely:
         project.git("rm", "-r", "--quiet", "--cached", "--ignore-unmatch", "dvc.lock")
@@ -148,7 +149,7 @@ def clear(project: Project, entirely: bool) -> None:
 
 
 def work(project: Project, make: Make, seed: int, kills: int, one: bool) -> Result:
-    """Kill and restart in one folder until there were that many kills and the last round ended."""
+    """Kill and restart in one folder until that many kills, and the end of the last round."""
     chance, result, log = random.Random(seed), Result(), project.path.with_suffix(".log")
     expected, whole = {}, 0.0
     for setting in SEEDS:
@@ -168,7 +169,7 @@ def work(project: Project, make: Make, seed: int, kills: int, one: bool) -> Resu
             with suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0, SHARE * whole) if result.kills < kills else None)
             if ended := process.poll() is not None:
-                make.kill(project, process)  # what it may have left running
+                make.kill(project, process)  # processes that it may have left running
             else:
                 make.kill_one(project, process, chance) if one else make.kill(project, process)
                 result.kills += 1

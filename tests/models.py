@@ -1,4 +1,4 @@
-"""Models of plain PyTorch that the tests build, train and sample as those of `charlm.models`."""
+"""Models in plain PyTorch that the tests build, train and sample like those of `charlm.models`."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def new_model(
 
 
 class CausalTransformer(LanguageModel):
-    """A small transformer of `nn.TransformerEncoderLayer`, whose dropout is torch's default."""
+    """A small transformer with `nn.TransformerEncoderLayer` and torch's default dropout."""
 
     title = "Causal transformer"
 
@@ -49,7 +49,7 @@ class CausalTransformer(LanguageModel):
 
 
 class GRU(LanguageModel):
-    """A recurrent network, of `nn.GRU`."""
+    """A recurrent network with `nn.GRU`."""
 
     def __init__(self, vocab_size: int, block_size: int, channels: int = 12) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class GRU(LanguageModel):
 
 
 class BatchNormWaveNet(WaveNet):
-    """A WaveNet with batch normalization after each level, over rows as the course has it."""
+    """A WaveNet with batch normalization after each level, over rows as in the course."""
 
     def __init__(self, vocab_size: int, block_size: int, **options: Any) -> None:
         super().__init__(vocab_size, block_size, **options)
@@ -80,13 +80,13 @@ class BatchNormWaveNet(WaveNet):
         return logits
 
     def normalized(self, norm: nn.Module, x: Any) -> Any:
-        """x (N, P, H), normalized over N and P."""
+        """Normalize x (N, P, H) over N and P."""
         N, P, H = x.shape
         return norm(x.view(N * P, H)).view(N, P, H)
 
 
 class BatchNormOfChannelsWaveNet(BatchNormWaveNet):
-    """The same as PyTorch's documentation has it, over (N, H, P)."""
+    """The same, over (N, H, P) as in PyTorch's documentation."""
 
     def normalized(self, norm: nn.Module, x: Any) -> Any:
         return norm(x.transpose(1, 2)).transpose(1, 2)

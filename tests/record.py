@@ -1,8 +1,8 @@
-"""Runs a stage and records what it touches: `python -m tests.record STAGE RECORD`.
+"""Run a stage and record what it touches: `python -m tests.record STAGE RECORD`.
 
-Run in a checkout, it writes a JSON file with the files of the checkout that were read and
-written, the parameters and the environment variables that were used. It is run where safetensors
-has been imported already (tests/warm.py).
+Run in a checkout, it writes a JSON file with the files of the checkout that were read or written,
+and the parameters and environment variables that were used. It must be started by a process that
+has imported safetensors already (tests/warm.py).
 """
 
 import json
@@ -26,7 +26,7 @@ active = True
 
 
 def in_checkout(path: Any) -> str | None:
-    """A path relative to the checkout, or None for one elsewhere."""
+    """Return a path relative to the checkout, or None if it lies elsewhere."""
     if isinstance(path, int) or path is None:
         return None
     whole = os.path.normpath(Path.cwd() / os.fsdecode(path))
@@ -34,7 +34,7 @@ def in_checkout(path: Any) -> str | None:
 
 
 def removing_a_folder() -> bool:
-    """Whether `shutil.rmtree` is at work, which names what a folder holds by its name alone."""
+    """Return whether `shutil.rmtree` is running: its events have file names without a folder."""
     frame = sys._getframe(2)
     while frame:
         if frame.f_code.co_filename == shutil.__file__:
@@ -62,12 +62,12 @@ def audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def audited_safe_open(path: Any, *arguments: Any, **options: Any) -> Any:
-    sys.audit("open", os.fspath(path), "rb", 0)  # Rust opens the file, which no hook sees
+    sys.audit("open", os.fspath(path), "rb", 0)  # Rust opens the file, so no hook sees it
     return safe_open(path, *arguments, **options)
 
 
 def asked_by_the_project() -> bool:
-    """Whether the code that looks at the environment is the project's, by way of Python's own."""
+    """Return whether the project's code reads the environment, directly or through the stdlib."""
     frame = sys._getframe(2)
     while frame:
         file = frame.f_code.co_filename
@@ -104,7 +104,7 @@ class Environment(type(os.environ)):
 
 
 prefixes: dict[int, tuple[str, Any]] = {}
-"""The name of each section by its `id`, and the section, so that no other gets that `id`."""
+"""The name of each section by its `id`. Keeping the section prevents reuse of that `id`."""
 
 
 def being_checked() -> bool:
@@ -117,7 +117,7 @@ def being_checked() -> bool:
 
 
 def is_section(instance: Any) -> bool:
-    """Whether it is a part of params.yaml, and not a recipe that was made of some."""
+    """Return whether this is a part of params.yaml, and not a recipe made from several parts."""
     kind = type(instance)
     return kind.__module__ == "charlm.core.params" and kind.__name__ != "Recipe"
 
@@ -130,7 +130,7 @@ def getattribute(self: Any, name: str) -> Any:
 
 
 def getattr_extra(self: Any, name: str) -> Any:
-    """Of keys of params.yaml that have no field: sections of models, and arguments in them."""
+    """Record keys of params.yaml without a field: sections of models, and their arguments."""
     value = extra(self, name)
     if is_section(self):
         note(self, name, value)
@@ -138,7 +138,7 @@ def getattr_extra(self: Any, name: str) -> Any:
 
 
 def note(section: Any, name: str, value: Any) -> None:
-    if being_checked() or name not in section.model_fields_set:  # as what a model leaves out
+    if being_checked() or name not in section.model_fields_set:  # as by default
         return
     if isinstance(value, pydantic.BaseModel):
         prefixes[id(value)] = f"{name}.", value

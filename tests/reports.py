@@ -54,7 +54,7 @@ MEMBERS = ["hybrid", "kneser_ney", "compact", "wavenet", "fcn"]
 
 
 def drawn(architecture: type[LanguageModel], corpus: Corpus, **options: Any) -> LanguageModel:
-    """A model of the default size that has counted a corpus.
+    """Return a model of the default size that has counted a corpus.
 
     Its weights are drawn so that no logit is near zero.
     """
@@ -86,9 +86,9 @@ def leave_charts_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def report_of(models: Mapping[str, LanguageModel], corpus: Corpus, trained: bool = True) -> str:
-    """The page of models with random weights, tested on all names of a corpus.
+    """Return the page of models with random weights, tested on all names of a corpus.
 
-    With `trained`, they have a history of training.
+    With `trained`, they have a training history.
     """
     windows = every_window(corpus)
     its, losses = {}, {}

@@ -1,9 +1,9 @@
-"""A `python` and a `dvc` for the tests that do not import torch and DVC again each time.
+"""Provide a `python` and a `dvc` that do not import torch and DVC again for each test.
 
-The suite starts some two hundred stages and as many commands of DVC, and importing takes most of
-their time. One process imports what comes from elsewhere, nothing of the project, and splits in
-two for each `dvc` and most modules of the project that are started. Tests about killing or the
-environment, and `.ci/run`, use the real ones.
+The suite starts about two hundred stages and as many DVC commands, and most of their time is
+imports. One process imports the dependencies, but nothing of the project, and forks for each
+`dvc` command and most modules of the project. Tests about kills or the environment, and
+`.ci/run`, use the real programs.
 """
 
 import gc
@@ -37,7 +37,7 @@ os.execv({program!r}, [{program!r}, *arguments])
 
 
 def write_shim(folder: Path, socket_path: Path) -> None:
-    """Put the `python` and the `dvc` that ask the server into a folder for PATH."""
+    """Write the `python` and `dvc` scripts that ask the server into a folder for PATH."""
     folder.mkdir()
     for name in ("python", "dvc"):
         program = str(Path(sys.executable).with_name(name))
@@ -62,11 +62,11 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def run(request: dict[str, Any], fds: list[int]) -> int:
-    """Run the command in this process as a new one would; its exit code."""
+    """Run the command in this process as a new one would, and return its exit code."""
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
         os.close(fd)
-    # Colorama drops what it finds here, which must not close the descriptors.
+    # Colorama drops these streams when it wraps them, which must not close the descriptors.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
@@ -101,7 +101,7 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
 
 
 def import_what_takes_long(root: Path) -> None:
-    """Import all that the stages need from elsewhere, so that a fork of this process has it."""
+    """Import all dependencies of the stages, so that a fork of this process has them."""
     runpy.run_path(str(root / "charlm/core/pinning.py"))["pin_kernels"]()
     import matplotlib.figure
     import matplotlib.style  # noqa: F401
@@ -115,18 +115,18 @@ def import_what_takes_long(root: Path) -> None:
     import torch
     import tqdm  # noqa: F401
 
-    torch.set_num_threads(1)  # a process with more than one must not be split
-    # These import more, at their first use.
+    torch.set_num_threads(1)  # a process with more than one thread must not fork
+    # These import more when first used.
     numba.njit(lambda: None)()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.use_deterministic_algorithms(False)
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     import_dvc()
-    gc.freeze()  # nothing of all that is garbage: let no process look through it
+    gc.freeze()  # none of this is garbage; keep the collector from scanning it in each fork
 
 
 def import_dvc() -> None:
-    """Import what the commands of DVC import when they are used."""
+    """Import what DVC's commands import when they run."""
     import dulwich.porcelain  # noqa: F401
     import dvc.cachemgr
     import dvc.cli.parser

@@ -1,4 +1,4 @@
-"""What the kernel says was opened: it sees C and Rust too, which no hook of Python does."""
+"""Ask the kernel which files are opened: unlike a Python hook, it also sees C and Rust."""
 
 import ctypes
 import os
@@ -12,9 +12,9 @@ IN_OPEN, IN_CREATE, IN_ISDIR, IN_Q_OVERFLOW = 0x20, 0x100, 0x40000000, 0x4000
 
 @contextmanager
 def files_opened(root: Path) -> Iterator[set[str]]:
-    """Fill a set with the files under `root` that any process opens meanwhile (Linux).
+    """Fill a set with the files under `root` that any process opens in the meantime (Linux).
 
-    `.git` and folders that are made meanwhile are left out.
+    `.git`, and folders created in the meantime, are left out.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     queue = libc.inotify_init1(os.O_NONBLOCK)

@@ -38,14 +38,14 @@ def test_a_ratio_is_the_median_of_the_ratios_pair_by_pair() -> None:
     assert turns.median_of(taken, 1, "s") == 2
 
 
-def test_the_two_take_turns() -> None:
+def test_the_two_programs_take_turns() -> None:
     order: list[str] = []
     taken = turns.pairs(2, lambda: order.append("a") or {"s": 1.0}, lambda: order.append("b") or {})
     assert order == ["a", "b", "a", "b"]
     assert taken == [({"s": 1.0}, {})] * 2
 
 
-def test_a_turn_is_what_a_process_prints_last(
+def test_a_turn_returns_the_last_line_of_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = "import json; print('hello'); print(json.dumps({'step': 1.5}))"
@@ -63,7 +63,7 @@ def test_a_turn_is_what_a_process_prints_last(
     assert turns.in_a_process("turn", folder=before) == {"step": 2.5}
 
 
-def test_models_trained_as_one_take_the_steps_that_they_take_alone() -> None:
+def test_models_trained_together_take_the_same_steps_as_alone() -> None:
     torch.manual_seed(1)
     models = [notebook_loop.wavenet(9) for _ in range(3)]
     alone = [copy.deepcopy(model) for model in models]
@@ -84,7 +84,7 @@ def test_models_trained_as_one_take_the_steps_that_they_take_alone() -> None:
     assert losses == pytest.approx(expected)
 
 
-def test_no_seeds_to_train_at_once_are_refused_in_one_line() -> None:
+def test_zero_seeds_are_refused_in_one_line() -> None:
     ran = Project(ROOT).run(sys.executable, "-m", "benchmarks.batched", "--seeds", "0", code=1)
     assert ran.text == "error: --seeds is 0; give 1 or more\n"
 
@@ -92,8 +92,8 @@ def test_no_seeds_to_train_at_once_are_refused_in_one_line() -> None:
 SHOW = "import json, os; print(json.dumps({name: os.environ.get(name) for name in %s}))"
 
 
-def test_the_notebook_has_the_kernels_that_torch_chooses(tmp_path: Path) -> None:
-    """Though kernels are pinned where the turns are started from."""
+def test_the_notebook_runs_with_the_kernels_that_torch_chooses(tmp_path: Path) -> None:
+    """Even if the process that starts the turns has pinned its own kernels."""
     names = ["ATEN_CPU_CAPABILITY", "MKL_CBWR", "OPENBLAS_NUM_THREADS"]
     (tmp_path / "show.py").write_text(SHOW % names)
     code = "from benchmarks import turns; import stages; print(turns.in_a_process('show'))"
@@ -104,12 +104,12 @@ def test_the_notebook_has_the_kernels_that_torch_chooses(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("module", ["batched", "sampling", "steps", "time_to_loss", "whole"])
 def test_importing_a_benchmark_pins_no_kernels(module: str) -> None:
-    """Only the pipeline's turn does, when it begins."""
+    """Only the pipeline's turn pins them, when it begins."""
     code = f"import os; before = dict(os.environ); import benchmarks.{module}; "
     assert run_python(code + "print(dict(os.environ) == before)", MKL_CBWR="AUTO") == "True\n"
 
 
-def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_floor_is_three_products_per_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     def multiplications(model: FCN | WaveNet) -> int:
         import numpy as np
 
@@ -130,7 +130,9 @@ def test_the_floor_is_three_products_for_each_linear_layer(monkeypatch: pytest.M
     assert multiplications(WaveNet(**sizes)) == 3 * 256 * (tree + 128 * 46)
 
 
-def test_the_gain_is_that_of_the_fast_path_for_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gain_of_the_fast_path_is_measured_for_every_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def turn(module: str, *arguments: str, folder: Path = turns.HERE) -> Figures:
         *_, who, model = arguments
         assert (who == "plain") <= (folder == turns.HERE)
@@ -162,7 +164,7 @@ def test_a_folder_without_another_version_is_refused_in_one_line(tmp_path: Path)
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that `run.main` will write, which measures nothing here."""
+    """The file that `run.main` writes. Nothing is measured here."""
 
     def turn(module: str, *arguments: str, folder: Path = turns.HERE) -> Figures:
         notebook = "notebook" in arguments
@@ -202,7 +204,7 @@ def test_the_results_say_what_was_measured(
     assert "`make repro`, turn 2 of 2\n" in said.err
 
 
-def test_the_results_say_on_what_they_were_measured_and_how_to_measure_them_alone(
+def test_the_results_name_the_machine_and_the_command_for_each_table(
     results: Path,
 ) -> None:
     run.main()
@@ -234,13 +236,13 @@ def test_the_results_are_written_whole_or_not_at_all(
     assert results.read_bytes() == before
 
 
-def test_what_sampling_needs_is_asked_for_before_anything_is_measured(results: Path) -> None:
+def test_a_missing_checkpoint_is_reported_before_anything_is_measured(results: Path) -> None:
     (results.parent / "wavenet.safetensors").unlink()
     with pytest.raises(SystemExit, match=r"wavenet\.safetensors does not exist; create it with"):
         run.main()
 
 
-def test_the_readme_is_given_what_was_measured_last(results: Path, tmp_path: Path) -> None:
+def test_the_readme_gets_the_latest_measurements(results: Path, tmp_path: Path) -> None:
     run.main()
     (tmp_path / "benchmarks").mkdir()
     results.rename(tmp_path / "benchmarks/RESULTS.md")
@@ -267,8 +269,8 @@ def test_a_turn_of_sampling_prints_its_figures(
     assert json.loads(capsys.readouterr().out) == {"names": 7.0}
 
 
-def test_the_time_to_a_loss_is_told_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline's for an epoch, on the real names; of the notebook the table alone."""
+def test_the_time_to_a_loss_is_measured_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the pipeline for an epoch on the real names; check only the table of the notebook."""
     monkeypatch.chdir(ROOT)
     ours = time_to_loss.pipeline(1)
     assert 1.95 < ours["loss"] < 2.2
@@ -285,7 +287,7 @@ def test_the_time_to_a_loss_is_told_by_both(monkeypatch: pytest.MonkeyPatch) -> 
     assert ratios == "| speedup |  |  | 45 | 15 |"
 
 
-def test_the_time_to_a_loss_is_written_with_the_machine_it_was_measured_on(
+def test_the_time_to_a_loss_is_written_with_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(time_to_loss, "table", lambda count: f"| {count} turns |")
@@ -298,7 +300,7 @@ def test_the_time_to_a_loss_is_written_with_the_machine_it_was_measured_on(
     assert "| 2 turns |" in capsys.readouterr().out
 
 
-def test_a_name_of_a_list_may_contain_blanks(tmp_path: Path) -> None:
+def test_a_name_may_contain_spaces(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("dark red\nlight blue\n", encoding="utf-8")
     corpus, _ = windows_of(load_params(ROOT / "params.yaml"), names)

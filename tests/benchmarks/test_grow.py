@@ -12,9 +12,7 @@ from tests.conftest import ROOT, Project
 from tests.helpers import read_names
 
 
-def test_a_checkpoint_that_is_not_there_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_checkpoint_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["grow", "--checkpoint", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match="create it with: dvc repro"):
         grow.main()
@@ -33,7 +31,7 @@ def rows() -> list[dict[str, float]]:
     return [row, {**row, "names": 1000, "epoch_seconds": 4000.0, "split_mb": 90.04}]
 
 
-def test_figures_are_told_in_a_table_with_their_units() -> None:
+def test_the_table_has_units() -> None:
     header, _, first, second = grow.table(rows()).splitlines()
     assert header == (
         "| names | windows | `build_dataset`, s | `split`, s | peak memory, MB "
@@ -43,7 +41,7 @@ def test_figures_are_told_in_a_table_with_their_units() -> None:
     assert second == "| 1,000 | 4,000 | 2.0 | 2.0 | 90.0 | 4,000 | 250 |"
 
 
-def test_figures_are_written_for_the_readme_and_drawn(tmp_path: Path) -> None:
+def test_the_table_and_its_plot_are_written(tmp_path: Path) -> None:
     grow.write(rows(), tmp_path)
     text = (tmp_path / "GROWTH.md").read_text(encoding="utf-8")
     assert grow.table(rows()) in text
@@ -58,7 +56,9 @@ def test_figures_are_written_for_the_readme_and_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_epoch_is_measured_by_some_of_its_batches(template: Project, tmp_path: Path) -> None:
+def test_the_time_of_an_epoch_is_measured_on_some_of_its_batches(
+    template: Project, tmp_path: Path
+) -> None:
     checkpoint = template.path / "data/checkpoints/fcn.safetensors"
     command = [sys.executable, "-m", "benchmarks.grow", "--batches", "200", "--into", str(tmp_path)]
     command += ["--checkpoint", str(checkpoint), "--sizes"]

@@ -1,4 +1,4 @@
-"""The pipeline trains by the mathematics of the plain notebook loop that it is timed against."""
+"""The pipeline trains with the same mathematics as the notebook loop it is timed against."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_the_same_batches_give_the_same_losses_and_weights(
     monkeypatch.setattr(Windows, "batch", recorded)
     settings = {"lr": notebook_loop.LR, "batch_size": notebook_loop.BATCH_SIZE}
     trainer = Trainer(model, train, val, Recipe(**settings, epochs=1), seed=1)
-    trainer.choose_path()  # which looks at the first batches
+    trainer.choose_path()  # looks at the first batches
     batches.clear()
     epoch = next(trainer.run(1))
     assert len(batches) == STEPS
@@ -70,7 +70,7 @@ def test_the_same_batches_give_the_same_losses_and_weights(
     assert epoch.val_loss == pytest.approx(val_loss, rel=1e-5)
 
 
-def test_the_notebook_loop_runs_by_itself(
+def test_the_notebook_loop_runs_on_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = tmp_path / "few.txt"

@@ -1,4 +1,4 @@
-"""The comparison of outputs on x86-64 and ARM64; the emulation is too slow for a test."""
+"""The comparison of outputs between x86-64 and ARM64; emulation is too slow for a test."""
 
 import platform
 import sys
@@ -46,7 +46,7 @@ def write(path: Path, content: object) -> None:
             path.write_bytes(safetensors.numpy.save(content))
 
 
-def test_outputs_are_compared_from_each_folder_to_the_next(tmp_path: Path) -> None:
+def test_each_folder_is_compared_with_the_next(tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("x86-64", "old", "new")}
     for file, versions in FILES.items():
         for folder, content in zip(folders.values(), versions, strict=True):
@@ -76,7 +76,7 @@ def test_the_files_tell_torch_which_core_is_emulated(tmp_path: Path) -> None:
 def test_all_stages_run_in_order_with_few_epochs(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a Python that only writes down what it is asked to run."""
+    """Run them with a Python that only logs what it is asked to run."""
     log = project.path / "log.txt"
     python = project.path / "python"
     python.write_text(f'#!/bin/sh\necho "$2" >> "{log}"\n')
@@ -92,7 +92,9 @@ def test_all_stages_run_in_order_with_few_epochs(
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compares ARM64 with x86-64")
-def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_or_program_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with refused("usr/bin/python3 does not exist", "arm.py"):
         arm.check(tmp_path)
     write(tmp_path / arm.PYTHON, "")

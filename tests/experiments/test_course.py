@@ -1,4 +1,4 @@
-"""The study behind docs/course.md: its rows, its trainings, and what is committed."""
+"""The study behind docs/course.md: its rows, its trainings, and its committed tables."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_changes_what_it_says(row: str) -> None:
+def test_a_row_sets_the_parameters_it_names(row: str) -> None:
     params = course.params_of(course.assignments(row), seed=2)
     assert params.seed == 2
     assert params.hybrid == load_params().hybrid, "the teacher is the same for all rows"
@@ -31,14 +31,14 @@ def test_a_row_changes_what_it_says(row: str) -> None:
         assert str(found).lower() == (value or "none") or float(found) == float(value)
 
 
-def test_options_are_those_of_dvc() -> None:
+def test_options_are_written_for_dvc() -> None:
     assert course.options("the same, averaged") == (
         "-S wavenet.hidden_dim=70 -S +wavenet.average=0.999"
     )
     assert course.options("epochs=10 lr=1") == "-S epochs=10 -S lr=1"
 
 
-def test_a_run_has_the_losses_of_its_parameters(
+def test_parameters_and_seed_determine_the_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = tmp_path / "few.txt"
@@ -51,7 +51,7 @@ def test_a_run_has_the_losses_of_its_parameters(
     assert found == course.losses_of(row, "fcn", 1) != course.losses_of(row, "fcn", 2)
 
 
-def test_the_committed_tables_are_those_of_the_committed_runs() -> None:
+def test_the_committed_tables_match_the_committed_runs() -> None:
     runs = pd.read_csv(course.RUNS)
     assert list(runs[course.KEYS].itertuples(index=False, name=None)) == course.runs_wanted()
     text = course.TABLES.read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from experiments import drift
 from tests.helpers import NAMES, small_corpus, small_model, small_split
 
 
-def test_a_window_is_in_the_group_of_how_often_others_have_its_context() -> None:
+def test_windows_are_grouped_by_how_often_others_have_their_context() -> None:
     names = NAMES + [f"{name}{letter}" for name in NAMES[:9] for letter in "ABC"]
     corpus = Corpus.from_names(names, 4)
     windows = small_split(corpus)
@@ -42,8 +42,8 @@ def test_the_losses_of_the_groups_add_up_to_the_loss() -> None:
     assert parts[0] == pytest.approx(alone * (groups == 0).mean(), rel=1e-5)
 
 
-def test_the_table_is_of_the_epoch_with_the_lowest_validation_loss_and_of_the_last() -> None:
-    validation = {1: [2.0, 1.0], 2: [1.5, 1.0], 3: [3.0, 1.0]}  # of two groups, by epoch
+def test_the_table_compares_the_epoch_of_the_lowest_validation_loss_with_the_last() -> None:
+    validation = {1: [2.0, 1.0], 2: [1.5, 1.0], 3: [3.0, 1.0]}  # losses of two groups, by epoch
     rows = [
         {"model": model, "seed": seed, "epoch": epoch, "part": part, "group": group}
         | {"loss": loss / (1 + (part == "training")) + seed / 10, "share": share}
@@ -58,7 +58,7 @@ def test_the_table_is_of_the_epoch_with_the_lowest_validation_loss_and_of_the_la
     lines = drift.table(pd.DataFrame(rows)).splitlines()
     none, _, _, _, every = (line.split(" | ") for line in lines[2:7])
     assert none[:3] == ["| Fully connected net", "none", "25%"]
-    # training, validation and part of the gap: 1.5 in the second epoch, 3.0 in the last
+    # Training loss, validation loss and share of the gap, in the second epoch and in the last.
     assert none[3:] == [
         "0.900 ± 0.071",
         "1.650 ± 0.071",
@@ -71,7 +71,7 @@ def test_the_table_is_of_the_epoch_with_the_lowest_validation_loss_and_of_the_la
     assert every[5] == f"{0.25 * 0.75 + 0.75 * 0.5:.3f} ± 0.000"
 
 
-def test_the_picture_has_a_line_for_each_group_and_part() -> None:
+def test_the_figure_has_a_line_for_each_group_and_part() -> None:
     runs = pd.DataFrame(
         {"model": model, "seed": 1, "epoch": epoch, "part": part, "group": group, "loss": 2.0}
         for model in drift.MODELS

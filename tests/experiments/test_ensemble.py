@@ -1,4 +1,4 @@
-"""The studies of models on any list: the default ones, and ensembles."""
+"""The studies of models on any list of names: the default models, and ensembles."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def names(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings that take no time."""
+    """Make the trainings so small that they take no time."""
     params = load_params(ROOT / "params.yaml")
     sections = {name: params.section(name).model_copy(update=SMALL) for name in params.models}
 

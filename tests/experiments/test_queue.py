@@ -1,4 +1,4 @@
-"""What is asked of DVC's queue, and how it is waited for. Real queues: test_seeds, test_sweep."""
+"""Commands to DVC's queue, and waiting for it. For real queues, see test_seeds and test_sweep."""
 
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from experiments import queue
 
 @dataclass
 class Fake:
-    """A repository whose queue goes from one state to the next whenever it is looked at."""
+    """A repository whose queue moves to its next state each time someone looks at it."""
 
     states: list[dict[str, str]] = field(default_factory=list)
     done: dict[str, str] = field(default_factory=dict)
@@ -42,25 +42,25 @@ def test_a_configuration_is_one_command(fake: Fake) -> None:
     ]
 
 
-def test_a_single_seed_has_the_name_as_it_is(fake: Fake) -> None:
+def test_a_single_seed_adds_no_number_to_the_name(fake: Fake) -> None:
     fake.states = [{}]
     assert queue.enqueue("a", [], [5]) == ["a"]
     assert fake.commands == ["dvc exp run --queue --name a -S seed=5"]
 
 
-def test_what_is_there_or_waits_is_not_queued_again(fake: Fake) -> None:
+def test_finished_or_queued_experiments_are_not_queued_again(fake: Fake) -> None:
     fake.states, fake.done = [{"a-1": "Failed", "a-2": "Queued", "a-4": "Running"}], {"a-3": "f00d"}
     assert queue.enqueue("a", ["lr=0.1"], [5, 6, 7, 8]) == ["a-1", "a-2", "a-4"]
     assert fake.commands == ["dvc exp run --queue --name a-1 -S seed=5 -S lr=0.1"]
 
 
-def test_all_there_nothing_is_queued(fake: Fake) -> None:
+def test_nothing_is_queued_if_every_result_exists(fake: Fake) -> None:
     fake.states, fake.done = [{}], {"a-1": "f00d", "a-2": "beef"}
     assert queue.enqueue("a", [], [5, 6]) == []
     assert fake.commands == []
 
 
-def test_what_somebody_else_has_queued_is_not_run_with_it(fake: Fake) -> None:
+def test_a_queue_with_other_experiments_is_refused(fake: Fake) -> None:
     mine, done = {"a-1": "Queued", "a-2": "Running"}, {"b": "Failed", "c": "Success"}
     fake.states = [mine | done]
     queue.refuse_others(["a-1", "a-2", "a-3"])
@@ -88,21 +88,21 @@ def test_it_waits_until_all_have_ended(fake: Fake, capsys: pytest.CaptureFixture
     assert told == ["b: success, 1 of 2", "a: success, 2 of 2"]
 
 
-def test_those_that_failed_are_named_once_the_others_have_ended(fake: Fake) -> None:
+def test_failed_experiments_are_named_once_the_others_have_ended(fake: Fake) -> None:
     fake.states = [{"a": "Failed", "b": "Running"}, {"a": "Failed", "b": "Success"}]
     with pytest.raises(SystemExit, match=r"^error: no result of a; see: dvc queue logs a$"):
         queue.run(["a", "b"], jobs=1)
     assert len(fake.states) == 1
 
 
-def test_a_queue_that_nobody_works_on_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_without_a_worker_is_reported(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.states = [{"a": "Queued"}]
     monkeypatch.setattr(queue, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(SystemExit, match="nothing in the queue is running; start it with: dvc"):
         queue.run(["a"], jobs=1)
 
 
-def test_workers_are_started_again_while_anything_waits(
+def test_workers_are_restarted_while_anything_is_queued(
     fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.states = [{"a": "Queued"}, {"a": "Running"}, {"a": "Success"}]
@@ -111,7 +111,7 @@ def test_workers_are_started_again_while_anything_waits(
     assert fake.commands == ["dvc queue start --jobs 2", "dvc queue start --jobs 2 --quiet"]
 
 
-def test_what_runs_is_killed_before_it_is_forgotten(fake: Fake) -> None:
+def test_running_experiments_are_killed_before_they_are_removed(fake: Fake) -> None:
     fake.states = [
         {"a-1": "Running", "a-2": "Queued", "b": "Running"},
         {"a-1": "Running"},

@@ -1,4 +1,4 @@
-"""Means over seeds, as docs/results.md quotes them."""
+"""Means over seeds, as quoted in docs/results.md."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ def test_the_table_gives_mean_and_standard_error_over_the_seeds() -> None:
     assert uniform == "| uniform " + "| 3.0000 ± 0.0000 " * len(LOSSES) + "|"
 
 
-def test_what_only_some_models_have_stands_in_their_rows_alone() -> None:
+def test_a_metric_that_only_some_models_have_leaves_empty_cells() -> None:
     runs = [
         {"fcn": {"test_loss": 2.0, "novel": novel}, "uniform": {"test_loss": 3.0}}
         for novel in (0.5, 0.7)
@@ -33,7 +33,7 @@ def test_what_only_some_models_have_stands_in_their_rows_alone() -> None:
     assert uniform == "| uniform | 3.0000 ± 0.0000 |  |"
 
 
-def test_numbers_of_parameters_are_whole() -> None:
+def test_parameter_counts_are_whole_numbers() -> None:
     runs = [{"kneser_ney": {"test_loss": 2.0, "parameters": n}} for n in (128_000, 129_000)]
     assert table(runs).splitlines()[2] == "| kneser_ney | 2.0000 ± 0.0000 | 128,500 ± 500 |"
 
@@ -50,7 +50,7 @@ def test_a_seed_given_twice_is_refused_in_one_line(template: Project) -> None:
     assert ran.text == "error: --seeds has a seed more than once; give each once\n"
 
 
-def test_what_a_user_has_queued_is_neither_run_nor_lost(project: Project) -> None:
+def test_a_queue_of_the_user_is_neither_run_nor_lost(project: Project) -> None:
     project.dvc("exp", "run", "--queue", "--name", "mine", "-S", "lr=0.1")
     ran = project.run("python", "-m", "experiments.seeds", code=1)
     assert re.fullmatch("error: mine is in the queue, .* dvc exp remove --queue\n", ran.text)
@@ -58,7 +58,7 @@ def test_what_a_user_has_queued_is_neither_run_nor_lost(project: Project) -> Non
 
 
 @pytest.mark.slow
-def test_what_failed_can_be_looked_at_and_the_next_call_removes_it(project: Project) -> None:
+def test_logs_of_failed_runs_are_kept_until_the_next_call(project: Project) -> None:
     command = [sys.executable, "-m", "experiments.seeds", "--seeds", "1", "2"]
     ran = project.run(*command, "-S", "training.optimizer=adam", code=1)
     advice = re.search(r"^error: no result of seeds-1, seeds-2; see: (.*)$", ran.text, re.MULTILINE)
@@ -68,7 +68,7 @@ def test_what_failed_can_be_looked_at_and_the_next_call_removes_it(project: Proj
 
 
 @pytest.mark.slow
-def test_two_seeds_of_another_list_are_measured_and_the_workspace_stays(project: Project) -> None:
+def test_seeds_on_another_list_leave_the_workspace_alone(project: Project) -> None:
     names = (project.path / "data/few.txt").read_text(encoding="utf-8")
     (project.path / "../others.txt").resolve().write_text(names + "ZOÉLINE\n", encoding="utf-8")
     before = project.outputs()

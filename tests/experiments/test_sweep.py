@@ -1,4 +1,4 @@
-"""The sweep over settings: what it queues, what it makes of the results, and what is committed."""
+"""The sweep over settings: what it queues, how it summarizes results, and what is committed."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from tests.conftest import ROOT, Project, set_params
 
 
 def runs_of(**val_losses: list[float]) -> pd.DataFrame:
-    """Runs of the net by row, one for each seed; of the WaveNet the same, 1 lower."""
+    """Return runs of the net by row, one per seed, and runs of the WaveNet with losses 1 lower."""
     return pd.DataFrame(
         {
             "row": row,
@@ -31,7 +31,7 @@ def runs_of(**val_losses: list[float]) -> pd.DataFrame:
     )
 
 
-def test_a_change_is_that_of_the_runs_with_the_same_seed() -> None:
+def test_a_change_is_between_runs_with_the_same_seed() -> None:
     summary = sweep.summarize(runs_of(course=[2.0, 2.5, 3.0], step=[1.9, 2.4, 2.9]))
     for model in sweep.MODELS:
         its = summary.loc[("step", model), "change"]
@@ -43,7 +43,7 @@ def test_a_change_is_that_of_the_runs_with_the_same_seed() -> None:
     assert of_net["test_loss", "mean"] == pytest.approx(2.6)
 
 
-def test_its_standard_error_is_that_of_a_mean() -> None:
+def test_the_standard_error_of_a_change_is_that_of_a_mean() -> None:
     summary = sweep.summarize(runs_of(course=[2.0, 2.0, 2.0], step=[2.1, 2.2, 2.3]))
     assert summary.loc[("step", "fcn"), ("change", "stderr")] == pytest.approx(0.1 / 3**0.5)
 
@@ -57,13 +57,13 @@ def test_its_standard_error_is_that_of_a_mean() -> None:
         (0.001, 0.011, "tie (+0.0010 ± 0.0110)"),
     ],
 )
-def test_below_twice_its_standard_error_a_change_is_a_tie(
+def test_a_change_below_twice_its_standard_error_is_a_tie(
     mean: float, stderr: float, told: str
 ) -> None:
     assert sweep.change(mean, stderr) == told
 
 
-def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
+def test_each_row_of_the_table_has_the_options_that_run_it() -> None:
     summary = sweep.summarize(
         runs_of(**{"course": [2.0, 2.1, 2.2], "dropout-0.1": [2.1, 2.2, 2.3]})
     )
@@ -78,7 +78,7 @@ def test_the_table_has_a_row_each_with_the_options_that_run_it() -> None:
     )
 
 
-def test_the_picture_has_every_row_at_its_losses() -> None:
+def test_the_figure_shows_every_row_at_its_losses() -> None:
     figure = sweep.draw(sweep.summarize(runs_of(course=[2.0, 2.2, 2.4], step=[1.9, 2.1, 2.3])))
     net, tree = figure.axes
     assert [label.get_text() for label in net.get_yticklabels()] == [
@@ -92,7 +92,7 @@ def test_the_picture_has_every_row_at_its_losses() -> None:
 
 
 @pytest.mark.parametrize("row", sweep.ROWS)
-def test_each_row_is_the_default_but_for_what_it_names(row: str, tmp_path: Path) -> None:
+def test_each_row_differs_from_the_defaults_only_in_what_it_names(row: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     assignments = dict(item.split("=") for item in sweep.ROWS[row].split())
     set_params(tmp_path, assignments)
@@ -106,14 +106,14 @@ def test_each_row_is_the_default_but_for_what_it_names(row: str, tmp_path: Path)
     assert {key for key, _ in flat(after) - flat(before)} == assignments.keys()
 
 
-def test_the_committed_table_is_that_of_the_committed_runs() -> None:
+def test_the_committed_table_matches_the_committed_runs() -> None:
     runs = pd.read_csv(sweep.RUNS)
     assert list(dict.fromkeys(runs["row"])) == list(sweep.ROWS)
     assert (runs.groupby("row").size() == len(sweep.SEEDS) * len(sweep.MODELS)).all()
     assert sweep.table(sweep.summarize(runs)) in sweep.TABLE.read_text(encoding="utf-8")
 
 
-def test_the_log_quotes_it() -> None:
+def test_the_log_quotes_the_table() -> None:
     log = (ROOT / "EXPERIMENTS.md").read_text(encoding="utf-8")
     (table,) = QUOTED.findall(sweep.TABLE.read_text(encoding="utf-8"))
     assert table in log
@@ -129,14 +129,14 @@ sweep.main()
 """
 
 
-def test_what_was_not_run_is_not_gathered(project: Project) -> None:
+def test_gathering_a_missing_run_is_refused(project: Project) -> None:
     ran = project.run("python", "-m", "experiments.sweep", "--gather", code=1)
     count = f"{3 * len(sweep.ROWS)} of {3 * len(sweep.ROWS)} are missing"
     assert ran.text == f"error: sweep-course-1 has not been run ({count}); run: make sweep\n"
 
 
 @pytest.mark.slow
-def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
+def test_missing_runs_are_run_and_all_are_gathered(project: Project) -> None:
     def run(second: str, *options: str, code: int = 0) -> str:
         program = SWEEP.format(rows={"course": "", "second": second}, options=options)
         return project.run(sys.executable, "-c", program, code=code).text
@@ -171,7 +171,7 @@ def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
     ]
     assert pd.read_csv(project.path / "experiments/sweep.csv").equals(runs)
 
-    # A row that is measured again leaves the others as they are.
+    # Measuring a row again leaves the others as they are.
     project.dvc("exp", "remove", "sweep-course-1", "sweep-second-1", "sweep-second-2")
     told = run("fcn.epochs=2", "--rows", "second")
     assert "sweep-course" not in told
@@ -182,7 +182,7 @@ def test_it_runs_what_is_missing_and_gathers_all(project: Project) -> None:
     assert not again[~of_course].equals(runs[~of_course])
 
 
-def test_it_wants_what_decides_to_be_committed(project: Project) -> None:
+def test_uncommitted_parameters_are_refused(project: Project) -> None:
     project.set(lr="0.1")
     ran = project.run("python", "-m", "experiments.sweep", code=1)
     assert (
@@ -201,5 +201,5 @@ def test_it_wants_what_decides_to_be_committed(project: Project) -> None:
         ("by-name", "split.by=name"),
     ],
 )
-def test_a_label_names_what_is_other_once(row: str, label: str) -> None:
+def test_a_label_names_each_difference_once(row: str, label: str) -> None:
     assert sweep.label(row) == label
