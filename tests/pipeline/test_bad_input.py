@@ -1,4 +1,4 @@
-"""Bad input by the hundred: taken or refused in a line, with every output whole either way."""
+"""Hundreds of bad inputs: accepted, or refused in one line, with every output whole either way."""
 
 import codecs
 import copy
@@ -39,7 +39,7 @@ OUTPUTS = ["data/dataset.safetensors", "data/split.safetensors", "metrics/datase
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to run stages in, here and again and again; what they wrote last is whole."""
+    """A folder where all tests of this module run stages; the last outputs in it are whole."""
     folder = tmp_path_factory.mktemp("bad")
     shutil.copy(ROOT / "requirements.txt", folder)
     (folder / "names.txt").write_text("ANNA\nBERTA\nCLARA\nDORA\nEMMA\nFRIDA\n" * 3)
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_first_stages(folder: Path) -> str | None:
-    """Run the two stages that read the input; the line with which they refuse, or None."""
+    """Run the two stages that read the input; return their one-line refusal, or None."""
     before = {path: _read(folder / path) for path in OUTPUTS}
     try:
         build_dataset.main()
@@ -102,7 +102,7 @@ SURPRISES = [
 
 
 def changed(parameter: str, value: str) -> str:
-    """params.yaml, each section in a line, with this value for one parameter."""
+    """Return params.yaml on one line per section, with this value for one parameter."""
     values = copy.deepcopy(DEFAULTS)
     name, _, leaf = parameter.partition(".")
     if leaf:
@@ -125,7 +125,7 @@ TREES = st.recursive(
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """A params.yaml that is wrong in one way or in several, or in none."""
+    """Draw a params.yaml with one error, several errors, or none."""
     kind = draw(st.sampled_from(["value", "tree", "missing", "moved", "lines", "bytes", "code"]))
     values = copy.deepcopy(DEFAULTS)
     values["names"]["path"] = "names.txt"
@@ -140,7 +140,7 @@ def files(draw: st.DrawFn) -> bytes:
             for name in draw(st.lists(st.sampled_from(list(DEFAULTS)), max_size=3)):
                 values.pop(name, None)
             text = in_one_line(values)
-        case "moved":  # a key of a section beside it, in another, or a section in a section
+        case "moved":  # a key into its parent, into another section, or replacing a section
             key = draw(st.sampled_from(list(DEFAULTS[section])))
             target = draw(
                 st.sampled_from([values, *(v for v in values.values() if v.__hash__ is None)])
@@ -148,7 +148,7 @@ def files(draw: st.DrawFn) -> bytes:
             moved = values[section].pop(key)
             target[draw(st.sampled_from([key, section]))] = moved
             text = in_one_line(values)
-        case "lines":  # cut, doubled, indented otherwise
+        case "lines":  # removed, repeated, or indented differently
             lines = TEXT.replace("data/prenoms.txt", "names.txt").splitlines(keepends=True)
             place = draw(st.integers(0, len(lines) - 1))
             lines[place] = draw(
@@ -172,7 +172,7 @@ def files(draw: st.DrawFn) -> bytes:
 @example(b"\x00")
 @example(b"%YAML 1.1\n---\n" + TEXT.replace("data/prenoms.txt", "names.txt").encode())
 @example(("a: &a [x,x,x,x]\n" * 1 + "b: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\n" + TEXT).encode())
-def test_any_params_file_is_taken_or_refused_and_outputs_are_whole(
+def test_any_params_file_is_accepted_or_refused_and_outputs_are_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.chdir(folder)
@@ -188,7 +188,7 @@ ONE_OF_EACH_KIND = [
 
 
 @pytest.mark.parametrize("parameter", ONE_OF_EACH_KIND)
-def test_no_surprise_of_yaml_gets_past_the_check_in_any_parameter(
+def test_no_yaml_surprise_gets_past_the_check_of_any_parameter(
     tmp_path: Path, parameter: str
 ) -> None:
     taken = []
@@ -202,8 +202,8 @@ def test_no_surprise_of_yaml_gets_past_the_check_in_any_parameter(
         assert not {"no", "yes", "'8'", "true", ".nan", ".inf", "[8]", "2001-01-01"} & set(taken)
 
 
-def test_values_that_nest_themselves_beyond_measure_are_shown_in_short(tmp_path: Path) -> None:
-    """Nine levels of nine references: written out, they would fill the memory."""
+def test_deeply_nested_references_are_shortened_in_the_error(tmp_path: Path) -> None:
+    """Nine levels of nine references would fill the memory if they were written out."""
     levels = ["&a0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
     text = changed("lr", "@@").replace(
@@ -218,7 +218,7 @@ def test_values_that_nest_themselves_beyond_measure_are_shown_in_short(tmp_path:
 @pytest.mark.parametrize(
     ("value", "number"), [("1e-3", 0.001), ("08", 8.0), ("1_0", None), ("0o10", 8.0), ("+.5", 0.5)]
 )
-def test_numbers_are_what_dvc_takes_them_for(
+def test_numbers_are_read_as_dvc_reads_them(
     tmp_path: Path, value: str, number: float | None
 ) -> None:
     from dvc.utils.serialize import load_yaml
@@ -244,7 +244,7 @@ CELLS = st.sampled_from(['"', '""', ",", "\n", "\r\n", "\t", "name", "ANNE", "É
 
 @st.composite
 def lists(draw: st.DrawFn) -> tuple[str, bytes]:
-    """The name and the content of a file that may be a list of names."""
+    """Draw the name and content of a file that may be a list of names."""
     kind = draw(st.sampled_from(["text", "lines", "raw", "table", "gzip", "zip"]))
     match kind:
         case "text":
@@ -285,7 +285,7 @@ def lists(draw: st.DrawFn) -> tuple[str, bytes]:
 @example(("n.txt", b"\n \n\t\n\xc2\xa0\n\xe3\x80\x80\n"))
 @example(("n.txt", b"A\rB\rC\rD\r"))
 @example(("n.zip", b"PK\x05\x06" + bytes(18)))
-def test_any_list_is_taken_or_refused_and_outputs_are_whole(
+def test_any_list_is_accepted_or_refused_and_outputs_are_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, file: tuple[str, bytes]
 ) -> None:
     name, content = file
@@ -317,7 +317,7 @@ SPECIAL: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("make", "expected"), SPECIAL.values(), ids=SPECIAL.keys())
 @pytest.mark.parametrize("name", ["n.txt", "n.csv", "n.txt.gz", "n.zip"])
-def test_what_is_no_file_is_refused_at_once(
+def test_anything_but_a_regular_file_is_refused_at_once(
     tmp_path: Path, name: str, make: Callable[[Path], object], expected: str
 ) -> None:
     make(tmp_path / name)
@@ -344,7 +344,7 @@ def test_a_million_identical_lines_are_one_name(tmp_path: Path) -> None:
         ("A\x85B", "U+0085"),
     ],
 )
-def test_a_control_character_in_a_name_is_refused_and_shown_harmlessly(
+def test_a_control_character_in_a_name_is_refused_and_escaped(
     tmp_path: Path, content: str, shown: str
 ) -> None:
     (tmp_path / "n.txt").write_text(f"ANNE\nMARIE\nJEAN\n{content}\n", encoding="utf-8")
@@ -353,7 +353,7 @@ def test_a_control_character_in_a_name_is_refused_and_shown_harmlessly(
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_the_line_ends_of_every_system_are_taken(tmp_path: Path, line_end: str) -> None:
+def test_the_line_endings_of_every_system_are_accepted(tmp_path: Path, line_end: str) -> None:
     names = ["ANNE", "MARIE", "JEAN"]
     (tmp_path / "n.txt").write_bytes(line_end.join(names).encode())
     assert read_names(tmp_path / "n.txt").names == names

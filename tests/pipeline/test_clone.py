@@ -1,4 +1,4 @@
-"""Experiments in temporary copies are refused in a clone that would lose their results."""
+"""Experiments in temporary copies are refused in clones that would lose their results."""
 
 import runpy
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_an_incomplete_clone_is_refused_before_anything_runs(
     project.run("python", "-m", "pipeline.clone")
 
 
-def test_dvc_trains_nothing_whose_result_it_would_lose(template: Project, tmp_path: Path) -> None:
+def test_dvc_does_not_train_if_it_would_lose_the_result(template: Project, tmp_path: Path) -> None:
     project = incomplete(template, tmp_path / "clone", "shallow")
     ran = project.dvc("exp", "run", "--temp", "build_dataset", code=255)
     assert "this clone is shallow" in ran.text
@@ -44,7 +44,7 @@ def test_dvc_trains_nothing_whose_result_it_would_lose(template: Project, tmp_pa
 
 
 @pytest.mark.slow
-def test_in_the_workspace_of_a_shallow_clone_experiments_work(
+def test_experiments_work_in_the_workspace_of_a_shallow_clone(
     template: Project, tmp_path: Path
 ) -> None:
     project = incomplete(template, tmp_path / "clone", "shallow")
@@ -52,7 +52,7 @@ def test_in_the_workspace_of_a_shallow_clone_experiments_work(
     assert "here" in project.dvc("exp", "list").text
 
 
-def test_smoke_asks_first() -> None:
+def test_smoke_checks_the_clone_first() -> None:
     steps = runpy.run_path("run.py")["COMMANDS"]["smoke"][-1]
     assert "-m pipeline.clone" in steps[0]
     assert "exp run --temp" in steps[1]

@@ -1,4 +1,4 @@
-"""The pipeline under a real `dvc`, as its users drive it."""
+"""The pipeline under a real `dvc`, as users run it."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def test_repro_runs_all_stages_in_order(template: Project) -> None:
     assert first_run(template).stages == IN_TURN
 
 
-def test_repro_writes_all_that_it_declares(template: Project) -> None:
+def test_repro_writes_every_output(template: Project) -> None:
     written = template.outputs()
     for path in [
         "data/dataset.safetensors",
@@ -59,7 +59,7 @@ def test_repro_writes_all_that_it_declares(template: Project) -> None:
         assert written.get(path), path
 
 
-def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> None:
+def test_the_metrics_are_those_in_the_readme(template: Project) -> None:
     evaluation = metrics(template, "evaluation")
     assert list(evaluation) == MODELS
     compared = ["train_loss", "val_loss", "test_loss", "test_accuracy", "parameters"]
@@ -72,7 +72,7 @@ def test_the_metrics_are_the_ones_that_the_readme_names(template: Project) -> No
     assert set(samples["fcn"]) == {"unique", "novel"}
 
 
-def test_the_table_of_the_models_has_all_that_was_measured(template: Project) -> None:
+def test_the_table_of_models_has_every_metric(template: Project) -> None:
     table = pd.read_csv(template.path / "plots/evaluation/models.csv", index_col="model")
     assert list(table.index) == [*MODELS, *COUNT_MODELS]
     assert list(table.columns) == [
@@ -90,8 +90,8 @@ def test_every_row_of_metrics_has_a_number(template: Project) -> None:
         assert re.search(r"\| *\d", row), row
 
 
-def test_experiments_are_shown_in_columns_that_one_can_look_through(template: Project) -> None:
-    """Prints how many there are: python -m pytest -s -n 0 tests/pipeline/test_dvc.py -k columns"""
+def test_dvc_exp_show_has_a_manageable_number_of_columns(template: Project) -> None:
+    """To print the number: python -m pytest -s -n 0 tests/pipeline/test_dvc.py -k columns"""
     header, *_ = csv.reader(template.dvc("exp", "show", "--csv").text.splitlines())
     data = json.loads(template.dvc("exp", "show", "--json").text)[0]["data"]
     deps = set(data["deps"])
@@ -121,7 +121,7 @@ def test_the_history_has_a_row_for_each_epoch(template: Project) -> None:
     assert [row["lr"] for row in rows] == ["0.2", "0.2"]
 
 
-def test_the_samples_tell_name_likelihood_and_novelty(template: Project) -> None:
+def test_the_samples_have_name_likelihood_and_novelty(template: Project) -> None:
     with (template.path / "data/samples/wavenet.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = (template.path / "data/few.txt").read_text(encoding="utf-8").split()
@@ -139,7 +139,7 @@ def test_repro_again_does_nothing(project: Project) -> None:
     assert project.git("status", "--short") == ""
 
 
-def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
+def test_changing_lr_and_epochs_trains_again_and_going_back_runs_nothing(
     project: Project, tmp_path: Path
 ) -> None:
     before = project.outputs()
@@ -175,7 +175,7 @@ def test_another_lr_and_other_epochs_train_again_and_going_back_runs_nothing(
 
 
 def assert_commits_are_compared(clone: Project) -> None:
-    """Even where nothing was pulled."""
+    """Check that commits can be compared even in a clone that has pulled nothing."""
     assert list(clone.path.rglob("*.safetensors")) == []
     difference = json.loads(clone.dvc("metrics", "diff", "HEAD~1", "HEAD", "--json").text)
     assert "fcn.test_loss" in difference["metrics/evaluation.json"]
@@ -201,7 +201,7 @@ def assert_commits_are_compared(clone: Project) -> None:
         pytest.param("epochs=3", ["fcn", "wavenet"], marks=pytest.mark.slow),
     ],
 )
-def test_a_setting_for_one_model_trains_that_one_and_a_shared_one_all(
+def test_a_setting_of_one_model_trains_it_and_a_shared_setting_trains_all(
     project: Project, setting: str, trained: list[str]
 ) -> None:
     before = project.outputs()
@@ -220,7 +220,7 @@ def test_a_setting_for_one_model_trains_that_one_and_a_shared_one_all(
     assert len(epochs) == (3 if key == "epochs" else 2)
 
 
-def test_sampling_otherwise_trains_nothing(project: Project) -> None:
+def test_changing_the_sampling_trains_nothing(project: Project) -> None:
     ran = project.dvc("exp", "run", "-S", "sample.temperature=0.5", "-S", "sample.prefix=MA")
     assert ran.stages == ["sample", "plot"]
     samples = (project.path / "data/samples/fcn.csv").read_text(encoding="utf-8").splitlines()
@@ -268,7 +268,7 @@ COSTLY = [f"train_{model}" for model in MODELS]
         ("stages/train_wavenet.py", ["train_wavenet"]),
     ],
 )
-def test_an_edit_makes_those_run_again_that_it_may_change(
+def test_an_edit_outdates_the_stages_that_it_may_change(
     project: Project, path: str, outdated: list[str]
 ) -> None:
     file = project.path / path
@@ -277,8 +277,8 @@ def test_an_edit_makes_those_run_again_that_it_may_change(
     assert sorted(status) == sorted(outdated)
 
 
-def test_an_edit_of_what_no_training_depends_on_trains_nothing(project: Project) -> None:
-    """The cheap stages run, and as their outputs have the same bytes, nothing after them does."""
+def test_edits_outside_the_dependencies_of_trainings_train_nothing(project: Project) -> None:
+    """Only the cheap stages run. Their outputs keep the same bytes, so nothing after them runs."""
     before = project.outputs()
     for path in ("names/reading", "evaluation/metrics", "sampling/sampler", "report/charts"):
         with (project.path / f"charlm/{path}.py").open("a", encoding="utf-8") as file:
@@ -290,7 +290,7 @@ def test_an_edit_of_what_no_training_depends_on_trains_nothing(project: Project)
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "sample", "plot"])
-def test_a_checkpoint_of_no_model_is_refused_as_dvc_lock_would_depend_on_it(
+def test_a_checkpoint_of_an_unknown_model_is_refused(
     project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = project.outputs()
@@ -303,7 +303,7 @@ def test_a_checkpoint_of_no_model_is_refused_as_dvc_lock_would_depend_on_it(
     assert project.outputs() == before
 
 
-def test_a_model_that_is_no_longer_trained_leaves_no_file_behind(project: Project) -> None:
+def test_a_removed_model_leaves_no_file_behind(project: Project) -> None:
     more = [project.path / f"{path}/gone.csv" for path in ("data/samples", "plots/figures")]
     for file in more:
         file.write_text("of a model that was removed\n")
@@ -313,8 +313,8 @@ def test_a_model_that_is_no_longer_trained_leaves_no_file_behind(project: Projec
 
 
 def lock_of(project: Project, revision: str) -> dict[str, str]:
-    """The MD5 of every output in a revision's dvc.lock but those that show names of `sample`."""
-    if revision != "HEAD":  # the name of an experiment, which git does not know
+    """Return the MD5 of every output in a revision's dvc.lock, except those with sampled names."""
+    if revision != "HEAD":  # the name of an experiment, unknown to git
         shown = json.loads(project.dvc("exp", "show", "--json").text)
         every = [run for row in shown for run in row.get("experiments") or []]
         revision = next(run["revs"][0]["rev"] for run in every if revision == run["name"])
@@ -325,7 +325,7 @@ def lock_of(project: Project, revision: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_grid_by_queue_runs_two_at_a_time_and_gives_the_same_bytes(project: Project) -> None:
+def test_a_queued_grid_runs_two_at_a_time_with_the_same_bytes(project: Project) -> None:
     grid = ["-S", "sample.temperature=0.5,1.5"]
     project.dvc("exp", "run", "--queue", "--force", *grid)
     assert project.dvc("queue", "status").text.count("Queued") == 2
@@ -411,7 +411,7 @@ def test_analytics_are_off(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_page_says_of_dvcs_messages_is_what_dvc_says(
+def test_the_page_quotes_the_messages_of_dvc(
     project: Project,
 ) -> None:
     for setting, words in {
@@ -434,7 +434,7 @@ def test_what_the_page_says_of_dvcs_messages_is_what_dvc_says(
 
 
 @pytest.mark.slow
-def test_a_merge_of_two_experiments_is_settled_as_the_page_says(
+def test_merging_two_experiments_works_as_the_page_says(
     project: Project,
 ) -> None:
     project.git("switch", "--quiet", "--create", "other")

@@ -1,4 +1,4 @@
-"""dvc.yaml says what the stages really are: their modules, parameters and plots."""
+"""dvc.yaml declares what the stages really are: their modules, parameters and plots."""
 
 import importlib.metadata
 import json
@@ -13,7 +13,7 @@ from charlm.core.params import MIXED
 from tests.conftest import MODELS, ROOT, STAGES, Project, copy_checkout
 
 REPORT = "plots/report.html"
-"""The one picture that is too large for git."""
+"""The only plot that is too large for git."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -25,7 +25,7 @@ def declared() -> dict[str, Any]:
     return stages
 
 
-def test_the_stages_are_those_of_the_card_and_a_training_for_each_model() -> None:
+def test_there_is_a_training_stage_for_each_model() -> None:
     trainings = [f"train_{model}" for model in MODELS]
     assert ["build_dataset", "split", *trainings, "evaluate", "sample", "plot"] == STAGES
     for name, stage in declared().items():
@@ -47,7 +47,7 @@ def test_metrics_and_plots_are_in_git_and_the_rest_in_the_cache() -> None:
                 assert options["cache"] is False, path
                 assert path.startswith(f"{kind}/")
                 template = options.get("template")
-                known = template in (None, "simple")  # which comes with DVC
+                known = template in (None, "simple")  # these come with DVC
                 assert known or (ROOT / f".dvc/plots/{template}.json").is_file()
         for out in stage.get("outs", []):
             assert isinstance(out, str)
@@ -60,7 +60,7 @@ def test_stage_scripts_are_short_enough_to_read_at_a_glance() -> None:
         assert len(lines) <= 65, name
 
 
-def test_the_library_knows_nothing_of_dvc_or_of_the_stages() -> None:
+def test_the_library_is_independent_of_dvc_and_the_stages() -> None:
     for path in (ROOT / "charlm").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         for word in ("import dvc", "from dvc", "import stages", "from stages", "dvc repro"):
@@ -70,8 +70,8 @@ def test_the_library_knows_nothing_of_dvc_or_of_the_stages() -> None:
                 assert word not in text, path
 
 
-def test_what_is_committed_is_true_for_the_code_beside_it() -> None:
-    """The committed dvc.lock agrees with the dependencies, metrics and plots in the tree."""
+def test_the_committed_results_match_the_committed_code() -> None:
+    """The committed dvc.lock matches the dependencies, metrics and plots in the tree."""
     status = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"],
         cwd=ROOT,
@@ -79,7 +79,7 @@ def test_what_is_committed_is_true_for_the_code_beside_it() -> None:
         text=True,
         check=True,
     )
-    # A clone that has pulled nothing lacks what DVC caches; all else must agree.
+    # A clone that has pulled nothing lacks what DVC caches; everything else must match.
     missing_is_fine = {"changed outs", "changed deps"}
     for stage, changes in json.loads(status.stdout).items():
         for change in changes:
@@ -88,13 +88,13 @@ def test_what_is_committed_is_true_for_the_code_beside_it() -> None:
                 assert kind in missing_is_fine, (stage, change)
                 for path, state in paths.items():
                     states = {"deleted", "not in cache"}
-                    # Of a folder that holds several outputs, one without them is another.
+                    # If one output in a folder is missing, DVC reports the folder as modified.
                     states |= {"modified"} if path == "data/checkpoints" else set()
                     assert state in states, (stage, path, state)
                     assert path.startswith("data/") or path == REPORT, (stage, path, state)
 
 
-def test_what_decides_a_byte_is_pinned_and_installed_as_pinned() -> None:
+def test_packages_that_affect_the_bytes_are_pinned_and_installed() -> None:
     pinned = dict(
         line.split("#")[0].strip().split("==")
         for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -107,7 +107,7 @@ def test_what_decides_a_byte_is_pinned_and_installed_as_pinned() -> None:
         assert "requirements.txt" in stage["deps"], name
 
 
-def test_it_can_be_read() -> None:
+def test_dvc_yaml_stays_readable() -> None:
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 260
     assert "meta:" not in text
@@ -115,12 +115,12 @@ def test_it_can_be_read() -> None:
 
 
 def changed_lines(project: Project) -> list[str]:
-    """The lines of dvc.yaml that git sees removed or added."""
+    """Return the lines of dvc.yaml that git sees as removed or added."""
     lines = project.git("diff", "--unified=0", "dvc.yaml").splitlines()[4:]
     return [line for line in lines if not line.startswith("@@")]
 
 
-def test_dvcs_own_commands_change_only_what_they_mean_to(tmp_path: Path) -> None:
+def test_dvc_commands_change_only_the_lines_they_should(tmp_path: Path) -> None:
     project = copy_checkout(tmp_path)
     project.commit("All")
     stages = [name for name in STAGES if name != "build_dataset"]
@@ -129,7 +129,7 @@ def test_dvcs_own_commands_change_only_what_they_mean_to(tmp_path: Path) -> None
     project.dvc("unfreeze", *stages)
     assert changed_lines(project) == []
     refused = project.dvc("freeze", "build_dataset", code=1)
-    assert "cannot dump a parametrized stage" in refused.text  # its deps have ${names.path}
+    assert "cannot dump a parametrized stage" in refused.text  # its deps contain ${names.path}
     count = ["--deps", "data/prenoms.txt", "--outs", "data/count.txt", "wc -l < data/prenoms.txt"]
     project.dvc("stage", "add", "--name", "count", "--desc", "Count", *count)
     assert changed_lines(project) == [
@@ -145,9 +145,9 @@ def test_dvcs_own_commands_change_only_what_they_mean_to(tmp_path: Path) -> None
     assert changed_lines(project) == []
 
 
-def test_a_training_depends_on_its_own_model_and_on_no_tool() -> None:
+def test_a_training_depends_on_its_own_model_and_no_tool() -> None:
     stages = declared()
-    hybrid = {"hybrid", "compact", "kneser_ney"}  # which is the teacher of the compact net
+    hybrid = {"hybrid", "compact", "kneser_ney"}  # the teacher of the compact net
     parts = {"hybrid": hybrid, "compact": hybrid}
     for model in MODELS:
         deps = set(stages[f"train_{model}"]["deps"])
@@ -168,7 +168,7 @@ def test_the_mixture_depends_on_the_checkpoint_of_every_other_model() -> None:
     )
 
 
-def test_a_further_model_needs_no_line_in_the_stages_after_the_trainings() -> None:
+def test_stages_after_the_trainings_name_no_model() -> None:
     for name, stage in declared().items():
         if not name.startswith("train_"):
             for model in MODELS:

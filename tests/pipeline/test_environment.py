@@ -1,4 +1,4 @@
-"""Accounts, containers and folders in which DVC alone fails or takes other code."""
+"""Accounts, containers and folders in which plain DVC fails or runs other code."""
 
 import errno
 import io
@@ -19,7 +19,7 @@ from tests.conftest import Project, start
 from tests.helpers import refused_here, run_python
 
 REPRO = (sys.executable, "-m", "pipeline.side_by_side")
-"""What `make repro` runs."""
+"""The command that `make repro` runs."""
 
 ACCOUNT = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME")
 
@@ -29,11 +29,11 @@ def getpwuid(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = getpwuid
 """
-"""Makes the user of a Python process one that the system does not know."""
+"""Code that makes the user of a Python process unknown to the system."""
 
 
 def bare_path(folder: Path) -> str:
-    """A folder for PATH with git and no Python."""
+    """Create a folder for PATH that has git but no Python."""
     folder.mkdir()
     git = shutil.which("git")
     assert git
@@ -67,10 +67,10 @@ def test_an_account_without_name_home_shell_or_python_runs_the_pipeline(
 
 
 @pytest.mark.parametrize("room", [0, 10**9])
-def test_dvc_keeps_its_hashes_here_if_the_shared_folder_has_no_room(
+def test_dvc_keeps_its_hashes_here_if_the_shared_folder_is_full(
     room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PATH", "SHELL", "DVC_SITE_CACHE_DIR"):  # as they were, after this test
+    for name in ("PATH", "SHELL", "DVC_SITE_CACHE_DIR"):  # restored after this test
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.delenv("DVC_SITE_CACHE_DIR")
     monkeypatch.setattr(pipeline, "HASHES", tmp_path / "shared/dvc")
@@ -82,8 +82,8 @@ def test_dvc_keeps_its_hashes_here_if_the_shared_folder_has_no_room(
     assert os.environ.get("DVC_SITE_CACHE_DIR") == expected
 
 
-def test_streams_that_are_closed_are_opened() -> None:
-    """DVC would otherwise open a file in their place."""
+def test_closed_standard_streams_are_opened() -> None:
+    """Otherwise, DVC would open a file in their place."""
     code = "import os; [os.close(n) for n in range(3)]; import pipeline; "
     code += "os._exit(sum(not os.get_inheritable(n) for n in range(3)))"
     run_python(code)
@@ -100,8 +100,8 @@ def test_a_stage_that_cannot_print_stops_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_stage_whose_output_nobody_reads_says_so(project: Project, unbuffered: str) -> None:
-    """Output in a buffer is printed at the end, where Python would report it in its own way."""
+def test_a_stage_reports_that_nothing_reads_its_output(project: Project, unbuffered: str) -> None:
+    """Buffered output is printed at exit, where Python would report the error in its own way."""
     code = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); "
     code += "os.execvp(sys.executable, [sys.executable, '-m', 'stages.split'])"
     ran = project.run(sys.executable, "-c", code, code=1, PYTHONUNBUFFERED=unbuffered)
@@ -113,7 +113,7 @@ class Unread(io.StringIO):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def test_output_that_nobody_reads_is_blamed_on_no_file(
+def test_the_error_for_unread_output_names_no_file(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Unread())
@@ -122,7 +122,7 @@ def test_output_that_nobody_reads_is_blamed_on_no_file(
 
 
 @pytest.mark.slow
-def test_outputs_are_put_back_if_nobody_reads_what_make_repro_prints(project: Project) -> None:
+def test_outputs_are_put_back_if_nothing_reads_what_make_repro_prints(project: Project) -> None:
     before = project.outputs()
     make_plot_outdated(project)
     process = start(project, sys.executable, "-m", "pipeline.side_by_side")
@@ -134,7 +134,7 @@ def test_outputs_are_put_back_if_nobody_reads_what_make_repro_prints(project: Pr
     assert project.outputs() == before
 
 
-def test_dvc_that_cannot_print_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dvc_that_cannot_print_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(arguments: list[str]) -> int:
         raise BrokenPipeError
 
@@ -143,7 +143,7 @@ def test_dvc_that_cannot_print_has_failed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def kills_itself(folder: Path) -> str:
-    """A folder for PATH whose `python` ends at once, as one that runs out of memory."""
+    """Create a folder for PATH whose `python` dies at once, as if it ran out of memory."""
     folder.mkdir()
     (folder / "python").write_text("#!/bin/sh\nkill -9 $$\n")
     (folder / "python").chmod(0o755)
@@ -166,9 +166,7 @@ def test_outputs_of_a_stage_that_is_killed_or_does_not_start_are_put_back(
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_is_put_back_while_the_others_go_on(
-    project: Project, tmp_path: Path
-) -> None:
+def test_outputs_of_killed_trainings_are_put_back(project: Project, tmp_path: Path) -> None:
     before = project.outputs()
     project.set(epochs="3", compact__epochs="3")
     command = (*REPRO, "--at-once", "2")
@@ -177,8 +175,8 @@ def test_a_training_that_is_killed_is_put_back_while_the_others_go_on(
     assert project.outputs() == before
 
 
-def test_outputs_that_are_there_are_left_alone(project: Project) -> None:
-    """Such as those of a stage run by hand."""
+def test_existing_outputs_are_left_alone(project: Project) -> None:
+    """For example, those of a stage run by hand."""
     path = project.path / "metrics/samples.json"
     path.write_text("{}")
     (project.path / "data/split.safetensors").unlink()
@@ -188,7 +186,7 @@ def test_outputs_that_are_there_are_left_alone(project: Project) -> None:
 
 
 def test_code_in_another_folder_is_refused_under_dvc(project: Project, template: Project) -> None:
-    """DVC records the code in this folder."""
+    """DVC would record the code in this folder."""
     before = project.outputs()
     ran = project.run(
         *(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "split"),
@@ -206,7 +204,7 @@ def test_code_in_another_folder_is_refused_under_dvc(project: Project, template:
 
 
 def in_subfolder(template: Project, folder: Path) -> Project:
-    """A copy in a folder of a larger repository."""
+    """Copy the project into a folder of a larger repository."""
     larger = Project(folder)
     inner = Project(folder / "lib/names")
     inner.path.mkdir(parents=True)
@@ -238,7 +236,7 @@ def in_worktree(template: Project, folder: Path) -> Project:
 
 
 def with_symlinks(template: Project, folder: Path) -> Project:
-    """A copy whose cache is on another disk, and whose outputs are links into it."""
+    """Copy the project, with its cache on another disk and links into the cache as outputs."""
     cache = folder.with_name("cache")
     shutil.copytree(template.path, folder, symlinks=True)
     (folder / ".dvc/cache").rename(cache)
@@ -262,7 +260,7 @@ PLACES = [in_subfolder, in_submodule, in_worktree, with_symlinks]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_it_works_in_any_kind_of_checkout(
+def test_the_pipeline_works_in_any_kind_of_checkout(
     template: Project,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -292,7 +290,7 @@ def test_it_works_in_any_kind_of_checkout(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_so_do_experiments_in_copies(
+def test_experiments_in_copies_work_in_any_kind_of_checkout(
     template: Project, tmp_path: Path, place: Callable[[Project, Path], Project]
 ) -> None:
     project = with_cache(place(template, tmp_path / "here"), template)

@@ -1,4 +1,4 @@
-"""What git does to the files that DVC hashes, and DVC to those that git does not know."""
+"""What git does to files that DVC hashes, and what DVC does to files that git does not track."""
 
 import contextlib
 import re
@@ -12,12 +12,12 @@ import pytest
 from pipeline.inputs import Inputs
 from tests.conftest import ROOT, Project
 
-WINDOWS = ["-c", "core.autocrlf=true"]  # the default of git on Windows
+WINDOWS = ["-c", "core.autocrlf=true"]  # git's default on Windows
 SUFFIXES = [".gz", ".ico", ".jpg", ".npz", ".pdf", ".png", ".pt", ".safetensors", ".woff2", ".zip"]
 
 
 def clone_with_cache(source: Project, path: Path, cache_of: Project, *options: str) -> Project:
-    """A clone with the outputs that a project has in its cache."""
+    """Clone a project, with the outputs that another one has in its cache."""
     source.git(*options, "clone", "--quiet", *options, ".", str(path))
     clone = Project(path)
     clone.sign()
@@ -32,14 +32,14 @@ def assert_up_to_date(project: Project) -> None:
 
 
 def with_crlf(project: Project, name: str) -> bytes:
-    """Give a file the line ends of Windows."""
+    """Give a file Windows line endings, and return its content."""
     path = project.path / name
     text = path.read_bytes().replace(b"\n", b"\r\n")
     path.write_bytes(text)
     return text
 
 
-def test_a_clone_of_git_on_windows_is_up_to_date(project: Project, tmp_path: Path) -> None:
+def test_a_clone_on_windows_is_up_to_date(project: Project, tmp_path: Path) -> None:
     clone = clone_with_cache(project, tmp_path / "clone", project, *WINDOWS)
     assert clone.git("config", "core.autocrlf") == "true\n"
     assert_up_to_date(clone)
@@ -48,7 +48,7 @@ def test_a_clone_of_git_on_windows_is_up_to_date(project: Project, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_what_was_committed_with_crlf_is_up_to_date_in_every_clone(
+def test_files_committed_with_crlf_are_up_to_date_in_every_clone(
     project: Project, tmp_path: Path
 ) -> None:
     before = project.outputs()
@@ -67,11 +67,11 @@ def test_what_was_committed_with_crlf_is_up_to_date_in_every_clone(
         assert_up_to_date(clone)
         assert (clone.path / "data/few.txt").read_bytes() == names
         assert (clone.path / "stages/sample.py").read_bytes() == code
-        for file in ("Makefile", "params.yaml"):  # which DVC does not hash
+        for file in ("Makefile", "params.yaml"):  # files that DVC does not hash
             assert b"\r" not in (clone.path / file).read_bytes()
 
 
-def test_code_with_crlf_is_found_by_the_formatter(tmp_path: Path) -> None:
+def test_the_formatter_finds_code_with_crlf(tmp_path: Path) -> None:
     file = tmp_path / "it.py"
     command = [sys.executable, "-m", "ruff", "format", "--config", str(ROOT / "pyproject.toml")]
     for text, code in ((b"x = 1\n", 0), (b"x = 1\r\n", 1)):
@@ -79,7 +79,7 @@ def test_code_with_crlf_is_found_by_the_formatter(tmp_path: Path) -> None:
         assert subprocess.run([*command, "--check", str(file)], check=False).returncode == code
 
 
-def test_what_looks_like_text_in_a_binary_file_keeps_its_bytes(tmp_path: Path) -> None:
+def test_binary_files_that_look_like_text_keep_their_bytes(tmp_path: Path) -> None:
     project = Project(tmp_path / "it")
     project.path.mkdir()
     project.git("init", "--quiet")
@@ -97,7 +97,7 @@ def test_what_looks_like_text_in_a_binary_file_keeps_its_bytes(tmp_path: Path) -
 
 
 def in_repository(project: Project, path: Path) -> bool:
-    """Whether .git holds the content of a file."""
+    """Return whether .git has the content of a file."""
     blob = project.git("hash-object", "--no-filters", str(path)).strip()
     return project.run("git", "cat-file", "-e", blob, code=None).code == 0
 
@@ -107,7 +107,7 @@ ENVIRONMENTS = ["venv", ".venv", "env", "ENV", ".conda", ".pixi", ".direnv", ".t
 
 @pytest.fixture(scope="module")
 def calm(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The small project with an experiment that was run and applied beside environments."""
+    """The small project with virtual environments in it, and with an experiment run and applied."""
     project = Project(tmp_path_factory.mktemp("calm") / "project")
     shutil.copytree(template.path, project.path, symlinks=True)
     for folder in ENVIRONMENTS:
@@ -121,7 +121,7 @@ def calm(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     return project
 
 
-def test_an_environment_in_the_folder_does_not_get_into_git(calm: Project) -> None:
+def test_an_environment_in_the_folder_stays_out_of_git(calm: Project) -> None:
     notes = calm.path / "notes.txt"
     assert in_repository(calm, notes), "DVC copies what is neither tracked nor ignored"
     files = [calm.path / folder / "lib/large.py" for folder in ENVIRONMENTS]
@@ -132,7 +132,7 @@ def test_an_environment_in_the_folder_does_not_get_into_git(calm: Project) -> No
     assert set(ENVIRONMENTS).isdisjoint(tree)
 
 
-def test_what_editors_leave_beside_the_code_makes_no_stage_outdated(project: Project) -> None:
+def test_files_that_editors_leave_behind_outdate_no_stage(project: Project) -> None:
     for folder in ("charlm/models", "data/samples"):
         for name in (
             *(".DS_Store", ".fcn.py.swp", "fcn.py~", ".ipynb_checkpoints/fcn.py"),
@@ -141,7 +141,7 @@ def test_what_editors_leave_beside_the_code_makes_no_stage_outdated(project: Pro
             file = project.path / folder / name
             file.parent.mkdir(exist_ok=True)
             file.write_text("left behind\n", encoding="utf-8")
-        (project.path / folder / ".#fcn.py").symlink_to("user@host.1:2")  # Emacs' lock
+        (project.path / folder / ".#fcn.py").symlink_to("user@host.1:2")  # a lock file of Emacs
     assert_up_to_date(project)
     with contextlib.chdir(project.path):
         assert [n for n in Inputs("train_fcn").files if n.startswith("charlm/models/")] == [
@@ -151,13 +151,13 @@ def test_what_editors_leave_beside_the_code_makes_no_stage_outdated(project: Pro
 
 
 def keeping_edits() -> list[str]:
-    """The commands of the guide that bring back what `dvc exp apply` reset."""
+    """Return the commands in the guide that bring back what `dvc exp apply` reset."""
     page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```bash\n(git stash show [^`]*)^```", page, flags=re.MULTILINE)
     return [line.partition("  #")[0].strip() for line in block.splitlines()]
 
 
-def test_what_apply_resets_comes_back_as_the_guide_says(calm: Project, tmp_path: Path) -> None:
+def test_edits_reset_by_apply_come_back_as_the_guide_says(calm: Project, tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     shutil.copytree(calm.path, project.path, symlinks=True)
     show, restore = keeping_edits()

@@ -1,4 +1,4 @@
-"""The guide: how it is run and written, and that what it shows is so."""
+"""The guide: how its commands are run and their output written, and that what it says is true."""
 
 import json
 import os
@@ -86,14 +86,14 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path, os.environ)
 
 
-def test_the_blocks_are_run_in_order_and_have_what_they_print(shell: Shell, tmp_path: Path) -> None:
+def test_blocks_are_run_in_order_and_their_output_is_written(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     assert guide.refreshed(TEXT, shell, tmp_path) == TOLD
     assert shell.folder == tmp_path
     assert guide.refreshed(TOLD, shell, tmp_path) == TOLD
 
 
-def test_a_command_may_go_on_over_several_lines() -> None:
+def test_a_command_may_span_several_lines() -> None:
     (_, _, several, *_) = guide.commands(TOLD)
     assert several == Command("cat <<'END'\none\n  two\nEND", ("one", "  two"))
 
@@ -107,14 +107,14 @@ def test_a_command_may_go_on_over_several_lines() -> None:
         ("1234567 faced 0.0123456 12345678a", "1234567 faced 0.0123456 12345678a"),
     ],
 )
-def test_what_is_another_in_every_run_has_a_stand_in(line: str, shown: str) -> None:
+def test_parts_that_change_with_every_run_get_placeholders(line: str, shown: str) -> None:
     assert guide.shown(Command("x"), [line], None) == f"$ x\n{shown}\n"
 
 
 @pytest.mark.parametrize(
     "command", ["exit 3", "python -c '1/0' || true", "exec 2>&1; echo Traceback '(most'"]
 )
-def test_a_command_that_goes_wrong_is_told(shell: Shell, command: str) -> None:
+def test_a_failing_command_is_reported(shell: Shell, command: str) -> None:
     with pytest.raises(UnexpectedError, match=r"error: does not end as in the guide: "):
         shell.run(Command(command))
 
@@ -122,15 +122,15 @@ def test_a_command_that_goes_wrong_is_told(shell: Shell, command: str) -> None:
 TRAINING = "for n in 1 2 3; do echo Net, epoch $n/3; done; "
 
 
-def test_a_command_is_interrupted_where_the_guide_has_it(shell: Shell) -> None:
+def test_a_command_is_interrupted_where_the_guide_says(shell: Shell) -> None:
     waiting = Command(TRAINING + "sleep 60", ("^C",))
     assert shell.run(waiting)[:3] == ["Net, epoch 1/3", "Net, epoch 2/3", "^C"]
-    for ends in ("", "exit 3"):  # well, or by itself before its first epoch is over
+    for ends in ("", "exit 3"):  # success, or failure in the first epoch
         with pytest.raises(UnexpectedError):
             shell.run(Command(TRAINING.replace("1 2 3", "1") + ends, ("^C",)))
 
 
-def test_the_metrics_beside_which_it_was_written_are_told(tmp_path: Path) -> None:
+def test_the_guide_identifies_the_metrics_it_was_written_with(tmp_path: Path) -> None:
     (tmp_path / "metrics").mkdir()
     for name in guide.METRICS:
         (tmp_path / f"metrics/{name}.json").write_text("{}")
@@ -140,7 +140,7 @@ def test_the_metrics_beside_which_it_was_written_are_told(tmp_path: Path) -> Non
     assert guide.written_with(tmp_path) != before
 
 
-def test_the_guide_was_written_beside_the_metrics_that_are_committed() -> None:
+def test_the_guide_was_written_with_the_committed_metrics() -> None:
     for page in guide.PAGES:
         text = page.read_text(encoding="utf-8")
         assert guide.written_with(ROOT) in text, "run: python -m pipeline.guide"
@@ -157,7 +157,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def committed() -> dict[str, Any]:
-    """Metrics and parameters of the default run, by the names that DVC gives them."""
+    """Return metrics and parameters of the default run, by the names that DVC gives them."""
     found = flat(read_yaml(ROOT / "params.yaml"))
     for name in ("samples", "evaluation"):
         found |= flat(json.loads((ROOT / f"metrics/{name}.json").read_text(encoding="utf-8")))
@@ -169,7 +169,7 @@ def columns(line: str) -> list[str]:
 
 
 def tables(text: str) -> Iterator[tuple[Command, list[dict[str, str]], bool]]:
-    """Each table of the guide, and whether HEAD is still the default run there."""
+    """Yield each table of the guide, and whether HEAD is still the default run at that point."""
     first = True
     for command in guide.commands(text):
         first = first and not command.text.startswith("git commit")
@@ -180,7 +180,7 @@ def tables(text: str) -> Iterator[tuple[Command, list[dict[str, str]], bool]]:
 
 
 def default_figures(text: str) -> Iterator[tuple[str, str]]:
-    """All that the guide says of the default run: the name of a figure, and the figure."""
+    """Yield the name and value of each figure of the default run in the guide."""
     for command, rows, first in tables(text):
         default = {"v1", "HEAD", "main"} if first else {"v1"}
         for row in rows:
@@ -188,7 +188,7 @@ def default_figures(text: str) -> Iterator[tuple[str, str]]:
                 yield from ((k, v) for k, v in row.items() if k != "Experiment")
             name = row.get("Metric") or row.get("Param")
             yield from ((name, row[column]) for column in default & row.keys() if name)
-    narrow = guide.commands(text)[0]  # which leaves the other models as they are
+    narrow = guide.commands(text)[0]  # leaves the other models as they are
     for line in narrow.printed:
         if match := re.match(r"(wavenet|compact) +test loss ([\d.]+) .* ([\d,]+) param", line):
             yield f"{match[1]}.test_loss", match[2]
@@ -204,7 +204,7 @@ def stale(text: str) -> list[str]:
     ]
 
 
-def test_what_it_shows_of_the_default_run_are_the_committed_figures() -> None:
+def test_figures_of_the_default_run_are_the_committed_ones() -> None:
     assert len(list(default_figures(GUIDE))) >= 19
     assert stale(GUIDE) == []
 
@@ -225,7 +225,7 @@ def test_a_figure_of_another_run_is_found(old: str, new: str) -> None:
     assert len(stale(changed)) == 1
 
 
-def test_the_line_of_params_yaml_that_it_names_is_that_of_the_parameter() -> None:
+def test_line_numbers_of_params_yaml_are_right() -> None:
     lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
     named = re.findall(r"params\.yaml, line (\d+): (\w+)\.(\w+) is", GUIDE)
     assert named
@@ -246,7 +246,7 @@ def losses(lines: list[str]) -> dict[str, float]:
     return {name: float(loss) for name, loss in found}
 
 
-def test_what_it_says_of_its_figures_is_so() -> None:
+def test_statements_about_the_figures_are_true() -> None:
     diffs = {c.text: rows for c, rows, _ in tables(GUIDE) if "metrics diff" in c.text}
     narrow = {row["Metric"]: row for row in next(iter(diffs.values()))}
     share = float(narrow["fcn.parameters"]["workspace"]) / float(narrow["fcn.parameters"]["HEAD"])
@@ -279,7 +279,7 @@ def test_what_it_says_of_its_figures_is_so() -> None:
     assert history["train"].is_monotonic_decreasing
 
 
-def test_vs_code_is_told_of_the_extensions_and_of_the_environment() -> None:
+def test_vs_code_knows_the_extensions_and_the_environment() -> None:
     folder = ROOT / ".vscode"
     recommended = json.loads((folder / "extensions.json").read_text())["recommendations"]
     assert "lakefs.lakefs-dvc" in recommended

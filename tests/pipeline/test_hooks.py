@@ -38,7 +38,7 @@ def commit(project: Project, code: int = 0) -> Ran:
     return project.run("git", "commit", "--message", "A change", code=code)
 
 
-def test_they_run_what_the_requirements_pin() -> None:
+def test_hooks_run_the_pinned_versions() -> None:
     (repo,) = YAML(typ="safe", pure=True).load(ROOT / ".pre-commit-config.yaml")["repos"]
     assert repo["repo"] == "local", "another repository would bring versions of its own"
     programs = {
@@ -50,7 +50,7 @@ def test_they_run_what_the_requirements_pin() -> None:
         assert re.search(rf"^{name}==[\d.]+", pinned, flags=re.MULTILINE), name
 
 
-def test_what_is_in_the_repository_passes(hooked: Project) -> None:
+def test_the_repository_passes_the_hooks(hooked: Project) -> None:
     ran = hooked.run(".venv/bin/pre-commit", "run", "--all-files")
     assert re.findall(r"^(.*?)\.{3,}Passed$", ran.text, flags=re.MULTILINE) == [
         "ruff check",
@@ -59,7 +59,7 @@ def test_what_is_in_the_repository_passes(hooked: Project) -> None:
     ]
 
 
-def test_a_commit_of_what_ruff_refuses_is_refused_and_formatted(hooked: Project) -> None:
+def test_a_commit_that_fails_ruff_is_refused_and_formatted(hooked: Project) -> None:
     before = hooked.git("rev-parse", "HEAD")
     ugly = hooked.path / "ugly.py"
     ugly.write_text(UGLY, encoding="utf-8")
@@ -71,7 +71,7 @@ def test_a_commit_of_what_ruff_refuses_is_refused_and_formatted(hooked: Project)
     hooked.git("rm", "--quiet", "--force", "ugly.py")
 
 
-def test_a_commit_tells_which_stages_are_to_be_run_again(hooked: Project) -> None:
+def test_a_commit_lists_the_outdated_stages(hooked: Project) -> None:
     hooked.set(sample__temperature="0.5")
     told = commit(hooked).text
     assert re.search(r"^sample:\n\s+changed deps:\n\s+params\.yaml:", told, flags=re.MULTILINE)
@@ -81,7 +81,7 @@ def test_a_commit_tells_which_stages_are_to_be_run_again(hooked: Project) -> Non
 
 
 @pytest.mark.slow
-def test_a_checkout_brings_the_outputs_of_the_branch(hooked: Project) -> None:
+def test_a_checkout_restores_the_outputs_of_the_branch(hooked: Project) -> None:
     samples = hooked.path / "data/samples/fcn.csv"
     before = samples.read_bytes()
     hooked.git("checkout", "--quiet", "-b", "cooler")
@@ -98,7 +98,7 @@ def test_a_checkout_brings_the_outputs_of_the_branch(hooked: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_push_needs_no_dvc_remote_and_pushes_to_one_that_is_there(
+def test_a_push_also_pushes_to_the_dvc_remote_if_there_is_one(
     hooked: Project, tmp_path: Path
 ) -> None:
     told = hooked.run("git", "push", "origin", "HEAD:refs/heads/first").text

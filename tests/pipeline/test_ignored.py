@@ -1,4 +1,4 @@
-"""The files of a dependency are those that DVC itself hashes, whatever `.dvcignore` says."""
+"""A dependency has exactly the files that DVC hashes, whatever `.dvcignore` says."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hashed_by_dvc(root: Path) -> list[Path]:
-    """The files in the list that DVC records for the folder."""
+    """Return the files in the list that DVC records for the folder."""
     with Repo(str(root)) as repo:
         (dependency,) = repo.stage.load_one(name="train").deps
         dependency.save()
@@ -85,7 +85,7 @@ def hashed_by_dvc(root: Path) -> list[Path]:
         ("", "/a.py"),
     ],
 )
-def test_the_files_are_those_of_dvc(
+def test_the_files_are_those_that_dvc_hashes(
     repo: Path, monkeypatch: pytest.MonkeyPatch, root: str, above: str
 ) -> None:
     (repo / ".dvcignore").write_text(root)
@@ -105,7 +105,7 @@ def test_a_dependency_that_is_a_file_is_never_ignored(
 
 
 @pytest.mark.parametrize("content", [b"a\n!\n", b"\xff\n"])
-def test_what_is_no_pattern_is_refused(
+def test_an_invalid_pattern_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What a stage depends on is compared at its end with what it was at its beginning."""
+"""At its end, a stage compares its dependencies with what they were at its beginning."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -104,13 +104,13 @@ def test_a_change_is_refused_and_named(change: Callable[[], object], said: str) 
         write("code/.a.py.swp"),
     ],
 )
-def test_any_other_change_is_not(change: Callable[[], object]) -> None:
+def test_any_other_change_is_ignored(change: Callable[[], object]) -> None:
     inputs = Inputs("train")
     change()
     inputs.refuse_if_changed()
 
 
-def test_of_many_changes_some_are_named() -> None:
+def test_a_few_of_many_changes_are_named() -> None:
     inputs = Inputs("train")
     for number in range(5):
         write(f"code/{number}.py")()
@@ -123,7 +123,7 @@ def test_a_stage_without_dependencies_has_no_inputs() -> None:
 
 
 @pytest.mark.parametrize("several", ["matrix: {lr: [1, 2]}, ", "foreach: [1, 2], do: {"])
-def test_a_stage_with_several_values_has_what_it_declares(several: str) -> None:
+def test_a_matrix_or_foreach_stage_has_the_inputs_it_declares(several: str) -> None:
     closed = "}" * several.count("do: {")
     declared = f"{{{several}cmd: x, deps: [code], params: [seed]{closed}}}"
     Path("dvc.yaml").write_text(f"stages: {{train: {declared}}}")

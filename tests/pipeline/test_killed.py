@@ -1,4 +1,4 @@
-"""Killed at any moment and started again by the same command: the same bytes in the end."""
+"""A stage killed at any moment ends with the same bytes after a restart by the same command."""
 
 import json
 import os
@@ -47,7 +47,7 @@ OUTPUTS = {
         ("evaluate", 2),
     ],
 )
-def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
+def test_a_stage_killed_at_random_moments_ends_with_the_same_bytes(
     project: Project, stage: str, kills: int, request: pytest.FixtureRequest
 ) -> None:
     """25 kills in all, over the stages that take longest."""
@@ -77,7 +77,7 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_where_epochs_are_long_it_goes_on_in_the_midst_of_one(project: Project) -> None:
+def test_a_long_epoch_resumes_in_the_middle(project: Project) -> None:
     project.set(batch_size="1", epochs="1")
     whole = project.path.parent / "whole"
     shutil.copytree(project.path, whole, symlinks=True)
@@ -89,7 +89,7 @@ def test_where_epochs_are_long_it_goes_on_in_the_midst_of_one(project: Project) 
 
 
 def kill_once_it_has_a_state(project: Project, *command: str) -> None:
-    """SIGKILL to the command and all that it has started."""
+    """Send SIGKILL to the command and all the processes it has started, once it saved a state."""
     process = start(project, *command)
     wait_for_state(project, process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -102,7 +102,7 @@ def kill_once_it_has_a_state(project: Project, *command: str) -> None:
     [["repro", "--single-item"], ["exp", "run"], ["exp", "run", "--temp"]],
     ids=" ".join,
 )
-def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
+def test_dvc_killed_with_all_its_children_resumes_with_the_same_command(
     project: Project, uninterrupted: Project, command: list[str]
 ) -> None:
     if "repro" in command:
@@ -120,12 +120,12 @@ def test_dvc_killed_with_all_its_children_goes_on_by_the_same_command(
 
 
 @pytest.mark.slow
-def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
+def test_a_queue_killed_with_its_worker_resumes_when_queued_again(
     project: Project, uninterrupted: Project
 ) -> None:
     command = ["exp", "run", "--queue", "-S", f"epochs={LONG['epochs']}", "train_wavenet"]
     project.dvc(*command, "--name", "first")
-    start(project, "dvc", "queue", "start")  # its worker keeps the pipe, so it is not waited for
+    start(project, "dvc", "queue", "start")  # its worker keeps the pipe open, so do not wait for it
     try:
         wait_for_state(project)
         kill_all_of(project)
@@ -140,7 +140,7 @@ def test_a_queue_killed_with_its_worker_goes_on_when_it_is_queued_again(
 
 
 def kill_all_of(project: Project) -> None:
-    """Kill every process that works somewhere in the project's folder, until none is left."""
+    """Kill every process in the project's folder until none is left."""
     deadline = time.monotonic() + 30
     while found := processes_in(project):
         assert time.monotonic() < deadline
@@ -149,7 +149,7 @@ def kill_all_of(project: Project) -> None:
         psutil.wait_procs(found, timeout=5)
 
 
-def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_goes_on(
+def test_an_interruption_under_dvc_restores_outputs_and_can_be_resumed(
     project: Project, uninterrupted: Project
 ) -> None:
     before = project.outputs()
@@ -172,7 +172,7 @@ def test_interrupted_under_dvc_what_was_there_is_put_back_and_the_same_command_g
 def test_if_dvc_alone_is_killed_its_stage_ends_too(
     project: Project, uninterrupted: Project, number: signal.Signals
 ) -> None:
-    """It would go on without a record, and write its outputs over those of the next run."""
+    """It would continue without a record, and overwrite the outputs of the next run."""
     before = project.outputs()
     project.set(**LONG)
     process = start(project, "dvc", "repro", "--single-item", "train_wavenet")
@@ -188,7 +188,7 @@ def test_if_dvc_alone_is_killed_its_stage_ends_too(
 
 
 @pytest.mark.slow
-def test_if_make_alone_is_asked_to_end_the_outputs_are_put_back(project: Project) -> None:
+def test_if_make_alone_is_terminated_the_outputs_are_put_back(project: Project) -> None:
     before = project.outputs()
     project.set(**LONG)
     log = project.path.with_suffix(".log")
@@ -202,14 +202,14 @@ def test_if_make_alone_is_asked_to_end_the_outputs_are_put_back(project: Project
 
 
 def wait_until_nothing_runs(project: Project) -> None:
-    """Wait for what goes on when the command itself has ended."""
+    """Wait for processes that outlive the command itself."""
     deadline = time.monotonic() + 60
     while processes_in(project):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
+def test_sigterm_is_handled_like_ctrl_c(project: Project) -> None:
     project.set(**LONG)
     process = start(project, sys.executable, "-m", "stages.train_fcn")
     wait_for_state(project, process)
@@ -221,7 +221,7 @@ def test_a_request_to_end_is_taken_as_ctrl_c(project: Project) -> None:
 
 
 def start_in_a_terminal(project: Project, *command: str) -> tuple[int, int]:
-    """Run a command in a terminal of its own; return its process id and the terminal."""
+    """Run a command in its own terminal; return its process ID and the terminal."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(project.path)
@@ -238,8 +238,8 @@ def start_in_a_terminal(project: Project, *command: str) -> tuple[int, int]:
     ],
     ids=" ".join,
 )
-def test_a_closed_terminal_is_taken_as_ctrl_c(project: Project, command: list[str]) -> None:
-    """As when an SSH session is lost."""
+def test_a_closed_terminal_is_handled_like_ctrl_c(project: Project, command: list[str]) -> None:
+    """For example, because an SSH session is lost."""
     before = project.outputs()
     project.set(**LONG)
     process, terminal = start_in_a_terminal(project, *command)
@@ -268,10 +268,10 @@ def test_nohup_is_respected(project: Project) -> None:
         ("pipeline.side_by_side", "networkx"),
     ],
 )
-def test_ctrl_c_while_modules_are_imported_is_told_in_a_line(
+def test_ctrl_c_during_imports_is_reported_in_one_line(
     project: Project, module: str, imported: str
 ) -> None:
-    """torch would drop the exception as it imports NumPy, and go on with half of it."""
+    """While it imports NumPy, torch would swallow the exception and continue with half of it."""
     process = start(project, sys.executable, "-X", "importtime", "-m", module)
     while imported not in (process.stdout.readline() if process.stdout else imported):
         assert process.poll() is None
@@ -283,8 +283,8 @@ def test_ctrl_c_while_modules_are_imported_is_told_in_a_line(
 
 
 @pytest.mark.parametrize("where", ["", "raise ValueError"])
-def test_ctrl_c_in_code_whose_exceptions_python_ignores_is_repeated(where: str) -> None:
-    """As in the callbacks of the compiler of Numba."""
+def test_ctrl_c_is_repeated_after_code_whose_exceptions_python_ignores(where: str) -> None:
+    """For example, in the callbacks of Numba's compiler."""
     code = f"""
 import signal, time, stages
 class Dropped:
@@ -310,10 +310,10 @@ stages.run(main)
     ("number", "handler"),
     [("SIGINT", "signal.default_int_handler"), ("SIGTERM", "signal.SIG_IGN")],
 )
-def test_ctrl_c_while_compiled_code_returns_arrays_is_repeated(number: str, handler: str) -> None:
-    """Numba asks Python for the types of arrays, and makes a SystemError of what is raised there.
+def test_ctrl_c_is_repeated_after_compiled_code_returned_arrays(number: str, handler: str) -> None:
+    """Numba asks Python for the types of arrays, and turns an exception there into a SystemError.
 
-    The fast path would take it for an error of the model, and train on as plain PyTorch.
+    The fast path would take that for an error of the model, and train on with plain PyTorch.
     """
     code = f"""
 import contextlib, signal, time
@@ -339,14 +339,14 @@ stages.run(main)
 
 
 @pytest.mark.slow
-def test_a_damaged_state_is_told_in_a_line_and_training_starts_anew(
+def test_a_damaged_state_is_reported_and_training_starts_from_scratch(
     project: Project, uninterrupted: Project
 ) -> None:
     project.set(**LONG)
     kill_once_it_has_a_state(project, sys.executable, "-m", "stages.train_wavenet")
     (state,) = (project.path / ".resume").glob("*.pt")
     content = bytearray(state.read_bytes())
-    content[len(content) // 2] ^= 1  # a bit of a weight: torch itself would not notice
+    content[len(content) // 2] ^= 1  # one bit of a weight, which torch itself would not notice
     state.write_bytes(content)
     ran = project.stage("train_wavenet")
     assert f".resume/{state.name} is damaged; training starts from scratch\n" in ran.text

@@ -1,4 +1,4 @@
-"""`python -m pipeline.new_model`: what it writes, for a first, second and third model."""
+"""`python -m pipeline.new_model`: what it writes, for one or several new models."""
 
 import inspect
 import io
@@ -46,7 +46,7 @@ class Linear(LanguageModel):
 
 
 SHARED = ["batch_size", "epochs", "lr", "names.column", "names.path", "seed", "split", "training"]
-"""The parameters of the report that are not a model's."""
+"""The parameters of the report that belong to no model."""
 
 
 def new_model(project: Project, name: str, code: str, exit_code: int = 0) -> str:
@@ -54,14 +54,14 @@ def new_model(project: Project, name: str, code: str, exit_code: int = 0) -> str
     return project.run("python", "-m", "pipeline.new_model", name, code=exit_code).text
 
 
-# Always random, as with dropout for an estimate of uncertainty (Gal and Ghahramani 2016).
+# Always random, like dropout for estimating uncertainty (Gal and Ghahramani 2016).
 RANDOM = LINEAR.replace("import Tensor", "import Tensor, rand").replace(
     "return self", "return (0.9 + 0.2 * rand(())) * self"
 )
 
 
 @pytest.mark.slow
-def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: Project) -> None:
+def test_two_new_models_are_trained_sampled_and_reported(project: Project) -> None:
     new_model(project, "transformer", TRANSFORMER)
     new_model(project, "linear", RANDOM)
     params = read_yaml(project.path / "params.yaml")
@@ -108,7 +108,7 @@ def test_two_more_models_are_trained_resumed_sampled_and_in_the_report(project: 
         ),
     ],
 )
-def test_what_cannot_be_added_is_told_and_nothing_is_written(
+def test_a_model_that_cannot_be_added_is_reported_and_nothing_is_written(
     project: Project, name: str, code: str | None, told: str
 ) -> None:
     if code is not None:
@@ -122,7 +122,9 @@ def test_what_cannot_be_added_is_told_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("name", ["attention", "gru", "zoneout", "bidirectional_transformer"])
-def test_its_stage_is_as_dvc_would_write_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_new_stage_is_formatted_as_dvc_formats_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(models.CausalTransformer, "title", "Attention: all you need")
     text = with_stage((ROOT / "dvc.yaml").read_text("utf-8"), name, models.CausalTransformer)
     yaml, written = YAML(), io.StringIO()
@@ -143,7 +145,7 @@ def test_its_stage_is_as_dvc_would_write_it(name: str, monkeypatch: pytest.Monke
     assert written.getvalue() == text
 
 
-def test_a_second_time_is_refused(project: Project) -> None:
+def test_adding_a_model_twice_is_refused(project: Project) -> None:
     new_model(project, "linear", LINEAR)
     assert "exists; the model is already in the pipeline" in new_model(project, "linear", LINEAR, 1)
     assert Path(ROOT / "stages/train_linear.py").exists() is False

@@ -1,7 +1,7 @@
-"""A stage touches what dvc.yaml declares, all of it, and nothing else: seen while it runs.
+"""Each stage touches everything that dvc.yaml declares for it, and nothing else.
 
-tests/record.py runs a stage under an audit hook; what it records is compared with dvc.yaml
-both ways. What a folder holds is declared with it.
+tests/record.py runs a stage under an audit hook, and the record is compared with dvc.yaml in both
+directions. Declaring a folder declares everything in it.
 """
 
 import ast
@@ -22,15 +22,15 @@ from tests.watch import files_opened
 Record = dict[str, list[str]]
 
 VARIABLES = {"DVC_ROOT", "DVC_STAGE", "TORCHELASTIC_ERROR_FILE"}
-"""What a stage looks at of the environment; none of it decides a byte."""
+"""Environment variables that a stage reads; none of them affects a byte."""
 TRAINING_VARIABLES = VARIABLES | {"COLUMNS", "LINES"}
-"""What a training by gradient descent also reads: the width of its progress bar."""
+"""A training by gradient descent also reads these, for the width of its progress bar."""
 REQUIREMENTS = "requirements.txt"
-"""What a stage depends on without reading it: it decides what is installed."""
+"""A dependency that no stage reads: it determines which packages are installed."""
 RECORDS = ".git/records.json"
-"""What they touched, kept in the checkout for all workers."""
+"""What the stages touched, kept in the checkout for all workers."""
 SCRATCH = ".resume"
-"""Where a training keeps its state, in addition to its outputs."""
+"""The folder where a training keeps its state, in addition to its outputs."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -38,10 +38,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def record(project: Project, stage: str) -> Record:
-    """What a stage touches; the kernel must have seen the same files of the checkout."""
+    """Record what a stage touches, and check that the kernel saw no other file of the checkout."""
     target = project.path.parent / "record.json"
     command = ["python", "-m", "tests.record", stage, str(target)]
-    # If there is bytecode, Python does not open the module that it comes from.
+    # If there is bytecode, Python does not open the source of a module.
     for bytecode in project.path.rglob("*.pyc"):
         bytecode.unlink()
     with files_opened(project.path) as opened:
@@ -49,18 +49,18 @@ def record(project: Project, stage: str) -> Record:
     recorded: Record = json.loads(target.read_text(encoding="utf-8"))
     if sys.platform == "linux":
         unseen = opened - set(recorded["read"]) - set(recorded["written"])
-        unseen = {file for file in unseen if "__pycache__" not in file}  # Numba's look into it
+        unseen = {file for file in unseen if "__pycache__" not in file}  # Numba looks into it
         assert {file for file in unseen if not file.startswith("tests/")} == set()
     return recorded
 
 
 def within(file: str, declared: set[str]) -> bool:
-    """Whether a file, or a folder that holds it, is declared."""
+    """Return whether a file, or a folder that contains it, is declared."""
     return not declared.isdisjoint({file, *map(str, PurePath(file).parents)})
 
 
 def decides_nothing(path: Path) -> bool:
-    """Whether a file is but the docstring of a package."""
+    """Return whether a file contains only the docstring of a package."""
     if path.name != "__init__.py":
         return False
     body = ast.parse(path.read_text(encoding="utf-8")).body
@@ -70,7 +70,7 @@ def decides_nothing(path: Path) -> bool:
 def differences(
     recorded: Record, name: str, stage: dict[str, Any], params: dict[str, Any], root: Path
 ) -> list[str]:
-    """What a stage did and does not declare, and what it declares and did not do.
+    """Return what a stage touched but does not declare, and what it declares but did not touch.
 
     A cheap stage may depend on more of the library than it needs; a training may not.
     """
@@ -89,14 +89,14 @@ def differences(
         its = {f"{key}.{leaf}" for leaf in inside} if isinstance(inside, dict) else {key}
         if inside is None and key in MODELS:
             its = set()  # the section is empty
-        # `plot` needs the recipe of each model alone, but a key that is left out has no name
-        # that it could declare.
+        # `plot` needs only the recipe of each model, but cannot declare a key that params.yaml
+        # leaves out.
         whole = key not in ("training", *MODELS) or not its & used
         leaves |= its if whole else its & used
     folders = {str(parent) for out in outs for parent in PurePath(out).parents}
 
     def aside(file: str) -> bool:
-        """A file being written beside an output, the scratch folder, or Python's own."""
+        """Return whether a file is temporary, in the scratch folder, or Python's own."""
         parts = PurePath(file).parts
         partial = [i for i, part in enumerate(parts) if part.startswith(".partial-")]
         beside_output = bool(partial) and str(PurePath(*parts[: partial[0]])) in folders
@@ -134,7 +134,7 @@ def differences(
 
 @pytest.fixture(scope="module")
 def clone(template: Project) -> Project:
-    """A checkout with compiled kernels only, in which the stages were then run and recorded."""
+    """A checkout that had only compiled kernels, after its stages were run and recorded."""
 
     def make(target: Path) -> None:
         shutil.copytree(template.path, target, symlinks=True)
@@ -153,7 +153,7 @@ def records(clone: Project) -> dict[str, Record]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_touches_what_it_declares_and_nothing_else(
+def test_a_stage_touches_exactly_what_it_declares(
     name: str, clone: Project, records: dict[str, Record]
 ) -> None:
     stage = read_yaml(clone.path / "dvc.yaml")["stages"][name]
@@ -161,7 +161,7 @@ def test_a_stage_touches_what_it_declares_and_nothing_else(
     assert differences(records[name], name, stage, params, clone.path) == []
 
 
-def test_the_stages_leave_nothing_but_their_outputs(
+def test_the_stages_leave_only_their_outputs(
     clone: Project, records: dict[str, Record], template: Project
 ) -> None:
     assert records
@@ -177,11 +177,11 @@ OTHERS = ("charlm/names/", "charlm/evaluation/", "charlm/sampling/", "charlm/rep
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_training_reads_neither_another_model_nor_what_comes_after(
+def test_a_training_reads_no_other_model_and_no_later_stage(
     model: str, records: dict[str, Record]
 ) -> None:
     read = records[f"train_{model}"]["read"]
-    hybrid = ["hybrid", "compact", "kneser_ney"]  # which is the teacher of the compact net
+    hybrid = ["hybrid", "compact", "kneser_ney"]  # the teacher of the compact net
     parts = {"hybrid": hybrid, "compact": hybrid, "mixture": MODELS}
     assert {f"charlm/models/{m}.py" for m in MODELS}.intersection(read) == {
         f"charlm/models/{its}.py" for its in [model, *parts.get(model, [])]
@@ -205,8 +205,8 @@ _ = (load().models, load().section("fcn"))
 """
 
 
-def test_what_is_planted_and_not_declared_is_caught(project: Project) -> None:
-    """A stage that touches what it does not declare."""
+def test_undeclared_use_is_caught(project: Project) -> None:
+    """Check with code at the top of a stage that touches what the stage does not declare."""
     script = project.path / "stages/split.py"
     text = script.read_text(encoding="utf-8")
     script.write_text(PLANTED + text, encoding="utf-8")
@@ -238,7 +238,7 @@ def test_what_is_planted_and_not_declared_is_caught(project: Project) -> None:
     ],
     ids=str,
 )
-def test_what_is_declared_and_not_used_is_caught(
+def test_unused_declarations_are_caught(
     clone: Project, records: dict[str, Record], stage: str, kind: str, entry: Any, fault: str
 ) -> None:
     its = copy.deepcopy(read_yaml(clone.path / "dvc.yaml")["stages"][stage])
@@ -256,7 +256,7 @@ def test_what_is_declared_and_not_used_is_caught(
         *(("build_dataset", "metrics"), ("plot", "plots")),
     ],
 )
-def test_what_is_used_and_no_longer_declared_is_caught(
+def test_missing_declarations_are_caught(
     clone: Project, records: dict[str, Record], stage: str, kind: str
 ) -> None:
     its = copy.deepcopy(read_yaml(clone.path / "dvc.yaml")["stages"][stage])

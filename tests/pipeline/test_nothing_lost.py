@@ -1,4 +1,4 @@
-"""What goes wrong costs nothing: one line says what it is, and the way back works."""
+"""When something goes wrong, one line says what it is, nothing is lost, and recovery works."""
 
 import ctypes
 import errno
@@ -33,7 +33,7 @@ WAVENET = "data/checkpoints/wavenet.safetensors"
 
 
 def run_alone(project: Project, stage: str, before: Callable[[], object]) -> tuple[int, list[str]]:
-    """The exit code and the lines of a stage in whose process `before` is called first."""
+    """Run a stage in a process that calls `before` first; return its exit code and output lines."""
     done = subprocess.run(
         [sys.executable, "-m", f"stages.{stage}"],
         cwd=project.path,
@@ -59,10 +59,10 @@ def half_written(project: Project) -> list[Path]:
         pytest.param("plot", 20_000, "plots/figures", marks=pytest.mark.slow),
     ],
 )
-def test_without_room_a_stage_stops_in_one_line_and_goes_on_with_it(
+def test_a_stage_stops_in_one_line_on_a_full_disk_and_can_be_run_again(
     project: Project, stage: str, size: int, path: str
 ) -> None:
-    """The kernel refuses to write more than that many bytes to a file, as a full disk does."""
+    """The kernel refuses to write more than that many bytes to a file, like a full disk."""
     before = project.outputs()
     code, lines = run_alone(
         project, stage, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -82,11 +82,11 @@ def test_without_room_a_stage_stops_in_one_line_and_goes_on_with_it(
     ("number", "todo"),
     [(errno.ENOSPC, "free some space"), (errno.EROFS, "change its permissions")],
 )
-def test_a_write_that_fails_names_the_file_and_what_to_do(
+def test_a_failed_write_names_the_file_and_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, todo: str
 ) -> None:
     def fail(descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))  # as a write does, without the name of a file
+        raise OSError(number, os.strerror(number))  # like a failed write, without a file name
 
     path = tmp_path / "file"
     path.write_text("old")
@@ -101,7 +101,7 @@ def test_a_write_that_fails_names_the_file_and_what_to_do(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_library_that_cannot_write_and_names_no_file_gets_its_line_too() -> None:
+def test_a_write_error_without_a_file_name_is_explained_too() -> None:
     assert stages.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == (
         "error: No space left on device; free some space and run the same command again",
         1,
@@ -110,7 +110,7 @@ def test_a_library_that_cannot_write_and_names_no_file_gets_its_line_too() -> No
 
 
 def lose_the_right_to_write_anywhere() -> None:
-    """Drop root's right to write to read-only folders."""
+    """Take away root's right to write to read-only folders."""
     if os.geteuid() == 0:
         drop_from_bounding_set, dac_override = 24, 1
         ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
@@ -130,11 +130,11 @@ def test_a_read_only_folder_costs_no_training(project: Project) -> None:
     )
     assert project.outputs() == before
     ran = project.stage("train_fcn")
-    assert "resuming after epoch 2" in ran.text  # of two
+    assert "resuming after epoch 2" in ran.text  # the last of two
     assert project.outputs() == before
 
 
-def test_too_little_memory_is_told_in_a_line() -> None:
+def test_running_out_of_memory_is_reported_in_one_line() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(10**15)
     for error in (caught.value, MemoryError()):
@@ -144,7 +144,7 @@ def test_too_little_memory_is_told_in_a_line() -> None:
     assert stages.explain(RuntimeError("a bug")) is None
 
 
-def test_too_low_a_limit_on_memory_is_told_in_a_line_and_loses_nothing(project: Project) -> None:
+def test_a_memory_limit_is_reported_in_one_line_and_loses_nothing(project: Project) -> None:
     """Not even torch can be loaded."""
     before = project.outputs()
     limit = 300 * 2**20
@@ -185,7 +185,7 @@ def test_outputs_removed_by_hand_come_back_without_a_run(project: Project) -> No
 
 
 def damage_copy(project: Project, path: str, cut: int = 100) -> Path:
-    """Change DVC's copy of an output, which it goes on taking for whole."""
+    """Damage DVC's copy of an output, without DVC noticing."""
     lock = (project.path / "dvc.lock").read_text(encoding="utf-8")
     md5 = re.search(rf"path: {path}\n\s*hash: md5\n\s*md5: (\S+)", lock)[1]
     copy = project.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
@@ -195,7 +195,7 @@ def damage_copy(project: Project, path: str, cut: int = 100) -> Path:
     return copy
 
 
-def test_a_damaged_copy_in_the_cache_is_dropped_so_that_repro_makes_it_anew(
+def test_a_damaged_copy_in_the_cache_is_removed_and_recreated(
     project: Project,
 ) -> None:
     before = project.outputs()
@@ -213,7 +213,7 @@ def test_a_damaged_copy_in_the_cache_is_dropped_so_that_repro_makes_it_anew(
     assert project.outputs() == before
 
 
-def test_a_damaged_copy_of_a_whole_output_is_mended_before_make_repro(project: Project) -> None:
+def test_a_damaged_copy_of_a_whole_output_is_repaired_before_make_repro(project: Project) -> None:
     before = project.outputs()
     copy = damage_copy(project, FCN)
     assert project.run("python", "-m", "pipeline.check").text == ""
@@ -234,7 +234,7 @@ def test_a_damaged_copy_of_a_whole_output_is_mended_before_make_repro(project: P
 def test_make_repro_restores_no_damaged_copy_from_the_run_cache(
     project: Project, path: str
 ) -> None:
-    """`dvc repro` does: it trusts the copies, and `dvc.lock` does not name these."""
+    """`dvc repro` would, because it trusts the copies and `dvc.lock` does not name these."""
     before, lock = project.outputs(), project.path / "dvc.lock"
     recorded = lock.read_bytes()
     damage_copy(project, path, cut=3)
@@ -249,7 +249,7 @@ def test_make_repro_restores_no_damaged_copy_from_the_run_cache(
     assert lock.read_bytes() == recorded
 
 
-def test_what_is_wrong_with_dvc_yaml_is_left_to_dvc_to_say(project: Project) -> None:
+def test_errors_in_dvc_yaml_are_left_to_dvc(project: Project) -> None:
     (project.path / "dvc.yaml").write_text("stages: [")
     assert project.run("python", "-m", "pipeline.check").text == ""
     assert "dvc.yaml' is invalid" in project.dvc("repro", code=255).text
@@ -257,7 +257,7 @@ def test_what_is_wrong_with_dvc_yaml_is_left_to_dvc_to_say(project: Project) -> 
 
 @pytest.fixture(scope="module")
 def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the small project; each test leaves it as it was."""
+    """A copy of the small project. Each test leaves it as it was."""
     target = tmp_path_factory.mktemp("lost") / "project"
     shutil.copytree(template.path, target, symlinks=True)
     return Project(target)
@@ -279,7 +279,7 @@ def test_a_damaged_checkpoint_is_refused(
     assert checkout.outputs() == before
 
 
-# What `plot` draws does not depend on the block size.
+# The output of `plot` does not depend on the block size.
 @pytest.mark.parametrize(
     ("stage", "block_size"),
     [("evaluate", 8), ("evaluate", 16), ("sample", 8), ("sample", 16), ("plot", 8)],
@@ -304,7 +304,7 @@ def test_a_checkpoint_of_other_data_is_refused(
     assert checkout.outputs() == before
 
 
-def test_repro_puts_a_checkpoint_back_that_somebody_replaced(project: Project) -> None:
+def test_repro_restores_a_replaced_checkpoint(project: Project) -> None:
     before = project.outputs()
     corpus = Corpus.from_names(NAMES, 16)
     checkpoint.save(project.path / FCN, small_model(corpus), corpus.vocabulary)
@@ -322,7 +322,7 @@ def test_repro_puts_a_checkpoint_back_that_somebody_replaced(project: Project) -
         ("plots/evaluation/loss_by_length.csv", "model,length,windows,loss\nfcn,1,1,1\n"),
     ],
 )
-def test_tables_that_somebody_changed_are_refused(
+def test_edited_tables_are_refused(
     checkout: Project, path: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = checkout.outputs()
@@ -355,7 +355,7 @@ def test_a_second_repro_is_refused_while_the_first_is_running(
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["its own", "the shared one"])
-def test_when_the_loss_is_no_number_training_stops_and_keeps_the_last_good_state(
+def test_a_nan_loss_stops_training_and_keeps_the_last_good_state(
     project: Project, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
     before = project.outputs()
@@ -386,7 +386,7 @@ def test_when_the_loss_is_no_number_training_stops_and_keeps_the_last_good_state
 def test_an_infinite_loss_stops_training_at_once(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not at the end of an epoch, which may be an hour away."""
+    """It does not wait for the end of the epoch, which may be an hour away."""
     project.set(lr="1e37", batch_size="1")
     seen: list[int] = []
     monkeypatch.setattr(stages.training.Progress, "batches", lambda self, count: seen.append(count))
@@ -396,7 +396,7 @@ def test_an_infinite_loss_stops_training_at_once(
     assert list((project.path / ".resume").glob("*")) == []
 
 
-def test_a_bug_still_shows_where_it_is(project: Project) -> None:
+def test_a_bug_still_has_a_traceback(project: Project) -> None:
     (project.path / "stages/split.py").write_text("import stages\nstages.run(lambda: 1 / 0)\n")
     ran = project.stage("split", code=1)
     assert "Traceback" in ran.text
@@ -407,10 +407,8 @@ FOLDERS = ["data/samples", "plots/figures"]
 
 
 @pytest.mark.parametrize("stage", ["sample", "plot"])
-def test_a_folder_comes_back_where_its_stage_refuses_its_input(
-    project: Project, stage: str
-) -> None:
-    """DVC removes it before it runs the stage; that of `plot` is in git too."""
+def test_a_folder_is_restored_if_its_stage_refuses_the_input(project: Project, stage: str) -> None:
+    """DVC removes the folder before it runs the stage. The folder of `plot` is also in git."""
     before = project.outputs()
     checkpoint_file = project.path / FCN
     checkpoint_file.chmod(0o644)
@@ -424,7 +422,7 @@ def test_a_folder_comes_back_where_its_stage_refuses_its_input(
     }
 
 
-def test_a_folder_comes_back_from_git_in_a_clone_that_pulled_nothing(
+def test_a_folder_is_restored_from_git_in_a_clone_that_pulled_nothing(
     template: Project, tmp_path: Path
 ) -> None:
     clone = template.clone(tmp_path / "clone")
@@ -439,7 +437,7 @@ def test_a_folder_comes_back_from_git_in_a_clone_that_pulled_nothing(
 @pytest.mark.parametrize(
     "path", [FOLDERS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in FOLDERS[1:])]
 )
-def test_a_damaged_copy_of_a_file_in_a_folder_is_mended_or_dropped(
+def test_a_damaged_copy_of_a_file_in_a_folder_is_repaired_or_removed(
     project: Project, path: str
 ) -> None:
     before = project.outputs()
@@ -476,7 +474,7 @@ def run_cache(project: Project) -> list[Path]:
 def test_a_parameter_edited_while_a_stage_runs_is_not_recorded(
     project: Project, uninterrupted: Project
 ) -> None:
-    """DVC reads parameters when a stage ends, and would keep the result as that of the new one."""
+    """DVC reads parameters when a stage ends, and would record the result with the new value."""
     project.set(**LONG)
     before, recorded, runs = project.outputs(), project.git("diff", "dvc.lock"), run_cache(project)
     elsewhere = Project(project.path / "docs")
@@ -515,11 +513,11 @@ def test_code_edited_while_a_training_runs_is_not_recorded(
     assert len(list((project.path / ".resume").glob("*.pt"))) == 1
 
 
-def test_a_list_of_names_that_grows_while_it_is_read_is_not_recorded(project: Project) -> None:
+def test_a_list_that_grows_while_a_stage_runs_is_not_recorded(project: Project) -> None:
     before = project.outputs()
     names = project.path / "data/few.txt"
     names.write_text(names.read_text() + "GROWN\n")
-    # Appended to once it has been read, and before the stage ends.
+    # Append to it after it has been read, and before the stage ends.
     code = """
 from charlm.core import files
 import stages.build_dataset as stage
@@ -537,10 +535,10 @@ stage.run(stage.main)
 
 
 @pytest.mark.parametrize("stage", ["sample", "evaluate"])
-def test_a_model_edited_while_it_is_loaded_is_not_recorded(
+def test_a_model_edited_while_a_stage_loads_it_is_not_recorded(
     project: Project, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Its code is imported by then; the edit is undone while the stage runs."""
+    """Its code has been imported by then, and the edit is undone while the stage runs."""
     monkeypatch.chdir(project.path)
     monkeypatch.setattr(stages, "inputs", Inputs(stage))
     module = importlib.import_module(f"stages.{stage}")
@@ -562,7 +560,7 @@ def test_a_model_edited_while_it_is_loaded_is_not_recorded(
         module.main()
 
 
-def test_a_style_sheet_edited_and_undone_while_the_report_is_drawn_has_no_effect(
+def test_editing_and_restoring_a_style_sheet_during_plot_has_no_effect(
     project: Project,
 ) -> None:
     before = project.outputs()

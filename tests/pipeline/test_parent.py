@@ -1,4 +1,4 @@
-"""Which process a stage watches, and how it ends."""
+"""Which processes a stage watches, and how it ends."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from pipeline import parent
 
 @dataclass
 class Process:
-    """One of a chain, the last of which began it."""
+    """A process in a chain that leads up to the terminal."""
 
     words: list[str]
     above: "Process | None" = None
@@ -27,10 +27,10 @@ class Process:
         return self.above
 
 
-def test_all_are_watched_that_stand_between_a_stage_and_dvc(
+def test_all_processes_between_a_stage_and_dvc_are_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on Windows, where a virtual environment's Python starts the real one."""
+    """As on Windows, where the Python of a virtual environment starts the real one."""
     stage = ["-m", "stages.train_fcn"]
     terminal = Process(["cmd.exe"])
     dvc = Process(["python.exe", r"C:\\names\\.venv\\Scripts\\dvc.exe", "repro"], terminal)
@@ -41,7 +41,7 @@ def test_all_are_watched_that_stand_between_a_stage_and_dvc(
     assert parent._waiting() == [starter, shell, dvc]
 
 
-def test_an_ended_process_runs_no_more_though_nobody_has_asked_for_its_exit_code() -> None:
+def test_a_zombie_counts_as_ended() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     watched = psutil.Process(process.pid)
     assert parent._runs(watched)
@@ -54,10 +54,10 @@ def test_an_ended_process_runs_no_more_though_nobody_has_asked_for_its_exit_code
 
 
 @pytest.mark.parametrize("system", ["linux", "win32"])
-def test_a_stage_without_dvc_ends_by_a_signal_that_it_can_handle(
+def test_a_stage_whose_dvc_ended_gets_a_signal_it_can_handle(
     monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
-    """On Windows `os.kill` would end it at once, its state not saved."""
+    """On Windows, `os.kill` would end it at once, without saving its state."""
     ended = threading.Event()
     signals = []
 

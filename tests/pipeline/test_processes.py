@@ -1,4 +1,4 @@
-"""A training in several processes that share out each batch."""
+"""Training in several processes, which split each batch among them."""
 
 import io
 import os
@@ -26,7 +26,7 @@ from tests.helpers import processes_in
 
 
 @given(rows=st.integers(0, 40), size=st.integers(1, 9))
-def test_together_the_processes_take_every_row_once(rows: int, size: int) -> None:
+def test_the_processes_share_all_rows_without_overlap(rows: int, size: int) -> None:
     whole = torch.arange(rows)
     shares = [Group(rank, size).shard(whole) for rank in range(size)]
     assert torch.equal(torch.cat(shares).sort().values, whole)
@@ -51,9 +51,9 @@ def history(project: Project, model: str) -> pd.DataFrame:
     "model", ["fcn", *(pytest.param(model, marks=pytest.mark.slow) for model in TRAINED[1:])]
 )
 def test_two_processes_have_the_loss_curve_of_one(project: Project, model: str) -> None:
-    """The last batch is a single window, of which one process has none.
+    """The last batch is a single window, so one process has none.
 
-    Without dropout, which each process draws for itself.
+    There is no dropout, because each process would draw its own.
     """
     train = load_split(project.path / SPLIT, load_corpus(project.path / DATASET)).train
     batch_size = next(size for size in range(300, train) if train % size == 1)
@@ -80,8 +80,8 @@ print(len(os.listdir("/proc/self/task")))
 
 
 @pytest.mark.slow
-def test_no_thread_of_a_group_outlives_it() -> None:
-    """One that releases a tensor while Python shuts down would abort the process."""
+def test_no_thread_of_a_group_outlives_the_group() -> None:
+    """A thread that frees a tensor while Python shuts down would abort the process."""
     group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     environment = {**os.environ, **group, "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
     members = [
@@ -102,7 +102,7 @@ def test_no_thread_of_a_group_outlives_it() -> None:
 
 
 def workers(project: Project) -> list[psutil.Process]:
-    """The processes that train, by rank."""
+    """Return the training processes, by rank."""
     found = {}
     for process in processes_in(project):
         environment = process.environ()
@@ -113,7 +113,7 @@ def workers(project: Project) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
+def test_a_killed_process_ends_the_stage_in_one_line_and_training_resumes(
     project: Project, rank: int
 ) -> None:
     project.set(**LONG, training__processes="2")
@@ -133,7 +133,7 @@ def test_a_process_that_dies_ends_the_stage_with_a_line_and_it_goes_on(
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary files of processes that start afresh."""
+    """The folder for temporary files of newly started processes."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -141,7 +141,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_bad_input_is_said_once(project: Project, temporary: Path) -> None:
+def test_bad_input_is_reported_once(project: Project, temporary: Path) -> None:
     project.set(training__processes="2", lr="1e30", epochs="3")
     ran = project.run(sys.executable, "-m", "stages.train_fcn", code=1)
     assert "Traceback" not in ran.text, ran.text
@@ -151,7 +151,7 @@ def test_bad_input_is_said_once(project: Project, temporary: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_of_them(project: Project, temporary: Path) -> None:
+def test_ctrl_c_ends_all_processes(project: Project, temporary: Path) -> None:
     project.set(**LONG, training__processes="2")
     process = start(project, sys.executable, "-m", "stages.train_wavenet")
     wait_for_state(project, process)
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_all_of_them(project: Project, temporary: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) -> None:
+def test_torchrun_must_start_as_many_processes_as_requested(project: Project) -> None:
     project.set(training__processes="3")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
     ran = project.run(*torchrun, "stages.train_fcn", code=1)
@@ -174,7 +174,7 @@ def test_torchrun_by_hand_has_to_start_as_many_as_asked_for(project: Project) ->
 
 @pytest.mark.slow
 def test_two_machines_train_together_as_the_page_says(project: Project, tmp_path: Path) -> None:
-    """Both are this one, with a clone each; what the first writes is what one process does."""
+    """Both are this machine, with a clone each. The first writes what a single process writes."""
     (command,) = re.findall("^torchrun .*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     command = command.replace("FIRST", "localhost").replace("29500", str(free_port()))
     project.set(epochs="3")
@@ -200,7 +200,7 @@ def test_two_machines_train_together_as_the_page_says(project: Project, tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_taken_up_again_end_in_the_bytes_of_a_training_nobody_stopped(
+def test_two_processes_resume_to_the_bytes_of_an_uninterrupted_training(
     project: Project,
 ) -> None:
     project.set(**LONG, training__processes="2")

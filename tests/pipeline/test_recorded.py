@@ -1,4 +1,4 @@
-"""What DVC records of a stage that `make repro` runs is what the stage ran with."""
+"""DVC records a stage run by `make repro` with the inputs that the stage really had."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ def run_cache() -> list[Path]:
     return sorted(path for path in Path(".dvc/cache/runs").rglob("*") if path.is_file())
 
 
-def test_the_inputs_of_every_stage_are_those_that_dvc_records(here: Project) -> None:
+def test_dvc_records_the_inputs_of_every_stage(here: Project) -> None:
     entries = recorded.recorded_stages()
     assert list(entries) == IN_TURN
     for stage in STAGES:
@@ -44,8 +44,8 @@ def test_the_inputs_of_every_stage_are_those_that_dvc_records(here: Project) -> 
     assert not recorded.agree(Inputs("build_dataset"), entries["build_dataset"])
 
 
-def test_an_edit_between_the_end_of_a_stage_and_its_record_is_undone(here: Project) -> None:
-    """As if DVC had read `params.yaml` when it was already changed."""
+def test_a_record_made_after_an_edit_is_removed(here: Project) -> None:
+    """As if DVC had read `params.yaml` after the edit."""
     runs = run_cache()
     here.set(sample__count="21")
     inputs = Inputs("sample")
@@ -65,7 +65,7 @@ def test_an_edit_between_the_end_of_a_stage_and_its_record_is_undone(here: Proje
 
 
 @pytest.mark.slow
-def test_what_a_stage_left_earlier_is_not_compared(here: Project) -> None:
+def test_inputs_left_by_an_earlier_run_are_not_compared(here: Project) -> None:
     here.set(sample__count="21")
     Inputs("sample").leave()
     here.set(sample__count="22")
@@ -79,8 +79,8 @@ def test_what_a_stage_left_earlier_is_not_compared(here: Project) -> None:
 
 
 @pytest.mark.slow
-def test_an_edit_while_dvc_waits_for_its_lock_is_undone(here: Project) -> None:
-    """As long as another DVC command runs, of which `make repro` says nothing."""
+def test_a_record_made_after_an_edit_while_dvc_waits_for_its_lock_is_removed(here: Project) -> None:
+    """This can take as long as another DVC command runs, and `make repro` prints nothing."""
     here.set(**LONG)
     before, runs = here.outputs(), run_cache()
     left = Path(".dvc/tmp/inputs/train_wavenet.json")

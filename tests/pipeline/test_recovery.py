@@ -1,4 +1,4 @@
-"""What a killed DVC leaves behind is repaired by `make repro`, and nothing else is touched."""
+"""`make repro` repairs what a killed DVC leaves behind, and touches nothing else."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pipeline import recovery
 from tests.conftest import Project, start, wait_for_state
 from tests.helpers import refused
 
-GONE = 2**22 + 1  # above the highest process id of Linux
+GONE = 2**22 + 1  # above the highest process ID on Linux
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def lock(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dvc(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A living process in the folder, whose command is that of DVC."""
+    """A running process in the folder whose command line looks like DVC."""
     script = tmp_path / "dvc"
     script.write_text("import time; print(flush=True); time.sleep(600)")
     command = [sys.executable, str(script), "repro"]
@@ -52,7 +52,9 @@ def test_a_damaged_lock_is_removed(
     assert capsys.readouterr().out == f"DVC's lock {lock} was damaged; removed it\n"
 
 
-def test_not_while_dvc_runs_here(lock: Path, dvc: "subprocess.Popen[bytes]") -> None:
+def test_a_damaged_lock_is_kept_while_dvc_runs_here(
+    lock: Path, dvc: "subprocess.Popen[bytes]"
+) -> None:
     lock.touch()
     with refused(f"process {dvc.pid} runs DVC here; wait until it has ended, or stop it"):
         recovery.clear_lock(lock, lock.parent)
@@ -62,7 +64,7 @@ def test_not_while_dvc_runs_here(lock: Path, dvc: "subprocess.Popen[bytes]") -> 
     assert not lock.exists(), "that process works elsewhere"
 
 
-def test_not_while_another_user_may_run_dvc_here(
+def test_a_damaged_lock_is_kept_if_another_user_may_run_dvc_here(
     lock: Path, dvc: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(process: psutil.Process) -> str:
@@ -77,15 +79,15 @@ def test_not_while_another_user_may_run_dvc_here(
     assert lock.exists()
 
 
-def test_what_no_living_process_holds_is_cleared(
+def test_locks_of_ended_processes_are_cleared(
     lock: Path, dvc: "subprocess.Popen[bytes]", capsys: pytest.CaptureFixture[str]
 ) -> None:
     living = held_by(dvc.pid, f"{lock.parent}/dvc repro")
     content = {
         "write": {
             "/x/a": held_by(GONE),
-            "/x/b": held_by(os.getppid()),  # another program
-            "/x/c": held_by(dvc.pid, "/usr/bin/celery worker"),  # another command
+            "/x/b": held_by(os.getppid()),  # a different program
+            "/x/c": held_by(dvc.pid, "/usr/bin/celery worker"),  # a different command
             "/x/d": living,
         },
         "read": {"/x/e": [held_by(os.getpid()), living], "/x/f": [held_by(GONE)]},
@@ -111,7 +113,7 @@ def test_what_no_living_process_holds_is_cleared(
         (["pytest", "tests/test_dvc_yaml.py"], "/usr/bin/dvc repro", False),
     ],
 )
-def test_a_living_process_is_known_by_its_command(
+def test_a_running_process_is_identified_by_its_command(
     tmp_path: Path, command: list[str], recorded: str, expected: bool
 ) -> None:
     sleep = "import time; print(flush=True); time.sleep(600)"
@@ -124,7 +126,7 @@ def test_a_living_process_is_known_by_its_command(
         process.kill()
 
 
-def test_a_stage_whose_dvc_was_killed_is_not_run_beside(project: Project) -> None:
+def test_make_repro_refuses_to_run_beside_a_stage_without_dvc(project: Project) -> None:
     project.set(epochs="5000")
     process = start(project, sys.executable, "-m", "stages.train_fcn")
     try:
@@ -138,10 +140,10 @@ def test_a_stage_whose_dvc_was_killed_is_not_run_beside(project: Project) -> Non
     assert line.endswith(f"stop it: kill {process.pid}")
 
 
-def test_what_another_dvc_is_writing_is_not_restored(
+def test_outputs_that_another_dvc_is_writing_are_not_restored(
     project: Project, dvc: "subprocess.Popen[bytes]"
 ) -> None:
-    """Else DVC would record the earlier outputs as those of what it runs."""
+    """Otherwise, DVC would record the earlier outputs as those of the current run."""
     path = project.path / "data/checkpoints/fcn.safetensors"
     path.unlink()
     lock = project.path / ".dvc/tmp/rwlock"
@@ -153,15 +155,17 @@ def test_what_another_dvc_is_writing_is_not_restored(
         dvc.wait()
 
 
-def test_a_lock_that_is_held_is_left_alone(lock: Path, dvc: "subprocess.Popen[bytes]") -> None:
+def test_a_lock_held_by_a_running_process_is_left_alone(
+    lock: Path, dvc: "subprocess.Popen[bytes]"
+) -> None:
     living = held_by(dvc.pid, f"{lock.parent}/dvc repro")
     lock.write_text(before := json.dumps({"read": {"/x/a": [living]}}))
     recovery.clear_lock(lock, lock.parent)
     assert lock.read_text() == before
 
 
-def test_make_repro_goes_on_after_a_kill_that_left_dvcs_files_damaged(project: Project) -> None:
-    """`dvc repro` itself refuses either."""
+def test_make_repro_works_after_a_kill_that_damaged_the_files_of_dvc(project: Project) -> None:
+    """`dvc repro` itself refuses both."""
     path = project.path / "dvc.lock"
     before = path.read_bytes()
     damages = {
@@ -197,7 +201,7 @@ def test_a_merge_conflict_is_left_to_the_user(project: Project) -> None:
     assert path.read_bytes() == conflict
 
 
-def test_what_a_killed_stage_had_begun_to_write_is_removed(tmp_path: Path) -> None:
+def test_half_written_outputs_of_a_killed_stage_are_removed(tmp_path: Path) -> None:
     half = tmp_path / "data/checkpoints/.partial-abc/fcn.safetensors"
     half.parent.mkdir(parents=True)
     half.touch()
@@ -208,7 +212,7 @@ def test_what_a_killed_stage_had_begun_to_write_is_removed(tmp_path: Path) -> No
     assert whole.exists()
 
 
-def test_what_is_empty_in_the_run_cache_is_removed(tmp_path: Path) -> None:
+def test_empty_entries_of_the_run_cache_are_removed(tmp_path: Path) -> None:
     for run in ("aa/aa1", "aa/aa2", "bb/bb1"):
         (tmp_path / run).mkdir(parents=True)
     (tmp_path / "aa/aa2/tmp").touch()
@@ -219,10 +223,10 @@ def test_what_is_empty_in_the_run_cache_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_make_repro_goes_on_after_a_kill_that_left_dvcs_run_cache_half_written(
+def test_make_repro_works_after_a_kill_that_left_half_of_a_run_cache_entry(
     project: Project,
 ) -> None:
-    """`dvc repro` itself fails on an empty folder of it."""
+    """`dvc repro` itself fails on an empty folder in its run cache."""
     runs = project.path / ".dvc/cache/runs"
     project.set(sample__count="21")
     project.dvc("repro")

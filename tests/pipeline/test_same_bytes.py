@@ -1,4 +1,4 @@
-"""The same bytes: in another environment, with more threads, and in a clone from nothing."""
+"""The same bytes in another environment, with more threads, and in a clone run from scratch."""
 
 import importlib.metadata
 import io
@@ -28,7 +28,7 @@ from tests.conftest import MODELS, STAGES, TRAINED, Project, start
 from tests.pipeline.test_dvc_yaml import REPORT
 
 VERIFY = (sys.executable, "-m", "pipeline.verify")
-OUTPUTS = 14 + len(MODELS) + len(TRAINED)  # a checkpoint of each, and a history
+OUTPUTS = 14 + len(MODELS) + len(TRAINED)  # checkpoints, and histories of training
 
 HOSTILE = {
     **dict.fromkeys(KERNELS, ""),
@@ -51,7 +51,7 @@ HOSTILE = {
     "NUMBA_DISABLE_JIT": "1",
     "CUBLAS_WORKSPACE_CONFIG": ":16:8",
     "PYTHONHASHSEED": "7",
-    "PYTHONIOENCODING": "ascii",  # which has no letter for half of the names that are printed
+    "PYTHONIOENCODING": "ascii",  # cannot encode half of the printed names
     "LC_ALL": "C",
     "LANGUAGE": "tr",
     "TZ": "Asia/Kathmandu",
@@ -63,7 +63,7 @@ HOSTILE = {
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> dict[str, str]:
-    """An environment that asks for other kernels and another style of figures."""
+    """An environment that asks for different kernels and a different style of figures."""
     matplotlibrc = tmp_path / "matplotlib" / "matplotlibrc"
     matplotlibrc.parent.mkdir()
     matplotlibrc.write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 33\n")
@@ -72,10 +72,10 @@ def hostile(tmp_path: Path) -> dict[str, str]:
     return {**HOSTILE, **style, "PATH": cold}
 
 
-def test_no_environment_changes_a_byte_of_a_net_or_a_figure(
+def test_no_environment_changes_a_byte_of_a_model_or_a_figure(
     project: Project, hostile: dict[str, str]
 ) -> None:
-    """With two threads."""
+    """Also with two threads."""
     before = project.outputs()
     project.set(training__threads="2")
     for stage, output in (("train_fcn", "data/checkpoints/fcn.safetensors"), ("plot", REPORT)):
@@ -85,19 +85,19 @@ def test_no_environment_changes_a_byte_of_a_net_or_a_figure(
 
 
 @pytest.mark.slow
-def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(
+def test_a_clone_run_from_scratch_has_the_same_bytes(
     project: Project, hostile: dict[str, str]
 ) -> None:
-    """In that environment, and with two threads."""
+    """In a hostile environment, and with two threads."""
     before = project.outputs()
-    # Were it used in the clone too, the runs that it knows would be taken from there.
+    # If the clone also used this cache, it would take the runs from there.
     project.dvc("config", "cache.dir", str(project.path / ".dvc/cache"))
     project.set(training__threads="2")
     project.commit("A cache that all clones share, and two threads")
     (project.path / "notes.txt").write_text("not committed")
     ran = project.run(*VERIFY, **hostile)
     assert "Traceback" not in ran.text
-    # The trainings run side by side, each line after the name, where there are two cores.
+    # With two cores, trainings run side by side, and each line starts with the stage's name.
     started = re.findall(r"^(?:\w+ +\| )?Running stage '(\w+)'", ran.text, flags=re.MULTILINE)
     assert sorted(started) == sorted(STAGES)
     assert "is cached" not in ran.text
@@ -114,7 +114,7 @@ def test_a_clone_from_nothing_has_the_same_bytes_and_verify_says_so(
     assert project.outputs() == before
 
 
-def test_where_the_pipeline_does_not_run_through_verify_says_so(project: Project) -> None:
+def test_verify_reports_a_pipeline_that_fails(project: Project) -> None:
     project.set(lr="-1")
     project.commit("A rate that is refused")
     ran = project.run(*VERIFY, code=1)
@@ -159,7 +159,7 @@ def test_verify_leaves_nothing_behind_when_it_is_interrupted(
 
 @pytest.fixture
 def changed_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Verifying here finds another loss in the metrics, and other samples."""
+    """A project in which verification finds a different loss in the metrics, and other samples."""
 
     def run_with_changes(clone: Path) -> None:
         edit(clone / "metrics/evaluation.json", '"test_loss": ', '"test_loss": 1')
@@ -186,7 +186,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def test_other_bytes_where_the_same_are_promised_are_an_error(
+def test_different_bytes_are_an_error_where_the_same_are_promised(
     changed_run: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError, match=f"2 of {OUTPUTS} outputs differ from the committed bytes"):
@@ -201,7 +201,7 @@ def test_other_bytes_where_the_same_are_promised_are_an_error(
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", said), secret
 
 
-def test_on_another_architecture_the_differences_are_told_instead(
+def test_on_another_architecture_the_differences_are_only_reported(
     changed_run: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
@@ -213,7 +213,9 @@ def test_on_another_architecture_the_differences_are_told_instead(
     assert "fcn.test_loss" in said
 
 
-def test_the_promise_is_for_what_may_decide_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_promise_depends_on_everything_that_may_affect_a_byte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cpu = torch.device("cpu")
 
     def reasons(device: torch.device = cpu) -> list[str]:
@@ -241,7 +243,7 @@ def test_the_promise_is_for_what_may_decide_a_byte(monkeypatch: pytest.MonkeyPat
             assert reasons() == told
 
 
-def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project) -> None:
+def test_the_first_difference_is_located_by_line_tensor_or_pixel(template: Project) -> None:
     outputs = template.outputs()
 
     def told(path: str, old: bytes | None = None) -> str:
@@ -275,7 +277,7 @@ def test_the_first_difference_is_told_by_line_number_or_pixel(template: Project)
     )
 
 
-def test_metrics_lie_apart_by_their_difference(tmp_path: Path) -> None:
+def test_changed_metrics_are_listed_with_their_difference(tmp_path: Path) -> None:
     contents = []
     for loss in (2.0, 2.125):
         write_json(tmp_path / "m.json", {"net": {"loss": loss, "parameters": 3}})

@@ -1,4 +1,4 @@
-"""The trainings side by side: the same result as in turn, and as well-behaved when they end."""
+"""Trainings side by side: the same result as one after another, and clean interruptions."""
 
 import os
 import re
@@ -20,21 +20,21 @@ from tests.conftest import IN_TURN, MODELS, STAGES, TRAINED, Project, start
 from tests.helpers import processes_in
 
 BOTH = ["train_hybrid", "train_wavenet"]
-"""Those that start first."""
+"""The trainings that start first."""
 
 TRAININGS = sorted(f"train_{model}" for model in MODELS)
 
 TWO = (sys.executable, "-m", "pipeline.side_by_side", "--at-once", "2")
-"""What `make repro` runs, with two at once even where the tests may use one core only."""
+"""The command of `make repro`, with two at once even if the tests may use only one core."""
 
 
 def trained(text: str) -> list[str]:
-    """The stages that were run side by side, sorted."""
+    """Return the stages that were run side by side, sorted."""
     return sorted(re.findall(r"^(\w+) +\| Running stage '\1'", text, flags=re.MULTILINE))
 
 
 def forget(project: Project) -> None:
-    """Remove all that the pipeline made, DVC's cache and dvc.lock included."""
+    """Remove everything that the pipeline made, including DVC's cache and dvc.lock."""
     for path in project.outputs():
         if path.endswith((".csv", ".json", ".png", ".safetensors")):
             (project.path / path).unlink()
@@ -43,7 +43,7 @@ def forget(project: Project) -> None:
 
 
 def start_both(project: Project) -> "subprocess.Popen[str]":
-    """Start both trainings, until each has kept a state of this run."""
+    """Start both trainings, and wait until each has saved a state of this run."""
     began = time.time()
     process = start(project, *TWO)
     deadline = time.monotonic() + 60
@@ -54,7 +54,7 @@ def start_both(project: Project) -> "subprocess.Popen[str]":
     return process
 
 
-def test_from_nothing_it_makes_the_same_bytes_as_in_turn_and_leaves_git_clean(
+def test_a_run_from_scratch_has_the_same_bytes_as_in_turn_and_leaves_git_clean(
     project: Project, template: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget(project)
@@ -74,7 +74,7 @@ def test_from_nothing_it_makes_the_same_bytes_as_in_turn_and_leaves_git_clean(
     assert project.run(*TWO).text == "Data and pipelines are up to date.\n"
 
     monkeypatch.chdir(project.path)
-    # As if the net had ended last, and a kill had come before the order was restored.
+    # As if the net had ended last, and a kill had prevented restoring the order.
     with modify_yaml("dvc.lock") as recorded:
         recorded["stages"]["train_fcn"] = recorded["stages"].pop("train_fcn")
     assert Path("dvc.lock").read_bytes() != expected
@@ -83,7 +83,7 @@ def test_from_nothing_it_makes_the_same_bytes_as_in_turn_and_leaves_git_clean(
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_a_request_to_end_stop_both_and_the_same_command_goes_on(
+def test_ctrl_c_and_sigterm_stop_both_and_the_same_command_resumes(
     project: Project,
 ) -> None:
     before = project.outputs()
@@ -122,7 +122,7 @@ run(side_by_side.main)
 """
 
 
-def test_ctrl_c_twice_lets_the_outputs_be_put_back(project: Project) -> None:
+def test_outputs_are_put_back_despite_a_second_ctrl_c(project: Project) -> None:
     ran = project.run(sys.executable, "-c", IMPATIENT, code=130)
     assert ran.text.splitlines() == [
         "put back train_fcn",
@@ -131,7 +131,7 @@ def test_ctrl_c_twice_lets_the_outputs_be_put_back(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_one_is_refused_and_the_first_goes_on(project: Project) -> None:
+def test_a_second_make_repro_is_refused_and_the_first_continues(project: Project) -> None:
     project.set(epochs="5000")
     first = start_both(project)
     second = project.run(*TWO, code=1)
@@ -146,7 +146,7 @@ def test_a_second_one_is_refused_and_the_first_goes_on(project: Project) -> None
     assert first.returncode == 130, text
 
 
-def test_where_one_fails_the_other_is_recorded(project: Project) -> None:
+def test_if_one_training_fails_the_others_are_recorded(project: Project) -> None:
     before = project.outputs()
     project.set(epochs="3", wavenet__lr="1e30")
     ran = project.run(*TWO, code=1)
@@ -182,7 +182,7 @@ def plan() -> side_by_side.Plan:
         return side_by_side.make_plan(repo)
 
 
-def test_the_plan_has_all_trainings_and_what_each_depends_on(
+def test_the_plan_has_all_trainings_and_their_dependencies(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.path)
@@ -216,7 +216,7 @@ def test_the_plan_has_all_trainings_and_what_each_depends_on(
     assert found.first == first
 
 
-def test_no_more_run_at_once_than_asked_for(
+def test_no_more_trainings_run_at_once_than_requested(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, most, lock = 0, 0, threading.Lock()
@@ -237,7 +237,7 @@ def test_no_more_run_at_once_than_asked_for(
     assert most == 2
 
 
-def test_a_training_waits_for_those_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_waits_for_its_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
     events = []
 
     def train_one(stage: str, width: int) -> int:
@@ -257,5 +257,5 @@ def test_a_training_waits_for_those_it_depends_on(monkeypatch: pytest.MonkeyPatc
     assert "pupil starts" not in events
 
 
-def test_the_cores_are_those_that_this_process_may_use() -> None:
+def test_only_cores_that_this_process_may_use_are_counted() -> None:
     assert 1 <= side_by_side.cores() <= (os.cpu_count() or 1)

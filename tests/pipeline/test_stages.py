@@ -1,4 +1,4 @@
-"""The stages by themselves: bad input, interruptions, and what they show while they train."""
+"""Single stages: bad input, interruptions, and what they print while they train."""
 
 import gzip
 import os
@@ -20,15 +20,15 @@ from tests.helpers import refused_here
 
 
 def refused(ran: Ran) -> str:
-    """The one line that a refusing stage prints."""
+    """Return the only line that a refusing stage prints."""
     assert ran.code == 1, ran.text
     (line,) = ran.text.strip().splitlines()
     assert line.startswith("error: ")
     return line
 
 
-def test_a_refusing_stage_prints_its_line_and_nothing_else(checkout: Project) -> None:
-    """As a process of its own, as the others below would."""
+def test_a_refusing_stage_prints_one_line_and_nothing_else(checkout: Project) -> None:
+    """Run in its own process, unlike the tests below."""
     text = (checkout.path / "params.yaml").read_text(encoding="utf-8")
     checkout.set(lr="abc")
     assert "params.yaml, line 6: lr is 'abc'" in refused(checkout.stage("train_fcn", code=1))
@@ -97,7 +97,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_lost(
         ("plot", "plots/history/wavenet.csv"),
     ],
 )
-def test_a_file_that_another_stage_makes_and_that_is_gone_is_to_be_made_anew(
+def test_the_error_for_a_missing_input_says_how_to_recreate_it(
     checkout: Project, stage: str, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = checkout.outputs()
@@ -112,7 +112,7 @@ def test_a_file_that_another_stage_makes_and_that_is_gone_is_to_be_made_anew(
 
 @pytest.fixture(scope="module")
 def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the small project with bad lists of names; each test leaves it as it was."""
+    """A copy of the small project with bad lists of names. Each test leaves it as it was."""
     target = tmp_path_factory.mktemp("checkout") / "project"
     shutil.copytree(template.path, target, symlinks=True)
     (target / "empty.txt").write_text("\n \n")
@@ -129,10 +129,10 @@ def checkout(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
         (["names.path=one.txt"], "one.txt contains only one name"),
     ],
 )
-def test_under_dvc_too_what_was_there_stays(
+def test_outputs_survive_a_refusal_under_dvc(
     checkout: Project, parameters: list[str], expected: str
 ) -> None:
-    """DVC removes the outputs of a stage before it runs it; they must be put back."""
+    """DVC removes the outputs of a stage before it runs the stage; they must be put back."""
     before, text = checkout.outputs(), (checkout.path / "params.yaml").read_text(encoding="utf-8")
     assignments = [word for parameter in parameters for word in ("-S", parameter)]
     ran = checkout.dvc("exp", "run", *assignments, code=None)
@@ -150,7 +150,7 @@ def test_under_dvc_too_what_was_there_stays(
 
 @pytest.mark.slow
 def test_a_refused_experiment_hides_nothing_from_git(project: Project) -> None:
-    """DVC and git can take a changed file that is as long as the committed one for unchanged."""
+    """DVC and git can miss a change to a file if its length stays the same."""
     project.dvc("exp", "run", "-S", "fcn.lr=0.1", "train_fcn")
     changed = project.git("status", "--short")
     assert "plots/history/fcn.csv" in changed
@@ -162,7 +162,7 @@ def test_a_refused_experiment_hides_nothing_from_git(project: Project) -> None:
     )
 
 
-def test_in_a_clone_that_pulled_nothing_metrics_and_plots_stay(
+def test_metrics_and_plots_survive_a_refusal_in_a_clone_that_pulled_nothing(
     template: Project, tmp_path: Path
 ) -> None:
     clone = template.clone(tmp_path / "clone")
@@ -173,7 +173,7 @@ def test_in_a_clone_that_pulled_nothing_metrics_and_plots_stay(
     assert {name: after[name] for name in before} == before
 
 
-def test_a_missing_list_of_names_is_told_by_dvc_and_costs_nothing_to_mend(
+def test_a_missing_list_of_names_is_reported_by_dvc_and_loses_nothing(
     project: Project,
 ) -> None:
     before = project.outputs()
@@ -187,7 +187,7 @@ def test_a_missing_list_of_names_is_told_by_dvc_and_costs_nothing_to_mend(
     assert project.outputs() == before
 
 
-def test_the_check_before_make_repro_refuses_without_touching_anything(checkout: Project) -> None:
+def test_the_check_before_make_repro_changes_nothing(checkout: Project) -> None:
     before, params = checkout.outputs(), checkout.path / "params.yaml"
     text = params.read_text(encoding="utf-8")
     assert checkout.run("python", "-m", "pipeline.check").text == ""
@@ -217,7 +217,7 @@ def test_the_check_refuses_a_path_that_dvc_does_not_expand(
         params.write_text(text, encoding="utf-8")
 
 
-def test_a_table_without_headings_is_given_on_the_command_line(project: Project) -> None:
+def test_a_table_without_headings_can_be_set_on_the_command_line(project: Project) -> None:
     text = (project.path / "data/few.txt").read_text(encoding="utf-8")
     rows = "".join(f"{name},F,5\n" for name in text.splitlines())
     (project.path / "yob2020 (1).txt").write_text(rows, encoding="utf-8")
@@ -229,7 +229,7 @@ def test_a_table_without_headings_is_given_on_the_command_line(project: Project)
     assert project.outputs() == before
 
 
-def test_evaluate_says_what_its_losses_do_not_show(
+def test_evaluate_warns_of_memorization_and_small_test_sets(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.set(wavenet__dropout="0.3", compact__keep="last")
@@ -272,7 +272,7 @@ def test_diverging_training_stops_and_says_what_to_lower(project: Project) -> No
 def test_a_stage_imports_nothing_slow_that_it_does_not_need(
     checkout: Project, stages: list[str], idle: list[str]
 ) -> None:
-    """None of those that run in one process here."""
+    """The stages run in one process here, and none of them may import these modules."""
     code = (
         f"import sys; from stages import {', '.join(stages)}\n"
         f"for stage in ({', '.join(stages)},): stage.main()\n"
@@ -307,7 +307,7 @@ def test_a_terminal_gets_a_bar_with_epochs_losses_and_time_left(project: Project
     try:
         while chunk := os.read(ours, 65536):
             shown += chunk
-    except OSError:  # how Linux says that the other side is closed
+    except OSError:  # Linux reports the closed terminal in this way
         pass
     finally:
         os.close(ours)
@@ -329,7 +329,7 @@ def test_names_are_read_from_a_compressed_list(project: Project) -> None:
     assert project.outputs() == before
 
 
-def test_the_numbers_of_duplicates_and_names_are_told(project: Project) -> None:
+def test_build_dataset_reports_names_and_duplicates(project: Project) -> None:
     names = ["ANNE", " ANNE", "E\u0301LISE", "\u00c9LISE", "", "JEAN", "ZOE"]
     (project.path / "data/few.txt").write_text("\n".join(names), encoding="utf-8")
     told = project.stage("build_dataset").text
@@ -342,7 +342,7 @@ def test_the_numbers_of_duplicates_and_names_are_told(project: Project) -> None:
 @pytest.mark.parametrize(
     ("module", "missing"), [("stages.sample", "pandas"), ("stages.split", "pydantic")]
 )
-def test_another_python_than_that_of_the_environment_is_told_in_a_line(
+def test_running_outside_the_environment_is_reported_in_one_line(
     module: str, missing: str, checkout: Project
 ) -> None:
     ran = checkout.run(sys.executable, "-S", "-m", module, code=1)
@@ -351,8 +351,8 @@ def test_another_python_than_that_of_the_environment_is_told_in_a_line(
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_without_the_environment_nothing_is_lost(project: Project, installed: bool) -> None:
-    """DVC runs the first `python` of PATH, which is another one unless .venv is activated."""
+def test_nothing_is_lost_outside_the_environment(project: Project, installed: bool) -> None:
+    """DVC runs the first `python` on PATH, which is a different one unless .venv is activated."""
     before = project.outputs()
     write_script(project.path / "other/python", f'exec "{sys.executable}" -S "$@"')
     if installed:
@@ -392,7 +392,7 @@ print("through")
 """
 
 
-def test_ctrl_c_once_a_training_is_done_does_not_lose_it(checkout: Project) -> None:
+def test_ctrl_c_after_training_does_not_lose_the_result(checkout: Project) -> None:
     before = checkout.outputs()
     ran = checkout.run(sys.executable, "-c", FINISHING)
     assert ran.text.endswith("through\n")
@@ -411,7 +411,7 @@ raise KeyboardInterrupt
 """
 
 
-def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
+def test_outputs_are_put_back_despite_a_second_ctrl_c(checkout: Project) -> None:
     ran = checkout.run(sys.executable, "-c", IMPATIENT, code=130)
     assert ran.text.splitlines() == [
         "interrupted; run the same command again to resume",
@@ -434,7 +434,7 @@ def test_ctrl_c_twice_lets_the_outputs_be_put_back(checkout: Project) -> None:
         ("class WaveNet(", "class Tree(", "stages/train_wavenet.py, line 3: ImportError: cannot"),
     ],
 )
-def test_a_mistake_in_a_models_file_is_one_line(
+def test_a_mistake_in_a_model_file_is_reported_in_one_line(
     project: Project, right: str, wrong: str, said: str
 ) -> None:
     path = project.path / "charlm/models/wavenet.py"

@@ -1,9 +1,9 @@
-"""What runs on GitHub: the workflow's steps are run here, by all but GitHub itself.
+"""The GitHub workflow: these tests run its steps, with everything except GitHub itself.
 
-`Runner` stands for the machine: it evaluates the conditions, passes the environment on and runs
-the commands as they are written. Stubs are `gh`, which keeps what it is asked for, and the venv,
-which is the one that runs the tests. The repository, its remote, `make`, DVC and the pipeline are
-real.
+`Runner` stands for the machine: it evaluates the conditions, passes the environment on, and runs
+the commands as they are written. There are stubs for `gh`, which logs its requests, and for the
+virtual environment, which is the one that runs the tests. The repository, its remote, `make`, DVC
+and the pipeline are real.
 """
 
 import json
@@ -29,7 +29,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def check(schema: str, *files: Path) -> str:
-    """What check-jsonschema says of files, nothing if all is well."""
+    """Return what check-jsonschema reports about files; an empty string if they are valid."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema]
     ran = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
     return "" if ran.returncode == 0 else ran.stdout + ran.stderr
@@ -43,7 +43,7 @@ def test_the_workflow_is_valid_and_every_job_ends(tmp_path: Path) -> None:
     assert "run-on" in check("vendor.github-workflows", broken)
 
 
-def test_what_it_calls_exists() -> None:
+def test_the_commands_that_the_workflow_calls_exist() -> None:
     targets = re.findall(r"\bmake ([\w-]+)", "\n".join(RUNS))
     assert set(targets) == {"test", "smoke", "report"}
     for target in targets:
@@ -65,7 +65,7 @@ def test_what_it_calls_exists() -> None:
             assert list(ROOT.glob(pattern))
 
 
-def test_it_tests_every_system_and_the_oldest_and_newest_python() -> None:
+def test_every_system_is_tested_with_the_oldest_and_newest_python() -> None:
     matrices = [JOBS[job]["strategy"]["matrix"] for job in ("test", "elsewhere")]
     assert [system for matrix in matrices for system in matrix["system"]] == [
         "ubuntu-latest",
@@ -84,7 +84,7 @@ def test_it_tests_every_system_and_the_oldest_and_newest_python() -> None:
             assert system == ("${{ matrix.system }}" if of_matrix else "ubuntu-latest")
 
 
-def test_a_job_fetches_the_history_if_it_needs_it_and_only_then() -> None:
+def test_a_job_fetches_the_history_only_if_it_needs_it() -> None:
     for job, its in JOBS.items():
         runs = " ".join(step.get("run", "") for step in its["steps"])
         needs = re.search(r"(make|run\.py) (smoke|report)", runs)
@@ -92,7 +92,7 @@ def test_a_job_fetches_the_history_if_it_needs_it_and_only_then() -> None:
         assert checkout.get("with", {}).get("fetch-depth", 1) == (0 if needs else 1), job
 
 
-def test_it_has_no_more_rights_than_it_needs() -> None:
+def test_jobs_have_no_more_permissions_than_they_need() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     rights = {name: job["permissions"] for name, job in JOBS.items() if "permissions" in job}
     assert rights == {"comment": {"contents": "write", "pull-requests": "write"}}
@@ -120,11 +120,11 @@ if body is None:
 
 @dataclass
 class Runner:
-    """A machine of GitHub's that runs jobs of the workflow in a checkout.
+    """A GitHub machine that runs jobs of the workflow in a checkout.
 
     Attributes:
-        context: what `${{ }}` and conditions may ask for, by name.
-        asked: what `gh` was asked, and the comment that it was given.
+        context: Values for `${{ }}` and conditions, by name.
+        asked: The requests made through `gh`, each with the comment sent along.
     """
 
     checkout: Project
@@ -160,7 +160,7 @@ class Runner:
         return quoted[1] if quoted else self.context[text]
 
     def holds(self, condition: str) -> bool:
-        """Whether a condition, of equalities joined by &&, holds."""
+        """Return whether a condition, made of equalities joined by &&, holds."""
         pairs = (term.split("==") for term in condition.split("&&"))
         return all(self.value(a.strip()) == self.value(b.strip()) for a, b in pairs)
 
@@ -171,14 +171,14 @@ class Runner:
         }
 
     def run(self, job: str, code: int = 0) -> list[str]:
-        """Run a job if its condition holds; the names of the steps that ran commands."""
+        """Run a job if its condition holds. Return the names of the steps that ran commands."""
         if not self.holds(JOBS[job].get("if", "'' == ''")):
             return []
         done = []
         for step in JOBS[job]["steps"]:
             if "run" in step and self.holds(step.get("if", "'' == ''")):
                 env = self.env | self.variables(WORKFLOW) | self.variables(step)
-                # Project.run puts its own folders in front of PATH.
+                # Project.run puts its own folders at the front of PATH.
                 script = f'export PATH="{self.folder}:$PATH"\n{step["run"]}'
                 command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
                 self.checkout.run(*command, code=code, **env)
@@ -192,7 +192,7 @@ class Runner:
 
 @dataclass
 class Pull:
-    """A pull request, as GitHub checks it out: merged into its base."""
+    """A pull request as GitHub checks it out: merged into its base."""
 
     runner: Runner
     remote: Project
@@ -213,7 +213,7 @@ def context(event: str, head: str = "owner/names") -> dict[str, str]:
 
 
 def merged(template: Project, folder: Path) -> Project:
-    """A checkout, as GitHub makes it, of a pull request that makes a net smaller and was run."""
+    """Return GitHub's checkout of a pull request that makes a net smaller and includes its run."""
     author = Project(folder / "author")
     shutil.copytree(template.path, author.path, symlinks=True)
     author.git("checkout", "--quiet", "-b", "smaller")
@@ -232,7 +232,7 @@ def merged(template: Project, folder: Path) -> Project:
 
 
 def share_cache(checkout: Project, of: Project) -> None:
-    """Let DVC have what was run elsewhere: it then takes the results, and runs nothing."""
+    """Share the cache of another project, so that DVC takes the results and runs nothing."""
     checkout.dvc("config", "--local", "cache.dir", str(of.path / ".dvc/cache"))
 
 
@@ -242,7 +242,7 @@ def report(checkout: Project, *arguments: str, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def pull(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Pull:
-    """A pull request whose report is written, with "small" as it was committed."""
+    """A pull request with a written report, whose "small" part uses the committed settings."""
     folder = tmp_path_factory.mktemp("pull")
     checkout = merged(template, folder)
     share_cache(checkout, Project(folder / "author"))
@@ -258,7 +258,7 @@ def rows(table: str, metric: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_the_report_tells_what_became_of_the_metrics(pull: Pull) -> None:
+def test_the_report_compares_the_metrics(pull: Pull) -> None:
     text = (pull.report / "report.md").read_text(encoding="utf-8")
     git = pull.runner.checkout.git
     base, head = (
@@ -279,7 +279,7 @@ def test_the_report_tells_what_became_of_the_metrics(pull: Pull) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_shows_the_pictures_that_differ_side_by_side(pull: Pull) -> None:
+def test_the_report_shows_changed_figures_side_by_side(pull: Pull) -> None:
     text = (pull.report / "report.md").read_text(encoding="utf-8")
     assert re.search(r"^Pictures: \d of \d+ differ\.$", text, flags=re.MULTILINE)
     for name in ("committed", "small"):
@@ -294,7 +294,7 @@ def test_the_report_shows_the_pictures_that_differ_side_by_side(pull: Pull) -> N
 
 
 @pytest.mark.slow
-def test_the_summary_has_the_tables_and_no_picture(pull: Pull) -> None:
+def test_the_summary_has_tables_and_no_figures(pull: Pull) -> None:
     summary = (pull.runner.folder / "summary.md").read_text(encoding="utf-8")
     assert len(rows(summary, "fcn.test_loss")) == 2
     assert "![" not in summary
@@ -302,7 +302,7 @@ def test_the_summary_has_the_tables_and_no_picture(pull: Pull) -> None:
 
 
 @pytest.mark.slow
-def test_the_checkout_stays_as_it_was(pull: Pull) -> None:
+def test_the_report_leaves_the_checkout_as_it_was(pull: Pull) -> None:
     assert pull.runner.checkout.git("status", "--short") == ""
     assert pull.runner.checkout.git("branch", "--list", "small-*") == ""
 
@@ -316,7 +316,7 @@ def pictures_of(remote: Project) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
+def test_the_comment_is_created_once_and_then_updated(pull: Pull) -> None:
     runner, remote = pull.runner, pull.remote
     assert runner.run("comment") == ["The comment"]
     listing, (written, body) = runner.asked
@@ -332,7 +332,7 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
     report = (pull.report / "report.md").read_text(encoding="utf-8")
     assert re.sub(r"\]\([^)]*\)", "]()", rest) == re.sub(r"\]\([^)]*\)", "]()", report)
 
-    # Every picture stands at its address in the branch, and is the one of the report.
+    # Every figure is at its address in the branch, and is the one in the report.
     addresses = re.findall(r"!\[\w+\]\(([^)]+)\)", rest)
     names = re.findall(r"!\[\w+\]\(([^)]+)\)", report)
     assert len(addresses) == len(names) > 4
@@ -343,7 +343,7 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
         assert blob == runner.checkout.git("hash-object", f"report/{name}").strip()
     assert set(kept) == {address.removeprefix(raw) for address in addresses}
 
-    # Again, with pictures of another pull request there and fewer of this one.
+    # Again, with figures of another pull request in the branch, and fewer of this one.
     others = "pull-7/other.png"
     runner.checkout.git("fetch", "--quiet", "origin", BRANCH)
     runner.checkout.git("read-tree", "FETCH_HEAD")
@@ -376,8 +376,8 @@ def test_the_comment_is_written_once_and_then_over(pull: Pull) -> None:
 
 
 @pytest.mark.slow
-def test_a_push_to_the_branch_of_pictures_meanwhile_is_not_lost(pull: Pull, tmp_path: Path) -> None:
-    """The remote refuses the first push, as one that came too late."""
+def test_a_concurrent_push_to_the_branch_of_figures_is_not_lost(pull: Pull, tmp_path: Path) -> None:
+    """The remote rejects the first push, as if it came too late."""
     hook = pull.remote.path / "hooks/pre-receive"
     hook.write_text(f"#!/bin/sh\n[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; exit 1; }}\n")
     hook.chmod(0o755)
@@ -392,7 +392,7 @@ def test_a_push_to_the_branch_of_pictures_meanwhile_is_not_lost(pull: Pull, tmp_
 
 
 @pytest.mark.slow
-def test_a_pull_request_from_a_fork_asks_for_no_right_to_write(pull: Pull, tmp_path: Path) -> None:
+def test_a_pull_request_from_a_fork_needs_no_write_permission(pull: Pull, tmp_path: Path) -> None:
     fork = Runner(pull.runner.checkout, tmp_path, context("pull_request", head="fork/names"))
     assert fork.run("comment") == []
     assert not fork.log.exists()
@@ -400,7 +400,7 @@ def test_a_pull_request_from_a_fork_asks_for_no_right_to_write(pull: Pull, tmp_p
 
 
 @pytest.mark.slow
-def test_what_changes_nothing_is_told_so(project: Project) -> None:
+def test_the_report_says_that_nothing_differs(project: Project) -> None:
     (project.path / "NOTES").write_text("nothing to run\n", encoding="utf-8")
     project.commit("Notes")
     told = report(project, "HEAD~1", "-S", "epochs=2")
@@ -409,7 +409,7 @@ def test_what_changes_nothing_is_told_so(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_base_that_lacks_a_setting_or_does_not_run_is_told(project: Project) -> None:
+def test_a_base_that_lacks_a_setting_or_fails_is_reported(project: Project) -> None:
     params = project.path / "params.yaml"
     text = params.read_text(encoding="utf-8")
     params.write_text(text.replace("epochs:", "epoch:", 1), encoding="utf-8")
@@ -423,7 +423,7 @@ def test_a_base_that_lacks_a_setting_or_does_not_run_is_told(project: Project) -
     assert told.splitlines()[-1].startswith("error: the pipeline fails at HEAD with nothing=1: ")
 
 
-def test_a_base_that_is_no_commit_is_told_in_a_line(template: Project) -> None:
+def test_an_unknown_base_is_reported_in_one_line(template: Project) -> None:
     told = report(template, "nowhere", code=1)
     assert (
         told
