@@ -1,4 +1,4 @@
-"""The files of a repository: what they claim, and the examples of models, which are run."""
+"""The files of the repository: their claims are right, and the example models run."""
 
 import json
 import re
@@ -24,7 +24,7 @@ THE_GRU = pytest.mark.skipif(
 
 
 def add_the_gru(project: Project) -> int:
-    """Do what the page says, up to running it; the number of lines that it took."""
+    """Do what the page says, except for running it. Return the number of lines that it took."""
     (block,) = code_blocks("python", MODELS_PAGE)
     path, code = block.split("\n", 1)
     (project.path / path.removeprefix("# ")).write_text(code, encoding="utf-8")
@@ -40,7 +40,7 @@ def add_the_gru(project: Project) -> int:
 
 
 @THE_GRU
-def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Project) -> None:
+def test_the_page_alone_adds_a_gru_in_at_most_seventy_lines(project: Project) -> None:
     lines = add_the_gru(project)
     assert lines <= 70, lines
     (model,) = code_blocks("python", MODELS_PAGE)
@@ -56,7 +56,7 @@ def test_a_gru_is_added_by_the_page_alone_in_seventy_lines_at_most(project: Proj
     evaluation = json.loads(after["metrics/evaluation.json"])
     earlier = json.loads(before["metrics/evaluation.json"])
     assert evaluation["gru"]["test_loss"] < 4
-    del earlier["mixture"]  # which the GRU may be a part of
+    del earlier["mixture"]  # the GRU may be part of it
     assert {name: evaluation[name] for name in earlier} == earlier
     assert len(after["data/samples/gru.csv"].decode().splitlines()) == 1 + 20
     assert "gru" in json.loads(after["metrics/samples.json"])
@@ -79,7 +79,7 @@ def test_the_tests_pass_with_the_gru(project: Project) -> None:
     project.run(sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit")
 
 
-def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
+def test_the_changed_wavenet_is_what_trains(project: Project) -> None:
     before = project.outputs()
     (diff,) = code_blocks("diff", MODELS_PAGE)
     (project.path / "change.patch").write_text(diff, encoding="utf-8")
@@ -87,7 +87,7 @@ def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
     (project.path / "change.patch").unlink()
     ran = project.dvc("repro")
     assert ran.stages == ["train_wavenet", "train_mixture", "evaluate", "sample", "plot"]
-    assert "runs as plain PyTorch" not in ran.text  # every function of it has a rule
+    assert "runs as plain PyTorch" not in ran.text  # every function in it has a rule
     assert "will not be trained" not in ran.text
     after = project.outputs()
     path = "plots/history/wavenet.csv"
@@ -96,11 +96,11 @@ def test_the_change_to_the_wavenet_is_what_trains(project: Project) -> None:
     for tensor in (b"norms.0.weight", b"norms.2.running_mean"):
         assert tensor in with_norm
     losses = json.loads(after["metrics/evaluation.json"])["wavenet"]
-    # In evaluation the running statistics are used, and the loss is of the same size.
+    # Evaluation uses the running statistics, and the loss must stay about the same.
     assert abs(losses["val_loss"] - losses["train_loss"]) < 0.5
 
 
-def test_the_page_names_what_there_is() -> None:
+def test_every_make_target_on_the_page_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"\bmake ([a-z-]+)\b", PAGE):
         if target not in {"help"}:
@@ -108,7 +108,7 @@ def test_the_page_names_what_there_is() -> None:
     assert len(PAGE.split()) < 1000, "a page"
 
 
-def test_the_citation_is_valid_and_names_the_version_that_the_changelog_ends_with() -> None:
+def test_the_citation_is_valid_and_has_the_newest_version_of_the_changelog() -> None:
     path = ROOT / "CITATION.cff"
     assert check("vendor.citation-file-format", path) == ""
     citation = YAML(typ="safe", pure=True).load(path)
@@ -131,7 +131,7 @@ def test_the_issue_forms_are_valid_and_their_commands_exist(capsys: pytest.Captu
     assert re.search(r"^python: 3\.\d+\.\d+\n(.*\n)*torch: ", printed)
 
 
-def test_the_licence_is_one_everywhere() -> None:
+def test_the_license_is_the_same_everywhere() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert text.startswith("MIT License\n")
     assert PYPROJECT["license"] == "MIT"
@@ -142,7 +142,7 @@ def test_the_licence_is_one_everywhere() -> None:
     assert f"Copyright (c) 2026 {author['name']}\n" in text
 
 
-def test_the_changelog_names_no_command_or_file_that_there_is_not() -> None:
+def test_every_command_and_file_in_the_changelog_exists() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`make ([a-z-]+)\b", changelog):

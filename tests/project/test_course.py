@@ -31,16 +31,16 @@ OF_THE_COURSE = {"2.1220", "2.0132"}
 
 
 def rows(table: str) -> list[list[str]]:
-    """The cells of a table in Markdown, its head first and without the line below."""
+    """Return the cells of a Markdown table: its header first, without the line below."""
     lines = list(map(cells, table.strip().splitlines()))
     assert set("".join(lines[1])) <= {"-", ":"}
     return [lines[0], *lines[2:]]
 
 
-# What stands in the page
+# Quotations
 
 
-def test_the_quoted_code_is_that_of_the_files() -> None:
+def test_the_quoted_code_is_in_the_files() -> None:
     quoted = re.findall(
         r"^<!-- lines of (\S+) -->\n\n```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
     )
@@ -50,7 +50,7 @@ def test_the_quoted_code_is_that_of_the_files() -> None:
 
 
 def part_of(table: list[list[str]], source: list[list[str]], keys: int) -> list[str]:
-    """What a table has otherwise than its source, whose rows `keys` columns identify."""
+    """List the cells that differ from the source, whose first `keys` columns identify a row."""
     titles, *lines = table
     known = {tuple(line[:keys]): dict(zip(source[0], line, strict=True)) for line in source[1:]}
     faults = []
@@ -63,19 +63,19 @@ def part_of(table: list[list[str]], source: list[list[str]], keys: int) -> list[
 
 
 def tables(comment: str) -> list[tuple[str, list[list[str]]]]:
-    """The tables below comments that match, with what the comment's group matched."""
+    """Return the tables below matching comments, each with what the comment's group matched."""
     found = re.findall(rf"^<!-- {comment} -->\n\n{TABLE}", PAGE, flags=re.MULTILINE)
     return [(name, rows(table)) for name, table in found]
 
 
 def measured(name: str, titles: list[str]) -> list[list[str]]:
-    """The table of a study that has these columns."""
+    """Return the table of a study that has these columns."""
     every = map(rows, re.findall(TABLE, (ROOT / name).read_text(encoding="utf-8")))
     (found,) = (table for table in every if set(titles[1:]) <= set(table[0]))
     return found
 
 
-def test_the_rows_of_studies_are_what_they_measured() -> None:
+def test_the_rows_of_studies_match_the_studies() -> None:
     found = tables(r"rows of (experiments/\w+\.md)")
     assert len(found) == PAGE.count("<!-- rows of ") >= 10
     for name, table in found:
@@ -83,14 +83,14 @@ def test_the_rows_of_studies_are_what_they_measured() -> None:
         assert part_of(table, source, keys=2 if "DRIFT" in name else 1) == [], name
 
 
-def test_a_cell_that_was_not_measured_is_found() -> None:
+def test_a_wrong_cell_is_found() -> None:
     source = [["", "gap", "change"], ["`-S a`", "0.1", "+0.2"], ["`-S b`", "0.3", "+0.4"]]
     assert part_of([["", "change"], ["`-S b`", "+0.4"]], source, keys=1) == []
     for table in ([["", "gap"], ["`-S b`", "0.4"]], [["", "gap"], ["`-S c`", "0.3"]]):
         assert len(part_of(table, source, keys=1)) == 1
 
 
-def test_the_losses_by_epoch_are_those_of_the_committed_run() -> None:
+def test_the_losses_by_epoch_match_the_committed_run() -> None:
     found = tables(r"from (plots/history/\w+\.csv)")
     assert [Path(path).stem for path, _ in found] == ["fcn", "wavenet"]
     for path, (_, *lines) in found:
@@ -103,8 +103,8 @@ def test_the_losses_by_epoch_are_those_of_the_committed_run() -> None:
 # Figures
 
 
-def test_every_figure_is_one_that_was_measured() -> None:
-    """Numbers with three decimals or more; see the next test for the others."""
+def test_every_figure_was_measured() -> None:
+    """Check numbers with three or more decimals; the next test checks the others."""
     text = re.sub(r"https://\S+", "", PAGE)
     text = re.sub(r"^```.*?^```|^\|.*?$", "", text, flags=re.MULTILINE | re.DOTALL)
     sources = ["EXPERIMENTS.md", "docs/results.md", "metrics/samples.json"]
@@ -116,11 +116,11 @@ def test_every_figure_is_one_that_was_measured() -> None:
 
 
 def mean(runs: pd.DataFrame, model: str) -> pd.Series:
-    """The mean validation loss of each row of a study."""
+    """Return the mean validation loss of each row of a study."""
     return runs[runs["model"] == model].groupby("row")["val_loss"].mean()
 
 
-def test_what_it_says_of_its_figures_is_so() -> None:
+def test_statements_about_the_figures_are_true() -> None:
     runs = pd.read_csv(course.RUNS)
     for model, more in (("fcn", 0.13), ("wavenet", 0.14)):
         swept, its = mean(pd.read_csv(sweep.RUNS), model), mean(runs, model)
@@ -149,7 +149,7 @@ def test_the_exercise_is_solved_with_a_third_of_the_parameters() -> None:
     assert rows["parameters"]["44 channels"] == 10_078
 
 
-def test_the_committed_run_is_the_one_that_it_describes() -> None:
+def test_the_page_describes_the_committed_run() -> None:
     assert guide.written_with(ROOT) in PAGE, "run: python -m pipeline.guide"
     table = pd.read_csv(ROOT / "plots/evaluation/models.csv", index_col="model")
     for model in course.MODELS:
@@ -162,7 +162,7 @@ def test_the_committed_run_is_the_one_that_it_describes() -> None:
 
 
 def python_of_the_page() -> doctest.DocTest:
-    """All of its Python, as one session."""
+    """Return all Python code of the page, as one session."""
     session = "\n".join(code_blocks("pycon", PAGE))
     return doctest.DocTestParser().get_doctest(session, {}, "docs/course.md", None, None)
 
@@ -181,7 +181,7 @@ def test_the_python_of_the_page_prints_what_it_shows(
 
 
 def in_terminal() -> list[str]:
-    """The lines of its shell blocks without what they print, in order."""
+    """Return the commands in its shell blocks, in order and without their output."""
     found = []
     for block in re.finditer(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
         if not PAGE[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
@@ -190,7 +190,7 @@ def in_terminal() -> list[str]:
 
 
 def experiments() -> Iterator[list[str]]:
-    """The assignments of each `dvc exp run` of the page; of a list of values, the first."""
+    """Yield the assignments of each `dvc exp run` on the page, with the first of several values."""
     for line in [*in_terminal(), *(command.text for command in guide.commands(PAGE))]:
         words = shlex.split(line)
         if words[:3] == ["dvc", "exp", "run"]:
@@ -204,10 +204,10 @@ def test_the_parameters_of_the_experiments_exist(monkeypatch: pytest.MonkeyPatch
     found = list(experiments())
     assert len(found) >= 20
     for values in found:
-        course.params_of(values, seed=1)  # which refuses what is unknown or out of range
+        course.params_of(values, seed=1)  # refuses unknown parameters and values out of range
 
 
-def test_the_rows_of_the_exercise_are_the_commands_beside_them() -> None:
+def test_the_rows_of_the_exercise_match_the_commands_beside_them() -> None:
     every = [table for _, table in tables(r"rows of (\S+)") if table[0][1] == "parameters"]
     labels = [label for _, *lines in every for label, *_ in lines]
     assert sorted(labels) == sorted(course.EXERCISE)
@@ -217,7 +217,7 @@ def test_the_rows_of_the_exercise_are_the_commands_beside_them() -> None:
         assert f"dvc exp run {course.options(label)}\n" in PAGE, label
 
 
-def test_the_commands_that_sample_work_as_they_are_written(
+def test_the_sampling_commands_work_as_written(
     template: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(template.path)
@@ -228,7 +228,7 @@ def test_the_commands_that_sample_work_as_they_are_written(
         assert len(capsys.readouterr().out.splitlines()) == len(command.printed)
 
 
-def test_what_the_scheduler_gave_is_what_the_sweep_has() -> None:
+def test_the_losses_with_a_scheduler_match_the_sweep() -> None:
     (printed,) = (it.printed for it in guide.commands(PAGE) if "--name lambda" in it.text)
     runs = pd.read_csv(sweep.RUNS).query("row == 'lambda' and seed == 1").set_index("model")
     for model in sweep.MODELS:
@@ -237,14 +237,14 @@ def test_what_the_scheduler_gave_is_what_the_sweep_has() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_works_as_it_is_written(project: Project, tmp_path: Path) -> None:
+def test_every_command_works_as_written(project: Project, tmp_path: Path) -> None:
     shell = guide.Shell(project.path, guide.surroundings(tmp_path))
     for command in guide.commands(PAGE):
         printed = shell.run(command)
         assert bool(printed) == bool(command.printed), command.text
     wait_for_queue(project, 4)
     for line in in_terminal():
-        if line.startswith("dvc exp run"):  # which the page wants
+        if line.startswith("dvc exp run"):  # the page asks for this
             project.git("checkout", ".")
         ran = project.run(*shlex.split(line))
         assert "Traceback" not in ran.text, line
@@ -257,13 +257,13 @@ EPOCHS = "EPOCHS = 6\n"
 
 
 def notebook() -> list[dict[str, Any]]:
-    """Its cells with code."""
+    """Return the code cells of the notebook."""
     every = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in every if cell["cell_type"] == "code"]
 
 
 def shown_by(cell: dict[str, Any]) -> str:
-    """The text that a cell has printed, as it is stored."""
+    """Return the text that a cell printed, as stored."""
     return "".join(
         line for output in cell["outputs"] if "text" in output for line in output["text"]
     )
@@ -271,7 +271,7 @@ def shown_by(cell: dict[str, Any]) -> str:
 
 @pytest.fixture
 def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """In a folder with the names, as a notebook in docs/ starts; the lines of each figure."""
+    """Work in docs/ beside the names, like the notebook; return the lines in each figure shown."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data/prenoms.txt", tmp_path / "data")
@@ -289,7 +289,7 @@ def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def run(epochs: str = EPOCHS) -> list[tuple[str, str]]:
-    """Run all cells in order: what each prints, and what is stored."""
+    """Run all cells in order. Return what each one prints and what is stored for it."""
     sources = ["".join(cell["source"]) for cell in notebook()]
     assert sum(EPOCHS in source for source in sources) == 1
     namespace: dict[str, object] = {"__name__": "__main__"}
@@ -301,7 +301,7 @@ def run(epochs: str = EPOCHS) -> list[tuple[str, str]]:
 
 
 def test_the_notebook_runs_and_prints_what_it_shows(figures: list[int]) -> None:
-    """With one epoch: the same up to the end of the first, and as many lines of names."""
+    """With one epoch, output is the same up to the end of it; later cells print as many lines."""
     cells = run("EPOCHS = 1\n")
     (training,) = (n for n, (_, stored) in enumerate(cells) if "epoch 1: " in stored)
     assert all(printed == stored for printed, stored in cells[:training])
@@ -318,7 +318,7 @@ def test_the_notebook_prints_what_it_shows(figures: list[int]) -> None:
     assert figures == [3]
 
 
-def test_the_notebook_was_run_from_top_to_bottom_and_tells_nothing_of_where() -> None:
+def test_the_notebook_was_run_in_order_and_stores_no_local_paths() -> None:
     cells = notebook()
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]

@@ -31,7 +31,7 @@ NOT_RUN = "<!-- not run by the tests as written: "
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives the headings of a page."""
+    """Return the anchors that GitHub gives the headings of a page."""
     found = set()
     for heading in HEADING.findall(FENCED.sub("", text)):
         shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
@@ -67,7 +67,7 @@ def test_the_table_of_contents_has_every_page(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [f"docs/{path.name}" for path in DOCS if path.stem != "README"])
-def test_the_contents_of_a_page_are_its_sections(path: str) -> None:
+def test_the_contents_of_a_page_list_its_sections(path: str) -> None:
     text = FENCED.sub("", PAGES[path])
     sections = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
     contents = text.partition("\n## ")[0]
@@ -78,7 +78,7 @@ def test_the_readme_is_short() -> None:
     assert len(TEXT.splitlines()) <= 200
 
 
-def test_every_table_has_the_figures_of_its_source() -> None:
+def test_every_table_matches_its_source() -> None:
     for path, text in PAGES.items():
         assert readme.refreshed(text, ROOT) == text, f"{path}: run python -m pipeline.readme"
     for source in (readme.COMPARISON, readme.SAMPLES):
@@ -104,7 +104,7 @@ def numbers(text: str) -> set[str]:
 
 
 def parted(page: str, measured: dict[str, str]) -> list[str]:
-    """What the page on performance has otherwise than the files that were measured, by path."""
+    """List what the performance page has that the measured files, given by path, do not."""
     quoted = {part[1]: readme.QUOTED.findall(part[0]) for part in readme.SOURCED.finditer(page)}
     faults = []
     for path, text in measured.items():
@@ -116,7 +116,7 @@ def parted(page: str, measured: dict[str, str]) -> list[str]:
     return faults + [f"{n} stands in no such file" for n in sorted(numbers(page) - known)]
 
 
-def test_every_figure_of_speed_is_one_that_was_measured() -> None:
+def test_every_performance_figure_was_measured() -> None:
     paths = [path for path in MEASURED if (ROOT / path).exists()]
     if not paths:
         pytest.skip("nothing has been measured yet")
@@ -124,7 +124,7 @@ def test_every_figure_of_speed_is_one_that_was_measured() -> None:
     assert parted(text, {p: (ROOT / p).read_text(encoding="utf-8") for p in paths}) == []
 
 
-def test_a_figure_of_speed_that_was_not_measured_is_found() -> None:
+def test_a_wrong_performance_figure_is_found() -> None:
     table = "| | ms |\n|---|---|\n| net | 1.25 |\n| tree | 2.50 |\n"
     measured = {"benchmarks/RESULTS.md": f"# R\n\nMeasured on: 2 cores\n\nIt.\n\n{table}"}
     section = "## How fast it is\n\nIt is fast.\n\n"
@@ -149,7 +149,7 @@ def test_the_settings_of_the_course_are_the_defaults() -> None:
     assert (params.split.by, params.split.train, params.split.val) == ("window", 0.8, 0.1)
 
 
-def test_the_wavenet_of_the_readme_is_the_one_in_the_file() -> None:
+def test_the_wavenet_in_the_readme_is_the_one_in_the_file() -> None:
     (block,) = code_blocks("python", TEXT)
     file = (ROOT / "charlm/models/wavenet.py").read_text(encoding="utf-8")
     assert textwrap.indent(block, "    ") in file
@@ -157,11 +157,11 @@ def test_the_wavenet_of_the_readme_is_the_one_in_the_file() -> None:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of the rows of all tables in a text."""
+    """Return the cells of each row of all tables in a text."""
     return [cells(line) for line in re.findall(r"^\|.*\|$", text, flags=re.MULTILINE)]
 
 
-def test_the_import_rules_are_those_that_are_tested() -> None:
+def test_the_documented_import_rules_are_the_tested_ones() -> None:
     table = {row[0].strip("`"): row[-1] for row in rows(PAGES["docs/architecture.md"])}
     for folder, may in HOUSE.items():
         named = table[folder]
@@ -171,7 +171,7 @@ def test_the_import_rules_are_those_that_are_tested() -> None:
             assert set(named.replace("—", "").split(", ")) - {""} == may, folder
 
 
-def test_the_table_of_automatic_values_is_what_they_are() -> None:
+def test_the_table_of_automatic_values_is_right() -> None:
     (head,) = (row for row in rows(PAGES["docs/names.md"]) if row[0] == "training windows")
     table = {row[0]: row[1:] for row in rows(PAGES["docs/names.md"])}
     for column, windows in enumerate(head[1:]):
@@ -182,10 +182,10 @@ def test_the_table_of_automatic_values_is_what_they_are() -> None:
 
 
 def commands() -> Iterator[str]:
-    """Every line of the shell blocks, except `make` (which runs this test) and `source`.
+    """Yield every line of the shell blocks, except `make` (which runs this test) and `source`.
 
-    A comment above a block says why the tests cannot run it. The blocks of the guide with what they
-    print are run by another test, as are those of the course.
+    If the tests cannot run a block, a comment above it says why. Other tests run the blocks of the
+    course, and those of the guide along with their output.
     """
     for path, text in PAGES.items():
         if path in {"CONTRIBUTING.md", "docs/models.md", "docs/course.md", "docs/install.md"}:
@@ -208,14 +208,14 @@ def test_the_commands_are_found() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_works_as_it_is_written(project: Project) -> None:
+def test_every_command_works_as_written(project: Project) -> None:
     (project.path / "my-names.txt").write_text(
         (ROOT / "data/prenoms.txt").read_text(encoding="utf-8")[:9000].rpartition("\n")[0], "utf-8"
     )
     queued = 0
     for line in commands():
         for part in line.split(" && "):
-            if "apply/stash" in part:  # which needs an edit and an apply, see test_git.py
+            if "apply/stash" in part:  # needs an edit and an apply; see test_git.py
                 continue
             ran = project.run(*shlex.split(part))
             assert "Traceback" not in ran.text, part
@@ -225,9 +225,7 @@ def test_every_command_works_as_it_is_written(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_guide_works_as_it_is_written(
-    project: Project, tmp_path: Path
-) -> None:
+def test_every_command_of_the_guide_works_as_written(project: Project, tmp_path: Path) -> None:
     project.set(fcn__epochs="150")  # long enough to be interrupted
     project.dvc("repro")
     project.commit("A longer training")
@@ -237,5 +235,5 @@ def test_every_command_of_the_guide_works_as_it_is_written(
     shell = guide.Shell(project.path, guide.surroundings(tmp_path))
     for page in guide.PAGES:
         for command in guide.commands(page.read_text(encoding="utf-8")):
-            printed = shell.run(command)  # which fails if it goes otherwise than the guide says
+            printed = shell.run(command)  # fails if the guide describes it differently
             assert bool(printed) == bool(command.printed), command.text

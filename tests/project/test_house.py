@@ -1,6 +1,6 @@
-"""The folders of the library import downwards only, as the table here says.
+"""The library's folders import only from folders below them, according to the table in this file.
 
-Prints who imports whom: python -m pytest -s -n 0 tests/project/test_house.py
+To print who imports whom: python -m pytest -s -n 0 tests/project/test_house.py
 """
 
 import ast
@@ -24,7 +24,7 @@ HOUSE = {
     "sampling": {"core", "data", "models", "fast"},
     "report": {"core", "data"},
 }
-"""What each folder of charlm may import of the others, from the ground up."""
+"""What each folder of charlm may import from the others, from the bottom up."""
 
 AROUND = {
     "stages": {
@@ -39,14 +39,14 @@ AROUND = {
     "benchmarks": {"charlm", "stages", "pipeline"},
     "experiments": {"charlm", "benchmarks", "pipeline"},
 }
-"""What the folders around charlm may import; not their modules in a circle."""
+"""What the folders around charlm may import. Circular imports of their modules are an error."""
 
 SHARED = {"__init__.py", "training.py"}
-"""What is in stages/ beside the stages."""
+"""Files in stages/ that are not stages."""
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, at its top or later, names imported from a package too."""
+    """Yield the modules that a file imports anywhere, including modules imported from a package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -58,7 +58,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def of_library(folder: str) -> dict[str, set[str]]:
-    """What each module of a folder of charlm imports of the other folders, without "charlm."."""
+    """Return what each module in a folder of charlm imports from its other folders."""
     found = {}
     for path in sorted((ROOT / "charlm" / folder).rglob("*.py")):
         inner = {m.removeprefix("charlm.") for m in imported(path) if m.startswith("charlm.")}
@@ -70,7 +70,7 @@ def allowed(module: str, may: set[str]) -> bool:
     return any(module == it or module.startswith(f"{it}.") for it in may)
 
 
-def test_every_folder_is_in_the_table_and_the_table_has_no_circle() -> None:
+def test_every_folder_is_in_the_table_and_the_table_has_no_cycle() -> None:
     folders = {path.parent.name for path in (ROOT / "charlm").glob("*/__init__.py")}
     assert folders == set(HOUSE)
     below: set[str] = set()
@@ -80,7 +80,7 @@ def test_every_folder_is_in_the_table_and_the_table_has_no_circle() -> None:
 
 
 @pytest.mark.parametrize("folder", HOUSE)
-def test_a_folder_imports_what_the_table_lets_it(folder: str) -> None:
+def test_a_folder_imports_only_what_the_table_allows(folder: str) -> None:
     every = set[str]().union(*of_library(folder).values())
     print(folder, "imports", ", ".join(sorted({m.partition(".")[0] for m in every})) or "-")
     wrong = [
@@ -92,26 +92,26 @@ def test_a_folder_imports_what_the_table_lets_it(folder: str) -> None:
     assert wrong == []
 
 
-def test_a_model_imports_torch_and_other_models_alone() -> None:
+def test_a_model_imports_only_torch_and_other_models() -> None:
     for path in (ROOT / "charlm/models").glob("*.py"):
         roots = {module.partition(".")[0] for module in imported(path)}
         assert roots - sys.stdlib_module_names <= {"torch", "charlm"}, path
 
 
-def test_the_library_imports_nothing_of_what_is_around_it() -> None:
+def test_the_library_imports_nothing_from_the_folders_around_it() -> None:
     around = {"stages", "pipeline", "tests", "benchmarks", "experiments", "dvc"}
     for path in (ROOT / "charlm").rglob("*.py"):
         assert around.isdisjoint(module.partition(".")[0] for module in imported(path)), path
 
 
 @pytest.mark.parametrize("folder", AROUND)
-def test_a_folder_around_it_imports_what_the_table_lets_it(folder: str) -> None:
+def test_a_folder_around_the_library_imports_only_what_the_table_allows(folder: str) -> None:
     for path in (ROOT / folder).glob("*.py"):
         own = {m for m in imported(path) if (ROOT / m.partition(".")[0] / "__init__.py").exists()}
         assert {m for m in own if not allowed(m, AROUND[folder] | {folder})} == set(), path
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_circular_imports() -> None:
     folders = ("charlm", *AROUND)
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     names = {str(p.relative_to(ROOT).with_suffix("")).replace("/", "."): p for p in paths}
@@ -119,13 +119,13 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(modules).prepare()  # raises CycleError
 
 
-def test_no_stage_imports_what_people_call() -> None:
+def test_no_stage_imports_the_user_interface() -> None:
     for path in (ROOT / "stages").glob("*.py"):
         for module in imported(path):
             assert module not in {"charlm.cli", "charlm.trained", "charlm.folding"}, path
 
 
-def test_the_stages_are_alone_with_what_they_share() -> None:
+def test_the_stages_folder_has_only_stages_and_shared_files() -> None:
     files = {path.name for path in (ROOT / "stages").glob("*.py")} - SHARED
     for name in files:
         assert 'if __name__ == "__main__":' in (ROOT / "stages" / name).read_text(), name
@@ -140,8 +140,6 @@ def test_the_stages_are_alone_with_what_they_share() -> None:
         ("from charlm.report import SHOWN, charts", {"charlm.report", "charlm.report.charts"}),
     ],
 )
-def test_an_import_is_seen_however_it_is_written(
-    tmp_path: Path, text: str, found: set[str]
-) -> None:
+def test_every_form_of_import_is_found(tmp_path: Path, text: str, found: set[str]) -> None:
     (tmp_path / "it.py").write_text(text)
     assert set(imported(tmp_path / "it.py")) == found

@@ -1,4 +1,4 @@
-"""The commands of the Makefile, in folders of any name. What they do is in test_run.py."""
+"""The commands of the Makefile, in folders of any name. See test_run.py for what they do."""
 
 import os
 import re
@@ -17,7 +17,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     "name", ["names", "my names", "prénoms (été) & l'hiver", '"$HOME" #1 %2;`']
 )
-def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+def test_make_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / name)
     checkout.set_up()
     (checkout.path / ".venv/.chromium").unlink()
@@ -34,8 +34,8 @@ def test_it_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
         assert line in ran
 
 
-def test_python_variables_of_another_setup_do_not_reach_it(tmp_path: Path) -> None:
-    """With PYTHONSAFEPATH, Python would not even find `pipeline`; with PYTHONHOME not start."""
+def test_python_variables_of_another_setup_are_unset(tmp_path: Path) -> None:
+    """With PYTHONSAFEPATH, Python would not find `pipeline`; with PYTHONHOME, not even start."""
     checkout = Checkout(tmp_path / "names")
     checkout.set_up()
     shown = [name for name in run.UNSET if name.startswith("PYTHON")]
@@ -47,7 +47,7 @@ def test_python_variables_of_another_setup_do_not_reach_it(tmp_path: Path) -> No
         "PYTHONWARNINGS": "ignore",
     }
     assert checkout.called("make", "-s", "verify", **environment).split() == ["unset"]
-    del environment["PYTHONHOME"]  # with which Python itself ends
+    del environment["PYTHONHOME"]  # Python itself would not start with it
     assert checkout.run("verify", **environment).split() == ["unset"]
 
 
@@ -91,7 +91,7 @@ def test_every_command_is_a_target_and_gets_its_options(tmp_path: Path) -> None:
         assert shown.removeprefix("exec ").rstrip() == expected
 
 
-def test_two_commands_at_a_time_do_not_set_up_at_once(tmp_path: Path) -> None:
+def test_parallel_commands_do_not_run_setup_at_the_same_time(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "names")
     alone = 'mkdir "$0.alone" || echo "two at once" >> "$(dirname "$0")/../../ran"; sleep 0.1\n'
     checkout.script("python", STUB + alone + 'rmdir "$0.alone"\n')

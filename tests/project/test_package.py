@@ -1,4 +1,4 @@
-"""pyproject.toml: what is installed, what that needs, and that it works outside of this folder."""
+"""pyproject.toml: what is installed, what it needs, and that it works outside of this folder."""
 
 import ast
 import importlib.metadata
@@ -27,20 +27,20 @@ PROJECT = PYPROJECT["project"]
 LOCK = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
 OURS = {"benchmarks", "charlm", "experiments", "pipeline", "stages", "tests"}
 NOT_IMPORTED = {"scipy"}
-"""What is needed all the same: Numba compiles matrix products with it."""
+"""Needed although nothing imports it: Numba compiles matrix products with it."""
 NO_PART_OF_THE_PIPELINE = {"vl_convert"}
-"""What requirements-plots.txt and requirements-dev.txt bring."""
+"""Modules that requirements-plots.txt and requirements-dev.txt bring."""
 
 
 def declared(*extras: str) -> dict[str, SpecifierSet]:
-    """The versions of each distribution that the library needs, or those extras."""
+    """Return the allowed versions of each distribution that the library, or these extras, need."""
     lists = [PROJECT["optional-dependencies"][extra] for extra in extras]
     requirements = map(Requirement, sum(lists, [] if extras else PROJECT["dependencies"]))
     return {r.name.lower(): r.specifier for r in requirements if r.name != PROJECT["name"]}
 
 
 def imported(*files: Path) -> set[str]:
-    """The distributions that files import from, wherever in them they do."""
+    """Return the distributions that files import from, anywhere in the files."""
     modules = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -50,26 +50,26 @@ def imported(*files: Path) -> set[str]:
                 modules.add(str(node.module).partition(".")[0])
     known = importlib.metadata.packages_distributions()
     others = modules - set(sys.stdlib_module_names) - OURS - NO_PART_OF_THE_PIPELINE
-    # Not known: a namespace, such as `ruamel`, may be missing there; pydantic brings its core.
+    # Not in this mapping: a namespace such as `ruamel` may be missing; pydantic brings its core.
     names = {"ruamel": "ruamel.yaml", "pydantic_core": "pydantic"}
     return {names.get(module) or known[module][0].lower() for module in others}
 
 
-def test_every_import_of_the_library_is_declared_and_nothing_else() -> None:
+def test_the_library_declares_exactly_what_it_imports() -> None:
     files = {*(ROOT / "charlm").rglob("*.py")}
     report = {*(ROOT / "charlm/report").rglob("*.py")}
     assert imported(*files - report) | NOT_IMPORTED == declared().keys()
     assert imported(*report) - declared().keys() == declared("report").keys()
 
 
-def test_every_import_of_the_stages_and_the_tools_is_declared_and_nothing_else() -> None:
+def test_the_stages_and_tools_declare_exactly_what_they_import() -> None:
     files = [file for folder in ("stages", "pipeline") for file in (ROOT / folder).rglob("*.py")]
     rest = imported(*files) - declared().keys() - declared("report").keys()
     assert rest == declared("pipeline").keys()
     assert "charlm[report]" in PROJECT["optional-dependencies"]["pipeline"]
 
 
-def test_every_range_has_both_ends_and_holds_the_pinned_version() -> None:
+def test_every_version_range_has_both_ends_and_contains_the_pinned_version() -> None:
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE))
     for name, versions in (declared() | declared("report", "pipeline")).items():
@@ -81,7 +81,7 @@ REQUIREMENTS = ("requirements.txt", "requirements-plots.txt", "requirements-dev.
 
 
 def pins(*files: str) -> dict[str, str]:
-    """The version of each package that requirements files pin, by its normalized name."""
+    """Return the version of each package that requirements files pin, by normalized name."""
     found: dict[str, str] = {}
     for file in files:
         text = (ROOT / file).read_text(encoding="utf-8")
@@ -90,10 +90,8 @@ def pins(*files: str) -> dict[str, str]:
     return found
 
 
-def test_uv_installs_the_pinned_versions_on_every_system_and_pip_nothing_that_is_not_pinned() -> (
-    None
-):
-    """uv.lock has what the requirements need on every system and Python, CUDA included."""
+def test_uv_and_pip_install_only_pinned_versions() -> None:
+    """uv.lock has what the requirements need on every system and Python, including CUDA."""
     locked = [(package["name"], package["version"]) for package in LOCK["package"]]
     pinned = pins(*REQUIREMENTS, "constraints.txt")
     assert sorted(locked) == sorted([*pinned.items(), (PROJECT["name"], PROJECT["version"])])
@@ -103,7 +101,7 @@ def test_uv_installs_the_pinned_versions_on_every_system_and_pip_nothing_that_is
     assert {"pywin32", "setuptools"} <= pinned.keys()
 
 
-def test_what_is_installed_here_is_pinned() -> None:
+def test_every_installed_dependency_is_pinned() -> None:
     pinned = pins(*REQUIREMENTS, "constraints.txt")
     waiting, seen = [(name, "") for name in pins(*REQUIREMENTS)], set[tuple[str, str]]()
     while waiting:
@@ -119,7 +117,7 @@ def test_what_is_installed_here_is_pinned() -> None:
     assert len(seen) > 100
 
 
-def test_the_lock_was_made_from_this_pyproject_and_public_addresses() -> None:
+def test_the_lock_was_made_from_pyproject_and_public_registries() -> None:
     (own,) = (package for package in LOCK["package"] if package["name"] == PROJECT["name"])
     assert own["source"] == {"editable": "."}, "it is importable as in the folder"
     listed = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
@@ -133,12 +131,12 @@ def test_the_lock_was_made_from_this_pyproject_and_public_addresses() -> None:
     assert hosts == {"pypi.org", "files.pythonhosted.org"}
 
 
-def test_the_groups_of_uv_are_the_requirements_files() -> None:
+def test_the_dependency_groups_match_the_requirements_files() -> None:
     groups = PYPROJECT["dependency-groups"]
     assert PYPROJECT["tool"]["uv"] == {"default-groups": ["pipeline"]}
     extra, *rest = groups["pipeline"]
     assert extra == "charlm[pipeline]"
-    # Those that are pinned since they affect a byte, and come with others.
+    # Packages that come with others, and are pinned because they affect the bytes.
     indirect = {"kiwisolver", "llvmlite"}
     names = {*declared(), *declared("report", "pipeline"), *rest}
     assert {canonicalize_name(name) for name in names} | indirect == {
@@ -151,7 +149,7 @@ def test_the_groups_of_uv_are_the_requirements_files() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of a copy without a network."""
+    """The wheel, built from a copy without network access."""
     project = copy_checkout(tmp_path_factory.mktemp("source"))
     code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
     project.run(sys.executable, "-c", code)
@@ -160,7 +158,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_library(wheel: Path) -> None:
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     tracked = Project(ROOT).git("ls-files", "--cached", "--others", "--exclude-standard", "charlm")
     assert files == {name for name in tracked.splitlines() if (ROOT / name).is_file()}
@@ -169,7 +167,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     )
 
 
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+def test_the_wheel_has_the_right_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         folder = f"charlm-{PROJECT['version']}.dist-info"
         scripts = archive.read(f"{folder}/entry_points.txt").decode()
@@ -187,7 +185,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
 OLD = "raise RuntimeError('an older charlm')"
 
 
-def test_the_stages_take_the_library_beside_them_whatever_is_installed(tmp_path: Path) -> None:
+def test_the_stages_use_the_library_beside_them(tmp_path: Path) -> None:
     (tmp_path / "site/charlm").mkdir(parents=True)
     (tmp_path / "site/charlm/__init__.py").write_text(OLD)
     project = copy_checkout(tmp_path / "project")
@@ -198,7 +196,7 @@ def test_the_stages_take_the_library_beside_them_whatever_is_installed(tmp_path:
 
 
 class Installed:
-    """A virtual environment that has the dependencies of this one, but no charlm."""
+    """A virtual environment with the dependencies of this one, but without charlm."""
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, with_pip=True)
@@ -207,7 +205,7 @@ class Installed:
         self.site = Path(sysconfig.get_path("purelib", "venv", paths))
         (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
         pip = ("-m", "pip", "uninstall", "--yes", "setuptools")
-        self.run(folder, "python", *pip)  # which Python 3.11 brings, too old, and in front of ours
+        self.run(folder, "python", *pip)  # Python 3.11 brings an older one that would shadow ours
 
     def run(self, folder: Path, command: str, *arguments: object) -> str:
         words = [str(self.commands / command), *map(str, arguments)]
@@ -222,12 +220,12 @@ class Installed:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["wheel", "folder", "editable"])
-def test_what_is_installed_works_in_another_folder(how: str, wheel: Path, tmp_path: Path) -> None:
+def test_an_installation_works_in_another_folder(how: str, wheel: Path, tmp_path: Path) -> None:
     source = copy_checkout(tmp_path / "source")
     source.commit("All")
     installed = Installed(tmp_path / "venv")
     what = {"wheel": [wheel], "folder": ["."], "editable": ["-e", "."]}
-    if how == "editable":  # over what Numba's cache leaves of an earlier installation
+    if how == "editable":  # on top of what Numba's cache leaves behind from an earlier installation
         (installed.site / "charlm/fast/__pycache__").mkdir(parents=True)
     installed.install(source.path, *what[how])
     assert source.git("status", "--porcelain") == ""

@@ -1,4 +1,4 @@
-"""Calls that would behave differently on Windows, which mypy cannot find (see test_style.py)."""
+"""No call behaves differently on Windows; mypy cannot find such calls (see test_style.py)."""
 
 import ast
 import re
@@ -13,17 +13,17 @@ FOLDERS = ("charlm", "stages", "pipeline", "benchmarks", "experiments", ".github
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 WITH_ENCODING = {"open": 2, "read_text": 0, "write_text": 1, "TemporaryFile": 2, "fdopen": 2}
-"""Calls that take an encoding, and the index of that argument (for `open`, of the method)."""
+"""Calls that take an encoding, and the position of that argument (for `open`, of the method)."""
 
 BINARY = re.compile(r"[rwax]\+?b\+?")
-"""A mode in which a file is opened for bytes."""
+"""A mode that opens a file for bytes."""
 
 OTHER_OPEN = {"tarfile", "Image", "archive", "wheel", "os"}
 """Objects whose `open` does not open text."""
 
 
 def differences(call: ast.Call) -> Iterator[str]:
-    """What would be different on Windows."""
+    """Yield what would be different on Windows."""
     options = {option.arg for option in call.keywords}
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     owner = getattr(getattr(call.func, "value", None), "id", "")
@@ -52,7 +52,7 @@ def findings(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_call_would_behave_differently_on_windows(path: Path) -> None:
+def test_no_call_behaves_differently_on_windows(path: Path) -> None:
     assert findings(path.read_text(encoding="utf-8")) == []
 
 
@@ -68,5 +68,5 @@ def test_no_call_would_behave_differently_on_windows(path: Path) -> None:
         "os.kill(pid, 0)",
     ],
 )
-def test_such_a_call_would_be_found(source: str) -> None:
+def test_a_call_that_behaves_differently_is_found(source: str) -> None:
     assert len(findings(source)) == 1

@@ -1,4 +1,4 @@
-"""docs/python.md: its code runs as it is written, and prints what it shows."""
+"""docs/python.md: its code runs as written, and prints what the page shows."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ BLOCK = re.compile(
 
 
 def run(page: str) -> Iterator[tuple[str, str, str]]:
-    """Run the code of a page in one namespace: each block, what it prints, what the page shows."""
+    """Run the code of a page in one namespace; yield each block, its output, and what is shown."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     for code, shown in BLOCK.findall(page):
         yield code, printed_by(code, "docs/python.md", namespace), shown
@@ -34,7 +34,7 @@ def test_every_block_of_the_page_is_found() -> None:
 def test_the_code_of_the_page_runs_and_prints_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With an untrained model in place of the checkpoint, whose output is left to the next test."""
+    """An untrained model stands in for the checkpoint, so the next test compares its output."""
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data/prenoms.txt", tmp_path / "data")
     corpus = Corpus.from_names(read_names(ROOT / "data/prenoms.txt"), block_size=8)
@@ -49,7 +49,7 @@ def test_the_code_of_the_page_runs_and_prints_what_it_shows(
 
 
 @pytest.mark.slow
-def test_the_code_of_the_page_prints_what_it_shows_with_the_model_of_the_pipeline(
+def test_the_code_of_the_page_prints_what_it_shows_for_a_trained_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = copy_checkout(tmp_path)

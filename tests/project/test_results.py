@@ -1,4 +1,4 @@
-"""The tables of results are those of the files that the studies wrote."""
+"""The tables of results match the files that the studies wrote."""
 
 import pandas as pd
 import pytest
@@ -17,7 +17,7 @@ def measured() -> pd.DataFrame:
 
 
 def by_name() -> pd.DataFrame:
-    """The rows of lists that were split by name and have all seeds, in the order of `LISTS`."""
+    """Return the rows of lists split by name that have all seeds, in the order of `LISTS`."""
     rows = measured()[lambda rows: rows["by"] == "name"]
     seeds = rows.groupby("list")["seed"].transform("nunique")
     rows = rows[seeds == SEEDS]
@@ -30,11 +30,11 @@ def _place(values: "pd.Series[str]") -> "pd.Series[int]":
     return values.map(list(LISTS).index)
 
 
-def test_the_table_of_lists_is_what_was_measured() -> None:
+def test_the_table_of_lists_matches_the_measurements() -> None:
     assert best.table(by_name()) in PAGE
 
 
-def test_the_tables_of_the_courses_names_are_what_was_measured() -> None:
+def test_the_tables_for_the_default_names_match_the_measurements() -> None:
     rows = measured()[lambda rows: rows["by"] == "window"]
     assert sorted(rows["seed"]) == list(range(SEEDS))
     assert best.table(rows) in PAGE
@@ -44,7 +44,7 @@ def test_the_tables_of_the_courses_names_are_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize(("model", "most"), [("mixture", 0.0), ("compact", 0.03)])
-def test_no_list_has_a_model_far_above_the_counts(model: str, most: float) -> None:
+def test_no_model_is_far_worse_than_the_counts_on_any_list(model: str, most: float) -> None:
     means = by_name().groupby("list")[[*best.MODELS]].mean()
     assert (means[model] - means["kneser_ney"]).max() < most
 
@@ -56,5 +56,5 @@ def test_ten_lists_in_five_scripts_were_measured() -> None:
     assert len({cells[-1] for cells in rows if cells[0] in lists}) >= 5
 
 
-def test_nothing_was_chosen_on_the_lists_of_the_table() -> None:
+def test_no_setting_was_chosen_on_the_lists_in_the_table() -> None:
     assert set(by_name()["list"]) <= REPORT.keys()

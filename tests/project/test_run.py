@@ -1,7 +1,7 @@
-"""run.py: what set-up installs and when, what is refused before it, and what the commands run.
+"""run.py: what setup installs and when, what is refused before it, and what the commands run.
 
-The commands of .venv are stubs that log what they are called with, in a folder that has git and the
-files that set-up reads.
+The commands of .venv are stubs that log how they are called, in a folder that has git and the files
+that setup reads.
 """
 
 import ast
@@ -51,11 +51,11 @@ PLOTS = [
 DEV = ["python -m pip install --requirement requirements-dev.txt"]
 REPRO = ["python -m pipeline.side_by_side"]
 EARLIER = 1_500_000_000
-"""When the files were written, in seconds."""
+"""The modification time of the files, in seconds."""
 
 
 class Checkout:
-    """A folder with run.py, git and a .venv of stubs."""
+    """A folder with run.py, git, and a .venv of stubs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,7 +75,7 @@ class Checkout:
         file.chmod(stat.S_IRWXU)
 
     def set_up(self) -> None:
-        """Leave the stamps of a set-up of everything."""
+        """Create the stamp files that a complete setup leaves behind."""
         for name in (".venv/.installed", ".venv/.installed-dev", ".venv/.chromium", ".dvc/vega.js"):
             (self.path / name).touch()
             os.utime(self.path / name, (EARLIER + 1, EARLIER + 1))
@@ -94,7 +94,7 @@ class Checkout:
         )
 
     def called(self, *command: str, code: int = 0, **env: str) -> str:
-        """What a command prints; fail the test if it exits with another code."""
+        """Return what a command prints; fail the test if its exit code is not `code`."""
         with self.start(*command, **env) as process:
             text = process.communicate()[0]
         assert process.returncode == code, text
@@ -104,14 +104,14 @@ class Checkout:
         return self.called(sys.executable, "run.py", *arguments, code=code, **env)
 
     def refused(self, *arguments: str, **env: str) -> str:
-        """The one line with which run.py ends, before it has run anything."""
+        """Return the line with which run.py ends before it has run anything."""
         text = self.run(*arguments, code=1, **env)
         assert re.fullmatch(r"error: .*\n", text), text
         assert self.ran() == []
         return text
 
     def ran(self) -> list[str]:
-        """What the stubs were called with since the last call."""
+        """Return how the stubs were called since the last call."""
         log = self.path / "ran"
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / "names")
 
 
-def test_set_up_installs_what_a_command_needs_and_only_once(checkout: Checkout) -> None:
+def test_setup_installs_only_what_a_command_needs_and_only_once(checkout: Checkout) -> None:
     checkout.run()
     assert checkout.ran() == [*PIPELINE, *PLOTS, *REPRO]
     assert "is ready" in checkout.run("setup")
@@ -154,7 +154,7 @@ def test_set_up_installs_what_a_command_needs_and_only_once(checkout: Checkout) 
         ("tests/chromium.py", "test", ["python -m tests.chromium"]),
     ],
 )
-def test_set_up_runs_again_if_what_it_reads_changes(
+def test_setup_runs_again_if_a_file_that_it_reads_changes(
     changed: str, command: str, again: list[str], checkout: Checkout
 ) -> None:
     checkout.set_up()
@@ -166,7 +166,7 @@ def test_set_up_runs_again_if_what_it_reads_changes(
     assert checkout.ran() == ran[-1:], "it is up to date now"
 
 
-def test_a_failed_set_up_is_one_line_and_is_tried_again(checkout: Checkout) -> None:
+def test_a_failed_setup_is_reported_in_one_line_and_tried_again(checkout: Checkout) -> None:
     checkout.script("python", STUB + "case $* in *pip*) echo pip: no network; exit 7;; esac\n")
     text = checkout.run("repro", code=1)
     assert text.splitlines()[-2:] == [
@@ -181,7 +181,7 @@ def test_a_failed_set_up_is_one_line_and_is_tried_again(checkout: Checkout) -> N
     assert checkout.ran() == [*PIPELINE, *PLOTS, *REPRO]
 
 
-def test_an_environment_whose_python_is_gone_is_made_again(
+def test_an_environment_without_its_python_is_recreated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     commands = recorded(monkeypatch, tmp_path)
@@ -194,7 +194,7 @@ def test_an_environment_whose_python_is_gone_is_made_again(
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, venv: Path) -> list[list[str]]:
-    """Replace the environment, and what would be run in it, by a list of commands."""
+    """Replace the environment; return a list that collects the commands instead of running them."""
     commands: list[list[str]] = []
     monkeypatch.setattr(run, "VENV", venv)
     monkeypatch.setattr(run, "PYTHON", venv / "bin/python")
@@ -203,7 +203,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, venv: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_the_cpu_build_comes_from_pytorchs_index_and_is_the_pinned_one(
+def test_the_cpu_build_is_the_pinned_version_from_the_index_of_pytorch(
     platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     commands = recorded(monkeypatch, tmp_path)
@@ -217,7 +217,7 @@ def test_the_cpu_build_comes_from_pytorchs_index_and_is_the_pinned_one(
     cpu = f"--no-deps --index-url {index} torch=={pinned('torch')}".split()
     pip = [str(tmp_path / "bin/python"), "-m", "pip", "install"]
     everything = [*pip, "--requirement", "requirements.txt"]
-    # What PyPI has for macOS and Windows is the CPU build already.
+    # For macOS and Windows, PyPI already has the CPU build.
     assert commands[1:] == ([[*pip, *cpu], everything] if platform == "linux" else [everything])
 
 
@@ -227,11 +227,11 @@ def pinned(package: str) -> str:
     return str(version)
 
 
-def test_another_build_than_the_cpus_is_refused(checkout: Checkout) -> None:
+def test_any_build_but_the_cpu_build_is_refused(checkout: Checkout) -> None:
     assert "TORCH=gpu" in checkout.refused("setup", TORCH="gpu")
 
 
-def test_set_up_says_first_how_much_it_downloads_and_how_to_get_less(
+def test_setup_first_says_how_much_it_downloads_and_how_to_get_less(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = checkout.run("setup").splitlines()[0]
@@ -281,13 +281,13 @@ def test_an_older_or_newer_python_is_refused(
     text = checkout.called(*python, "setup", code=1, MAKELEVEL="1")
     assert re.search(r"for example: make PYTHON=python3\.1[1-4]\n$", text)
     assert checkout.ran() == []
-    checkout.set_up()  # with another Python, which goes on
+    checkout.set_up()  # with a supported Python, which takes over
     checkout.called(*python, "repro", "--at-once", "1")
     assert checkout.ran() == ["python run.py repro --at-once 1"]
 
 
-def test_an_old_python_can_read_it() -> None:
-    """The syntax is that of Python 3.6; what is run before the check of the version as well."""
+def test_an_old_python_can_parse_run_py() -> None:
+    """Its syntax works in Python 3.6; the code before the version check also runs there."""
     tree = ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 6))
     (check,) = (
         node
@@ -304,7 +304,7 @@ def test_an_old_python_can_read_it() -> None:
             assert all(isinstance(annotation, ast.Name) for annotation in annotations)
 
 
-def test_the_versions_are_those_of_the_package() -> None:
+def test_the_supported_versions_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     minors = sorted(int(version.removeprefix("3.")) for version in run.PYTHONS)
     assert project["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
@@ -376,7 +376,7 @@ def test_without_git_nothing_is_installed(checkout: Checkout, tmp_path: Path) ->
     assert "git is not installed" in checkout.refused("repro", PATH=str(tmp_path))
 
 
-def test_what_else_git_says_is_passed_on(checkout: Checkout) -> None:
+def test_other_errors_of_git_are_passed_on(checkout: Checkout) -> None:
     (checkout.path / ".git/HEAD").unlink()
     assert "git does not work in this folder: fatal: " in checkout.refused("repro")
 
@@ -396,7 +396,7 @@ def test_further_arguments_reach_the_command_or_are_refused(checkout: Checkout) 
     assert "there is no command 'smok'" in checkout.refused("smok")
 
 
-def test_of_several_steps_none_follows_one_that_fails(checkout: Checkout) -> None:
+def test_no_step_follows_one_that_fails(checkout: Checkout) -> None:
     checkout.set_up()
     checkout.run("smoke")
     steps = checkout.ran()
@@ -411,7 +411,7 @@ def test_of_several_steps_none_follows_one_that_fails(checkout: Checkout) -> Non
     assert checkout.ran() == steps[:2]
 
 
-def test_experiments_need_no_author_of_git(checkout: Checkout, tmp_path: Path) -> None:
+def test_experiments_need_no_git_author(checkout: Checkout, tmp_path: Path) -> None:
     checkout.set_up()
     checkout.script("dvc", "#!/bin/sh\necho $GIT_AUTHOR_NAME, $GIT_COMMITTER_EMAIL\n")
     nobody = {"HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
@@ -420,7 +420,7 @@ def test_experiments_need_no_author_of_git(checkout: Checkout, tmp_path: Path) -
     assert set(checkout.run("smoke", **nobody).splitlines()) == {"Ada, charlm@localhost"}
 
 
-def test_the_page_on_installation_says_what_is_so() -> None:
+def test_the_installation_page_is_right() -> None:
     page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
     called = r"(?:^|`)(?:TORCH=cpu )?(?:make|python3 run\.py) ([a-z-]+)"
     named = {*re.findall(called, page, flags=re.MULTILINE)}
@@ -460,14 +460,14 @@ sleep 60 > /dev/null 2>&1 & wait
 
 @pytest.fixture
 def sleeping(checkout: Checkout) -> Checkout:
-    """The checkout with a `python` that takes half a second to end."""
+    """A checkout whose `python` takes half a second to end."""
     checkout.script("python", SLEEP)
     return checkout
 
 
 @contextmanager
 def asleep(checkout: Checkout, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """run.py once its command sleeps."""
+    """Start run.py, and yield its process once its command sleeps."""
     with checkout.start(sys.executable, "run.py", *arguments) as process:
         try:
             deadline = time.monotonic() + 60
@@ -477,11 +477,11 @@ def asleep(checkout: Checkout, *arguments: str) -> Iterator["subprocess.Popen[st
             yield process
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # the shell's `sleep`
+                os.killpg(process.pid, signal.SIGKILL)  # the `sleep` of the shell
 
 
-def test_the_pipeline_takes_the_place_of_the_process(sleeping: Checkout) -> None:
-    """So Ctrl-C and signals reach it alone, as with `exec` in a shell."""
+def test_the_pipeline_replaces_the_process_of_run_py(sleeping: Checkout) -> None:
+    """Ctrl-C and signals then reach it alone, as with `exec` in a shell."""
     sleeping.set_up()
     with asleep(sleeping) as process:
         process.send_signal(signal.SIGTERM)
@@ -490,11 +490,11 @@ def test_the_pipeline_takes_the_place_of_the_process(sleeping: Checkout) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_set_up_ends_in_its_own_time(
+def test_an_interrupted_setup_may_finish_its_cleanup(
     number: signal.Signals, sleeping: Checkout
 ) -> None:
     with asleep(sleeping, "setup") as process:
-        if number == signal.SIGINT:  # to the whole group, as by a terminal
+        if number == signal.SIGINT:  # to the whole group, as a terminal does
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)

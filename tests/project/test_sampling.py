@@ -1,4 +1,4 @@
-"""docs/sampling.md: its commands and its Python print what it shows."""
+"""docs/sampling.md: its commands and its Python code print what it shows."""
 
 import doctest
 import re
@@ -14,14 +14,14 @@ PAGE = (ROOT / "docs/sampling.md").read_text(encoding="utf-8")
 
 
 def first_blocks() -> tuple[list[str], str, str]:
-    """Its first commands, what they print, and its Python."""
+    """Return the first commands on the page, their output, and the Python code."""
     found = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-    blocks = dict(reversed(found))  # the first of each language
+    blocks = dict(reversed(found))  # keep the first block of each language
     return blocks["bash"].splitlines(), blocks["text"], blocks["python"]
 
 
 @pytest.mark.slow
-def test_what_it_shows_is_what_comes_of_the_default_model(
+def test_the_page_shows_the_output_of_the_default_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     project = copy_checkout(tmp_path)
@@ -37,8 +37,10 @@ def test_what_it_shows_is_what_comes_of_the_default_model(
     assert doctest.DocTestRunner().run(parsed).failed == 0, capsys.readouterr().out
 
 
-def test_its_python_runs_with_any_model(template: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it shows is held to the default model, by a test that takes a training."""
+def test_the_python_code_runs_with_any_model(
+    template: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check only that the code runs; a slow test compares the output for the default model."""
     monkeypatch.chdir(template.path)
     *_, python = first_blocks()
     names: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""The code is formatted, linted and typed, also for the systems that it is not tested on."""
+"""The code is formatted, linted and typed, also for systems on which these tests do not run."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 
 def typed(system: str) -> list[str]:
-    """Return the command for a system, with a cache of its own, which saves most of the time."""
+    """Return the command for a system, with its own cache, which saves most of the time."""
     return ["mypy", "--platform", system, "--cache-dir", f".mypy_cache/{system}"]
 
 

@@ -1,4 +1,4 @@
-"""A page that complains, asks the network or shuts people out is found; a good one is not."""
+"""Pages with errors, network requests or accessibility problems are found; a good page passes."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-def test_a_good_page_has_no_faults_and_the_size_and_colors_asked_for(
+def test_a_good_page_has_no_faults_and_the_requested_size_and_colors(
     pages: Pages, tmp_path: Path
 ) -> None:
     for size, dark, expected in (
@@ -53,7 +53,7 @@ def test_a_good_page_has_no_faults_and_the_size_and_colors_asked_for(
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == expected
 
 
-def test_a_page_that_complains_is_found(browser: Browser, tmp_path: Path) -> None:
+def test_a_page_that_logs_errors_is_found(browser: Browser, tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="a page complains"),
         opened_pages(browser) as pages,
@@ -64,7 +64,7 @@ def test_a_page_that_complains_is_found(browser: Browser, tmp_path: Path) -> Non
         assert complaint in "\n".join(pages.errors)
 
 
-def test_a_page_that_asks_the_network_is_found(browser: Browser, tmp_path: Path) -> None:
+def test_a_page_that_makes_network_requests_is_found(browser: Browser, tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="a page asks the network"),
         opened_pages(browser) as pages,
@@ -73,7 +73,7 @@ def test_a_page_that_asks_the_network_is_found(browser: Browser, tmp_path: Path)
     assert sorted(pages.requests) == sorted(REQUESTS)
 
 
-def test_what_shuts_people_out_is_found(pages: Pages, tmp_path: Path) -> None:
+def test_an_accessibility_problem_is_found(pages: Pages, tmp_path: Path) -> None:
     page = pages.open(write(tmp_path, GOOD.replace(' alt="nothing"', "")))
     (violation,) = violations(page)
     assert violation.startswith("image-alt: ")

@@ -1,4 +1,4 @@
-"""Set-up takes the Chromium that is there, installs one where there is none, and never hangs."""
+"""Setup uses an existing Chromium, installs one if there is none, and never hangs."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def program(folder: Path, name: str, text: str = "exit 1") -> Path:
 
 
 def set_up(path: Path, **env: str) -> "subprocess.CompletedProcess[str]":
-    """Run the set-up where PATH is one folder, Playwright has no browser and nothing answers it."""
+    """Run setup with one folder as PATH, no browser from Playwright, and no answering server."""
     environment = {
         "PATH": str(path),
         "HOME": str(path),
@@ -40,7 +40,7 @@ def set_up(path: Path, **env: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_what_is_named_is_taken_or_else_what_is_in_path_or_else_playwrights(
+def test_a_named_browser_comes_before_path_and_path_before_playwright(
     tmp_path: Path,
 ) -> None:
     environment = {"PATH": str(tmp_path)}
@@ -51,9 +51,9 @@ def test_what_is_named_is_taken_or_else_what_is_in_path_or_else_playwrights(
     assert list(candidates({**environment, "CHROMIUM": "/opt/mine"})) == ["/opt/mine"]
 
 
-def test_root_installs_from_debian_and_others_first_what_needs_no_rights(tmp_path: Path) -> None:
+def test_root_installs_from_debian_and_others_try_without_privileges_first(tmp_path: Path) -> None:
     def tools(root: bool) -> list[str]:
-        """What each way ends with, without folders and options."""
+        """Return what each way ends with, without folders and options."""
         last = [way[-1] for way in ways({"PATH": str(tmp_path)}, root)]
         return [
             " ".join(Path(part).name for part in command if part != "-m").split(" -")[0]
@@ -70,7 +70,7 @@ def test_root_installs_from_debian_and_others_first_what_needs_no_rights(tmp_pat
     assert tools(root=False) == [playwright, "sudo"]
 
 
-def test_a_browser_is_installed_where_there_is_none(browser: Browser, tmp_path: Path) -> None:
+def test_a_browser_is_installed_if_there_is_none(browser: Browser, tmp_path: Path) -> None:
     session = browser.new_browser_cdp_session()
     real, _, _ = session.send("SystemInfo.getInfo")["commandLine"].partition(" --")
     chromium = program(tmp_path, "later", f'exec "{real}" "$@"')
@@ -87,7 +87,7 @@ def test_a_browser_is_installed_where_there_is_none(browser: Browser, tmp_path: 
     assert again.stdout == f"Chromium {browser.version}\n"
 
 
-def test_where_none_can_be_installed_one_line_says_what_to_do(tmp_path: Path) -> None:
+def test_if_none_can_be_installed_one_line_says_what_to_do(tmp_path: Path) -> None:
     program(tmp_path, "chromium")
     program(tmp_path, "apt-get")
     for driver in ({}, {"PLAYWRIGHT_NODEJS_PATH": "/bin/false"}):
@@ -97,7 +97,7 @@ def test_where_none_can_be_installed_one_line_says_what_to_do(tmp_path: Path) ->
         assert "Traceback" not in done.stderr
 
 
-def test_a_named_browser_that_does_not_start_is_told_and_nothing_is_installed(
+def test_a_named_browser_that_does_not_start_is_reported(
     tmp_path: Path,
 ) -> None:
     named = program(tmp_path, "mine")
@@ -107,7 +107,7 @@ def test_a_named_browser_that_does_not_start_is_told_and_nothing_is_installed(
     assert done.stderr == f"CHROMIUM={named} is no Chromium that starts and opens a page\n"
 
 
-def test_an_installation_that_hangs_is_given_up_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_hanging_installation_is_killed_with_everything_it_started(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     hanging = program(tmp_path, "hanging", f"sleep 600 & echo $! > {file}; wait")
     assert not ran([str(hanging)], seconds=2)

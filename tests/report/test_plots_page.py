@@ -1,4 +1,4 @@
-"""The pages of `dvc plots` draw without a network, and say what is missing where they cannot."""
+"""The pages of `dvc plots` work without a network, and say what is missing if they cannot draw."""
 
 import csv
 import json
@@ -16,10 +16,10 @@ from tests.pipeline.test_dvc_yaml import read_yaml
 
 MARKS = "svg .mark-line path, svg .mark-rect path"
 HIGHEST = 2880
-"""Pixels of a page that is 1280 wide: a third of what it once had."""
+"""The greatest height in pixels of a page that is 1280 wide: a third of its former height."""
 
 HIDDEN = "plots_figures_losses_png"
-"""The picture of all losses, whose curves the page draws by itself."""
+"""The figure of all losses; the page itself draws its curves."""
 
 
 def page_of(ran: str, folder: Path) -> Path:
@@ -29,7 +29,7 @@ def page_of(ran: str, folder: Path) -> Path:
 
 
 def expected(project: Project) -> dict[str, int]:
-    """How many curves or bars each plot has, by the id that DVC gives it; a picture has 0."""
+    """Return the number of curves or bars of each plot, by DVC's ID for it; 0 for an image."""
     plots = {f"plots_history_{model}_csv": 3 for model in TRAINED}  # two losses, learning rate
     plots["plots_orders_csv"] = 1
     plots["plots_evaluation_models_csv"] = len([*MODELS, *COUNT_MODELS])
@@ -42,9 +42,9 @@ def expected(project: Project) -> dict[str, int]:
 
 
 def drawn(page: Page, plots: dict[str, int], revisions: int = 1) -> None:
-    """Every plot has the curves that it must, of some length, or shows its pictures.
+    """Check that every plot has its curves, each of some length, or shows its images.
 
-    DVC puts the way to a file before its id.
+    The ID that DVC gives a plot starts with the path of the file.
     """
     for name, curves in plots.items():
         plot = page.locator(f"[id$='{name}']")
@@ -82,14 +82,12 @@ MORE = """
 artifacts:"""
 
 
-def test_a_further_model_is_drawn_without_a_line_anywhere_else(
-    project: Project, pages: Pages
-) -> None:
+def test_a_new_model_is_drawn_without_other_changes(project: Project, pages: Pages) -> None:
     project.run("python", "-m", "pipeline.vega")
     file = project.path / "dvc.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("\nartifacts:", MORE), "utf-8")
     project.dvc("repro", "train_more")
-    tables = (project.path / "plots/evaluation").glob("*[nh].csv")  # those that are drawn as curves
+    tables = (project.path / "plots/evaluation").glob("*[nh].csv")  # drawn as curves
     for table in tables:
         rows = pd.read_csv(table)
         its = rows[rows["model"] == "fcn"].assign(model="more")
@@ -120,7 +118,7 @@ def test_show_and_diff_draw_every_plot_without_a_network(project: Project, pages
     drawn(pages.open(page_of(compared, project.path)), plots, revisions=2)
 
 
-def test_a_page_further_down_draws_too(project: Project, browser: Browser) -> None:
+def test_a_page_in_a_subfolder_draws_too(project: Project, browser: Browser) -> None:
     project.run("python", "-m", "pipeline.vega")
     folder = project.path / "data/samples"
     shown = Project(folder).dvc("plots", "show").text
@@ -131,7 +129,7 @@ def test_a_page_further_down_draws_too(project: Project, browser: Browser) -> No
     assert pages.requests == []
 
 
-def test_before_set_up_a_page_takes_dvcs_scripts_from_the_network_or_says_what_to_do(
+def test_before_setup_a_page_needs_the_network_or_says_what_to_do(
     project: Project, browser: Browser
 ) -> None:
     shown = project.dvc("plots", "show").text

@@ -43,22 +43,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(pages: Pages, file: Path, **options: Any) -> Page:
-    """The page of a report, once its models are unpacked."""
+    """Open the page of a report, and wait until its models are unpacked."""
     page = pages.open(file, **options)
     page.evaluate("ready")
     return page
 
 
 def choose(page: Page, number: int) -> str:
-    """Choose a model of the page. Returns its title."""
+    """Choose a model on the page, and return its title."""
     page.get_by_label("Model", exact=True).select_option(index=number)
     title: str = page.evaluate("model.title")
     return title
 
 
-def test_every_model_can_be_chosen_and_computes_what_pytorch_does(
-    pages: Pages, report: Path
-) -> None:
+def test_every_model_can_be_chosen_and_matches_pytorch(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     contexts = every_window(CORPUS).batch(slice(0, 50))[0]
     titles, before = [], page.locator("#generated .name").all_inner_texts()
@@ -84,7 +82,7 @@ def test_every_model_can_be_chosen_and_computes_what_pytorch_does(
 
 @EVERY_KIND
 @pytest.mark.parametrize("block_size", [pytest.param(1, marks=pytest.mark.slow), 8])
-def test_the_logits_are_those_of_pytorch(
+def test_the_logits_match_pytorch(
     pages: Pages,
     tmp_path: Path,
     architecture: type[LanguageModel],
@@ -110,10 +108,10 @@ def test_the_logits_are_those_of_pytorch(
 
 
 @pytest.mark.parametrize("change", ["step *= 2", "step = NaN"])
-def test_a_model_that_the_page_computes_otherwise_does_not_run(
+def test_a_model_that_differs_from_the_pipeline_does_not_run(
     pages: Pages, report: Path, tmp_path: Path, change: str
 ) -> None:
-    """The weights in the page differ from those of the pipeline."""
+    """The page is changed so that its weights differ from those of the pipeline."""
     text = report.read_text(encoding="utf-8")
     before = "let tensors = "
     assert text.count(before) == 1
@@ -150,7 +148,7 @@ def test_a_browser_that_cannot_unpack_the_model_says_so(pages: Pages, report: Pa
     assert page.locator("#generated .name").count() == 10
 
 
-def test_ten_names_of_the_largest_model_come_at_once(pages: Pages, tmp_path: Path) -> None:
+def test_the_largest_model_generates_ten_names_quickly(pages: Pages, tmp_path: Path) -> None:
     page = opened(pages, write(tmp_path, drawn(Mixture, CORPUS)))
     seconds = page.evaluate(
         """() => {
@@ -163,7 +161,7 @@ def test_ten_names_of_the_largest_model_come_at_once(pages: Pages, tmp_path: Pat
     assert seconds < 10, "far more than the second that it takes"
 
 
-def test_the_likelihood_of_a_name_is_that_of_pytorch(pages: Pages, report: Path) -> None:
+def test_the_likelihood_of_a_name_matches_pytorch(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     tokens = [CORPUS.vocabulary.encode(name) for name in NAMES]
     found = page.evaluate("names => names.map(likelihood)", tokens)
@@ -172,9 +170,7 @@ def test_the_likelihood_of_a_name_is_that_of_pytorch(pages: Pages, report: Path)
     torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=0, atol=1e-4)
 
 
-def test_the_button_generates_names_with_the_beginning_that_is_typed(
-    pages: Pages, report: Path
-) -> None:
+def test_the_button_generates_names_with_the_typed_beginning(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     page.get_by_label("Beginning").fill("MAR")
     page.get_by_role("button", name="Generate ten names").click()
@@ -187,7 +183,7 @@ def test_the_button_generates_names_with_the_beginning_that_is_typed(
     assert page.locator("#generated .name").all_inner_texts() != names
 
 
-def test_what_is_drawn_follows_the_probabilities(pages: Pages, report: Path) -> None:
+def test_draws_follow_the_probabilities(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     shares = page.evaluate(
         """() => {
@@ -208,7 +204,7 @@ def percents(page: Page) -> list[float]:
     return [float(text.strip("<% ")) for text in texts]
 
 
-def test_the_next_letter_follows_what_is_typed_and_the_temperature(
+def test_the_next_letter_depends_on_the_typed_text_and_the_temperature(
     pages: Pages, report: Path
 ) -> None:
     page = opened(pages, report)
@@ -234,7 +230,7 @@ def test_a_letter_can_be_added_by_its_button(pages: Pages, report: Path) -> None
     assert page.evaluate("document.activeElement.closest('#next') !== null")
 
 
-def test_case_and_accents_are_read_as_the_model_knows_them(pages: Pages, report: Path) -> None:
+def test_case_and_accents_are_converted_to_those_of_the_model(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     readings = {"mar": "MAR", "zoé": "ZOÉ", "renê": "RENE", "ZOE\u0301": "ZOÉ", "Ó.b": "Ó.B"}
     for typed, read in readings.items():
@@ -244,7 +240,7 @@ def test_case_and_accents_are_read_as_the_model_knows_them(pages: Pages, report:
         assert page.locator("#complaint").inner_text() == ""
 
 
-def test_what_the_model_does_not_know_is_told(pages: Pages, report: Path) -> None:
+def test_unknown_characters_are_reported(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     page.get_by_label("Beginning").fill("MЖ7")
     complaint = page.locator("#complaint").inner_text()
@@ -285,7 +281,7 @@ def test_the_keyboard_is_enough(pages: Pages, report: Path) -> None:
 @pytest.mark.parametrize(
     ("width", "dark"), [(WIDE, False), (MIDDLE, False), (NARROW, True)], ids=str
 )
-def test_the_page_fits_its_window_and_shuts_nobody_out(
+def test_the_page_fits_its_window_and_is_accessible(
     pages: Pages, report: Path, width: int, dark: bool
 ) -> None:
     page = opened(pages, report, width=width, dark=dark)
@@ -361,9 +357,7 @@ def test_numbers_are_sorted_as_numbers_and_text_as_text(pages: Pages, report: Pa
     assert found == sorted(found)
 
 
-def test_rows_that_are_alike_keep_their_order_and_empty_cells_come_last(
-    pages: Pages, report: Path
-) -> None:
+def test_equal_rows_keep_their_order_and_empty_cells_come_last(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     page.evaluate(
         """() => {
@@ -380,7 +374,7 @@ def test_rows_that_are_alike_keep_their_order_and_empty_cells_come_last(
     assert "".join(column(page, "calibration", 0)) == "efcbdga"
 
 
-def test_the_page_prints_in_black_on_white_and_without_controls(pages: Pages, report: Path) -> None:
+def test_the_page_prints_black_on_white_without_controls(pages: Pages, report: Path) -> None:
     page = opened(pages, report, width=700, dark=True)
     page.get_by_label("Beginning").fill("AN")
     page.emulate_media(media="print")
@@ -429,7 +423,7 @@ def test_long_names_stay_in_their_column(
 
 
 def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> None:
-    """Its logits are those of the checkpoint that the pipeline wrote."""
+    """It computes the logits of the checkpoint that the pipeline wrote."""
     from charlm.data import checkpoint
 
     file = template.path / "plots/report.html"
@@ -449,7 +443,7 @@ def test_the_report_of_the_pipeline_works(pages: Pages, template: Project) -> No
     assert violations(page) == []
 
 
-def test_what_cannot_be_read_leaves_no_answer_of_before(pages: Pages, report: Path) -> None:
+def test_unreadable_input_clears_earlier_results(pages: Pages, report: Path) -> None:
     page = opened(pages, report)
     page.get_by_label("Beginning").fill("AN")
     assert page.locator("#chances li").count() == 3
@@ -465,7 +459,7 @@ MIXED = ["علي", "نور", "می\u200cخواهم", "יוסף", "שרה 7", "AL
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of names in both writing directions."""
+    """A report on names in both writing directions."""
     corpus = Corpus.from_names(MIXED, 4)
     models = small_model(corpus, CompactWaveNet), small_model(corpus, FCN)
     return write(tmp_path_factory.mktemp("mixed"), *models, corpus=corpus)
@@ -486,16 +480,16 @@ PLACES = """line => {
   }
   return places;
 }"""
-"""Each word of a line, with its middle and its row."""
+"""Returns each word of a line, with its horizontal center and its row."""
 
 
 def in_order(line: Locator) -> bool:
-    """Whether the words of a line run from left to right in the order of the text."""
+    """Return whether the words of a line run from left to right in the order of the text."""
     places = [(row, middle) for _, middle, row in line.evaluate(PLACES)]
     return places == sorted(places)
 
 
-def test_the_parts_of_a_line_in_both_directions_keep_their_order(pages: Pages, mixed: Path) -> None:
+def test_a_line_in_both_directions_keeps_the_order_of_its_parts(pages: Pages, mixed: Path) -> None:
     page = opened(pages, mixed)
     lines = page.locator("#samples td:not(.number)").filter(has=page.locator("bdi"))
     nearest = lines.locator("bdi").all_inner_texts()
@@ -511,7 +505,7 @@ def test_the_parts_of_a_line_in_both_directions_keep_their_order(pages: Pages, m
     assert not in_order(complaint), "without isolation they change places"
 
 
-def test_a_name_is_typed_and_read_in_its_own_direction(pages: Pages, mixed: Path) -> None:
+def test_a_name_is_typed_and_shown_in_its_own_direction(pages: Pages, mixed: Path) -> None:
     page = opened(pages, mixed)
     field = page.get_by_label("Beginning")
     for typed, direction in (("علي", "rtl"), ("ALI", "ltr")):
@@ -524,7 +518,7 @@ def test_a_name_is_typed_and_read_in_its_own_direction(pages: Pages, mixed: Path
     assert page.locator("#generated bdi").count() == 10
 
 
-def test_the_page_labels_a_character_as_the_figures_do(pages: Pages, mixed: Path) -> None:
+def test_the_page_labels_characters_like_the_figures(pages: Pages, mixed: Path) -> None:
     page = opened(pages, mixed)
     planes = [*range(0x20000), *range(0xE0000, 0xE1000)]
     assigned = [chr(n) for n in planes if unicodedata.category(chr(n)) not in ("Cn", "Cs")]
