@@ -1,4 +1,4 @@
-"""A cache of compiled code that cannot be used is a miss: never an error, and it is replaced."""
+"""A cache of compiled code that cannot be used is a miss: it is replaced, without an error."""
 
 import errno
 import importlib
@@ -39,7 +39,7 @@ X = np.arange(10.0)
 
 
 def hits(function: Callable[[Any], Any], x: np.ndarray = X) -> int:
-    """Compile as a new process would, call it, and return how often its cache was of use."""
+    """Compile the function as a new process would, call it, and return the number of cache hits."""
     dispatcher = compiled(function)
     assert dispatcher(x) == x.sum()
     return sum(dispatcher.stats.cache_hits.values())
@@ -62,7 +62,7 @@ def test_a_damaged_cache_is_a_miss(
     assert hits(total) == 1, "it was not replaced"
 
 
-def test_code_of_another_signature_is_a_miss(total: Callable[[Any], Any]) -> None:
+def test_code_for_another_signature_is_a_miss(total: Callable[[Any], Any]) -> None:
     hits(total)
     (of_floats,) = files(total)
     hits(total, np.arange(10))
@@ -105,7 +105,7 @@ def test_an_edited_function_replaces_its_code(total: Callable[[Any], Any]) -> No
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_cache_that_cannot_be_written_is_done_without(
+def test_a_cache_that_cannot_be_written_is_not_needed(
     total: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fail(*path: object) -> None:

@@ -1,4 +1,4 @@
-"""What counts as memory that ran out."""
+"""Errors that mean too little memory, and missing packages."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from charlm.core.files import load_tensors
         "[WinError 1455] The paging file is too small for this operation to complete",
     ],
 )
-def test_also_what_libraries_say_of_it_while_they_are_loaded(message: str) -> None:
+def test_out_of_memory_is_recognized_while_libraries_are_loaded_too(message: str) -> None:
     assert is_out_of_memory(RuntimeError(message))
     later = OSError("library not found")
     later.__context__ = ImportError(message)
@@ -26,7 +26,9 @@ def test_also_what_libraries_say_of_it_while_they_are_loaded(message: str) -> No
     assert not is_out_of_memory(later)
 
 
-def test_a_file_is_not_taken_for_damaged(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_not_taken_for_a_damaged_file(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise MemoryError
 
@@ -35,7 +37,7 @@ def test_a_file_is_not_taken_for_damaged(tmp_path, monkeypatch: pytest.MonkeyPat
         load_tensors(tmp_path / "file")
 
 
-def test_a_missing_package_comes_with_the_command_of_the_system(
+def test_the_error_for_a_missing_package_has_the_command_for_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for system, command in (

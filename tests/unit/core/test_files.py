@@ -66,7 +66,7 @@ def test_replacing_a_folder_leaves_the_old_one_on_an_exception(
     write_folder(path, a="1")
 
     def fail(source: Path, target: Path) -> Path:
-        if target == path and source.name == path.name:  # the new one, in place of the old one
+        if target == path and source.name == path.name:  # moving the new folder into place
             raise error
         return rename(source, target)
 
@@ -93,13 +93,13 @@ def test_an_error_in_a_folder_names_the_folder(
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EBADF])
-def test_an_error_of_a_stream_is_blamed_on_no_file(tmp_path: Path, number: int) -> None:
+def test_the_error_of_a_stream_names_no_file(tmp_path: Path, number: int) -> None:
     with pytest.raises(OSError, match=os.strerror(number)) as caught, replacing(tmp_path / "a"):
-        raise OSError(number, os.strerror(number))  # from print, say
+        raise OSError(number, os.strerror(number))  # as from print
     assert caught.value.filename is None
 
 
-def test_replacing_makes_the_folders_above(tmp_path: Path) -> None:
+def test_replacing_creates_parent_folders(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file"
     with replacing(path) as partial:
         partial.write_text("new")
@@ -124,7 +124,7 @@ def test_replacing_leaves_the_old_file_on_an_exception(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_replacing_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+def test_replacing_leaves_no_new_file_on_an_exception(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_half(tmp_path / "file", RuntimeError)
     assert list(tmp_path.iterdir()) == []
@@ -149,16 +149,16 @@ def test_replacing_does_not_write_through_a_link(tmp_path: Path) -> None:
     assert not path.is_symlink()
 
 
-def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_text(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def windows(monkeypatch: pytest.MonkeyPatch, open_for: int = 0) -> None:
-    """Refuse what Windows refuses: to rename or delete what is read-only, or open elsewhere.
+    """Refuse what Windows refuses: to rename or delete files that are read-only or open elsewhere.
 
-    Another program closes all files after as many attempts as `open_for`.
+    After `open_for` attempts, the other program closes all files.
     """
     monkeypatch.setattr(sys, "platform", "win32")
     left = [open_for]
@@ -178,7 +178,7 @@ def windows(monkeypatch: pytest.MonkeyPatch, open_for: int = 0) -> None:
         monkeypatch.setattr(os, name, refusing(getattr(os, name)))
 
 
-def test_on_windows_what_is_read_only_is_replaced_and_deleted(
+def test_read_only_files_are_replaced_and_deleted_on_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -194,7 +194,7 @@ def test_on_windows_what_is_read_only_is_replaced_and_deleted(
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_on_windows_what_is_open_elsewhere_is_waited_for(
+def test_on_windows_changes_wait_until_another_program_closes_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
 ) -> None:
     monkeypatch.setattr("charlm.core.files.PATIENCE_SECONDS", 60 if closed else 0.1)
@@ -283,7 +283,7 @@ def test_tensors_and_metadata_are_loaded_as_they_were(tmp_path: Path) -> None:
     [torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32],
     ids=str,
 )
-def test_tensors_are_loaded_as_arrays_too(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_tensors_can_be_loaded_as_arrays(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {"odd": torch.arange(5).byte(), "x": torch.arange(6).reshape(2, 3).to(dtype)}
     save_tensors(tmp_path / "file", tensors, {"text": "É中"})
     loaded, metadata = load_arrays(tmp_path / "file")
@@ -294,7 +294,7 @@ def test_tensors_are_loaded_as_arrays_too(tmp_path: Path, dtype: torch.dtype) ->
         assert array.dtype == tensors[name].numpy().dtype
 
 
-def test_an_array_that_is_changed_leaves_its_file_as_it_was(tmp_path: Path) -> None:
+def test_changing_a_loaded_array_does_not_change_its_file(tmp_path: Path) -> None:
     save_tensors(tmp_path / "file", {"x": torch.arange(9)}, {})
     before = (tmp_path / "file").read_bytes()
     arrays, _ = load_arrays(tmp_path / "file")
@@ -310,7 +310,7 @@ def test_types_unknown_to_numpy_are_refused(tmp_path: Path, dtype: torch.dtype) 
         load_arrays(tmp_path / "file")
 
 
-def test_metadata_alone_are_a_file_without_tensors(tmp_path: Path) -> None:
+def test_metadata_alone_make_a_file_without_tensors(tmp_path: Path) -> None:
     metadata = {"text": "É中", "number": 3}
     save_metadata(tmp_path / "one", metadata)
     save_tensors(tmp_path / "two", {}, metadata)
@@ -333,7 +333,7 @@ def test_damaged_tensors_are_refused(tmp_path: Path, damage, load: Callable) -> 
 
 @LOADERS
 @pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"charlm": "{"}, {"charlm": ""}])
-def test_safetensors_of_another_project_are_refused(
+def test_safetensors_files_of_other_projects_are_refused(
     tmp_path: Path, metadata: dict[str, str] | None, load: Callable
 ) -> None:
     path = tmp_path / "file"
@@ -396,13 +396,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
 )
-def test_a_table_that_was_edited_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_edited_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with refused(tmp_path / "file"):
         read_table(tmp_path / "file", {"a": str, "b": float})
 
 
-def test_a_table_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_table_with_a_missing_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("model,b\na,1\nb,2\n")
     columns = {"model": str, "b": float}
     assert len(read_table(tmp_path / "file", columns, ["b", "a"])) == 2
@@ -413,7 +413,7 @@ def test_a_table_without_a_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a\n1\n", "a,b\n", "a,b\n1,x\n", "a,b\n1,\n", "a,b\n1,inf\n", "1,2"]
 )
-def test_numbers_that_was_edited_are_refused(tmp_path: Path, text: str) -> None:
+def test_edited_numbers_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with refused(tmp_path / "file"):
         read_numbers(tmp_path / "file", ["a", "b"])

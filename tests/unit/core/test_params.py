@@ -68,7 +68,7 @@ def load_with(folder: Path, parameter: str, value: str) -> Params:
     return load_params(put(folder, with_value(parameter, value)))
 
 
-def test_the_defaults_are_the_courses() -> None:
+def test_the_defaults_are_those_of_the_course() -> None:
     params = load_params(ROOT / "params.yaml")
     assert params.seed == 1
     assert params.names.path == "data/prenoms.txt"
@@ -83,7 +83,7 @@ def test_the_defaults_are_the_courses() -> None:
     assert (params.fcn.embed_dim, params.fcn.hidden_dim) == (10, 300)
     assert (params.wavenet.lr, params.wavenet.epochs) == (None, None)
     assert (params.wavenet.embed_dim, params.wavenet.hidden_dim) == (10, 128)
-    recipe = Recipe(lr=0.2, batch_size=256, epochs=50)  # and nothing else
+    recipe = Recipe(lr=0.2, batch_size=256, epochs=50)  # every other setting is the default
     assert params.recipe("fcn") == params.recipe("wavenet") == recipe
     assert (params.training.threads, params.training.processes) == (1, 1)
     for model in (params.fcn, params.wavenet):
@@ -98,14 +98,14 @@ OF_ALL = [
     for name, field in SCHEMA.model_fields.items()
     for leaf in getattr(field.annotation, "model_fields", [""])
 ]
-"""The parameters that apply to all models, which are all required."""
+"""The parameters that apply to all models. All of them are required."""
 
 
-def test_the_file_holds_every_parameter_and_no_other() -> None:
+def test_the_file_has_exactly_the_parameters_of_the_schema() -> None:
     assert sorted(OF_ALL) == sorted(name for name in LEAVES if name.partition(".")[0] not in MODELS)
 
 
-def test_the_keys_at_the_top_are_those_of_the_card() -> None:
+def test_parameters_for_all_models_are_at_the_top() -> None:
     top = ["seed", "block_size", *TOP_LEVEL, "device", "fast"]
     assert list(DEFAULTS)[:7] == top == [*top[:2], "lr", "batch_size", "epochs", "device", "fast"]
     sections = [key for key in DEFAULTS if key in MODELS or isinstance(DEFAULTS[key], dict)]
@@ -157,7 +157,7 @@ def test_the_recipes_of_the_compact_model_and_the_hybrid() -> None:
     assert params.arguments("compact") == {"channels": 112, "shared": True}
 
 
-def test_the_number_of_windows_decides_what_is_auto() -> None:
+def test_automatic_values_depend_on_the_number_of_windows() -> None:
     params = load_params(ROOT / "params.yaml")
     sizes = [1, 1000, 10_000, 30_000, 100_000, 200_000, 10**6, 10**9]
     sized = [params.sized(windows, *TRAINED) for windows in sizes]
@@ -182,7 +182,7 @@ def test_the_number_of_windows_decides_what_is_auto() -> None:
 
 
 @pytest.mark.parametrize("model", ["kneser_ney", "mixture"])
-def test_a_setting_of_a_training_is_refused_for_a_model_that_is_not_trained(
+def test_a_training_setting_is_refused_for_a_model_without_training(
     tmp_path: Path, model: str
 ) -> None:
     text = TEXT.replace(f"\n{model}: ", f"\n{model}:\n  epochs: 3 #")
@@ -190,7 +190,7 @@ def test_a_setting_of_a_training_is_refused_for_a_model_that_is_not_trained(
         load_params(put(tmp_path, text))
 
 
-def test_a_models_own_values_hold_for_it_alone(tmp_path: Path) -> None:
+def test_values_of_one_model_apply_only_to_it(tmp_path: Path) -> None:
     own = load_with(tmp_path, "wavenet.epochs", "40")
     assert own.recipe("wavenet").epochs == 40
     assert own.recipe("fcn").epochs == 50
@@ -208,7 +208,7 @@ OTHERWISE = {
 
 
 @pytest.mark.parametrize("setting", Recipe.model_fields)
-def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str) -> None:
+def test_every_setting_can_be_shared_or_set_for_one_model(tmp_path: Path, setting: str) -> None:
     default = load_params(ROOT / "params.yaml").sized(1, *TRAINED)
     value, full = OTHERWISE[setting], setting if setting in TOP_LEVEL else f"training.{setting}"
     shared = load_with(tmp_path, full, str(value)).sized(1, *TRAINED)
@@ -220,7 +220,7 @@ def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str)
         assert shared.recipe(model) == recipe
 
     lines = re.sub(rf"(?m)^  {setting}:.*\n", "", TEXT[TEXT.index("\nfcn:") :])
-    for empty, own in ((value, ""), ("", value)):  # in the net's section, in the WaveNet's
+    for empty, own in ((value, ""), ("", value)):  # in the section of the net, or of the WaveNet
         sections = lines.replace("\nfcn:", f"\nfcn:\n  {setting}: {empty} #", 1)
         sections = sections.replace("\nwavenet:", f"\nwavenet:\n  {setting}: {own} #", 1)
         params = load_params(put(tmp_path, TEXT[: TEXT.index("\nfcn:")] + sections)).sized(
@@ -232,7 +232,7 @@ def test_any_setting_may_be_shared_or_a_models_own(tmp_path: Path, setting: str)
         assert params.arguments("fcn") == default.arguments("fcn")
 
 
-def test_the_arguments_of_a_model_are_what_its_constructor_takes() -> None:
+def test_the_arguments_of_a_model_are_those_of_its_constructor() -> None:
     params = load_params(ROOT / "params.yaml")
     plain = {"embed_dim": 10, "norm": "none", "dropout": 0.0}
     assert params.arguments("fcn") == {"hidden_dim": 300, **plain}
@@ -248,7 +248,7 @@ def test_the_models_are_in_the_order_of_their_sections(tmp_path: Path) -> None:
     assert load_params(put(tmp_path, backwards)).models == MODELS[::-1]
 
 
-def test_a_recipe_is_a_plain_object_too() -> None:
+def test_a_recipe_can_be_created_directly() -> None:
     recipe = Recipe(lr=1, batch_size=2, epochs=3)
     assert recipe == Recipe(lr=1.0, batch_size=2, epochs=3, clip_norm=None, optimizer="sgd")
     assert recipe != Recipe(lr=1.0, batch_size=2, epochs=3, optimizer="adamw")
@@ -260,7 +260,7 @@ def test_a_recipe_is_a_plain_object_too() -> None:
             Recipe(**{"lr": 1.0, "batch_size": 2, "epochs": 3, **wrong})
 
 
-def test_reading_parameters_takes_no_torch() -> None:
+def test_reading_parameters_does_not_import_torch() -> None:
     code = "import sys, charlm.core.params; print({'torch', 'numpy'} & sys.modules.keys())"
     assert run_python(code) == "set()\n"
 
@@ -268,7 +268,7 @@ def test_reading_parameters_takes_no_torch() -> None:
 @pytest.mark.parametrize(
     ("value", "number"), [("1e-3", 0.001), ("1E-3", 0.001), ("1", 1.0), (".5", 0.5), ("2.5e2", 250)]
 )
-def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, value: str, number: float) -> None:
+def test_numbers_follow_yaml_1_2(tmp_path: Path, value: str, number: float) -> None:
     assert load_with(tmp_path, "lr", value).lr == number
 
 
@@ -292,7 +292,7 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, value: str, number: float
         ("sample.temperature", "100"),
     ],
 )
-def test_values_at_the_edge_of_the_range_are_taken(
+def test_values_at_the_edge_of_the_range_are_accepted(
     tmp_path: Path, parameter: str, value: str
 ) -> None:
     load_with(tmp_path, parameter, value)
@@ -312,7 +312,9 @@ SHARED_IF_EMPTY = [
 
 @pytest.mark.parametrize("parameter", MAY_BE_EMPTY)
 @pytest.mark.parametrize("value", ["", "null", "''"])
-def test_empty_is_empty_however_dvc_writes_it(tmp_path: Path, parameter: str, value: str) -> None:
+def test_every_form_of_an_empty_value_means_empty(
+    tmp_path: Path, parameter: str, value: str
+) -> None:
     """`-S fcn.lr=` writes an empty string."""
     assert load_with(tmp_path, parameter, value) == load_params(ROOT / "params.yaml")
 
@@ -340,9 +342,7 @@ WRONG_TYPES = [
 
 
 @pytest.mark.parametrize("parameter", LEAVES)
-def test_an_error_names_file_line_and_parameter_whatever_is_wrong(
-    tmp_path: Path, parameter: str
-) -> None:
+def test_every_error_names_file_line_and_parameter(tmp_path: Path, parameter: str) -> None:
     path = tmp_path / "params.yaml"
     for value in (value for name, value in WRONG_TYPES if name == parameter):
         with refused(f"{path}, line {line_of(parameter)}: {parameter} is ", "it must be "):
@@ -393,7 +393,7 @@ def test_an_error_says_what_to_give_instead(
         load_with(tmp_path, parameter, value)
 
 
-def test_a_long_value_is_cut_in_the_error(tmp_path: Path) -> None:
+def test_a_long_value_is_shortened_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_with(tmp_path, "lr", '"' + 10_000 * "x" + '"')
     assert len(str(caught.value)) < 500
@@ -460,10 +460,12 @@ def test_a_missing_parameter_is_named(tmp_path: Path, parameter: str) -> None:
 
 @pytest.mark.parametrize("section", [name for name in DEFAULTS if isinstance(DEFAULTS[name], dict)])
 @pytest.mark.parametrize("value", ["", "3", "[1, 2]", "text"])
-def test_a_section_that_is_no_mapping_is_refused(tmp_path: Path, section: str, value: str) -> None:
+def test_a_section_that_is_not_a_mapping_is_refused(
+    tmp_path: Path, section: str, value: str
+) -> None:
     path = put(tmp_path, in_one_line({**DEFAULTS, section: "@"}).replace('"@"', value))
     if section in MODELS and value == "":
-        params = load_params(path)  # nothing of its own, and the constructor's defaults
+        params = load_params(path)  # no settings of its own, and the constructor's defaults
         assert params.recipe(section) == Recipe(lr=0.2, batch_size=256, epochs=50)
         assert params.arguments(section) == {}
         return
@@ -479,7 +481,7 @@ def in_one_line(values: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- 1\n- 2\n", "text", "3", "null"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with refused(tmp_path / "params.yaml", "a mapping of parameters"):
         load_params(put(tmp_path, text))
 
@@ -509,7 +511,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
         "second document",
     ],
 )
-def test_yaml_that_is_not_valid_is_refused(tmp_path: Path, text: str, line: int | None) -> None:
+def test_invalid_yaml_is_refused(tmp_path: Path, text: str, line: int | None) -> None:
     place = f", line {line}: not valid YAML" if line else ", line "
     with refused(f"{tmp_path / 'params.yaml'}{place}"):
         load_params(put(tmp_path, text))
@@ -521,7 +523,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"seed: \xff\n", b"seed: \0\n"])
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     with refused(path, "cannot be read"):
@@ -544,7 +546,7 @@ def test_equivalent_yaml_gives_the_same_values(tmp_path: Path, text: str) -> Non
     assert load_params(path) == load_params(ROOT / "params.yaml")
 
 
-def test_parameters_cannot_be_changed_once_they_are_read() -> None:
+def test_parameters_are_immutable() -> None:
     params = load_params(ROOT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         params.seed = 2
@@ -573,12 +575,12 @@ def test_lists_nested_too_deeply_are_refused(tmp_path: Path) -> None:
         load_with(tmp_path, "seed", "[" * 900 + "]" * 900)
 
 
-def test_an_unknown_parameter_with_a_line_end_leaves_the_error_on_one_line(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_parameter_with_a_newline_is_one_line(tmp_path: Path) -> None:
     with refused(tmp_path / "params.yaml", "unknown parameter"):
         load_params(put(tmp_path, TEXT + '"a\\nb": 1\n'))
 
 
-def test_a_repeated_parameter_with_line_ends_leaves_the_error_on_one_line(tmp_path: Path) -> None:
+def test_the_error_for_a_repeated_parameter_with_a_newline_is_one_line(tmp_path: Path) -> None:
     with refused(tmp_path / "params.yaml", "seed"):
         load_params(put(tmp_path, TEXT + 'seed: "a\\nb"\n'))
 
@@ -605,7 +607,7 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_siz
 @example("names.path", '"\\ud800"')
 @example("seed", "!!binary aGk=")
 @example("seed", "!!set {a, b}")
-def test_any_value_is_taken_or_refused_on_one_line(
+def test_any_value_is_accepted_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, parameter: str, value: str
 ) -> None:
     name, _, leaf = parameter.partition(".")
@@ -621,7 +623,7 @@ def blamed(parameter: str, path: Path) -> str:
     return str(caught.value)
 
 
-def test_a_parameter_is_blamed_with_its_file_and_line() -> None:
+def test_blame_names_the_file_and_line_of_the_parameter() -> None:
     path = ROOT / "params.yaml"
     lines = path.read_text(encoding="utf-8").splitlines()
     for parameter in ("device", "names", "split", "sample.prefix", "wavenet.hidden_dim"):
@@ -631,7 +633,7 @@ def test_a_parameter_is_blamed_with_its_file_and_line() -> None:
         assert message.endswith(f": {parameter}: there is none; take another")
 
 
-def test_no_error_is_raised_if_nothing_is_wrong(tmp_path: Path) -> None:
+def test_blame_raises_no_error_of_its_own(tmp_path: Path) -> None:
     with blame("device", tmp_path / "never read"):
         pass
     with pytest.raises(ZeroDivisionError), blame("device", tmp_path / "never read"):
@@ -639,7 +641,7 @@ def test_no_error_is_raised_if_nothing_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def _one_model_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_more_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that `charlm.models` has a module `more`."""
     monkeypatch.setattr(params_module, "model_modules", lambda: [*MODELS, "more"])
 
@@ -647,8 +649,8 @@ def _one_model_more(monkeypatch: pytest.MonkeyPatch) -> None:
 MORE = f"{TEXT}\nmore:\n  lr: 0.1\n  embed_dim: 7\n  rank: 3\n  kind: low\n  keep: best\n"
 
 
-@pytest.mark.usefixtures("_one_model_more")
-def test_a_model_more_has_the_settings_of_its_section(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_one_more_model")
+def test_an_added_model_has_the_settings_of_its_section(tmp_path: Path) -> None:
     params = load_params(put(tmp_path, MORE))
     assert params.models == [*MODELS, "more"]
     assert params.recipe("more") == Recipe(lr=0.1, batch_size=256, epochs=50, keep="best")
@@ -657,14 +659,14 @@ def test_a_model_more_has_the_settings_of_its_section(tmp_path: Path) -> None:
     assert params.recipe("fcn") == Recipe(lr=0.2, batch_size=256, epochs=50)
 
 
-@pytest.mark.usefixtures("_one_model_more")
+@pytest.mark.usefixtures("_one_more_model")
 @pytest.mark.parametrize("value", ["0.5", "-3", "low", "true", "null", "''", "1e3"])
-def test_an_argument_may_be_any_number_text_or_truth(tmp_path: Path, value: str) -> None:
+def test_an_argument_may_be_any_number_string_or_boolean(tmp_path: Path, value: str) -> None:
     params = load_params(put(tmp_path, MORE.replace("rank: 3", f"rank: {value}")))
     assert params.arguments("more")["rank"] == YAML(typ="safe", pure=True).load(value)
 
 
-@pytest.mark.usefixtures("_one_model_more")
+@pytest.mark.usefixtures("_one_more_model")
 @pytest.mark.parametrize(
     ("written", "instead", "expected"),
     [
@@ -691,7 +693,7 @@ def test_an_argument_may_be_any_number_text_or_truth(tmp_path: Path, value: str)
         (MORE[len(TEXT) :], "more: 3\n", "more is 3; it must be a section with constructor arg"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_such_a_section_is_reported(
+def test_a_mistake_in_the_section_of_an_added_model_is_reported(
     tmp_path: Path, written: str, instead: str, expected: str
 ) -> None:
     assert MORE.count(written) >= 1
@@ -700,7 +702,7 @@ def test_a_mistake_in_such_a_section_is_reported(
         load_params(put(tmp_path, text))
 
 
-def test_a_model_cannot_have_the_name_of_a_parameter(
+def test_a_model_with_the_name_of_a_parameter_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(params_module, "model_modules", lambda: [*MODELS, "sample"])
@@ -708,14 +710,14 @@ def test_a_model_cannot_have_the_name_of_a_parameter(
         load_params(put(tmp_path, TEXT))
 
 
-def test_every_model_is_a_module_and_has_its_section() -> None:
+def test_every_model_has_a_module_and_a_section() -> None:
     modules = {path.stem for path in (ROOT / "charlm/models").glob("*.py")}
     assert set(MODELS) == modules - {"__init__", "base"}
     assert set(MODELS) <= set(DEFAULTS)
 
 
 def model(*, vocab_size: int, block_size: int, embed_dim: int, heads: int = 2) -> None:
-    """A constructor like a model's."""
+    """A constructor like those of models."""
 
 
 def model_of_anything(*, embed_dim: int, **others: int) -> None:
@@ -723,15 +725,15 @@ def model_of_anything(*, embed_dim: int, **others: int) -> None:
 
 
 def model_of_no_data(*, vocab: int, block_size: int, embed_dim: int) -> None:
-    """A constructor with another name for what comes from the data."""
+    """A constructor with another name for an argument that comes from the data."""
 
 
 def model_of_a_setting(*, vocab_size: int, block_size: int, momentum: float) -> None:
-    """A constructor with the name of a training setting."""
+    """A constructor with the name of a training setting as an argument."""
 
 
 def model_of_the_seed(*, vocab_size: int, block_size: int, seed: int = 1) -> None:
-    """A constructor with the name of a parameter for all models."""
+    """A constructor with the name of a parameter for all models as an argument."""
 
 
 @pytest.mark.parametrize(
@@ -756,12 +758,12 @@ def test_a_section_that_does_not_fit_the_constructor_is_reported(
 
 
 @pytest.mark.parametrize("given", [["embed_dim"], ["embed_dim", "heads"]])
-def test_a_section_that_fits_the_constructor_is_taken(tmp_path: Path, given: list[str]) -> None:
+def test_a_section_that_fits_the_constructor_is_accepted(tmp_path: Path, given: list[str]) -> None:
     check_arguments("m", model, given, tmp_path / "never read")
     check_arguments("m", model_of_anything, [*given, "more"], tmp_path / "never read")
 
 
-@pytest.mark.usefixtures("_one_model_more")
+@pytest.mark.usefixtures("_one_more_model")
 @settings(few, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(section={"_rank": 1})
 @example(section={"model_dump": 1})
@@ -774,7 +776,7 @@ def test_a_section_that_fits_the_constructor_is_taken(tmp_path: Path, given: lis
         st.text(PLANE_0, max_size=8), st.integers() | st.text(PLANE_0), max_size=3
     )
 )
-def test_any_such_section_is_taken_or_refused_on_one_line(
+def test_any_section_of_an_added_model_is_accepted_or_refused_in_one_line(
     tmp_path: Path, section: dict[str, int | str]
 ) -> None:
     text = f"{TEXT}\nmore: {json.dumps({'lr': 1.0, 'epochs': 2, **section})}\n"

@@ -1,4 +1,4 @@
-"""The kernels of NumPy, torch and Numba: by default, and pinned."""
+"""The kernels of NumPy, torch and Numba, by default and pinned."""
 
 import ast
 import ctypes
@@ -19,7 +19,7 @@ ON_X86_64 = pytest.mark.skipif(
     platform.machine().lower() not in {"x86_64", "amd64"}, reason="pinned on x86-64 alone"
 )
 UNPINNED = dict.fromkeys([*KERNELS, *ORDER], "")
-"""Variables to unset for the libraries' defaults, since these tests run with pinned kernels."""
+"""Variables to unset for the libraries' defaults, because the tests run with pinned kernels."""
 PIN = "from charlm.core.pinning import pin_kernels; pin_kernels(); "
 
 
@@ -56,7 +56,7 @@ print(settings() == before)
 
 
 def test_the_tests_run_with_pinned_kernels() -> None:
-    """So the call changes nothing, and is allowed although torch has been imported."""
+    """The call changes nothing, so it is allowed although torch has been imported."""
     assert {"numpy", "torch"} & {*sys.modules}
     before = dict(os.environ)
     pin_kernels()
@@ -84,7 +84,7 @@ def test_pinning_too_late_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("module", ["numpy", "torch", "numba"])
-def test_each_of_the_libraries_must_be_imported_later(module: str) -> None:
+def test_the_error_names_each_library_imported_too_early(module: str) -> None:
     code = f"""
 import {module}
 from charlm.core.errors import InputError
@@ -98,7 +98,7 @@ except InputError as error:
 
 
 @ON_X86_64
-def test_torch_and_numba_take_the_pinned_kernels() -> None:
+def test_torch_and_numba_use_the_pinned_kernels() -> None:
     show = """
 import numba, torch
 print(torch.backends.cpu.get_cpu_capability(), numba.core.config.CPU_NAME)
@@ -112,7 +112,7 @@ print(torch.backends.cpu.get_cpu_capability(), numba.core.config.CPU_NAME)
 @pytest.mark.parametrize(
     ("machine", "kernels"), [("aarch64", ARM64_KERNELS), ("arm64", {}), ("ARM64", {})]
 )
-def test_on_arm64_kernels_are_pinned_for_linux_alone(machine: str, kernels: dict[str, str]) -> None:
+def test_on_arm64_kernels_are_pinned_only_on_linux(machine: str, kernels: dict[str, str]) -> None:
     code = f"""
 import os, platform
 platform.machine = lambda: "{machine}"
@@ -132,8 +132,8 @@ print(hashlib.md5((a @ a.T[:, ::-1]).tobytes()).hexdigest())
 
 
 @ON_X86_64
-def test_the_environment_can_choose_other_kernels_and_pinning_overrules_it() -> None:
-    """The first two differ, so the comparison of bytes can fail."""
+def test_pinning_overrides_the_environment() -> None:
+    """The first two results differ, so the comparison of bytes could fail."""
     old, new = (run_python(PRODUCT, OPENBLAS_CORETYPE=core) for core in ("Prescott", "Haswell"))
     assert old != new
     for core in ("Prescott", "SkylakeX", ""):
@@ -141,25 +141,25 @@ def test_the_environment_can_choose_other_kernels_and_pinning_overrules_it() -> 
 
 
 @pytest.mark.parametrize("module", ["stages", "pipeline", "experiments"])
-def test_where_the_same_bytes_are_promised_kernels_are_pinned(module: str) -> None:
+def test_programs_that_promise_the_same_bytes_pin_kernels(module: str) -> None:
     code = f"import os, {module}; print([os.environ.get(n) for n in {[*ORDER, *CONTRADICTING]}])"
     printed = run_python(code, **UNPINNED, **dict.fromkeys(CONTRADICTING, "1"))
     assert printed == f"{[*ORDER.values(), *[None] * len(CONTRADICTING)]}\n"
 
 
-def test_the_program_pins_kernels_whatever_the_environment_says() -> None:
+def test_the_command_line_pins_kernels_in_any_environment() -> None:
     show = "import os; print(os.environ['OPENBLAS_NUM_THREADS']); "
     code = f"from charlm import cli; cli.main = lambda: exec({show!r}); cli.run()"
     assert run_python(code, **UNPINNED) == "1\n"
 
 
-def test_a_stage_that_cannot_pin_its_kernels_ends_on_one_line() -> None:
+def test_a_stage_that_cannot_pin_its_kernels_ends_with_one_line() -> None:
     ran = Project(ROOT).run(sys.executable, "-c", "import numpy, stages", code=1, **UNPINNED)
     assert ran.text.startswith("error: kernels cannot be pinned after importing numpy; ")
     assert ran.text.count("\n") == 1
 
 
-def test_what_puts_back_the_outputs_of_such_a_stage_can_be_imported() -> None:
+def test_put_back_can_be_imported_without_pinning() -> None:
     assert run_python("import numpy, pipeline.put_back", **UNPINNED) == ""
 
 
@@ -175,20 +175,20 @@ def without():
 sys.platform, platform.machine = "linux", lambda: "x86_64"
 pinning._instructions_by_glibc, pinning.FLAGS = without, Path(sys.argv.pop())
 """
-"""Lets Linux list what the file has that is named last."""
+"""Code that makes Linux list the features in a file, whose name is the last argument."""
 
 
 @pytest.mark.parametrize(
     ("listed", "missing"),
     [("avx2 fma", ""), ("avx fma", "AVX2"), ("avx2", "FMA"), ("avx avx2_0", "AVX2 and FMA")],
 )
-def test_a_processor_without_what_the_kernels_need_is_refused(
+def test_a_processor_without_the_required_features_is_refused(
     listed: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pinning, "FLAGS", tmp_path / "cpuinfo")
     monkeypatch.setattr(pinning, "_instructions", pinning._instructions_by_flags)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    pinning.refuse_old_processor()  # nothing says what it has
+    pinning.refuse_old_processor()  # the file that lists the features does not exist yet
     pinning.FLAGS.write_text(FLAGS.format(listed))
     if missing:
         with refused(f"this processor lacks {missing}, which", "AVX2", "ARM64"):
@@ -198,7 +198,7 @@ def test_a_processor_without_what_the_kernels_need_is_refused(
 
 
 @pytest.mark.parametrize("has_avx2", [0, 1])
-def test_windows_is_asked_for_avx2(has_avx2: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_reports_avx2(has_avx2: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {40: has_avx2}  # PF_AVX2_INSTRUCTIONS_AVAILABLE
     kernel = SimpleNamespace(IsProcessorFeaturePresent=answers.__getitem__)
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
@@ -207,7 +207,7 @@ def test_windows_is_asked_for_avx2(has_avx2: int, monkeypatch: pytest.MonkeyPatc
 
 
 @ON_X86_64
-def test_this_processor_has_what_the_kernels_need() -> None:
+def test_this_processor_has_the_required_features() -> None:
     pinning.refuse_old_processor()
     if sys.platform == "linux":
         assert pinning._instructions_by_flags() == pinning.INSTRUCTIONS
@@ -222,7 +222,7 @@ def test_this_processor_has_what_the_kernels_need() -> None:
         "from charlm import cli; sys.argv = ['charlm', '--help']; cli.run()",
     ],
 )
-def test_on_such_a_processor_a_program_ends_on_one_line_before_numpy_is_loaded(
+def test_an_old_processor_is_refused_in_one_line_before_numpy_is_loaded(
     start: str, tmp_path: Path
 ) -> None:
     (tmp_path / "cpuinfo").write_text(FLAGS.format("avx fma"))

@@ -23,13 +23,13 @@ def test_a_derived_seed_fits_into_63_bits(seed: int, use: str) -> None:
     assert 0 <= derive_seed(seed, use) < 2**63
 
 
-def test_every_seed_and_use_has_a_stream_of_its_own() -> None:
+def test_every_seed_and_use_has_its_own_stream() -> None:
     uses = ["split", "init", "shuffle/1", "shuffle/2", "shuffle/11", "sample/fcn"]
     derived = [derive_seed(seed, use) for seed in (0, 1, 2, 11) for use in uses]
     assert len(set(derived)) == len(derived)
 
 
-def test_a_generator_is_new_for_every_use() -> None:
+def test_a_generator_depends_on_seed_and_use() -> None:
     first = torch.rand(5, generator=generator(1, "split"))
     assert torch.equal(first, torch.rand(5, generator=generator(1, "split")))
     assert not torch.equal(first, torch.rand(5, generator=generator(2, "split")))
@@ -46,7 +46,7 @@ def test_a_generator_leaves_the_global_one_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seeded_serves_code_that_takes_no_generator() -> None:
+def test_seeded_works_for_code_that_takes_no_generator() -> None:
     with seeded(1, "init"):
         first = torch.nn.Linear(3, 4).weight
     torch.rand(9)

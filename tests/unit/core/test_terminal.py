@@ -1,4 +1,4 @@
-"""Progress bars, shown on a terminal for slow work only, and characters that it cannot print."""
+"""Progress bars, which appear only on a terminal and for slow work, and unprintable characters."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 
 
 def shown(file: io.StringIO, seconds: float, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return what a bar prints to `file` after so many seconds."""
+    """Return what a bar prints to `file` after that many seconds."""
     monkeypatch.setattr(sys, "stderr", file)
     clock = time.time()
     monkeypatch.setattr("tqdm.std.time", lambda: clock)
@@ -33,14 +33,14 @@ def test_quick_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(Terminal(), 1, monkeypatch).strip() == ""
 
 
-def test_a_log_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(io.StringIO(), 3, monkeypatch) == ""
 
 
 @pytest.mark.parametrize(
     ("system", "expected"), [("linux", b"Zo\\xe9\\u65e5"), ("win32", "Zoé日".encode())]
 )
-def test_what_the_encoding_lacks_is_escaped_and_windows_gets_utf_8(
+def test_characters_outside_the_encoding_are_escaped_and_windows_gets_utf_8(
     monkeypatch: pytest.MonkeyPatch, system: str, expected: bytes
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")

@@ -81,7 +81,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
 
 
-def test_loading_needs_the_file_alone(tmp_path: Path) -> None:
+def test_loading_needs_only_the_file(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     characters, logits = json.loads(run_python(LOAD, cwd=tmp_path))
     assert characters == CORPUS.vocabulary.characters
@@ -89,7 +89,7 @@ def test_loading_needs_the_file_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.tensor(logits), MODEL(contexts))
 
 
-def test_nothing_but_weights_architecture_and_vocabulary_is_in_it(tmp_path: Path) -> None:
+def test_a_checkpoint_has_only_weights_architecture_and_vocabulary(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     size = int.from_bytes((tmp_path / "model").read_bytes()[:8], "little")
     header = json.loads((tmp_path / "model").read_bytes()[8 : 8 + size])
@@ -135,7 +135,7 @@ def hyperparameters(**changes: object) -> dict[str, object]:
     ],
     ids=repr,
 )
-def test_metadata_that_describe_no_such_model_are_refused(
+def test_metadata_that_describe_no_valid_model_are_refused(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     save_tensors(tmp_path / "model", MODEL.state_dict(), {**METADATA, **changes})
@@ -144,7 +144,7 @@ def test_metadata_that_describe_no_such_model_are_refused(
 
 
 @pytest.mark.parametrize("key", sorted(METADATA.keys() - {"title", "class"}))
-def test_metadata_without_a_key_are_refused(tmp_path: Path, key: str) -> None:
+def test_metadata_with_a_missing_key_are_refused(tmp_path: Path, key: str) -> None:
     metadata = {name: value for name, value in METADATA.items() if name != key}
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
     with refused(tmp_path / "model", key):
@@ -152,14 +152,16 @@ def test_metadata_without_a_key_are_refused(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("metadata", [[], None, "text"])
-def test_metadata_that_are_no_mapping_are_refused(tmp_path: Path, metadata: object) -> None:
+def test_metadata_that_are_not_a_mapping_are_refused(tmp_path: Path, metadata: object) -> None:
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
     with refused(tmp_path / "model"):
         checkpoint.load(tmp_path / "model", build)
 
 
 @pytest.mark.parametrize("architecture", [3, None, ["fcn"]])
-def test_an_architecture_that_is_no_text_is_refused(tmp_path: Path, architecture: object) -> None:
+def test_an_architecture_that_is_not_a_string_is_refused(
+    tmp_path: Path, architecture: object
+) -> None:
     metadata = {**METADATA, "architecture": architecture}
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
     with refused(tmp_path / "model"):
@@ -175,9 +177,7 @@ def test_the_abstract_base_class_is_refused_as_a_model(tmp_path: Path, architect
 
 
 @pytest.mark.parametrize("characters", ["AB", "", CORPUS.vocabulary.characters + "!", 3, None])
-def test_a_vocabulary_of_another_size_than_the_models_is_refused(
-    tmp_path: Path, characters: object
-) -> None:
+def test_a_vocabulary_of_the_wrong_size_is_refused(tmp_path: Path, characters: object) -> None:
     metadata = {**METADATA, "characters": characters}
     save_tensors(tmp_path / "model", MODEL.state_dict(), metadata)
     with refused(tmp_path / "model"):
@@ -192,7 +192,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "model", build)
 
 
-def test_load_for_takes_a_model_of_the_same_data(tmp_path: Path) -> None:
+def test_load_for_accepts_a_model_of_the_same_data(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "model", MODEL, CORPUS.vocabulary)
     same = Corpus.from_names(NAMES[::-1], CORPUS.block_size)
     model = checkpoint.load_for(tmp_path / "model", same, build)
@@ -216,7 +216,7 @@ def test_load_for_refuses_a_model_of_other_data(tmp_path: Path, other: Corpus) -
 
 
 @ARCHITECTURES
-def test_the_weights_are_loaded_without_their_model(
+def test_weights_can_be_loaded_without_their_model(
     tmp_path: Path, architecture: type[LanguageModel]
 ) -> None:
     model = small_model(CORPUS, architecture)
@@ -241,7 +241,9 @@ def test_the_weights_of_a_damaged_checkpoint_are_refused(tmp_path: Path, damage)
 @pytest.mark.parametrize(
     "changes", [{"characters": "AB"}, {"characters": "BA"}, {"characters": 3}, {"characters": None}]
 )
-def test_an_embedding_of_other_tokens_is_refused(tmp_path: Path, changes: dict) -> None:
+def test_an_embedding_that_does_not_fit_the_tokens_is_refused(
+    tmp_path: Path, changes: dict
+) -> None:
     save_tensors(tmp_path / "model", MODEL.state_dict(), METADATA | changes)
     with refused(tmp_path / "model", "not a checkpoint that this version can load"):
         checkpoint.load_weights({"it": tmp_path / "model"})
@@ -265,7 +267,7 @@ def test_an_embedding_without_metadata_is_refused(tmp_path: Path, key: str) -> N
     ],
     ids=str,
 )
-def test_a_model_without_a_table_of_tokens_has_no_embedding(
+def test_a_model_without_an_embedding_table_has_no_embedding(
     tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
     save_tensors(tmp_path / "model", tensors, METADATA)
@@ -281,7 +283,7 @@ def test_an_embedding_is_found_by_its_name_and_shape(tmp_path: Path, name: str) 
     assert np.array_equal(found, table)
 
 
-def test_embeddings_of_other_vocabularies_do_not_go_together(tmp_path: Path) -> None:
+def test_embeddings_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
     other = Corpus.from_names([*NAMES, "ß"], CORPUS.block_size)
     checkpoint.save(tmp_path / "one", MODEL, CORPUS.vocabulary)
     checkpoint.save(tmp_path / "two", small_model(other), other.vocabulary)
@@ -296,7 +298,7 @@ def test_an_evil_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_vocabulary_of_any_script_is_kept(tmp_path: Path) -> None:
+def test_a_vocabulary_in_any_script_is_kept(tmp_path: Path) -> None:
     corpus = Corpus.from_names(["Ωμέγα", "中文", '"\\', "अि"], 4)
     checkpoint.save(tmp_path / "model", small_model(corpus), corpus.vocabulary)
     assert checkpoint.load(tmp_path / "model", build).vocabulary == Vocabulary(
@@ -312,7 +314,7 @@ def test_a_model_of_plain_pytorch_is_saved_and_loaded(
     model = small_model(CORPUS, plain)
     check(model, CORPUS.vocabulary)
     contexts, _ = every_window(CORPUS).batch(slice(None))
-    model(contexts)  # statistics, if it keeps any
+    model(contexts)  # collects statistics, if the model keeps any
     checkpoint.save(tmp_path / "model", model.eval(), CORPUS.vocabulary)
     loaded = checkpoint.load(tmp_path / "model", build).model
     assert torch.equal(loaded(contexts), model(contexts))

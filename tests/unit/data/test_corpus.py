@@ -37,14 +37,14 @@ BLOCK_SIZES = st.integers(1, 16)
 
 
 def save_corpus(path: Path, corpus: Corpus) -> None:
-    """Write a corpus at once."""
+    """Write a corpus in one go."""
     metadata = {"characters": corpus.vocabulary.characters, "block_size": corpus.block_size}
     save_tensors(path, {"stream": torch.from_numpy(corpus.stream)}, metadata)
 
 
 @few
 @given(NAME_LISTS, BLOCK_SIZES)
-def test_names_come_back_from_the_stream(names: list[str], block_size: int) -> None:
+def test_the_stream_gives_the_names_back(names: list[str], block_size: int) -> None:
     assert Corpus.from_names(names, block_size).names() == names
 
 
@@ -57,24 +57,24 @@ def test_every_window_knows_its_name(names: list[str], block_size: int) -> None:
     assert name_of_window.tolist() == expected
 
 
-def test_the_stream_is_each_name_between_block_size_zeros() -> None:
+def test_block_size_zeros_surround_each_name_in_the_stream() -> None:
     corpus = Corpus.from_names(["BA", "C"], block_size=2)
     assert corpus.stream.tolist() == [0, 0, 2, 1, 0, 0, 3, 0, 0]
 
 
-def test_a_character_costs_no_more_than_two_bytes_in_the_default_names() -> None:
+def test_a_window_of_the_default_names_takes_about_two_bytes() -> None:
     corpus = Corpus.from_names(read_names(ROOT / "data/prenoms.txt").names, 8)
     _, windows = corpus.count()
     assert corpus.stream.nbytes / windows < 2.1
 
 
-def test_a_full_stop_in_a_name_is_a_character_and_no_end() -> None:
+def test_a_period_in_a_name_does_not_end_it() -> None:
     corpus = Corpus.from_names(["A.B", ".", "B"], block_size=3)
     assert corpus.vocabulary.encode(".") != [END]
     assert corpus.names() == ["A.B", ".", "B"]
 
 
-def test_the_default_names_are_the_ones_described() -> None:
+def test_the_default_names_match_their_description() -> None:
     listed = read_names(ROOT / "data/prenoms.txt")
     corpus = Corpus.from_names(listed.names, block_size=8)
     assert len(listed.names) == 31_704
@@ -95,7 +95,7 @@ def test_the_default_names_are_the_ones_described() -> None:
         (32_768, np.int32),
     ],
 )
-def test_the_stream_has_the_smallest_integers_that_hold_it(
+def test_the_stream_has_the_smallest_sufficient_integer_type(
     characters: int, dtype: type[np.integer]
 ) -> None:
     name = "".join(map(chr, range(0x4E00, 0x4E00 + characters)))
@@ -111,7 +111,7 @@ def test_characters_beyond_sixteen_bits_are_one_character_each() -> None:
     assert corpus.names() == ["𝔸𐌰", "𐌰é"]
 
 
-def test_the_vocabulary_is_in_code_point_order_and_counts_the_end() -> None:
+def test_the_vocabulary_is_in_code_point_order_and_includes_the_end() -> None:
     vocabulary = Corpus.from_names(["ÉB", "ab", "B"], block_size=2).vocabulary
     assert vocabulary.characters == "BabÉ"
     assert len(vocabulary) == 5
@@ -129,7 +129,7 @@ def test_the_vocabulary_is_in_code_point_order_and_counts_the_end() -> None:
         ("\xa0", "U+00A0"),
         ("\xad", "U+00AD"),
         ("\u200c", "U+200C"),
-        ("\u3164", "U+3164"),  # a letter by its category, the Hangul filler
+        ("\u3164", "U+3164"),  # a letter by category: the Hangul filler
         ("\ufe0f", "U+FE0F"),
         ("\U000e0041", "U+E0041"),
         ("\u0301", "◌\u0301"),
@@ -137,7 +137,7 @@ def test_the_vocabulary_is_in_code_point_order_and_counts_the_end() -> None:
         ("(rest)", "(rest)"),
     ],
 )
-def test_a_label_can_be_seen(character: str, label: str) -> None:
+def test_a_label_is_visible(character: str, label: str) -> None:
     assert printable(character) == label
     if len(character) == 1:
         assert Vocabulary(character).symbols() == [".", label]
@@ -154,7 +154,7 @@ def test_decode_stops_at_the_first_end() -> None:
     assert Vocabulary("ABC").decode([1, 2, END, 3, END]) == "AB"
 
 
-def test_many_are_decoded_at_once_as_one_by_one() -> None:
+def test_decoding_many_names_at_once_gives_the_same_names() -> None:
     vocabulary = Vocabulary("'AÉ𝒜")
     rows = np.array([[1, 2, 3, 4], [4, 3, END, END], [END] * 4, [2, END, END, END]])
     expected = ["'AÉ𝒜", "𝒜É", "", "A"]
@@ -225,7 +225,7 @@ def test_chunks_of_any_size_give_the_same_windows_and_names(
         assert corpus.names() == names
 
 
-def test_a_loaded_stream_stays_in_its_file_until_it_is_looked_at(tmp_path: Path) -> None:
+def test_a_loaded_stream_stays_on_disk_until_it_is_used(tmp_path: Path) -> None:
     code = """if True:
         import psutil, sys
         from pathlib import Path
@@ -267,7 +267,7 @@ def test_a_missing_corpus_is_refused(tmp_path: Path) -> None:
         ({"stream": torch.zeros(5)}, {"characters": "AB"}, "block_size"),
     ],
 )
-def test_another_safetensors_file_is_no_corpus(
+def test_another_safetensors_file_is_refused(
     tmp_path: Path, tensors: dict, metadata: dict, lacking: str
 ) -> None:
     path = tmp_path / "other.safetensors"
@@ -277,14 +277,14 @@ def test_another_safetensors_file_is_no_corpus(
 
 
 @pytest.mark.parametrize("metadata", [[], "text", 3, None])
-def test_metadata_that_are_no_mapping_are_refused(tmp_path: Path, metadata: object) -> None:
+def test_metadata_that_are_not_a_mapping_are_refused(tmp_path: Path, metadata: object) -> None:
     path = tmp_path / "other.safetensors"
     save_tensors(path, {"stream": torch.zeros(5)}, metadata)
     with refused(path):
         load_corpus(path)
 
 
-def test_the_helpers_names_are_worth_testing_with() -> None:
+def test_the_names_of_the_helpers_have_special_cases() -> None:
     corpus = small_corpus()
     assert len(set(NAMES)) == len(NAMES)
     assert {".", "'", "-", "É"} <= set(corpus.vocabulary.characters)

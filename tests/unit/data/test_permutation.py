@@ -24,20 +24,20 @@ def deviation(observed: torch.Tensor, expected: float, degrees: int) -> float:
 
 @few
 @given(st.integers(0, 5000), SEEDS)
-def test_every_place_is_taken_once(n: int, seed: int) -> None:
+def test_every_place_occurs_once(n: int, seed: int) -> None:
     places = Permutation(n, seed)(torch.arange(n))
     assert places.dtype == torch.int64
     assert torch.equal(places.sort().values, torch.arange(n))
 
 
 @pytest.mark.parametrize("n", [2**16 - 1, 2**16, 2**16 + 1, 240_829])
-def test_every_place_is_taken_once_where_there_are_many(n: int) -> None:
+def test_every_place_occurs_once_in_a_large_permutation(n: int) -> None:
     assert torch.equal(Permutation(n, 1)(torch.arange(n)).sort().values, torch.arange(n))
 
 
 @few
 @given(st.integers(1, LARGEST), SEEDS, st.data())
-def test_places_are_in_range_and_do_not_depend_on_what_else_is_asked_for(
+def test_places_are_in_range_and_independent_of_the_other_indices(
     n: int, seed: int, data: st.DataObject
 ) -> None:
     index = torch.tensor(data.draw(st.lists(st.integers(0, n - 1), min_size=1, unique=True)))
@@ -56,14 +56,14 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(Permutation(1000, 1)(index), places)
 
 
-def test_what_is_asked_for_stays_as_it_was() -> None:
+def test_the_indices_are_not_changed() -> None:
     index = torch.arange(100)
     Permutation(100, 1)(index)
     assert torch.equal(index, torch.arange(100))
 
 
 @pytest.mark.parametrize("n", [-1, LARGEST + 1])
-def test_what_cannot_be_permuted_is_refused(n: int) -> None:
+def test_an_invalid_length_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match="cannot permute"):
         Permutation(n, 1)
 
@@ -78,7 +78,7 @@ def test_the_order_of_seed_1_is_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize(("n", "each"), [(3, 100), (4, 30), (5, 8)])
-def test_every_order_of_a_few_is_as_likely(n: int, each: int) -> None:
+def test_every_order_of_a_few_elements_is_equally_likely(n: int, each: int) -> None:
     count = each * math.factorial(n)
     orders = Counter(tuple(Permutation(n, s)(torch.arange(n)).tolist()) for s in range(count))
     found = torch.tensor([orders[order] for order in itertools.permutations(range(n))])
@@ -86,7 +86,7 @@ def test_every_order_of_a_few_is_as_likely(n: int, each: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "each"), [(10, 30), (100, 8)])
-def test_every_place_is_as_likely_for_each(n: int, each: int) -> None:
+def test_every_place_is_equally_likely_for_every_element(n: int, each: int) -> None:
     found = torch.zeros(n, n)
     for seed in range(each * n):
         found[torch.arange(n), Permutation(n, seed)(torch.arange(n))] += 1

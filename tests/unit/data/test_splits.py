@@ -23,7 +23,7 @@ BY = pytest.mark.parametrize("by", ["window", "name"])
 def split(
     corpus: Corpus, by: str = "window", train: float = 0.6, val: float = 0.2, seed: int = 1
 ) -> Parts:
-    """Return (W,) uint8, the part of each window."""
+    """Return the part of each window, (W,) uint8."""
     return parts_of(split_windows(corpus, by, train, val, seed), corpus)
 
 
@@ -52,23 +52,23 @@ def test_every_window_is_in_just_one_part(by: str) -> None:
     assert set(parts.tolist()) == {Part.TRAIN, Part.VAL, Part.TEST}
 
 
-def test_by_window_the_sizes_are_the_fractions() -> None:
+def test_a_split_by_window_has_the_given_fractions() -> None:
     corpus = Corpus.from_names(["A" * 99] * 10, 2)  # a thousand windows
     assert sizes(split(corpus, train=0.8, val=0.1)) == [800, 100, 100]
     assert sizes(split(corpus, train=0.5, val=0.25)) == [500, 250, 250]
 
 
-def test_by_window_a_name_is_in_several_parts() -> None:
+def test_a_split_by_window_may_divide_a_name() -> None:
     corpus = small_corpus()
     assert any(len(parts) > 1 for parts in parts_by_name(corpus, split(corpus)))
 
 
-def test_by_name_all_windows_of_a_name_are_in_one_part() -> None:
+def test_a_split_by_name_keeps_each_name_in_one_part() -> None:
     corpus = small_corpus()
     found = parts_by_name(corpus, split(corpus, "name"))
     assert all(len(parts) == 1 for parts in found)
     of_names = np.array([next(iter(parts)) for parts in found])
-    assert sizes(of_names) == [17, 5, 6]  # of 28
+    assert sizes(of_names) == [17, 5, 6]  # of 28 names
 
 
 @few
@@ -96,7 +96,7 @@ def test_any_fractions_are_met_or_refused(by: str, train: float, val: float, see
 
 
 @BY
-def test_the_seed_alone_decides(by: str) -> None:
+def test_only_the_seed_determines_the_split(by: str) -> None:
     corpus = small_corpus()
     np.random.seed(3)
     first = split(corpus, by)
@@ -126,13 +126,13 @@ def test_windows_are_split_at_random_and_not_in_order() -> None:
 )
 @BY
 def test_an_empty_part_is_refused(by: str, train: float, val: float, empty: str) -> None:
-    corpus = Corpus.from_names(["A", "B", "C"] if by == "name" else ["AB"], 2)  # three of each
+    corpus = Corpus.from_names(["A", "B", "C"] if by == "name" else ["AB"], 2)  # three in each case
     with refused(f"train {train} and val {val}", f"no {empty} set", f"by {by}"):
         split(corpus, by, train, val)
 
 
 @BY
-def test_each_part_has_its_windows_in_the_order_of_the_corpus(by: str) -> None:
+def test_each_part_keeps_the_order_of_the_corpus(by: str) -> None:
     corpus = small_corpus()
     result = split_windows(corpus, by, 0.6, 0.2, seed=1)
     parts, windows = parts_of(result, corpus), windows_by_part(corpus, result)
@@ -162,7 +162,7 @@ def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path, by: str) -> None:
     assert load_split(tmp_path / "split.safetensors", corpus) == result
 
 
-def test_a_split_is_a_few_bytes_whatever_it_splits(tmp_path: Path) -> None:
+def test_a_saved_split_takes_only_a_few_bytes(tmp_path: Path) -> None:
     save_split(tmp_path / "split.safetensors", Split("window", 2**63 - 1, 10**12, 10**11, 10**11))
     assert (tmp_path / "split.safetensors").stat().st_size < 256
 
@@ -205,7 +205,7 @@ def test_a_missing_split_is_refused(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_metadata_of_another_kind_are_no_split(tmp_path: Path, changed: dict[str, object]) -> None:
+def test_invalid_metadata_are_refused(tmp_path: Path, changed: dict[str, object]) -> None:
     path = tmp_path / "other.safetensors"
     described = asdict(split_windows(small_corpus(), "window", 0.6, 0.2, seed=1))
     save_tensors(path, {}, described | changed)
@@ -214,7 +214,7 @@ def test_metadata_of_another_kind_are_no_split(tmp_path: Path, changed: dict[str
 
 
 @pytest.mark.parametrize("tensors", [{"other": torch.zeros(3)}, {"part": torch.tensor(3)}])
-def test_another_safetensors_file_is_no_split(
+def test_another_safetensors_file_is_refused(
     tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
     path = tmp_path / "other.safetensors"

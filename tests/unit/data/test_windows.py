@@ -29,7 +29,7 @@ def course_windows(names: list[str], block_size: int) -> tuple[list[list[int]], 
 
 @few
 @given(NAME_LISTS, BLOCK_SIZES)
-def test_windows_are_those_of_the_double_loop_in_order(names: list[str], block_size: int) -> None:
+def test_windows_match_the_double_loop_of_the_course(names: list[str], block_size: int) -> None:
     X, Y = course_windows(names, block_size)
     windows = every_window(Corpus.from_names(names, block_size))
     contexts, targets = windows.batch(slice(None))
@@ -55,7 +55,7 @@ def test_batch_picks_windows_by_index_or_slice() -> None:
         assert torch.equal(some_targets, targets[expected])
 
 
-def test_a_window_that_is_not_within_the_stream_is_refused() -> None:
+def test_a_window_outside_the_stream_is_refused() -> None:
     windows = every_window(small_corpus())
     beyond = len(windows.stream) - windows.block_size
     for start in (-1, beyond, 2**31 - 1):
@@ -64,7 +64,7 @@ def test_a_window_that_is_not_within_the_stream_is_refused() -> None:
             replace(windows, starts=starts).batch(slice(None))
 
 
-def test_targets_and_previous_tokens_are_those_of_the_windows() -> None:
+def test_targets_and_previous_tokens_match_the_windows() -> None:
     windows = every_window(small_corpus())
     contexts, targets = windows.batch(slice(None))
     assert torch.equal(windows.targets().long(), targets)
@@ -80,17 +80,17 @@ def test_where_keeps_the_masked_windows_in_order_over_the_same_stream() -> None:
     assert chosen.stream.data_ptr() == windows.stream.data_ptr()
 
 
-def test_windows_can_be_put_on_a_device() -> None:
+def test_windows_can_be_moved_to_a_device() -> None:
     moved = every_window(small_corpus()).to(torch.device("meta"))
     assert moved.stream.is_meta
     assert moved.starts.is_meta
 
 
-def test_a_window_costs_four_bytes_beside_the_stream() -> None:
+def test_a_window_takes_four_bytes_in_addition_to_the_stream() -> None:
     assert every_window(small_corpus()).starts.dtype == torch.int32
 
 
-def test_a_stream_too_long_for_that_has_longer_places() -> None:
+def test_windows_of_a_very_long_stream_take_eight_bytes() -> None:
     corpus = small_corpus()
     long = np.broadcast_to(np.zeros(1, dtype=np.uint8), 2**31)
     assert _index_dtype(replace(corpus, stream=long)) == torch.int64

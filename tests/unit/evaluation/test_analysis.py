@@ -18,7 +18,7 @@ WINDOWS = every_window(CORPUS)
 
 
 @ARCHITECTURES
-def test_predictions_are_the_likeliest_tokens(architecture: type[LanguageModel]) -> None:
+def test_predictions_are_the_most_likely_tokens(architecture: type[LanguageModel]) -> None:
     model = small_model(CORPUS, architecture)
     contexts, _ = WINDOWS.batch(slice(None))
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_predictions_are_the_likeliest_tokens(architecture: type[LanguageModel])
 
 @given(names=NAME_LISTS, block_size=st.sampled_from([1, 2, 8]), data=st.data())
 @few
-def test_places_are_those_of_the_names(
+def test_positions_and_lengths_match_the_names(
     names: list[str], block_size: int, data: st.DataObject
 ) -> None:
     every = every_window(Corpus.from_names(names, block_size))
@@ -41,7 +41,7 @@ def test_places_are_those_of_the_names(
     assert pairs == [pair for pair, wanted in zip(expected, chosen, strict=True) if wanted]
 
 
-def test_a_mean_is_over_the_windows_of_a_place() -> None:
+def test_the_mean_is_over_the_windows_of_each_position() -> None:
     position = analysis.positions(WINDOWS)["position"]
     losses = {"a": torch.arange(len(WINDOWS)).float(), "b": torch.ones(len(WINDOWS))}
     table = analysis.mean_by(position, losses, "position")
@@ -89,7 +89,7 @@ def test_rare_characters_are_grouped() -> None:
     st.lists(st.tuples(st.floats(0.015625, 1, width=32), st.booleans()), min_size=1, max_size=100)
 )
 @few
-def test_calibration_is_in_bins_of_one_size(pairs: list[tuple[float, bool]]) -> None:
+def test_calibration_has_bins_of_equal_size(pairs: list[tuple[float, bool]]) -> None:
     confidence = torch.tensor([probability for probability, _ in pairs])
     correct = torch.tensor([right for _, right in pairs])
     table = analysis.calibration(confidence, correct)

@@ -1,4 +1,4 @@
-"""Losses, the metrics made of them, and the count baselines."""
+"""Losses, the metrics computed from them, and the count baselines."""
 
 import json
 import math
@@ -29,14 +29,14 @@ CHUNKS = pytest.mark.parametrize("chunk", [1, 7, 64, len(WINDOWS), CHUNK])
 
 
 def all_losses(model: LanguageModel, windows: Windows) -> Tensor:
-    """(W,) the loss of every window, in one go."""
+    """Return the loss of every window, (W,), computed in one go."""
     contexts, targets = windows.batch(slice(None))
     with torch.no_grad():
         log_probs = torch.log_softmax(model(contexts), dim=1)
     return -log_probs[torch.arange(len(targets)), targets]
 
 
-def test_the_chunks_tried_leave_a_remainder() -> None:
+def test_the_tested_chunk_sizes_leave_a_remainder() -> None:
     assert len(WINDOWS) % 7
     assert len(WINDOWS) % 64
     assert len(WINDOWS) < CHUNK
@@ -63,7 +63,7 @@ def test_the_mean_loss_is_over_all_windows(
 
 
 @CHUNKS
-def test_scores_are_each_windows_own(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_window_has_its_own_score(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charlm.fast.running, "CHUNK", chunk)
     losses, correct = score(MODEL, WINDOWS)
     torch.testing.assert_close(losses, all_losses(MODEL, WINDOWS))
@@ -73,7 +73,7 @@ def test_scores_are_each_windows_own(chunk: int, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_measuring_is_in_evaluation_mode_and_puts_the_mode_back(training: bool) -> None:
+def test_measuring_uses_evaluation_mode_and_restores_the_mode(training: bool) -> None:
     model = small_model(CORPUS).train(training)
     modes = []
     model.register_forward_hook(lambda *_: modes.append(model.training))
@@ -84,7 +84,7 @@ def test_measuring_is_in_evaluation_mode_and_puts_the_mode_back(training: bool) 
     assert model.training is training
 
 
-def test_measuring_keeps_no_gradient() -> None:
+def test_measuring_computes_no_gradients() -> None:
     losses, _ = score(MODEL, WINDOWS)
     assert not losses.requires_grad
     assert all(parameter.grad is None for parameter in MODEL.parameters())
@@ -98,7 +98,7 @@ def scores(test_losses: list[float], hits: list[bool]) -> dict[Part, tuple[Tenso
     }
 
 
-def test_the_metrics_are_those_computed_by_hand() -> None:
+def test_the_metrics_match_a_calculation_by_hand() -> None:
     metrics = summarize(scores([1.0, 2.0, 3.0, 4.0], [True, False, False, False]), parameters=7)
     deviation = math.sqrt((1.5**2 + 0.5**2 + 0.5**2 + 1.5**2) / 3)
     assert metrics == {
@@ -134,27 +134,27 @@ def test_losses_on_a_small_test_set_come_with_a_note(windows: int, note: list[st
     assert as_text(measured, windows).splitlines() == [line, *note]
 
 
-def test_the_mean_of_the_losses_is_taken_in_double_precision() -> None:
-    many = torch.tensor([2.0**24, 1.0, 1.0, 1.0])  # whose mean single precision cannot hold
+def test_the_mean_loss_is_computed_in_double_precision() -> None:
+    many = torch.tensor([2.0**24, 1.0, 1.0, 1.0])  # single precision cannot represent their mean
     losses = scores([1.0], [True]) | {Part.TRAIN: (many, many > 0)}
     assert summarize(losses, parameters=1)["train_loss"] == 2.0**22 + 0.75
 
 
 @pytest.mark.parametrize("loss", [700.0, 800.0, 1e6])
-def test_a_model_trained_with_too_high_a_learning_rate_can_still_be_measured(loss: float) -> None:
+def test_a_huge_loss_can_still_be_summarized(loss: float) -> None:
     metrics = summarize(scores([loss, loss], [False, False]), parameters=1)
     assert metrics["test_loss"] == loss
     json.dumps(metrics)
 
 
 def table(model: CountModel) -> torch.Tensor:
-    """(V, V) the probabilities of the next token, a row for each previous one."""
+    """Return the probabilities of the next token, (V, V), with a row for each previous token."""
     every = torch.arange(model.vocab_size)
     pairs = torch.cartesian_prod(every, every)
     return model.log_probs(*pairs.T).exp().reshape(model.vocab_size, -1)
 
 
-def test_the_uniform_models_loss_is_the_logarithm_of_the_vocabulary() -> None:
+def test_the_loss_of_the_uniform_model_is_the_log_of_the_vocabulary_size() -> None:
     uniform = count_models(WINDOWS, V)["uniform"]
     losses, chances = uniform.score(WINDOWS)
     torch.testing.assert_close(losses, torch.full_like(losses, math.log(V)))
@@ -166,8 +166,8 @@ def test_the_uniform_models_loss_is_the_logarithm_of_the_vocabulary() -> None:
     assert metrics["parameters"] == 0
 
 
-def test_the_counts_of_a_tiny_corpus_are_those_made_by_hand() -> None:
-    # Pairs: end-a, a-b, b-end of "ab"; end-b, b-end of "b". Each of the 9 has one in advance.
+def test_the_counts_of_a_tiny_corpus_match_a_calculation_by_hand() -> None:
+    # Pairs: end-a, a-b, b-end in "ab"; end-b, b-end in "b". All 9 pairs start with a count of 1.
     windows = every_window(Corpus.from_names(["ab", "b"], block_size=2))
     models = count_models(windows, 3)
     bigram = torch.tensor([[1 / 5, 2 / 5, 2 / 5], [1 / 4, 1 / 4, 2 / 4], [3 / 5, 1 / 5, 1 / 5]])
@@ -178,7 +178,7 @@ def test_the_counts_of_a_tiny_corpus_are_those_made_by_hand() -> None:
     losses, chances = models["bigram"].score(windows)
     probabilities = [2 / 5, 2 / 4, 3 / 5, 2 / 5, 3 / 5]  # in the order of the windows
     assert losses.tolist() == pytest.approx([-math.log(p) for p in probabilities])
-    assert chances.tolist() == [0.5, 1, 1, 0.5, 1]  # a and b are equally likely at first
+    assert chances.tolist() == [0.5, 1, 1, 0.5, 1]  # at the start, a and b are equally likely
     _, chances = models["unigram"].score(windows)
     assert chances.tolist() == [0, 0.5, 0.5, 0.5, 0.5]  # the end and b are equally likely
 
@@ -194,11 +194,11 @@ def test_every_row_of_a_count_model_is_a_distribution(names: list[str], block_si
         torch.testing.assert_close(table(model).sum(1), torch.ones(vocab_size, dtype=torch.float64))
 
 
-def test_the_training_windows_alone_are_counted() -> None:
+def test_only_the_training_windows_are_counted() -> None:
     windows = every_window(Corpus.from_names(["ab", "ab", "ba"], block_size=2))
     of_the_first = windows.where(torch.arange(len(windows)) < 3)
     counted = table(count_models(of_the_first, 3)["bigram"])
-    assert counted[2].tolist() == pytest.approx([2 / 4, 1 / 4, 1 / 4])  # no b-a
+    assert counted[2].tolist() == pytest.approx([2 / 4, 1 / 4, 1 / 4])  # no pair b-a
     losses, _ = count_models(of_the_first, 3)["bigram"].score(windows)
     assert losses.isfinite().all()
     without_its_end = windows.where(torch.arange(len(windows)) < 2)
@@ -206,7 +206,7 @@ def test_the_training_windows_alone_are_counted() -> None:
     assert counted[0].tolist() == pytest.approx([1 / 5, 2 / 5, 2 / 5])
 
 
-def test_counting_beats_chance_and_context_beats_none() -> None:
+def test_counting_beats_chance_and_bigrams_beat_unigrams() -> None:
     train = small_split(CORPUS)[Part.TRAIN]
     losses = {name: model.score(train)[0].mean() for name, model in count_models(train, V).items()}
     assert losses["bigram"] < losses["unigram"] < losses["uniform"]
@@ -216,7 +216,7 @@ def test_every_count_model_has_a_title() -> None:
     assert list(count_models(WINDOWS, V)) == list(COUNT_MODELS)
 
 
-def test_a_net_that_knows_nothing_scores_as_the_uniform_model() -> None:
+def test_a_net_with_zero_output_scores_like_the_uniform_model() -> None:
     model = small_model(CORPUS)
     with torch.no_grad():
         for parameter in model.output.parameters():

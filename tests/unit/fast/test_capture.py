@@ -16,7 +16,7 @@ RECIPE = Recipe(lr=0.2, batch_size=16, epochs=4)
 
 
 class Graph:
-    """Captures a function like `torch.cuda.graph`: once, and without running it."""
+    """A stand-in for `torch.cuda.graph`: records a function once, without running it."""
 
     def __init__(self, waits: bool = False) -> None:
         self.waits = waits
@@ -39,7 +39,7 @@ class Graph:
         return replay
 
 
-def test_every_batch_is_done_once_in_order_and_from_one_recording() -> None:
+def test_every_batch_is_run_once_in_order_from_one_recording() -> None:
     seen: list[tuple[list[int], list[int], int]] = []
 
     def step(contexts: Tensor, targets: Tensor, count: int) -> None:
@@ -48,7 +48,7 @@ def test_every_batch_is_done_once_in_order_and_from_one_recording() -> None:
     graph = Graph()
     captured = Captured(step, graph.aside, graph.record)
     batches = [(torch.full((4, 2), i), torch.full((4,), 100 + i), 4) for i in range(10)]
-    batches.insert(7, (torch.full((3, 2), 77), torch.full((3,), 177), 3))  # the end of an epoch
+    batches.insert(7, (torch.full((3, 2), 77), torch.full((3,), 177), 3))  # an epoch ends here
     for batch in batches:
         captured(*batch)
     assert seen == [(c.flatten().tolist(), t.tolist(), n) for c, t, n in batches]
@@ -67,7 +67,7 @@ def test_a_step_that_waits_for_the_device_is_not_recorded() -> None:
     assert (graph.on_side_stream, graph.recorded) == (1, 0)
 
 
-def test_the_recording_reads_its_batch_where_it_was_recorded() -> None:
+def test_every_batch_is_copied_to_the_recorded_address() -> None:
     places: set[tuple[int, int]] = set()
     graph = Graph()
     captured = Captured(
@@ -79,10 +79,10 @@ def test_the_recording_reads_its_batch_where_it_was_recorded() -> None:
 
 
 def trained(captured: bool, seed: int = 1) -> tuple[Trainer, Graph]:
-    """A small model trained as on a GPU: all rows, with autograd."""
+    """Train a small model as on a GPU: on all rows, with autograd."""
     corpus = small_corpus()
     windows = small_split(corpus)
-    model = small_model(corpus, seed=seed).double()  # which NumPy does not multiply
+    model = small_model(corpus, seed=seed).double()  # a type that the NumPy path does not handle
     trainer = Trainer(model, *list(windows.values())[:2], RECIPE, seed=seed)
     graph = Graph()
     if captured:
@@ -92,19 +92,19 @@ def trained(captured: bool, seed: int = 1) -> tuple[Trainer, Graph]:
     return trainer, graph
 
 
-def test_a_training_comes_to_the_same_numbers() -> None:
+def test_captured_training_gives_the_same_results() -> None:
     eager, _ = trained(captured=False)
     captured, graph = trained(captured=True)
     assert captured.history == eager.history
     for name, weights in eager.model.state_dict().items():
         assert torch.equal(captured.model.state_dict()[name], weights)
     full = len(eager.train) // 16
-    assert len(eager.train) % 16  # so that there is a batch that is not recorded
+    assert len(eager.train) % 16  # at least one batch is not recorded
     assert graph.replayed == 3 * full - WARM_UP
 
 
-def test_a_recording_goes_on_from_a_resumed_state() -> None:
-    """The weights and the summed loss keep their addresses."""
+def test_a_recording_stays_valid_after_resuming() -> None:
+    """The weights and the summed loss must keep their addresses."""
     trainer, _ = trained(captured=True)
     other, _ = trained(captured=True, seed=2)
     before = [p.data_ptr() for p in other.model.parameters()] + [other._total.data_ptr()]
@@ -117,7 +117,7 @@ def test_a_recording_goes_on_from_a_resumed_state() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_on_a_gpu_a_training_is_captured_and_comes_to_the_losses_of_a_cpu() -> None:
+def test_training_on_a_gpu_is_captured_and_matches_a_cpu() -> None:
     corpus = small_corpus()
     histories = []
     for device in ("cpu", "cuda"):
@@ -130,7 +130,7 @@ def test_on_a_gpu_a_training_is_captured_and_comes_to_the_losses_of_a_cpu() -> N
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_on_a_gpu_a_model_that_waits_for_it_is_trained_all_the_same() -> None:
+def test_a_model_that_waits_for_the_gpu_is_trained_without_capture() -> None:
     class Waiting(WaveNet):
         def forward(self, contexts: Tensor) -> Tensor:
             return super().forward(contexts) * self.output.bias[0].detach().exp().item()

@@ -15,7 +15,7 @@ from tests.helpers import refused, run_python
 
 @pytest.fixture
 def settings() -> Iterator[None]:
-    """Restore what `set_up` changes."""
+    """Restore the settings that `set_up` changes."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -23,7 +23,7 @@ def settings() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
-def test_there_is_always_a_cpu() -> None:
+def test_a_cpu_is_always_available() -> None:
     assert "cpu" in available_devices()
     assert choose_device("cpu") == torch.device("cpu")
 
@@ -36,7 +36,7 @@ def test_there_is_always_a_cpu() -> None:
         (False, False, ["cpu"]),
     ],
 )
-def test_auto_is_cuda_where_there_is_one_and_a_cpu_otherwise(
+def test_auto_is_cuda_if_available_and_otherwise_the_cpu(
     cuda: bool, mps: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -47,14 +47,14 @@ def test_auto_is_cuda_where_there_is_one_and_a_cpu_otherwise(
         assert choose_device("mps") == torch.device("mps")
 
 
-def test_numbers_are_added_up_as_widely_as_a_device_can() -> None:
+def test_sums_have_the_widest_type_that_the_device_supports() -> None:
     assert widest(torch.device("mps")) == torch.float32
     for device in ("cpu", "cuda"):
         assert widest(torch.device(device)) == torch.float64
 
 
 @pytest.mark.parametrize("missing", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(
+def test_the_error_for_a_missing_device_lists_the_available_ones(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charlm.fast.devices, "available_devices", lambda: ["cpu"])
@@ -66,7 +66,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
     ("device", "threads", "deterministic"), [("cpu", 1, False), ("cpu", 3, True), ("cuda", 1, True)]
 )
 @pytest.mark.usefixtures("settings")
-def test_the_threads_are_those_asked_for_and_algorithms_repeatable(
+def test_set_up_sets_threads_and_deterministic_algorithms(
     device: str, threads: int, deterministic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charlm.fast.devices, "available_devices", lambda: ["cuda", "cpu"])
@@ -76,8 +76,8 @@ def test_the_threads_are_those_asked_for_and_algorithms_repeatable(
     assert torch.utils.deterministic.fill_uninitialized_memory != deterministic
 
 
-def test_on_one_thread_of_a_cpu_torch_imports_nothing_more() -> None:
-    """Deterministic algorithms make torch import 800 modules, longer than a cheap stage takes."""
+def test_set_up_with_one_cpu_thread_imports_nothing_more() -> None:
+    """With deterministic algorithms, torch imports 800 modules, slower than a cheap stage."""
     code = (
         "import sys; from charlm.fast.devices import set_up; before = len(sys.modules); "
         "set_up('cpu', 1); print(len(sys.modules) - before)"
@@ -86,7 +86,7 @@ def test_on_one_thread_of_a_cpu_torch_imports_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("architecture", [FCN, WaveNet])
-def test_without_memory_a_model_has_its_shapes_and_draws_no_numbers(
+def test_a_model_without_memory_has_its_shapes_and_draws_no_random_numbers(
     architecture: type[FCN] | type[WaveNet],
 ) -> None:
     before = torch.get_rng_state()
@@ -100,7 +100,7 @@ def test_without_memory_a_model_has_its_shapes_and_draws_no_numbers(
     assert not any(parameter.is_meta for parameter in usual.parameters())
 
 
-def test_without_memory_a_model_larger_than_any_machine_can_be_counted() -> None:
+def test_parameters_of_a_model_larger_than_memory_can_be_counted() -> None:
     with without_memory():
         model = FCN(vocab_size=2**20, block_size=8, embed_dim=2**20, hidden_dim=2**20)
     assert count_parameters(model) > 2**41

@@ -1,4 +1,4 @@
-"""The compiled loops, against torch in float64 and against Python."""
+"""The compiled loops, compared with torch in float64 and with Python."""
 
 import hashlib
 import platform
@@ -26,7 +26,7 @@ from tests.helpers import few, run_python
 
 SEEDS = st.integers(0, 2**32 - 1)
 WIDTHS = [1, 3, 7, 8, 9, 16, 46]
-"""Widths of rows: less than eight, the number processed at a time, equal, and more."""
+"""Widths of rows: below eight, equal to eight (the number processed at once), and above."""
 
 ON_X86_64 = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="kernels are pinned on x86-64 alone"
@@ -49,8 +49,8 @@ def test_tanh_is_within_4e_7_and_odd() -> None:
     assert np.array_equal(tanh(-x), -y)
 
 
-def test_tanh_of_what_is_infinite_is_1_and_of_what_is_no_number_none() -> None:
-    """In every lane of a vector, and after the last full vector."""
+def test_tanh_of_infinity_is_1_and_of_nan_is_nan() -> None:
+    """Test every lane of a vector, and the elements after the last full vector."""
     for place in range(19):
         x = np.zeros(19, dtype=np.float32)
         for value, expected in ((np.inf, 1), (-np.inf, -1), (3e38, 1), (-3e38, -1)):
@@ -64,14 +64,14 @@ def as_doubles(*arrays: Floats) -> list[torch.Tensor]:
     return [torch.from_numpy(array).double().requires_grad_() for array in arrays]
 
 
-def test_the_gradient_of_tanh_is_torchs_in_float64() -> None:
+def test_the_gradient_of_tanh_matches_torch_in_float64() -> None:
     x, grad = (np.random.default_rng(n).standard_normal(1001, "f4") for n in (1, 2))
     (exact,) = as_doubles(x)
     torch.tanh(exact).backward(torch.from_numpy(grad).double())
     np.testing.assert_allclose(kernels.tanh_backward(grad, tanh(x)), exact.grad, atol=2e-6)
 
 
-def test_rows_are_summed_and_added_to_as_by_numpy() -> None:
+def test_sums_and_additions_of_rows_match_numpy() -> None:
     random = np.random.default_rng(1)
     rows, summand = random.standard_normal((196, 46), "f4"), random.standard_normal(46, "f4")
     assert kernels.sum_of_rows(rows).tobytes() == rows.sum(0).tobytes()
@@ -84,7 +84,7 @@ def test_rows_are_summed_and_added_to_as_by_numpy() -> None:
 def test_concat_linear_and_its_gradients_match_torch_in_float64(K: int) -> None:  # noqa: N803
     rng = np.random.default_rng(K)
     for C, H in ((1, 1), (3, 5), (10, 33)):
-        rows = rng.integers(6, size=(37, K), dtype=np.int32)  # of 7: the last is not used
+        rows = rng.integers(6, size=(37, K), dtype=np.int32)  # of 7, so that the last one is unused
         x, weight = rng.standard_normal((7, C), "f4"), rng.standard_normal((H, K * C), "f4")
         bias, grad = rng.standard_normal(H, "f4"), rng.standard_normal((37, H), "f4")
         where = kernels.unique_per_column(rows, 7)
@@ -125,7 +125,7 @@ def test_scatter_add_adds_rows_by_index(count: int, sums: int, width: int, seed:
 
 @few
 @given(st.integers(0, 5), st.sampled_from(WIDTHS), SEEDS)
-def test_rms_norm_and_its_gradients_are_torchs_in_float64(
+def test_rms_norm_and_its_gradients_match_torch_in_float64(
     count: int, width: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -156,7 +156,7 @@ def mask_of(key: int, p: float) -> tuple[np.uint32, np.uint32, np.uint32, np.flo
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_numbers_next_to_each_other_are_dropped_independently(p: float) -> None:
+def test_neighboring_elements_are_dropped_independently(p: float) -> None:
     y = kernels.dropout(np.ones(200_000, "f4"), mask_of(2**62 + 12345, p)).reshape(400, 500)
     assert set(np.unique(y).tolist()) == {0.0, float(np.float32(1 / (1 - p)))}
     zero = y == 0
@@ -166,7 +166,7 @@ def test_numbers_next_to_each_other_are_dropped_independently(p: float) -> None:
         assert (one & other).mean() == pytest.approx(p * p, abs=6 * spread)
 
 
-def test_each_key_drops_other_numbers() -> None:
+def test_each_key_drops_different_elements() -> None:
     keys = (1, 2, 3, 2**32, 2**32 + 1, 2**40, 2**62)
     kept = [kernels.dropout(np.ones(10_000, "f4"), mask_of(key, 0.5)) != 0 for key in keys]
     for i, one in enumerate(kept):
@@ -192,7 +192,7 @@ def test_exponentials_are_the_numerators_of_softmax(
 
 @pytest.mark.parametrize("low", [-80, -87, -88, -104, -1e4, -3e38, -np.inf])
 @pytest.mark.parametrize("width", WIDTHS[1:])
-def test_very_negative_logits_have_next_to_no_probability(width: int, low: float) -> None:
+def test_very_negative_logits_have_almost_no_probability(width: int, low: float) -> None:
     for place in range(width):
         x = np.full((2, width), low, dtype=np.float32)
         x[:, place] = 0.5
@@ -207,8 +207,8 @@ def loss(x: Floats, place: Integers, targets: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_logit_that_is_not_finite_makes_the_loss_so(width: int) -> None:
-    """For any target: training must notice that it has diverged."""
+def test_a_logit_that_is_not_finite_gives_such_a_loss(width: int) -> None:
+    """This holds for any target, because training must notice that it has diverged."""
     place = np.array([0, 1], dtype=np.int32)
     for v in range(width):
         for target in {0, v, width - 1}:
@@ -223,7 +223,7 @@ def test_a_logit_that_is_not_finite_makes_the_loss_so(width: int) -> None:
 
 @few
 @given(st.integers(1, 6), st.integers(0, 20), st.sampled_from(WIDTHS), SEEDS)
-def test_losses_and_gradients_are_those_of_torch(
+def test_losses_and_gradients_match_torch(
     different: int, count: int, width: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -244,7 +244,7 @@ def test_losses_and_gradients_are_those_of_torch(
 
 @few
 @given(st.integers(1, 6), st.integers(0, 20), st.sampled_from(WIDTHS), SEEDS)
-def test_losses_of_distributions_and_gradients_are_those_of_torch(
+def test_losses_of_distributions_and_their_gradients_match_torch(
     different: int, count: int, width: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -288,7 +288,7 @@ def test_a_target_out_of_range_is_refused(bad: int) -> None:
         loss(np.zeros((3, 5), dtype=np.float32), place, targets)
 
 
-def test_a_different_number_of_targets_is_refused() -> None:
+def test_a_wrong_number_of_targets_is_refused() -> None:
     x = np.zeros((3, 5), dtype=np.float32)
     place, targets = places_and_targets()
     for few_places, few_targets in (
@@ -311,7 +311,7 @@ def test_a_token_out_of_range_is_refused(bad: int) -> None:
 
 @pytest.mark.parametrize("starts", [np.int32, np.int64])
 @pytest.mark.parametrize("stream", [np.uint8, np.int16, np.int32])
-def test_windows_are_cut_as_unfold_cuts_them(stream: type, starts: type) -> None:
+def test_windows_match_unfold(stream: type, starts: type) -> None:
     rng = np.random.default_rng(1)
     tokens = rng.integers(np.iinfo(stream).max, size=50, endpoint=True, dtype=stream)
     for T in (1, 2, 3, 8, 49):
@@ -352,7 +352,7 @@ def test_unique_rows_are_in_order_of_first_occurrence(rows: Integers) -> None:
 
 @pytest.mark.parametrize("step", [0, 1, 256, 2**16])
 def test_many_rows_are_distinguished(step: int) -> None:
-    """Some differ in the last bits only, some in none of them."""
+    """Some rows differ only in their last bits, and some are equal in all of them."""
     column = np.arange(20_000, dtype=np.int64) % 10_000 * step % 2**31
     rows = np.stack((np.zeros_like(column), column), axis=1).astype(np.int32)
     different, numbers = kernels.unique_rows(rows)
@@ -403,9 +403,9 @@ FUSED = re.compile(r"\bvfn?m(add|sub)")
 
 @ON_X86_64
 def test_no_multiplication_is_fused_with_an_addition() -> None:
-    """It would round once instead of twice, and not on every processor.
+    """A fused operation rounds once instead of twice, and exists only on some processors.
 
-    LLVM does so only where it is given leave, as to the first function here.
+    LLVM fuses only with permission, as for the first function here.
     """
     import numba
 
@@ -428,7 +428,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
 
 @ON_X86_64
 @pytest.mark.slow
-def test_numbas_environment_variables_change_no_byte(tmp_path: Path) -> None:
+def test_environment_variables_of_numba_change_no_byte(tmp_path: Path) -> None:
     printed = run_python(
         "import stages; from tests.unit.fast.test_kernels import digest; print(digest())",
         NUMBA_CACHE_DIR=str(tmp_path),
@@ -443,7 +443,7 @@ def test_numbas_environment_variables_change_no_byte(tmp_path: Path) -> None:
     assert printed == digest() + "\n"
 
 
-def test_where_no_folder_may_be_written_to_nothing_is_kept_and_all_works() -> None:
+def test_kernels_work_without_a_writable_cache_folder() -> None:
     printed = run_python(
         """
 from numba.core.caching import CacheImpl

@@ -1,4 +1,4 @@
-"""Matrix products of plain PyTorch with the same bytes on every processor."""
+"""Matrix products of plain PyTorch that have the same bytes on every processor."""
 
 import platform
 import warnings
@@ -118,7 +118,7 @@ def outcome(
 
 
 @EVERY_CALL
-def test_they_are_torchs_within_rounding_and_none_is_torchs_own(name: str) -> None:
+def test_products_match_torch_without_calling_its_products(name: str) -> None:
     call, tensors = CALLS[name]
     expected = outcome(call, tensors, torch.float32)
     with Reaching() as reaching, PortableProducts():
@@ -132,7 +132,7 @@ def test_they_are_torchs_within_rounding_and_none_is_torchs_own(name: str) -> No
 
 @EVERY_CALL
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_too(name: str, mode: Callable[[], Any]) -> None:
+def test_products_match_torch_without_gradients_too(name: str, mode: Callable[[], Any]) -> None:
     call, tensors = CALLS[name]
     with mode():
         expected = call(*tensors)
@@ -142,8 +142,8 @@ def test_without_gradients_too(name: str, mode: Callable[[], Any]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_products_of_numpy_are_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So the tests above can fail."""
+def test_products_are_computed_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This shows that the tests above can fail."""
     a, b = drawn(5, 4), drawn(4, 3)
     with PortableProducts():
         assert np.array_equal(torch.mm(a, b).numpy(), a.numpy() @ b.numpy())
@@ -160,7 +160,7 @@ def test_the_products_of_numpy_are_what_is_computed(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
-def test_other_numbers_are_left_to_torch(kind: torch.dtype) -> None:
+def test_other_types_are_left_to_torch(kind: torch.dtype) -> None:
     a, b = (10 * drawn(5, 4)).to(kind), (10 * drawn(4, 3)).to(kind)
     with Reaching() as reaching, PortableProducts():
         found = torch.mm(a, b)
@@ -168,13 +168,13 @@ def test_other_numbers_are_left_to_torch(kind: torch.dtype) -> None:
     assert torch.equal(found, torch.mm(a, b))
 
 
-def test_what_is_not_on_the_cpu_is_left_to_torch() -> None:
+def test_tensors_on_other_devices_are_left_to_torch() -> None:
     with PortableProducts():
         assert torch.mm(drawn(5, 4).to("meta"), drawn(4, 3).to("meta")).is_meta
 
 
 @pytest.mark.parametrize("architecture", [CausalTransformer, GRU])
-def test_a_whole_model_multiplies_nothing_by_torch(architecture: Any) -> None:
+def test_a_whole_model_calls_no_product_of_torch(architecture: Any) -> None:
     for training in (True, False):
         model = new_model(architecture, 31, 8).train(training)
         with Reaching() as reaching, PortableProducts():
@@ -185,7 +185,7 @@ def test_a_whole_model_multiplies_nothing_by_torch(architecture: Any) -> None:
         assert reaching.products == []
 
 
-def test_what_is_fused_is_allowed_again_afterwards() -> None:
+def test_fused_kernels_are_allowed_again_afterwards() -> None:
     def allowed() -> tuple[bool, ...]:
         return (
             torch.backends.cuda.flash_sdp_enabled(),
@@ -206,8 +206,8 @@ def test_what_is_fused_is_allowed_again_afterwards() -> None:
     assert allowed() == before
 
 
-def test_what_is_too_large_is_infinite_without_a_warning() -> None:
-    """Training detects it in the loss and reports it on one line."""
+def test_overflow_gives_infinity_without_a_warning() -> None:
+    """Training detects it in the loss, and reports it in one line."""
     with warnings.catch_warnings(), PortableProducts():
         warnings.simplefilter("error")
         assert torch.mm(torch.full((2, 2), 3e38), torch.full((2, 2), 9.0)).isinf().all()
@@ -225,8 +225,8 @@ print(hashlib.md5((a @ a.T[:, ::-1]).tobytes()).hexdigest())
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels are pinned on x86-64 alone")
-def test_the_environment_can_choose_other_kernels_and_the_package_overrules_it() -> None:
-    """The first two differ, so the comparison of bytes can fail."""
+def test_pinning_overrides_the_environment() -> None:
+    """The first two results differ, so the comparison of bytes could fail."""
     old, new = (run_python(PRODUCT, OPENBLAS_CORETYPE=core) for core in ("Prescott", "Haswell"))
     assert old != new
     for core in ("Prescott", "SkylakeX", ""):

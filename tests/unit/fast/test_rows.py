@@ -1,4 +1,4 @@
-"""Distinct rows are found and computed once, for any tensor of contexts."""
+"""Distinct rows are found, and computed only once, for any tensor of contexts."""
 
 import pytest
 import torch
@@ -21,11 +21,11 @@ V, T = 46, 8
     st.sampled_from([1, 2, 46, 300, 2**31]),
     st.integers(0, 2**32),
 )
-def test_distinct_rows_are_all_rows_each_once(
+def test_distinct_rows_contain_every_row_once(
     rows: int, columns: int, bound: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    values = torch.randint(bound, (3,))  # few, so that rows do coincide
+    values = torch.randint(bound, (3,))  # few values, so that rows coincide
     table = values[torch.randint(3, (rows, columns))]
     found, which = distinct(table)
     assert found.dtype == which.dtype == torch.int32
@@ -46,15 +46,15 @@ def test_each_distinct_context_is_computed_once(architecture: type[LanguageModel
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 @ARCHITECTURES
-def test_contexts_of_any_type_and_stride_are_taken(
+def test_contexts_may_have_any_type_and_stride(
     architecture: type[LanguageModel], dtype: torch.dtype
 ) -> None:
     contexts = torch.randint(V, (9, T)).to(dtype)
     runner = Runner(new_model(architecture, V, T))
     for given_contexts in (
         contexts,
-        torch.stack([contexts, contexts + 1], dim=1).flatten(0, 1)[::2],  # one process's part
-        torch.cat([contexts, contexts[:, :1]], dim=1)[:, :-1],  # without their target
+        torch.stack([contexts, contexts + 1], dim=1).flatten(0, 1)[::2],  # the part of one process
+        torch.cat([contexts, contexts[:, :1]], dim=1)[:, :-1],  # cut off their targets
         contexts.t().contiguous().t(),
         contexts[:1].expand(9, T),
     ):
@@ -68,8 +68,10 @@ def test_contexts_of_any_type_and_stride_are_taken(
 
 @ARCHITECTURES
 @pytest.mark.parametrize("block_size", [1, 8])
-def test_no_contexts_have_no_logits(architecture: type[LanguageModel], block_size: int) -> None:
-    """As for a process without a part of the last batch."""
+def test_empty_contexts_give_empty_logits(
+    architecture: type[LanguageModel], block_size: int
+) -> None:
+    """A process may have no part of the last batch."""
     model = new_model(architecture, V, block_size)
     contexts = torch.zeros(0, block_size, dtype=torch.int32)
     assert model(Contexts(contexts)).dense().shape == (0, V)

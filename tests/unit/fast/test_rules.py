@@ -1,4 +1,4 @@
-"""Every rule matches torch in float64: results, gradients, statistics."""
+"""Every rule matches torch in float64: results, gradients and statistics."""
 
 import copy
 from collections.abc import Callable
@@ -40,14 +40,14 @@ class Around(nn.Module):
 
 
 def contexts_and_targets(count: int = 24, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Contexts (N, T) of few tokens, so that many rows coincide, and targets (N,)."""
+    """Return contexts (N, T) of few tokens, so that many rows coincide, and targets (N,)."""
     generator = torch.Generator().manual_seed(seed)
     contexts = torch.randint(3, (count, T), generator=generator)
     return contexts, torch.randint(V, (count,), generator=generator)
 
 
 def results(model: nn.Module, contexts: Any, targets: Tensor) -> dict[str, Tensor]:
-    """Loss, gradients and buffers."""
+    """Return the loss, the gradients and the buffers."""
     model.zero_grad()
     loss = F.cross_entropy(model(contexts), targets)
     loss.backward()
@@ -72,7 +72,7 @@ def pairs(x: Any) -> Any:
 
 
 def several_uses(m: Any, x: Any) -> Any:
-    """A value used more than once gets all of its gradients."""
+    """Use a value more than once, so that its gradients must add up."""
     h = m.join(pairs(x))
     return torch.tanh(h) * h + h
 
@@ -217,30 +217,30 @@ def model_of(name: str, seed: int = 1) -> Around:
     torch.manual_seed(seed)
     function, options = FUNCTIONS[name]
     model = Around(function, **{key: copy.deepcopy(its) for key, its in options.items()})
-    for parameter in model.parameters():  # biases too: 1 and 0 would hide mistakes
+    for parameter in model.parameters():  # biases too, because 1 and 0 would hide mistakes
         nn.init.normal_(parameter)
     return model
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_it_is_torchs_in_float64(name: str) -> None:
+def test_rules_match_torch_in_float64(name: str) -> None:
     assert_as_in_float64(model_of(name), *contexts_and_targets())
 
 
 @pytest.mark.parametrize("name", ["batch_norm of rows", "batch_norm of channels", "layer_norm"])
-def test_in_evaluation_mode_too(name: str) -> None:
+def test_rules_match_torch_in_evaluation_mode(name: str) -> None:
     model = model_of(name)
-    results(model, *contexts_and_targets())  # statistics
+    results(model, *contexts_and_targets())  # collects statistics
     assert_as_in_float64(model.eval(), *contexts_and_targets(seed=2))
 
 
 @few
 @given(st.sampled_from(sorted(FUNCTIONS)), st.integers(2, 40), st.integers(0, 999))
-def test_for_any_batch(name: str, count: int, seed: int) -> None:
+def test_rules_match_torch_for_any_batch(name: str, count: int, seed: int) -> None:
     assert_as_in_float64(model_of(name, seed), *contexts_and_targets(count, seed))
 
 
-def test_a_batch_without_windows_gives_no_gradient() -> None:
+def test_an_empty_batch_gives_zero_gradients() -> None:
     model = model_of("two levels of pairs")
     loss = F.cross_entropy(
         model(Contexts(torch.empty(0, T, dtype=torch.long))), torch.empty(0).long(), reduction="sum"
@@ -294,7 +294,7 @@ def test_a_replaced_weight_is_used() -> None:
 
 
 def test_a_dense_tensor_passes_its_gradient_back() -> None:
-    """For a loss without a rule."""
+    """A loss without a rule needs this."""
     model = model_of("two levels of pairs")
     contexts, targets = contexts_and_targets()
     exact = results(copy.deepcopy(model), contexts, targets)
@@ -331,7 +331,7 @@ def test_targets_may_be_distributions() -> None:
 
 
 @pytest.mark.parametrize("target", [-1, V])
-def test_a_target_or_a_token_out_of_the_vocabulary_is_refused(target: int) -> None:
+def test_a_target_or_token_outside_the_vocabulary_is_refused(target: int) -> None:
     model = model_of("two levels of pairs")
     contexts, targets = contexts_and_targets()
     targets[7] = target
@@ -369,7 +369,7 @@ def y_of(rows: Rows) -> Tensor:
     return torch.from_numpy(rows.node.x)
 
 
-def test_the_key_chooses_what_is_dropped_and_each_use_drops_otherwise() -> None:
+def test_the_key_determines_dropout_and_each_use_drops_other_elements() -> None:
     first, again, other = (dropped(0.5, key)[0].node.x for key in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -379,7 +379,7 @@ def test_the_key_chooses_what_is_dropped_and_each_use_drops_otherwise() -> None:
     assert 0.4 < (one == two).mean() < 0.6
 
 
-def test_without_a_key_in_evaluation_or_with_p_of_0_nothing_is_dropped_and_with_1_all() -> None:
+def test_dropout_edge_cases() -> None:
     assert (dropped(0.5, None)[0].dense() == 1).all()
     assert (dropped(0.0, 5)[0].dense() == 1).all()
     assert not dropped(1.0, 5)[0].dense().any()
@@ -413,7 +413,7 @@ NO_RULE: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", NO_RULE)
-def test_what_has_no_rule_is_named(name: str) -> None:
+def test_a_function_without_a_rule_is_named(name: str) -> None:
     function, name_in_error = NO_RULE[name]
     model = Around(function, T * C)
     with pytest.raises(NoRuleError) as caught:
@@ -428,7 +428,7 @@ def test_an_embedding_with_options_has_no_rule() -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    """Each rule is called by a test above: run all of them and record which are called."""
+    """Run all tests of rules and record which rules they call."""
     called: set[int] = set()
     originals = dict(RULES)
 
@@ -442,9 +442,9 @@ def test_every_rule_is_tested() -> None:
     RULES.update({f: counting(f, rule) for f, rule in originals.items()})
     try:
         for name in FUNCTIONS:
-            test_it_is_torchs_in_float64(name)
+            test_rules_match_torch_in_float64(name)
         for name in ELEMENTWISE:
-            test_elementwise(name)
+            test_elementwise_rules_match_torch_in_float64(name)
         test_options_of_cross_entropy()
         dropped(0.5, 5)
     finally:
@@ -464,7 +464,7 @@ ELEMENTWISE = {
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_elementwise(name: str) -> None:
+def test_elementwise_rules_match_torch_in_float64(name: str) -> None:
     function = ELEMENTWISE[name]
     along = {"dim": -1} if "softmax" in name else {}
     torch.manual_seed(1)
@@ -472,4 +472,4 @@ def test_elementwise(name: str) -> None:
     assert_as_in_float64(model, *contexts_and_targets())
 
 
-assert rules  # fills RULES
+assert rules  # importing it fills RULES

@@ -1,4 +1,4 @@
-"""A model runs on the fast path only if that gives the results of plain PyTorch."""
+"""A model uses the fast path only if it gives the results of plain PyTorch."""
 
 import copy
 import io
@@ -56,7 +56,9 @@ def step(runner: Runner, key: int = 1) -> dict[str, Tensor]:
 
 
 @ARCHITECTURES
-def test_every_model_gives_the_same_on_both_paths(architecture: type[LanguageModel]) -> None:
+def test_every_model_gives_the_same_results_on_both_paths(
+    architecture: type[LanguageModel],
+) -> None:
     model = new_model(architecture, V, T)
     fast, lines = runner_of(model)
     fast.check(CONTEXTS, TARGETS)
@@ -88,7 +90,7 @@ def test_the_fast_path_runs_the_model_and_nothing_else() -> None:
     assert step(Runner(with_gelu))["loss"] != step(Runner(plain))["loss"]
 
 
-def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
+def test_a_function_without_a_rule_is_reported_and_the_model_runs_as_plain_pytorch() -> None:
     model = new_model(type("M", (Changed,), {"change": staticmethod(lambda x: x.cumsum(1))}), V, T)
     runner, lines = runner_of(model)
     runner.check(CONTEXTS, TARGETS)
@@ -101,8 +103,8 @@ def test_a_function_without_a_rule_makes_it_plain_and_a_line_names_it() -> None:
     step(runner)
 
 
-def test_a_backward_pass_of_the_models_own_is_not_ignored() -> None:
-    """As long as it is the identity, gradients do not show that it is there."""
+def test_a_custom_backward_pass_is_not_ignored() -> None:
+    """While it is the identity, gradients do not reveal it."""
 
     class Clip(torch.autograd.Function):
         @staticmethod
@@ -136,9 +138,9 @@ def test_a_wrong_rule_is_detected_and_the_model_runs_as_plain_pytorch(
 
 
 def test_a_wrong_gradient_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although the loss is right."""
+    """This works even if the loss is right."""
 
-    def frozen(x: Rows) -> Rows:  # as if written without its backward pass
+    def frozen(x: Rows) -> Rows:  # as if its backward pass had been forgotten
         return x.with_rows(torch.tanh(torch.from_numpy(x.node.x)).numpy())
 
     monkeypatch.setitem(RULES, torch.tanh, frozen)
@@ -157,7 +159,7 @@ def test_logits_are_compared_without_targets(monkeypatch: pytest.MonkeyPatch) ->
     assert "because the fast path computes different logits; expect" in lines[0]
 
 
-def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
+def test_a_branch_without_a_rule_is_found_when_it_is_taken() -> None:
     class Branching(WaveNet):
         calls = 0
 
@@ -167,7 +169,7 @@ def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
             return x if type(self).calls < 4 else x.cumsum(1)
 
     runner, lines = runner_of(new_model(Branching, V, T))
-    step(runner)  # the third pass, since the check makes two
+    step(runner)  # the third pass, because the check makes two
     assert (runner.path.fast, lines) == (True, [])
     ours = step(runner)
     assert runner.path.fast is False
@@ -176,7 +178,7 @@ def test_a_branch_without_a_rule_is_met_when_it_is_taken() -> None:
     assert "no fast rule for torch.Tensor.cumsum" in lines[0]
 
 
-def test_a_bug_in_a_model_is_raised_as_it_is() -> None:
+def test_a_bug_in_a_model_raises_its_own_error() -> None:
     class Broken(WaveNet):
         def forward(self, contexts: Tensor) -> Tensor:
             return self.outptu(self.embedding(contexts))
@@ -191,10 +193,10 @@ def test_a_bug_in_a_model_is_raised_as_it_is() -> None:
     [OSError(28, "No space left on device"), ModuleNotFoundError("<dynamic>"), MemoryError()],
     ids=lambda error: type(error).__name__,
 )
-def test_a_failure_of_the_machine_does_not_change_the_path(
+def test_an_error_of_the_system_does_not_change_the_path(
     error: Exception, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plain PyTorch has other last digits, which depend on the model alone."""
+    """The paths differ in the last digits, so the choice must depend only on the model."""
 
     def fail(x: Rows) -> Rows:
         raise error
@@ -252,14 +254,14 @@ def test_a_transformer_of_torch_runs_as_plain_pytorch() -> None:
     torch.testing.assert_close(runner.logits(CONTEXTS), model(CONTEXTS.long()))
 
 
-def test_what_is_not_float32_on_a_cpu_is_left_to_torch_silently() -> None:
+def test_types_other_than_float32_are_left_to_torch_silently() -> None:
     model = new_model(WaveNet, V, T).double()
     runner, lines = runner_of(model)
     assert runner.logits(CONTEXTS).dtype == torch.float64
     assert (runner.path.fast, lines) == (False, [])
 
 
-def test_which_models_can_be_recorded_for_a_gpu() -> None:
+def test_only_deterministic_models_can_be_captured_for_a_gpu() -> None:
     for architecture, options, repeats in (
         (WaveNet, {}, True),
         (WaveNet, {"dropout": 0.1}, False),
@@ -295,13 +297,13 @@ def test_losses_are_cross_entropy_window_by_window(
     assert printed.getvalue() == ""
 
 
-# What a first batch alone would not show.
+# What the first batch alone would not reveal.
 
 
 class Small(LanguageModel):
-    """An embedding, a tanh layer and an output layer whose weights start at zero.
+    """An embedding, a tanh layer, and an output layer whose weights start at zero.
 
-    On the first batch the gradients of all but the output layer are zero then.
+    On the first batch, all gradients except those of the output layer are therefore zero.
     """
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
@@ -337,7 +339,7 @@ def assert_trained_alike(architecture: type[LanguageModel]) -> Runner:
     return ours
 
 
-def test_what_is_computed_without_gradients_gets_none() -> None:
+def test_code_under_no_grad_gets_no_gradients() -> None:
     class Frozen(Small):
         def forward(self, contexts: Tensor) -> Tensor:
             with torch.no_grad():
@@ -347,7 +349,7 @@ def test_what_is_computed_without_gradients_gets_none() -> None:
     assert not assert_trained_alike(Frozen).path.fast
 
 
-def test_hooks_of_parameters_are_called() -> None:
+def test_hooks_on_parameters_are_called() -> None:
     class Hooked(Small):
         def __init__(self, **sizes: int) -> None:
             super().__init__(**sizes)
@@ -365,7 +367,7 @@ def test_a_module_with_a_backward_hook_runs_as_plain_pytorch() -> None:
 
 
 @pytest.mark.parametrize("value", [-1e9, float("-inf"), True])
-def test_large_numbers_in_a_buffer_neither_hide_a_wrong_gradient_nor_are_one(
+def test_large_values_in_a_buffer_do_not_affect_the_check_of_gradients(
     value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = new_model(WaveNet, V, T)
@@ -380,7 +382,7 @@ def test_large_numbers_in_a_buffer_neither_hide_a_wrong_gradient_nor_are_one(
     assert "a different gradient of" in lines[0]
 
 
-def test_what_a_model_does_in_evaluation_alone_is_compared_too() -> None:
+def test_evaluation_mode_is_checked_too() -> None:
     class Slip(Small):
         def forward(self, contexts: Tensor) -> Tensor:
             return F.dropout(super().forward(contexts) + 1, 0.5)  # self.training forgotten
@@ -400,7 +402,7 @@ def test_what_a_model_does_in_evaluation_alone_is_compared_too() -> None:
         assert runner.model.training
 
 
-def test_a_value_that_is_used_again_after_tanh_took_its_place_is_right() -> None:
+def test_the_input_of_tanh_can_be_used_again() -> None:
     class Before(Small):
         def forward(self, contexts: Tensor) -> Tensor:
             h = self.hidden(self.embedding(contexts).flatten(1))
@@ -416,7 +418,7 @@ def test_a_value_that_is_used_again_after_tanh_took_its_place_is_right() -> None
     assert_trained_alike(Halves)
 
 
-def test_what_a_model_keeps_from_an_evaluation_may_be_used_in_training() -> None:
+def test_a_tensor_kept_in_evaluation_can_be_used_in_training() -> None:
     class Keeping(Small):
         kept: Tensor | None = None
 
@@ -435,7 +437,7 @@ def test_what_a_model_keeps_from_an_evaluation_may_be_used_in_training() -> None
 
 
 class LowRank(Small):
-    """A hidden layer whose weights are a product."""
+    """A model whose hidden layer has a product as its weights."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -477,7 +479,7 @@ def test_a_buffer_is_not_a_product_of_weights() -> None:
     assert (runner.path.fast, runner.path.mixed, lines) == (True, False, [])
 
 
-def test_weights_that_torch_computes_are_not_kept() -> None:
+def test_weights_computed_by_torch_are_not_cached() -> None:
     model = new_model(Small, V, T)
     nn.utils.parametrizations.weight_norm(model.hidden)
     runner = Runner(model)
