@@ -1,4 +1,4 @@
-"""`python -m charlm`: what it prints, and how it refuses."""
+"""`python -m charlm`: what it prints, and what it refuses."""
 
 import gzip
 import inspect
@@ -31,7 +31,7 @@ KNOWN = CORPUS.vocabulary.characters
 
 @dataclass(frozen=True)
 class Told:
-    """What a command left: its exit code, and what it printed."""
+    """The result of a command: its exit code and output."""
 
     code: int
     out: str
@@ -39,7 +39,7 @@ class Told:
 
 
 class Cli:
-    """A folder with a checkpoint and its data set, where the pipeline has them, and commands."""
+    """Runs commands in a folder with a checkpoint and its data set, laid out as in the pipeline."""
 
     checkpoint = "data/checkpoints/small.safetensors"
 
@@ -58,7 +58,7 @@ class Cli:
         write_corpus(target, lines, vocabulary, 4, len("".join(names)) + 4 * (len(names) + 1))
 
     def __call__(self, *arguments: str, stdin: bytes | None = None, terminal: bool = False) -> Told:
-        """Run a command here, `CKPT` standing for the checkpoint."""
+        """Run a command here, with `CKPT` standing for the checkpoint."""
         given = io.TextIOWrapper(BytesIO(stdin or b""), encoding="ascii")
         self.patch.setattr(given, "isatty", lambda: terminal, raising=False)
         self.patch.setattr(sys, "stdin", given)
@@ -66,7 +66,7 @@ class Cli:
         return Told(code, *self.capture.readouterr())
 
     def refuse(self, *arguments: str, **options) -> str:
-        """The line with which a command is refused."""
+        """Return the line with which a command is refused."""
         told = self(*arguments, **options)
         assert (told.code, told.out) == (1, "")
         assert told.err.startswith("error: ")
@@ -84,7 +84,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
     return Cli(tmp_path, capsys, monkeypatch)
 
 
-def test_names_are_printed_one_a_line(run: Cli) -> None:
+def test_names_are_printed_one_per_line(run: Cli) -> None:
     told = run("sample", "CKPT", "--prefix", "mar", "--count", "7", "--temperature", "0.8")
     assert told == Told(
         0, "\n".join(run.model.sample(prefix="MAR", count=7, temperature=0.8)) + "\n", ""
@@ -94,7 +94,7 @@ def test_names_are_printed_one_a_line(run: Cli) -> None:
     assert all(name.startswith("MAR") for name in names)
 
 
-def test_every_option_is_the_argument_of_that_name(run: Cli) -> None:
+def test_every_option_is_the_argument_of_the_same_name(run: Cli) -> None:
     options = {"prefix": "A", "count": 9, "temperature": 1.5, "seed": 3, "max_length": 5}
     options |= {"suffix": "E", "length": 4}
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
@@ -116,7 +116,7 @@ def test_names_may_begin_with_any_of_several_prefixes(run: Cli) -> None:
     assert {name[0] for name in names} == {"M", "J"}
 
 
-def test_names_unlike_those_of_a_list_are_novel_too(run: Cli) -> None:
+def test_names_unlike_a_list_are_also_novel(run: Cli) -> None:
     expected = run.model.sample(count=30, length=(1, 4), novel_to=NAMES, unlike=3)
     for words in (["--unlike", "3"], ["--unlike", "3", "--novel"]):
         told = run("sample", "CKPT", "--length", "1-4", "--count", "30", *words)
@@ -270,7 +270,7 @@ def test_the_column_of_a_list_may_be_a_number(run: Cli, head: str, options: list
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_is_refused_in_a_line(run: Cli, words: list[str], parts: list[str]) -> None:
+def test_bad_input_is_refused_in_one_line(run: Cli, words: list[str], parts: list[str]) -> None:
     (run.folder / "names.csv").write_text("first\nANNA\n")
     line = run.refuse(*words)
     for part in parts:
@@ -279,7 +279,7 @@ def test_bad_input_is_refused_in_a_line(run: Cli, words: list[str], parts: list[
 
 @DAMAGED
 @pytest.mark.parametrize("words", [["sample", "CKPT"], ["score", "CKPT", "ANNA"]])
-def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_a_line(
+def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(
     run: Cli, damage: Callable[[bytes], bytes], words: list[str]
 ) -> None:
     path = run.folder / run.checkpoint
@@ -294,7 +294,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_a_line(
     )
 
 
-def test_where_novel_has_no_data_set_to_go_by_it_says_what_to_do(run: Cli) -> None:
+def test_novel_without_a_data_set_says_what_to_do(run: Cli) -> None:
     dataset = run.folder / "data/dataset.safetensors"
     run.save(["ANNA", "BERTA"], "data/dataset.safetensors")
     line = run.refuse("sample", "CKPT", "--novel")
@@ -310,7 +310,7 @@ def test_where_novel_has_no_data_set_to_go_by_it_says_what_to_do(run: Cli) -> No
 
 
 def rows(told: Told) -> list[list[str]]:
-    """The cells of a table of scores, without its header."""
+    """Return the cells of a table of scores, without its header."""
     assert (told.code, told.err) == (0, "")
     header, *lines = told.out.splitlines()
     assert re.split(r" {2,}", header) == [
@@ -374,7 +374,7 @@ def test_scores_character_by_character(run: Cli) -> None:
 
 
 @pytest.mark.parametrize("dash", [[], ["-"]])
-def test_names_come_from_the_standard_input_one_a_line(run: Cli, dash: list[str]) -> None:
+def test_names_are_read_from_standard_input_one_per_line(run: Cli, dash: list[str]) -> None:
     lines = "\ufeffanna\r\n\n  Zoé \nD’Arcy".encode()
     assert rows(run("score", "CKPT", *dash, stdin=lines)) == rows(
         run("score", "CKPT", "ANNA", "ZOÉ", "D'ARCY")
@@ -383,13 +383,13 @@ def test_names_come_from_the_standard_input_one_a_line(run: Cli, dash: list[str]
     assert [name["given"] for name in given] == ["anna", "Zoé", "D’Arcy"]
 
 
-def test_lines_of_standard_input_may_end_as_on_an_old_mac(run: Cli) -> None:
+def test_lines_of_standard_input_may_end_with_carriage_returns(run: Cli) -> None:
     told = run("score", "CKPT", "--skip-unknown", stdin="anna\r日\rZoé\r".encode())
     assert told.out == run("score", "CKPT", "ANNA", "ZOÉ").out
     assert "skipped standard input, line 2: '日'" in told.err
 
 
-def test_names_that_the_model_cannot_read_are_skipped_and_named(run: Cli) -> None:
+def test_unreadable_names_are_skipped_and_named(run: Cli) -> None:
     lines = "anna\n\n日; X\nZoé\nЖ\n".encode()
     told = run("score", "CKPT", "--skip-unknown", stdin=lines)
     assert told.out == run("score", "CKPT", "ANNA", "ZOÉ").out
@@ -424,7 +424,7 @@ def test_remarks_on_a_list_of_known_names_are_printed(run: Cli) -> None:
     assert len(told.out.splitlines()) == 2
 
 
-def test_invisible_characters_of_pasted_names_do_not_matter(run: Cli) -> None:
+def test_invisible_characters_in_pasted_names_do_not_matter(run: Cli) -> None:
     pasted = "\u200banna\u200b\n\ufeff\nZ\u00adoé\u200e\n".encode()
     assert rows(run("score", "CKPT", stdin=pasted)) == rows(run("score", "CKPT", "ANNA", "ZOÉ"))
     assert run("sample", "CKPT", "--prefix", "\u200fmar\u200b").out.startswith("MAR")
@@ -446,13 +446,11 @@ def test_many_lines_are_scored_in_order_with_one_header(run: Cli) -> None:
         ("ANNA\n\n日\n".encode(), "standard input, line 3: '日' contains"),
     ],
 )
-def test_what_cannot_be_read_from_the_standard_input_is_named(
-    run: Cli, stdin: bytes, part: str
-) -> None:
+def test_unreadable_standard_input_is_reported(run: Cli, stdin: bytes, part: str) -> None:
     assert part in run.refuse("score", "CKPT", stdin=stdin)
 
 
-def test_a_terminal_is_not_waited_for_unless_it_is_asked_for(run: Cli) -> None:
+def test_input_from_a_terminal_must_be_requested(run: Cli) -> None:
     line = run.refuse("score", "CKPT", stdin=b"ANNA\n", terminal=True)
     assert "no names; pass them as arguments, or one per line on standard input" in line
     assert rows(run("score", "CKPT", "-", stdin=b"ANNA\n", terminal=True))[0][-1] == "ANNA"
@@ -461,7 +459,7 @@ def test_a_terminal_is_not_waited_for_unless_it_is_asked_for(run: Cli) -> None:
     assert "no names" in run.capture.readouterr().err
 
 
-def test_options_may_stand_anywhere_and_names_may_look_like_them(run: Cli) -> None:
+def test_options_may_be_anywhere_and_names_may_look_like_them(run: Cli) -> None:
     assert run.json("score", "--characters", "CKPT", "ANNA") == run.json(
         "score", "CKPT", "ANNA", "--characters"
     )
@@ -469,7 +467,9 @@ def test_options_may_stand_anywhere_and_names_may_look_like_them(run: Cli) -> No
     assert run("sample", "CKPT", "--prefix=-a", "--count", "1").out.startswith("-A")
 
 
-def test_too_little_memory_is_told_in_a_line(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_reported_in_one_line(
+    run: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exhaust(*_: object, **__: object) -> None:
         raise MemoryError
 
@@ -489,7 +489,7 @@ assert not {"torch", "numpy", "numba", "pandas"} & {*sys.modules}
 
 
 @pytest.mark.parametrize("command", [[], ["sample"], ["score"]], ids=str)
-def test_help_teaches_and_does_not_wait_for_torch(command: list[str]) -> None:
+def test_help_has_examples_and_does_not_import_torch(command: list[str]) -> None:
     text = run_python(HELP, *command, "--help")
     assert text.startswith(f"usage: python -m charlm {' '.join(command)}".rstrip())
     assert "examples:" in text
@@ -510,13 +510,13 @@ def test_help_calls_the_installed_command_by_its_name(name: str, command: list[s
     assert "python -m charlm" not in text
 
 
-def test_a_missing_package_is_told_in_a_line() -> None:
+def test_a_missing_package_is_reported_in_one_line() -> None:
     command = (sys.executable, "-S", "-m", "charlm", "score", "data/model", "ANNA")
     ran = Project(ROOT).run(*command, code=1)
     assert re.fullmatch(r"error: this Python has no \w+; install it, or run: .*\n", ran.text)
 
 
-def test_help_tells_the_keys_of_json(run: Cli) -> None:
+def test_help_lists_the_keys_of_json(run: Cli) -> None:
     sample = run.json("sample", "CKPT")
     sample |= run.json("sample", "CKPT", "--most-probable", "--count", "1")
     options = ("--characters", "--skip-unknown")
@@ -528,7 +528,7 @@ def test_help_tells_the_keys_of_json(run: Cli) -> None:
 
 
 def examples(text: str) -> list[str]:
-    """The commands that a help shows, each in one line."""
+    """Return the commands that a help text shows, each on one line."""
     found = text.partition("examples:\n")[2].partition("\n\n")[0]
     joined = re.sub(r"\\\n|(?<=\|)\n", "", found)
     return [line.strip() for line in joined.splitlines()]
@@ -536,7 +536,7 @@ def examples(text: str) -> list[str]:
 
 @POSIX
 @pytest.mark.slow
-def test_the_examples_of_the_help_work(
+def test_the_examples_in_the_help_work(
     template: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     shown = [cli.OVERVIEW_EXAMPLES, cli.SAMPLE_NOTES, cli.SCORE_NOTES]
@@ -558,14 +558,14 @@ def start(run: Cli, *arguments: str, **options) -> "subprocess.Popen[bytes]":
         [sys.executable, "-m", "charlm", *arguments],
         cwd=ROOT,
         stderr=subprocess.PIPE,
-        # A shell lets what it runs in the background ignore Ctrl-C, and so would we.
+        # A shell makes its background processes ignore Ctrl-C, and we would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         **options,
     )
 
 
 @POSIX
-def test_who_stops_reading_ends_it_quietly(run: Cli) -> None:
+def test_closing_the_output_ends_the_command_quietly(run: Cli) -> None:
     path = str(run.folder / run.checkpoint)
     process = start(run, "sample", path, "--count", "20000", stdout=subprocess.PIPE)
     first = process.stdout.readline().decode().strip()
@@ -576,7 +576,7 @@ def test_who_stops_reading_ends_it_quietly(run: Cli) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a full device")
-def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None:
+def test_a_full_device_is_reported_in_one_line(run: Cli) -> None:
     path = str(run.folder / run.checkpoint)
     with Path("/dev/full").open("wb") as full:
         process = start(run, "sample", path, stdout=full)
@@ -588,12 +588,12 @@ def test_where_there_is_no_space_for_the_output_a_line_says_so(run: Cli) -> None
 
 
 @POSIX
-def test_ctrl_c_is_told_in_a_word(run: Cli) -> None:
+def test_ctrl_c_is_reported_in_one_word(run: Cli) -> None:
     path = str(run.folder / run.checkpoint)
     process = start(run, "score", path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdin.write(b"ANNA\n" * cli.AT_ONCE)
     process.stdin.flush()
-    assert process.stdout.readline().startswith(b"log-likelihood")  # and it waits for more
+    assert process.stdout.readline().startswith(b"log-likelihood")  # and then it waits for more
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert told == b"interrupted\n"

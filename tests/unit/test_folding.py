@@ -61,7 +61,7 @@ VOCABULARIES = NEAR.map(lambda text: frozenset(normalize("NFC", text)))
         ("á", "Áa", "Á"),
     ],
 )
-def test_where_one_reading_fits_it_is_taken(text: str, characters: str, reading: str) -> None:
+def test_the_only_fitting_reading_is_used(text: str, characters: str, reading: str) -> None:
     assert fold(text, frozenset(characters)) == reading
 
 
@@ -79,7 +79,7 @@ def test_where_one_reading_fits_it_is_taken(text: str, characters: str, reading:
         ("Σ", "σς", ["'ς' or 'σ'"]),
     ],
 )
-def test_where_two_readings_fit_the_error_names_both(
+def test_the_error_for_two_fitting_readings_names_both(
     text: str, characters: str, readings: list[str]
 ) -> None:
     with refused(*readings, "could mean", "type the one you mean"):
@@ -98,7 +98,7 @@ def test_where_two_readings_fit_the_error_names_both(
         ("👍", ["'👍'"]),
     ],
 )
-def test_what_has_no_reading_is_refused_with_a_list_of_what_is_known(
+def test_the_error_for_unknown_characters_lists_the_known_ones(
     text: str, unknown: list[str]
 ) -> None:
     with refused(*unknown, f"the known characters are: {''.join(sorted(CAPITALS))}"):
@@ -108,14 +108,14 @@ def test_what_has_no_reading_is_refused_with_a_list_of_what_is_known(
 @pytest.mark.parametrize(
     ("text", "characters"), [("ガ", "カ"), ("मीरा", "मर"), ("´", " "), ("한", "하")]
 )
-def test_marks_that_make_another_sound_and_lone_accents_are_not_dropped(
+def test_marks_that_change_the_sound_and_lone_accents_are_not_dropped(
     text: str, characters: str
 ) -> None:
     with refused("the known characters are"):
         fold(text, frozenset(characters))
 
 
-def test_of_a_long_text_the_error_quotes_the_beginning() -> None:
+def test_the_error_quotes_only_the_beginning_of_a_long_text() -> None:
     with pytest.raises(InputError, match=r"a\.\.\.' contains '1'") as caught:
         fold("a" * 10_000 + "1", CAPITALS)
     assert len(str(caught.value)) < 300
@@ -123,14 +123,16 @@ def test_of_a_long_text_the_error_quotes_the_beginning() -> None:
 
 @few
 @given(TEXTS | NEAR, VOCABULARIES)
-def test_what_is_known_is_unchanged(text: str, others: frozenset[str]) -> None:
+def test_known_text_is_unchanged(text: str, others: frozenset[str]) -> None:
     composed = normalize("NFC", text)
     assert fold(text, others | set(composed)) == composed
 
 
 @few
 @given(TEXTS | NEAR, VOCABULARIES | st.just(CAPITALS))
-def test_a_reading_is_known_and_its_own_reading(text: str, characters: frozenset[str]) -> None:
+def test_a_reading_has_known_characters_and_is_its_own_reading(
+    text: str, characters: frozenset[str]
+) -> None:
     reading = taken_or_refused(lambda: fold(text, characters))
     if reading is not None:
         assert set(reading) <= characters
@@ -141,7 +143,9 @@ def test_a_reading_is_known_and_its_own_reading(text: str, characters: frozenset
 
 @few
 @given(TEXTS | NEAR, VOCABULARIES | st.just(CAPITALS))
-def test_how_a_text_is_composed_makes_no_difference(text: str, characters: frozenset[str]) -> None:
+def test_the_unicode_form_of_a_text_makes_no_difference(
+    text: str, characters: frozenset[str]
+) -> None:
     forms = [normalize(form, text) for form in ("NFC", "NFD")]
     first, second = (taken_or_refused(lambda form=form: fold(form, characters)) for form in forms)
     assert first == second
@@ -149,7 +153,7 @@ def test_how_a_text_is_composed_makes_no_difference(text: str, characters: froze
 
 @few
 @given(st.text(st.sampled_from(sorted(CAPITALS))))
-def test_capitals_are_read_from_small_letters_with_accents_and_all(text: str) -> None:
+def test_lowercase_letters_are_read_as_capitals_including_accents(text: str) -> None:
     assert fold(text.lower(), CAPITALS) == text
     letters = text.replace("Æ", "AE")
     bare = frozenset("'-.ABCDEFGHIJKLMNOPQRSTUVWXYZ")

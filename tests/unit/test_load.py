@@ -38,7 +38,7 @@ MODEL = TrainedModel(small_model(CORPUS), VOCABULARY, CORPUS.block_size)
 
 
 def ending_at_once() -> TrainedModel:
-    """A model that ends a name as soon as it may."""
+    """Return a model that ends a name as soon as it can."""
     model = small_model(CORPUS)
     with torch.no_grad():
         model.output.bias[END] = 1e9
@@ -47,7 +47,7 @@ def ending_at_once() -> TrainedModel:
 
 @ARCHITECTURES
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_path_is_all_that_is_needed(
+def test_loading_needs_only_a_path(
     tmp_path: Path, architecture: type[LanguageModel], kind: type
 ) -> None:
     model = small_model(CORPUS, architecture)
@@ -60,7 +60,7 @@ def test_a_path_is_all_that_is_needed(
 
 
 @DAMAGED
-def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path, damage) -> None:
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path, damage) -> None:
     path = tmp_path / "model"
     with pytest.raises(FileError, match="does not exist") as caught:
         charlm.load(path)
@@ -72,20 +72,20 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path, damage) -> N
     assert_one_line(caught.value, [path])
 
 
-def test_it_works_with_the_kernels_that_each_library_chooses(tmp_path: Path) -> None:
+def test_loading_works_without_pinned_kernels(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "model", MODEL.model, VOCABULARY)
     code = "import charlm; print(charlm.load('model').sample(count=50))"
     printed = run_python(code, cwd=tmp_path, **dict.fromkeys([*KERNELS, *ORDER], ""))
     assert printed == f"{MODEL.sample(count=50)}\n"
 
 
-def test_who_imports_charlm_does_not_wait_for_torch() -> None:
+def test_importing_charlm_does_not_import_torch() -> None:
     heavy = run_python("import charlm, sys; print({'torch', 'numpy', 'numba'} & {*sys.modules})")
     assert heavy == "set()\n"
 
 
 @pytest.mark.parametrize("name", ["fcn", "wavenet", "compact"])
-def test_names_and_likelihoods_are_those_of_the_pipelines_stage(
+def test_names_and_likelihoods_match_those_of_the_sample_stage(
     template: Project, name: str
 ) -> None:
     model = charlm.load(template.path / f"data/checkpoints/{name}.safetensors")
@@ -97,7 +97,7 @@ def test_names_and_likelihoods_are_those_of_the_pipelines_stage(
     assert found == pytest.approx([float(row["log_likelihood"]) for row in rows], abs=1e-5)
 
 
-def test_the_arguments_alone_decide() -> None:
+def test_only_the_arguments_determine_the_names() -> None:
     torch.manual_seed(3)
     first = MODEL.sample(count=50)
     torch.manual_seed(4)
@@ -134,7 +134,7 @@ def test_the_arguments_alone_decide() -> None:
     ],
     ids=str,
 )
-def test_an_argument_out_of_its_range_is_refused(bad: dict[str, float]) -> None:
+def test_an_argument_out_of_range_is_refused(bad: dict[str, float]) -> None:
     ((name, value),) = bad.items()
     calls = [MODEL.sample, MODEL.iterate]
     calls += [MODEL.most_probable] if name not in {"temperature", "seed"} else []
@@ -165,12 +165,12 @@ def test_conditions_that_make_no_sense_are_refused(bad: dict[str, Any], message:
             call(**bad)
 
 
-def test_names_one_after_the_other_are_the_same_names() -> None:
+def test_iterating_gives_the_same_names_as_sampling() -> None:
     for options in ({"count": AT_ONCE + 3}, {"prefix": ["A", "B"]}, {"suffix": "A", "length": 3}):
         assert list(MODEL.iterate(**options)) == MODEL.sample(**options)
 
 
-def test_names_are_sampled_as_they_are_asked_for() -> None:
+def test_iterating_samples_names_lazily() -> None:
     names = MODEL.iterate(count=10**8, prefix=["A", "BE"])
     assert [next(names) for _ in range(50)] == MODEL.sample(count=AT_ONCE, prefix=["A", "BE"])[:50]
 
@@ -187,7 +187,7 @@ def test_any_module_samples_and_scores_names() -> None:
     assert score.nats_per_character == pytest.approx(math.log(vocab_size), abs=1e-5)
 
 
-def test_texts_are_read_in_the_models_characters() -> None:
+def test_texts_are_converted_to_the_characters_of_the_model() -> None:
     assert MODEL.sample(prefix="jean–l") == MODEL.sample(prefix="JEAN-L")
     read = [score.name for score in MODEL.score("zoé", " Zoë\n", "d’arcy")]
     assert read == ["ZOÉ", "ZOE", "D'ARCY"]
@@ -198,7 +198,7 @@ def test_texts_are_read_in_the_models_characters() -> None:
             call("日")
 
 
-def test_novel_names_are_all_different_and_none_is_in_the_list() -> None:
+def test_novel_names_are_distinct_and_not_in_the_list() -> None:
     drawn = MODEL.sample(count=20_000, max_length=3)
     known = sorted(set(drawn))[::2]
     assert len(set(drawn)) < len(drawn)
@@ -209,20 +209,20 @@ def test_novel_names_are_all_different_and_none_is_in_the_list() -> None:
     assert set(MODEL.sample(count=2000, max_length=3, novel_to=[])) & set(known)
 
 
-def test_fewer_novel_names_are_the_first_of_more() -> None:
+def test_fewer_novel_names_are_the_first_ones_of_more() -> None:
     more = MODEL.sample(count=3000, novel_to=NAMES)
     for count in (1, 20, 1500):
         assert MODEL.sample(count=count, novel_to=iter(NAMES)) == more[:count]
 
 
-def test_a_known_name_is_known_however_it_is_written() -> None:
+def test_a_known_name_is_recognized_in_any_spelling() -> None:
     (name,) = set(MODEL.sample(prefix="ZOÉ", max_length=3))
     with refused("only 0 of 20 distinct novel names; raise the temperature"):
         MODEL.sample(prefix="ZOÉ", max_length=3, novel_to=["日本", " zoe\u0301\n"])
     assert name == "ZOÉ"
 
 
-def test_where_there_are_too_few_novel_names_the_error_says_how_many() -> None:
+def test_the_error_for_too_few_novel_names_says_how_many_there_are() -> None:
     model = ending_at_once()
     assert model.sample(prefix="ANNA", count=1, novel_to=["BERTA"]) == ["ANNA"]
     with refused("only 1 of 2 distinct novel names; lower the count to 1, raise"):
@@ -231,7 +231,9 @@ def test_where_there_are_too_few_novel_names_the_error_says_how_many() -> None:
         model.sample(prefix="ANNA", count=1, novel_to=["ANNA"])
 
 
-def test_as_many_as_the_error_says_there_are_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_novel_names_in_the_error_can_be_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(conditions, "PATIENCE", 10_000)
     monkeypatch.setattr(conditions, "RARE", 10)
     with pytest.raises(InputError) as caught:
@@ -242,7 +244,7 @@ def test_as_many_as_the_error_says_there_are_can_be_had(monkeypatch: pytest.Monk
     assert len(set(MODEL.sample(count=found, max_length=2, novel_to=[]))) == found
 
 
-def test_a_score_is_what_the_model_says_character_by_character() -> None:
+def test_a_score_has_the_log_likelihood_of_each_character() -> None:
     (score,) = MODEL.score("RENÉE")
     tokens = VOCABULARY.encode("RENÉE")
     expected = []
@@ -259,7 +261,7 @@ def test_a_score_is_what_the_model_says_character_by_character() -> None:
     assert score.perplexity == pytest.approx(math.exp(mean), rel=1e-5)
 
 
-def test_names_are_scored_in_the_order_given_whatever_is_beside_them() -> None:
+def test_names_are_scored_in_the_given_order_and_independently() -> None:
     scores = MODEL.score(*NAMES)
     assert [score.name for score in scores] == NAMES
     for name, score in zip(NAMES, scores, strict=True):
@@ -274,7 +276,7 @@ def test_an_empty_name_has_no_score(name: str) -> None:
         MODEL.score("ANNA", name)
 
 
-def test_all_that_is_public_is_documented_and_typed() -> None:
+def test_the_public_interface_is_documented_and_typed() -> None:
     sampling = [TrainedModel.sample, TrainedModel.iterate, TrainedModel.most_probable]
     methods = [TrainedModel.load, *sampling, TrainedModel.score, TrainedModel.fold]
     for function in (charlm.load, *methods):

@@ -34,7 +34,7 @@ RECIPE = Recipe(lr=0.02, batch_size=16, epochs=4, optimizer="muon", average=0.9)
 
 
 def hybrid(**options: float) -> Hybrid:
-    """A new hybrid that has counted the training windows."""
+    """Return a new hybrid that has counted the training windows."""
     with seeded(1, "init"):
         model = Hybrid(V, 8, 12, **options)
     model.counts.tables = NGrams(WINDOWS[Part.TRAIN], V, 8).tables(8)
@@ -46,7 +46,7 @@ def trainer_of(model: Hybrid, recipe: Recipe = RECIPE, *, fast: bool = True) -> 
 
 
 def by_hand(model: Hybrid, windows: Windows) -> Tensor:
-    """The mean loss of windows, each left out of the counts, over the members in training."""
+    """Return the mean training loss of all members, with each window left out of the counts."""
     contexts, targets = windows.batch(slice(None))
     log_probs, level = model.counts.look_up(contexts.long(), [2, 4, 8], targets)
     each = [its_logits(its, contexts.long(), log_probs, level) for its in model.corrections]
@@ -54,7 +54,7 @@ def by_hand(model: Hybrid, windows: Windows) -> Tensor:
 
 
 def its_logits(its: Any, contexts: Tensor, log_probs: Tensor, level: Tensor) -> Tensor:
-    """The logits of a member."""
+    """Return the logits of a member."""
     x = its.net.features(contexts) + its.level.weight[level]
     joined = torch.cat([x, *log_probs.exp().sqrt().unbind(1)], dim=1)
     value, gate = (
@@ -83,7 +83,7 @@ def test_a_training_step_leaves_its_windows_out_of_the_counts(members: int) -> N
         torch.testing.assert_close(ours, its - 0.5 * its.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_a_window_that_is_not_trained_on_is_not_left_out() -> None:
+def test_evaluation_does_not_leave_windows_out_of_the_counts() -> None:
     model = hybrid()
     contexts, targets = WINDOWS[Part.TRAIN].batch(slice(None))
     counted = mean_loss(model, WINDOWS[Part.TRAIN])
@@ -104,7 +104,7 @@ def test_the_fast_path_and_plain_torch_train_a_hybrid_alike(members: int) -> Non
     np.testing.assert_allclose(*every, rtol=0, atol=1e-4)
 
 
-def test_evaluation_leaves_training_windows_out_for_every_model_that_counts() -> None:
+def test_scoring_with_leave_out_works_for_every_model_that_counts() -> None:
     model, windows = hybrid(), WINDOWS[Part.TRAIN]
     expected = by_hand(model, windows).item()
     losses, _ = score(model, windows, leave_out=True)
@@ -124,13 +124,13 @@ def test_evaluation_leaves_training_windows_out_for_every_model_that_counts() ->
     assert counted.mean().item() < wanted - 0.3
 
 
-def test_members_learn_as_if_alone_and_their_probabilities_are_averaged() -> None:
+def test_members_train_independently_and_their_probabilities_are_averaged() -> None:
     three = hybrid(members=3)
     recipe = RECIPE.model_copy(update={"optimizer": "sgd", "average": 0.0})
     single = [hybrid() for _ in range(3)]
     for model, its in zip(single, three.corrections, strict=True):
         model.corrections[0].load_state_dict(its.state_dict())
-        # Of the ensemble each has a third of the loss, which is as a third of the rate.
+        # Each member of an ensemble has a third of the loss, which equals a third of the rate.
         list(trainer_of(model, recipe.model_copy(update={"lr": recipe.lr / 3})).run(4))
     list(trainer_of(three, recipe).run(4))
     contexts, _ = WINDOWS[Part.VAL].batch(slice(None))
@@ -141,7 +141,7 @@ def test_members_learn_as_if_alone_and_their_probabilities_are_averaged() -> Non
     assert (each[0] - each[1]).abs().max() > 0.01
 
 
-def test_it_starts_near_the_counts_and_learns_beyond_them() -> None:
+def test_a_hybrid_starts_near_the_counts_and_improves() -> None:
     counts = KneserNey(V, 8)
     model = hybrid()
     counts.tables = model.counts.tables
@@ -177,7 +177,7 @@ def test_a_hybrid_is_saved_with_its_counts(tmp_path) -> None:
 
 
 def mixture(weights: list[float]) -> Mixture:
-    """A mixture of a fully connected net, counts and a hybrid."""
+    """Return a mixture of a fully connected net, counts and a hybrid."""
     members = [FCN(V, 8), KneserNey(V, 8), hybrid()]
     members[1].tables = NGrams(WINDOWS[Part.TRAIN], V, 3).tables(3)
     kinds = ("fcn", "kneser_ney", "hybrid")
@@ -205,8 +205,8 @@ def test_a_mixture_is_the_weighted_mean_of_the_probabilities(tmp_path) -> None:
     torch.testing.assert_close(loaded(contexts.long()), model(contexts.long()), rtol=0, atol=0)
 
 
-def test_the_weights_are_those_of_the_highest_likelihood() -> None:
-    """Compared with every pair of weights that is a multiple of a hundredth."""
+def test_the_weights_maximize_the_likelihood() -> None:
+    """Compare with every pair of weights in steps of a hundredth."""
     generator = np.random.default_rng(0)
     probs = generator.uniform(0.01, 1, (2, 500)) ** [[2], [1.5]]
     found = mixture_weights(probs)
@@ -227,6 +227,6 @@ def test_a_model_that_adds_nothing_is_left_out() -> None:
     assert weights.sum() == pytest.approx(1)
 
 
-def test_models_that_are_all_equal_keep_equal_weights() -> None:
+def test_equal_models_have_equal_weights() -> None:
     probs = np.full((3, 10), 0.2)
     assert mixture_weights(probs) == pytest.approx(np.full(3, 1 / 3))

@@ -1,4 +1,4 @@
-"""Kneser-Ney counts, against their equations written out with dictionaries."""
+"""Kneser-Ney counts, compared with their equations written with dictionaries."""
 
 from collections import Counter, defaultdict
 
@@ -32,7 +32,7 @@ def counted(windows: Windows, vocab_size: int = V, order: int = 8) -> KneserNey:
 
 
 def with_discounts(tables: Tables, discounts: Tensor) -> Tables:
-    """The same counts with other discounts."""
+    """Return the same counts with other discounts."""
     lengths, contexts = length_of_contexts(tables), torch.repeat_interleave(tables.begins.diff())
     each = discounts[lengths[contexts], (tables.counts.clamp_max(3) - 1).long()]
     taken = torch.zeros(len(tables.totals), dtype=torch.float64).index_add(0, contexts, each)
@@ -47,7 +47,7 @@ def length_of_contexts(tables: Tables) -> Tensor:
 
 
 def pairs_of(windows: Windows, length: int) -> list[tuple[tuple[int, ...], int]]:
-    """Each window's context, with all the padding as one token, and its target."""
+    """Return each window's context, with all padding as a single token, and its target."""
     contexts, targets = windows.batch(slice(None))
     return [
         (trimmed(context, length), target)
@@ -56,13 +56,13 @@ def pairs_of(windows: Windows, length: int) -> list[tuple[tuple[int, ...], int]]
 
 
 def trimmed(context: list[int], length: int) -> tuple[int, ...]:
-    """The last tokens of a context, or all of its name so far, with an `END` for its start."""
+    """Return the last tokens of a context, or the whole name so far, with `END` for its start."""
     end = max((i for i, token in enumerate(context) if token == END), default=0)
     return tuple(context[max(end, len(context) - length) :])
 
 
 class Reference:
-    """Interpolated modified Kneser-Ney, a definition at a time, with given discounts (L + 1, 3)."""
+    """Interpolated modified Kneser-Ney, straight from its definitions; discounts are (L + 1, 3)."""
 
     def __init__(
         self, windows: Windows, vocab_size: int, order: int, discounts: list[list[float]]
@@ -110,7 +110,7 @@ class Reference:
 
 @pytest.mark.parametrize("order", [0, 1, 2, 5, 30])
 @pytest.mark.parametrize("names", [40, 1500])
-def test_the_probabilities_are_those_of_the_equations(order: int, names: int) -> None:
+def test_the_probabilities_match_the_equations(order: int, names: int) -> None:
     every_name = (ROOT / "data/prenoms.txt").read_text(encoding="utf-8").split()
     corpus = Corpus.from_names(every_name[:names], 8)
     windows, size = small_split(corpus), len(corpus.vocabulary)
@@ -131,7 +131,7 @@ def test_the_probabilities_are_those_of_the_equations(order: int, names: int) ->
 
 
 @pytest.mark.parametrize("order", [1, 3, 8])
-def test_a_window_left_out_is_one_that_was_not_counted(order: int) -> None:
+def test_leaving_a_window_out_equals_not_counting_it(order: int) -> None:
     """Its probabilities are those of counts without it, with the same discounts."""
     windows = WINDOWS[Part.TRAIN]
     model = counted(windows, order=order)
@@ -147,7 +147,7 @@ def test_a_window_left_out_is_one_that_was_not_counted(order: int) -> None:
             assert found == pytest.approx(reference.prob(context, token), rel=1e-5)
 
 
-def test_the_probabilities_of_a_lower_order_are_those_before_longer_contexts_are_seen() -> None:
+def test_a_lower_order_ignores_longer_contexts() -> None:
     windows = WINDOWS[Part.TRAIN]
     model = counted(windows, order=8)
     contexts, _ = windows.batch(slice(0, 50))
@@ -163,7 +163,7 @@ def test_the_probabilities_of_a_lower_order_are_those_before_longer_contexts_are
 
 @few
 @given(names=NAME_LISTS, block_size=st.sampled_from([1, 2, 8]), seed=st.integers(0, 99))
-def test_the_fast_path_looks_up_what_plain_torch_does(
+def test_the_fast_path_looks_up_the_same_as_plain_torch(
     names: list[str], block_size: int, seed: int
 ) -> None:
     corpus = Corpus.from_names(list(dict.fromkeys(names)), block_size)
@@ -172,7 +172,7 @@ def test_the_fast_path_looks_up_what_plain_torch_does(
     chosen[0] = True
     model = counted(windows.where(chosen), size)
     orders = [block_size, 0, block_size // 2, 0]
-    contexts, targets = windows.batch(slice(None))  # with some that were not counted
+    contexts, targets = windows.batch(slice(None))  # includes windows that were not counted
     anything = np.random.default_rng(seed).integers(0, size, (20, block_size))
     contexts = torch.cat([contexts.long(), torch.from_numpy(anything)])
     targets = torch.cat([targets, torch.zeros(20, dtype=torch.int64)])
@@ -187,7 +187,7 @@ def test_the_fast_path_looks_up_what_plain_torch_does(
     assert Runner(model).check(contexts).fast
 
 
-def test_how_much_padding_there_is_changes_nothing() -> None:
+def test_the_amount_of_padding_changes_nothing() -> None:
     names = (ROOT / "data/prenoms.txt").read_text(encoding="utf-8").split()[:2000]
     found = []
     for block_size in (8, 16):
@@ -198,7 +198,7 @@ def test_how_much_padding_there_is_changes_nothing() -> None:
     torch.testing.assert_close(*found, rtol=0, atol=1e-6)
 
 
-def test_the_gradient_of_the_discounts_is_that_of_the_likelihood() -> None:
+def test_the_gradient_of_the_discounts_is_right() -> None:
     windows = WINDOWS[Part.TRAIN]
     model = counted(windows, order=2)
     contexts, targets = windows.batch(slice(None))
@@ -220,7 +220,7 @@ def test_the_gradient_of_the_discounts_is_that_of_the_likelihood() -> None:
         assert gradient[place] == pytest.approx(slope, rel=0.01, abs=0.02)
 
 
-def test_the_discounts_found_are_better_than_the_usual_ones() -> None:
+def test_the_fitted_discounts_beat_the_usual_ones() -> None:
     """On windows that were not counted, they beat those of Chen and Goodman, section 3."""
     names = (ROOT / "data/prenoms.txt").read_text(encoding="utf-8").split()[:4000]
     corpus = Corpus.from_names(names, 8)
@@ -246,7 +246,7 @@ def test_the_discounts_found_are_better_than_the_usual_ones() -> None:
     assert found < mean_loss(model, parts[Part.VAL]) - 0.005
 
 
-def test_counting_does_not_depend_on_the_windows_counted_at_a_time(
+def test_counting_does_not_depend_on_the_chunk_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = counted(WINDOWS[Part.TRAIN]).tables
@@ -255,7 +255,7 @@ def test_counting_does_not_depend_on_the_windows_counted_at_a_time(
         assert torch.equal(one, other)
 
 
-def test_tables_of_a_lower_order_are_those_counted_at_that_order() -> None:
+def test_tables_of_a_lower_order_match_counting_at_that_order() -> None:
     windows = WINDOWS[Part.TRAIN]
     ngrams = NGrams(windows, V, 8)
     for order in range(9):
@@ -265,7 +265,7 @@ def test_tables_of_a_lower_order_are_those_counted_at_that_order() -> None:
             assert torch.equal(one, other)
 
 
-def test_a_context_never_seen_has_the_probabilities_of_a_shorter_one() -> None:
+def test_an_unseen_context_has_the_probabilities_of_a_shorter_one() -> None:
     model = counted(WINDOWS[Part.TRAIN], order=3)
     last = int(WINDOWS[Part.TRAIN].previous()[0])
     unseen = torch.tensor([[V - 1] * 7 + [last], [END] * 7 + [V - 1]])
@@ -289,8 +289,8 @@ def test_one_window_is_enough_to_count() -> None:
     torch.testing.assert_close(left_out, torch.full((1, V), 1 / V))
 
 
-def test_a_vocabulary_of_thousands_is_counted() -> None:
-    """V to the power of the order and of one would be no 64-bit number."""
+def test_a_vocabulary_of_thousands_of_characters_can_be_counted() -> None:
+    """The vocabulary size to the power of the order plus one would not fit in 64 bits."""
     characters = [chr(0x4E00 + i) for i in range(9000)]
     names = ["".join(characters[i : i + 6]) for i in range(0, 9000, 6)]
     corpus = Corpus.from_names(names, 8)
@@ -299,13 +299,13 @@ def test_a_vocabulary_of_thousands_is_counted() -> None:
 
 
 @pytest.mark.parametrize("by", ["window", "name"])
-def test_on_the_default_names_it_is_far_below_bigrams(by: str) -> None:
+def test_the_loss_on_the_default_names_is_far_below_bigrams(by: str) -> None:
     names = (ROOT / "data/prenoms.txt").read_text(encoding="utf-8").split()
     corpus = Corpus.from_names(names, 8)
     parts = windows_by_part(corpus, split_windows(corpus, by, 0.8, 0.1, 7))
     model = counted(parts[Part.TRAIN], len(corpus.vocabulary), 5)
     loss = mean_loss(model, parts[Part.VAL])
-    # With the discounts of Chen and Goodman 1.9479 and 1.9432.
+    # With the discounts of Chen and Goodman: 1.9479 and 1.9432.
     assert loss == pytest.approx({"window": 1.9427, "name": 1.9388}[by], abs=2e-3)
     bigram = count_models(parts[Part.TRAIN], len(corpus.vocabulary))["bigram"]
     assert loss < bigram.score(parts[Part.VAL])[0].mean() - 0.5

@@ -1,4 +1,4 @@
-"""The models against their equations, and requirements for all models with their defaults."""
+"""The models, compared with their equations, and requirements for all models."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ BLOCK_SIZES = pytest.mark.parametrize("block_size", [1, 2, 4, 8, 16])
 def evaluated(
     architecture: type[LanguageModel], block_size: int = 8, **options: Any
 ) -> LanguageModel:
-    """Return a new model in evaluation mode, in float64, so that rounding hides no difference."""
+    """Return a new model in evaluation mode, in float64 so that rounding hides no difference."""
     return new_model(architecture, V, block_size, **options).double().eval()
 
 
@@ -38,7 +38,7 @@ def contexts_of(block_size: int = 8, count: int = 3) -> Tensor:
 
 @ANY_MODEL
 @BLOCK_SIZES
-def test_contexts_in_logits_out(architecture: type[LanguageModel], block_size: int) -> None:
+def test_contexts_give_logits(architecture: type[LanguageModel], block_size: int) -> None:
     model = new_model(architecture, V, block_size).eval()
     logits = model(contexts_of(block_size))
     assert logits.shape == (3, V)
@@ -61,14 +61,14 @@ def test_the_output_depends_on_every_position(
 
 
 @ANY_MODEL
-def test_the_output_depends_on_the_order(architecture: type[LanguageModel]) -> None:
+def test_the_output_depends_on_the_order_of_tokens(architecture: type[LanguageModel]) -> None:
     model = evaluated(architecture)
     contexts = contexts_of(count=1)
     assert not torch.allclose(model(contexts), model(contexts.flip(1)), rtol=1e-9, atol=1e-12)
 
 
 @ANY_MODEL
-def test_a_row_of_a_batch_does_not_depend_on_the_others(
+def test_rows_of_a_batch_are_independent(
     architecture: type[LanguageModel],
 ) -> None:
     model = evaluated(architecture)
@@ -79,7 +79,7 @@ def test_a_row_of_a_batch_does_not_depend_on_the_others(
 
 @ANY_MODEL
 def test_every_parameter_gets_a_gradient(architecture: type[LanguageModel]) -> None:
-    """All parameters reported are trained."""
+    """All parameters that are counted are also trained."""
     model = evaluated(architecture)
     model(contexts_of(count=20)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -88,7 +88,7 @@ def test_every_parameter_gets_a_gradient(architecture: type[LanguageModel]) -> N
 
 
 @ANY_MODEL
-def test_a_model_has_what_the_stages_ask_of_it(architecture: type[LanguageModel]) -> None:
+def test_a_model_has_what_the_stages_need(architecture: type[LanguageModel]) -> None:
     model = new_model(architecture, V, 8)
     assert isinstance(model, nn.Module)
     assert model.title == architecture.title != ""
@@ -97,7 +97,7 @@ def test_a_model_has_what_the_stages_ask_of_it(architecture: type[LanguageModel]
 
 
 @ANY_MODEL
-def test_hyperparameters_build_the_same_model_again(architecture: type[LanguageModel]) -> None:
+def test_hyperparameters_rebuild_the_same_model(architecture: type[LanguageModel]) -> None:
     model = evaluated(architecture, block_size=4)
     defaults = {
         name: parameter.default
@@ -122,16 +122,16 @@ def test_a_model_is_built_by_the_name_of_its_module(architecture: type[LanguageM
 
 
 @pytest.mark.parametrize("module", ["base", "../fcn", "fcn.torch", "os", ""])
-def test_what_is_no_module_of_one_model_is_refused(module: str) -> None:
+def test_a_name_without_a_model_module_is_refused(module: str) -> None:
     with pytest.raises((ValueError, ImportError)):
         architecture_of(module)
 
 
-# The base class requires nothing of a model, and records its arguments.
+# The base class requires nothing of a model and records its arguments.
 
 
 class Own(LanguageModel):
-    """A model with attribute names that a user would choose."""
+    """A model with attribute names that a user might choose."""
 
     def __init__(
         self, vocab_size: int, block_size: int, size: int = 3, *, deep: bool = False
@@ -160,7 +160,7 @@ class Own(LanguageModel):
         return 7
 
 
-def test_a_model_may_call_its_parts_what_it_likes() -> None:
+def test_a_model_may_use_any_attribute_names() -> None:
     model = Own(V, 8).eval()
     assert model(contexts_of()).shape == (3, V)
     assert set(dict(model.named_children())) == {
@@ -169,8 +169,8 @@ def test_a_model_may_call_its_parts_what_it_likes() -> None:
     assert model.hyperparameters["size"] == 3
 
 
-def test_the_base_class_adds_two_names_to_those_of_a_module() -> None:
-    """So that no model overrides one of them by accident."""
+def test_the_base_class_adds_only_two_public_names() -> None:
+    """With only two names, a model is unlikely to override one of them by accident."""
 
     def public(value: object) -> set[str]:
         return {name for name in dir(value) if not name.startswith("_")}
@@ -188,7 +188,7 @@ def test_the_base_class_adds_two_names_to_those_of_a_module() -> None:
         ((), {"size": 6, "block_size": 2, "vocab_size": 5}, {"size": 6, "deep": False}),
     ],
 )
-def test_a_model_keeps_its_arguments_without_doing_anything(
+def test_a_model_keeps_its_arguments_automatically(
     arguments: tuple[int, ...], options: dict[str, Any], kept: dict[str, Any]
 ) -> None:
     model = Own(*arguments, **options)
@@ -200,7 +200,7 @@ def test_a_model_keeps_its_arguments_without_doing_anything(
     assert type(model)(**model.hyperparameters).hyperparameters == expected
 
 
-def test_a_model_may_pass_on_whatever_it_gets() -> None:
+def test_a_model_may_pass_on_all_its_arguments() -> None:
     class Passing(Own):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -219,7 +219,7 @@ def test_a_model_without_a_constructor_has_the_arguments_of_its_base() -> None:
     assert Changed(5, 4).hyperparameters == WaveNet(5, 4).hyperparameters
 
 
-def test_arguments_that_are_passed_on_are_kept_by_their_names() -> None:
+def test_arguments_passed_on_are_kept_by_name() -> None:
     class Changed(WaveNet):
         def __init__(self, vocab_size: int, block_size: int, **options: Any) -> None:
             super().__init__(vocab_size, block_size, **options)
@@ -234,7 +234,7 @@ def test_arguments_that_are_passed_on_are_kept_by_their_names() -> None:
     assert str(Changed(**model.hyperparameters)) == str(model)
 
 
-def test_an_argument_that_the_constructor_changes_is_kept_as_it_was() -> None:
+def test_an_argument_that_the_constructor_changes_is_kept_unchanged() -> None:
     class Appending(Own):
         def __init__(self, vocab_size: int, block_size: int, sizes: Any = [3]) -> None:  # noqa: B006
             sizes.append(vocab_size)
@@ -244,17 +244,17 @@ def test_an_argument_that_the_constructor_changes_is_kept_as_it_was() -> None:
     assert Appending(5, 2).hyperparameters["sizes"] == [3]
 
 
-def test_the_kept_arguments_are_no_part_of_the_models_state() -> None:
+def test_the_kept_arguments_are_not_part_of_the_state() -> None:
     assert "hyperparameters" not in "".join(Own(V, 8).state_dict())
 
 
 @pytest.mark.parametrize("options", [{"sise": 4}, {"vocab_size": 5}, {}])
-def test_wrong_arguments_are_reported_by_python_itself(options: dict[str, Any]) -> None:
+def test_wrong_arguments_raise_the_usual_type_error(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"__init__\(\) (got|missing)"):
         Own(**options)
 
 
-def test_a_title_is_the_name_of_the_class_unless_another_is_given() -> None:
+def test_the_title_defaults_to_the_name_of_the_class() -> None:
     class Titled(Own):
         title = "A model of my own"
 
@@ -264,12 +264,12 @@ def test_a_title_is_the_name_of_the_class_unless_another_is_given() -> None:
     assert (Own.title, Titled.title, Below.title) == ("Own", "A model of my own", "Below")
 
 
-def test_the_base_class_is_no_model() -> None:
+def test_the_base_class_cannot_be_called() -> None:
     with pytest.raises(NotImplementedError):
         LanguageModel()(torch.zeros(1, 8, dtype=torch.long))
 
 
-def test_only_what_training_may_change_is_counted() -> None:
+def test_only_trainable_parameters_are_counted() -> None:
     model = Own(V, 8)
     every = count_parameters(model)
     model.embedding.weight.requires_grad_(False)
@@ -282,7 +282,7 @@ def test_only_what_training_may_change_is_counted() -> None:
 @pytest.mark.parametrize(
     ("architecture", "parameters"), [(FCN, 38_606), (WaveNet, 74_874), (CompactWaveNet, 35_598)]
 )
-def test_the_default_sizes_are_the_courses_and_the_compact_one_is_small(
+def test_the_models_have_the_documented_sizes(
     architecture: type[LanguageModel], parameters: int
 ) -> None:
     model = new_model(architecture, V, 8)
@@ -290,7 +290,7 @@ def test_the_default_sizes_are_the_courses_and_the_compact_one_is_small(
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == parameters
 
 
-def test_fcn_is_its_equation() -> None:
+def test_fcn_matches_its_equation() -> None:
     model = new_model(FCN, V, 8)
     contexts = contexts_of()
     weights = model.state_dict()
@@ -301,7 +301,7 @@ def test_fcn_is_its_equation() -> None:
 
 
 @BLOCK_SIZES
-def test_wavenet_is_its_tree(block_size: int) -> None:
+def test_wavenet_matches_its_tree(block_size: int) -> None:
     model = new_model(WaveNet, V, block_size)
     contexts = contexts_of(block_size)
     nodes = [model.embedding.weight[contexts[:, t]] for t in range(block_size)]
@@ -315,7 +315,7 @@ def test_wavenet_is_its_tree(block_size: int) -> None:
 
 @BLOCK_SIZES
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_compact_wavenet_is_its_equations(block_size: int, shared: bool) -> None:
+def test_the_compact_wavenet_matches_its_equations(block_size: int, shared: bool) -> None:
     model = new_model(CompactWaveNet, V, block_size, channels=9, shared=shared)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -346,7 +346,7 @@ def test_the_compact_wavenet_is_its_equations(block_size: int, shared: bool) -> 
 
 @pytest.mark.parametrize("block_size", [0, -2, 3, 6, 12])
 @pytest.mark.parametrize("architecture", [WaveNet, CompactWaveNet])
-def test_a_tree_refuses_a_block_size_that_is_no_power_of_two(
+def test_a_block_size_that_is_not_a_power_of_two_is_refused(
     architecture: type[LanguageModel], block_size: int
 ) -> None:
     with pytest.raises(ValueError, match=f"block_size {block_size} is not a power of two"):
@@ -354,5 +354,5 @@ def test_a_tree_refuses_a_block_size_that_is_no_power_of_two(
     assert list(map(binary_levels, (1, 2, 4, 16))) == [0, 1, 2, 4]
 
 
-def test_fcn_takes_any_block_size() -> None:
+def test_fcn_accepts_any_block_size() -> None:
     assert new_model(FCN, V, 6)(torch.zeros(2, 6, dtype=torch.long)).shape == (2, V)

@@ -1,4 +1,4 @@
-"""Distinct names: by their hashes, or if those are equal by comparison."""
+"""Distinct names: found by their hashes, or by comparison if hashes are equal."""
 
 import tempfile
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def written(blocks: list[list[str]]) -> list[str]:
 @pytest.mark.parametrize("change", HASHES.values(), ids=HASHES.keys())
 @few
 @given(blocks=BLOCKS)
-def test_first_occurrences_are_written_in_order_whatever_the_hashes(
+def test_first_occurrences_are_written_in_order_even_if_hashes_collide(
     change: Callable[[Hashes], Hashes], blocks: list[list[str]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -60,19 +60,21 @@ def test_text_has_one_name_per_line_in_the_order_of_the_file(tmp_path: Path) -> 
     ],
     ids=["no last line end", "CRLF", "byte order mark", "blank lines", "outer blanks"],
 )
-def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path: Path, content: str | bytes) -> None:
+def test_line_endings_and_byte_order_marks_do_not_matter(
+    tmp_path: Path, content: str | bytes
+) -> None:
     assert read_text(tmp_path, content) == NameList(THREE, 0)
 
 
-def test_blanks_inside_a_name_stay(tmp_path: Path) -> None:
+def test_spaces_inside_a_name_stay(tmp_path: Path) -> None:
     assert read_text(tmp_path, "ANNA  MARIA\nB\nC\n").names[0] == "ANNA  MARIA"
 
 
-def test_text_is_no_table(tmp_path: Path) -> None:
+def test_text_is_not_a_table(tmp_path: Path) -> None:
     assert read_text(tmp_path, 'A,B\n"C"\nD\tE\n').names == ["A,B", '"C"', "D\tE"]
 
 
-def test_accents_are_normalized_so_that_both_spellings_are_one_name(tmp_path: Path) -> None:
+def test_accents_are_normalized_so_both_encodings_are_one_name(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "ZOÉ")
     assert len(decomposed) == 4
     assert read_text(tmp_path, f"{decomposed}\nANNA\nZOÉ\nBERTA\n") == NameList(
@@ -84,13 +86,13 @@ def test_repeated_names_are_dropped_and_counted(tmp_path: Path) -> None:
     assert read_text(tmp_path, "B\nA\nB\nC\n A\nB\n") == NameList(["B", "A", "C"], 3)
 
 
-def test_names_of_other_cases_are_other_names(tmp_path: Path) -> None:
+def test_names_that_differ_in_case_are_different(tmp_path: Path) -> None:
     assert read_text(tmp_path, "anna\nAnna\nANNA\n").duplicates == 0
 
 
 @few
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"])), min_size=3))
-def test_every_name_comes_back_clean_distinct_and_in_order(
+def test_names_are_clean_distinct_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]
 ) -> None:
     expected: list[str] = []
@@ -124,12 +126,12 @@ def test_every_format_is_read_plain_and_packed(tmp_path: Path, suffix: str, pack
     assert read_names(path, "name" if table else None) == NameList(THREE, 0)
 
 
-def test_a_zip_tells_its_format_by_the_file_inside(tmp_path: Path) -> None:
+def test_the_file_inside_a_zip_determines_the_format(tmp_path: Path) -> None:
     path = put(tmp_path, "list.zip", zipped(("names.csv", CSV)))
     assert read_names(path, "name").names == THREE
 
 
-def test_what_a_mac_puts_into_a_zip_is_not_counted(tmp_path: Path) -> None:
+def test_files_that_macos_adds_to_a_zip_are_ignored(tmp_path: Path) -> None:
     path = put(tmp_path, "n.zip", zipped(("d/", ""), ("d/n.txt", TEXT), ("__MACOSX/._n.txt", "x")))
     assert read_names(path).names == THREE
 
@@ -149,13 +151,13 @@ def test_names_that_look_like_missing_values_or_numbers_survive(tmp_path: Path) 
     assert read_names(put(tmp_path, "n.csv", table), "name").names == odd
 
 
-def test_quoted_names_and_empty_cells_of_a_table(tmp_path: Path) -> None:
+def test_quoted_names_are_read_and_empty_cells_skipped(tmp_path: Path) -> None:
     table = 'name,count\n"SMITH, ANNA",1\n,2\n"  ",3\n"B ""BEE"" B",4\n"CLARA",5\n'
     names = read_names(put(tmp_path, "n.csv", table), "name").names
     assert names == ["SMITH, ANNA", 'B "BEE" B', "CLARA"]
 
 
-def test_a_row_that_ends_before_the_column_holds_no_name(tmp_path: Path) -> None:
+def test_a_row_that_ends_before_the_column_has_no_name(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "count,name\n1,A\n2\n3,B\n4,C\n")
     assert read_names(path, "name").names == ["A", "B", "C"]
 
@@ -180,7 +182,7 @@ def test_a_directory_is_refused(tmp_path: Path, name: str) -> None:
         read_names(tmp_path / name, "name" if name.endswith("csv") else None)
 
 
-def test_a_path_that_no_file_can_have_is_refused() -> None:
+def test_an_impossible_path_is_refused() -> None:
     with refused():
         read_names(Path("na\0mes.txt"))
 
@@ -221,7 +223,7 @@ def test_text_that_is_not_utf8_is_refused_with_its_line(
         read_text(tmp_path, content)
 
 
-def test_the_line_that_is_not_utf8_is_right_behind_a_byte_order_mark(tmp_path: Path) -> None:
+def test_the_line_that_is_not_utf8_is_right_after_a_byte_order_mark(tmp_path: Path) -> None:
     with refused(tmp_path / "names.txt", ", line 2:", "not UTF-8", "0xff"):
         read_text(tmp_path, b"\xef\xbb\xbfAB\n\xff\n")
 
@@ -241,7 +243,7 @@ def _zip_of_bytes(name: str, data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_table_without_the_column_is_refused_with_those_it_has(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_column_lists_the_columns(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", CSV)
     with refused(path, "line 1: no column 'prenom'", "'count', 'name', 'sex' (split at commas)"):
         read_names(path, "prenom")
@@ -294,13 +296,15 @@ def test_all_streams_of_a_bz2_or_xz_are_read(
                 read_names(path)
 
 
-def test_a_missing_list_that_dvc_tracks_is_told_how_to_restore(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_list_that_dvc_tracks_says_how_to_restore_it(
+    tmp_path: Path,
+) -> None:
     put(tmp_path, "n.txt.dvc", "outs: []\n")
     with refused(f"n.txt does not exist; restore it: dvc checkout {tmp_path}/n.txt.dvc"):
         read_names(tmp_path / "n.txt")
 
 
-def test_the_url_of_a_file_is_refused_with_its_path(tmp_path: Path) -> None:
+def test_a_file_url_is_refused_with_its_path(tmp_path: Path) -> None:
     path = put(tmp_path, "n.txt", TEXT)
     with refused(f"is a URL; give the path alone: {path.as_posix()}"):
         read_names(path.as_uri())
@@ -308,14 +312,14 @@ def test_the_url_of_a_file_is_refused_with_its_path(tmp_path: Path) -> None:
         read_names("file:///C:/names/n.txt")
 
 
-def test_a_pointer_of_git_lfs_is_refused(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_refused(tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     for name, column in (("n.txt", None), ("n.csv", "name")):
         with refused(path := put(tmp_path, name, pointer), "git lfs pull"):
             read_names(path, column)
 
 
-def test_lines_are_counted_whatever_their_ends(tmp_path: Path) -> None:
+def test_lines_are_counted_with_any_line_ending(tmp_path: Path) -> None:
     path = put(tmp_path, "n.txt", b"A\rB\r\nC\nD\n\rE\rRen\xe9e\rF\n")
     with refused(path, "line 7: not UTF-8"):
         read_names(path)
@@ -356,7 +360,7 @@ def test_a_broken_zip_is_refused(tmp_path: Path, content: bytes) -> None:
     ("members", "held"),
     [([("a.txt", TEXT), ("b.txt", TEXT)], "2 files"), ([], "0 files"), ([("d/", "")], "0 files")],
 )
-def test_a_zip_must_hold_just_one_file(
+def test_a_zip_must_contain_just_one_file(
     tmp_path: Path, members: list[tuple[str, str]], held: str
 ) -> None:
     path = put(tmp_path, "n.zip", zipped(*members))
@@ -364,7 +368,7 @@ def test_a_zip_must_hold_just_one_file(
         read_names(path)
 
 
-def test_a_broken_zip_of_lzma_is_refused(tmp_path: Path) -> None:
+def test_a_broken_lzma_zip_is_refused(tmp_path: Path) -> None:
     whole = zipped(("n.txt", TEXT * 50), compression=zipfile.ZIP_LZMA)
     path = put(tmp_path, "n.zip", whole[:60] + b"\xff" * 8 + whole[68:])
     with refused(path):
@@ -380,7 +384,7 @@ def test_a_zip_with_a_broken_file_name_is_refused(tmp_path: Path) -> None:
 
 @few
 @given(st.sampled_from([".txt.gz", ".zip"]), st.integers(0, 10_000), st.binary(max_size=4))
-def test_no_damage_to_a_packed_file_gives_another_error(
+def test_no_damage_to_a_packed_file_raises_another_error(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, place: int, damage: bytes
 ) -> None:
     whole = {".txt.gz": GZIP, ".zip": ZIP}[suffix]
@@ -406,7 +410,7 @@ def test_no_damage_to_a_packed_file_gives_another_error(
 def test_blocks_of_any_size_give_the_same_names_or_the_same_error(
     tmp_path_factory: pytest.TempPathFactory, block: int, content: bytes, suffix: str
 ) -> None:
-    """Read a file at once, or a few bytes and rows at a time."""
+    """Read a file at once, and a few bytes and rows at a time."""
     suffix, _, broken = suffix.partition(" ")
     if suffix.endswith(".gz"):
         content = gzip.compress(content, mtime=0)[: -1 if broken else None]
@@ -446,7 +450,7 @@ def test_an_error_is_reported_with_its_line_anywhere_in_the_file(
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("names", [THREE, ["Élodie, la belle", "Anaïs", "Zoé"]])
-def test_a_table_of_a_spreadsheet_may_have_semicolons(
+def test_a_table_from_a_spreadsheet_may_have_semicolons(
     tmp_path: Path, mark: str, names: list[str]
 ) -> None:
     text = mark + "Prénom;Année\n" + "".join(f"{name};1,5\n" for name in names)
@@ -456,7 +460,7 @@ def test_a_table_of_a_spreadsheet_may_have_semicolons(
         read_names(path, "prenom")
 
 
-def test_a_semicolon_in_a_table_with_commas_is_a_part_of_its_cell(tmp_path: Path) -> None:
+def test_a_semicolon_in_a_table_with_commas_is_part_of_its_cell(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name;s,count\nA;B,1\nC,2\nD,3\n")
     assert read_names(path, "name;s").names == ["A;B", "C", "D"]
 
@@ -470,13 +474,13 @@ def test_a_workbook_is_reported_as_one(tmp_path: Path, name: str) -> None:
 
 
 @POSIX
-def test_a_list_in_utf_16_is_reported_as_that(tmp_path: Path) -> None:
+def test_a_list_in_utf_16_is_reported_as_such(tmp_path: Path) -> None:
     path = put(tmp_path, "names.txt", TEXT.encode("utf-16"))
     with refused(path, "UTF-16", f"iconv -f UTF-16 -t UTF-8 {path} > {tmp_path}/names-utf8.txt"):
         read_names(path)
 
 
-def test_on_windows_the_command_that_converts_a_list_is_one_of_python(
+def test_the_command_that_converts_a_list_uses_python_on_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path, "the names.txt", TEXT.encode("utf-16"))
@@ -493,7 +497,7 @@ def test_on_windows_the_command_that_converts_a_list_is_one_of_python(
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("names", [THREE, ["Мария", "Анна", "Людмила"], ["张伟", "王芳", "李娜"]])
 @pytest.mark.parametrize("suffix", ["txt", "csv"])
-def test_utf_16_without_a_byte_order_mark_is_reported_as_that(
+def test_utf_16_without_a_byte_order_mark_is_reported_as_such(
     tmp_path: Path, encoding: str, names: list[str], suffix: str
 ) -> None:
     path = put(tmp_path, f"n.{suffix}", "\n".join(["name", *names, ""]).encode(encoding))
@@ -523,7 +527,7 @@ NO_TEXT = [
 
 @pytest.mark.parametrize(("content", "kind"), NO_TEXT, ids=[kind for _, kind in NO_TEXT])
 @pytest.mark.parametrize("suffix", ["txt", "csv"])
-def test_files_that_are_no_text_are_reported_as_what_they_are(
+def test_files_that_are_not_text_are_reported_by_their_format(
     tmp_path: Path, content: bytes, kind: str, suffix: str
 ) -> None:
     path = put(tmp_path, f"n.{suffix}", content)
@@ -544,7 +548,7 @@ def test_the_advice_for_a_list_that_is_not_utf8_names_other_encodings(tmp_path: 
         ("ZO\u00c9".encode(), "(U+0089), probably from UTF-8 read as Latin-1 ('ZO\u00c9')"),
     ],
 )
-def test_a_control_character_of_a_wrong_conversion_is_explained(
+def test_a_control_character_from_a_wrong_conversion_is_explained(
     tmp_path: Path, name: bytes, said: str
 ) -> None:
     with refused("line 4:", "contains a control character", said):
@@ -564,9 +568,7 @@ def test_a_command_in_an_error_quotes_its_path(tmp_path: Path) -> None:
         read_names(path)
 
 
-def test_a_home_folder_may_be_written_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_may_start_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     put(tmp_path, "names.txt", TEXT)
@@ -598,7 +600,7 @@ def test_a_list_that_grows_while_it_is_read_is_refused(
     path = put(tmp_path, f"n.{suffix}", gzip.compress(content) if "gz" in suffix else content)
     blocks = names_module.name_blocks(path)
     with refused(path, "changed while it was being read"):
-        for _ in blocks:  # which would not end as long as something is written
+        for _ in blocks:  # would not end while something is being written
             with path.open("ab") as file:
                 file.write(b"HALF A NAME")
 
@@ -611,7 +613,7 @@ def test_names_may_be_of_any_length(tmp_path: Path, suffix: str) -> None:
     assert found.names == names
 
 
-def test_a_byte_order_mark_in_the_middle_is_dropped_and_told(tmp_path: Path) -> None:
+def test_a_byte_order_mark_in_the_middle_is_dropped_and_reported(tmp_path: Path) -> None:
     path = put(tmp_path, "n.txt", f"\ufeff{TEXT}\ufeff{TEXT}DORA\u200b\u200b\n".encode())
     with (tmp_path / "target").open("w+b") as target:
         found = names_module.gather_names(path, None, True, target)

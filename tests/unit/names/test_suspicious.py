@@ -1,4 +1,4 @@
-"""Lists with what is probably no name: taken, but not in silence; other lists without a remark."""
+"""Lists with entries that are probably not names are accepted with a remark, others without one."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ NAMES = ["Mary", "Anna", "Berta", "Clara", "Dora", "Emma", "Frida", "Greta", "Id
 
 
 def lines(pattern: str) -> str:
-    """A line for each name, with its number."""
+    """Return a line for each name, with its number."""
     return "".join(f"{pattern}\n".format(name, number) for number, name in enumerate(NAMES, 1))
 
 
@@ -48,7 +48,7 @@ def remarks(path: Path, column: str | int | None = None, header: bool = True) ->
         (lines("{0}   {1}"), "columns separated by spaces"),
         (lines("{0} {1}"), "columns separated by spaces"),
         (lines("{0} ({1})"), "columns separated by spaces"),
-        (lines("   900 {0}"), "columns separated by spaces"),  # as uniq -c
+        (lines("   900 {0}"), "columns separated by spaces"),  # like the output of uniq -c
         (lines("“{0}”"), "names in quotes"),
         (lines("„{0}“"), "names in quotes"),
         (lines("« {0} »"), "names in quotes"),
@@ -68,8 +68,8 @@ def test_text_in_another_format_is_noted(tmp_path: Path, text: str, said: str) -
     assert "\n" not in first
 
 
-def test_the_first_lines_alone_tell_no_format(tmp_path: Path) -> None:
-    """They are the odd ones of a sorted list."""
+def test_the_format_is_not_judged_by_the_first_lines_alone(tmp_path: Path) -> None:
+    """In a sorted list, the first lines are the odd ones."""
     odd = [*(f"'Abd {n} al-'" for n in range(150)), *(f"({n})" for n in range(150))]
     text = "\n".join([*odd, *(f"Anna {letter * n}" for n in range(1, 80) for letter in "abcdef")])
     assert remarks(put(tmp_path, "n.txt", text)) == []
@@ -81,7 +81,7 @@ def test_the_first_lines_alone_tell_no_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [300, 3000])
-def test_a_numbered_list_is_told_however_long(tmp_path: Path, count: int) -> None:
+def test_a_numbered_list_of_any_length_is_noted(tmp_path: Path, count: int) -> None:
     text = "".join(f"{n}. Anna {n * n}\n" for n in range(1, count))
     (remark,) = remarks(put(tmp_path, "n.txt", text))
     assert "a numbered list" in remark
@@ -134,13 +134,13 @@ def test_texts_written_as_formulas_are_noted(tmp_path: Path, cells: list[str]) -
     )
 
 
-def test_letters_lost_in_a_conversion_are_noted(tmp_path: Path) -> None:
+def test_characters_lost_in_a_conversion_are_noted(tmp_path: Path) -> None:
     path = put(tmp_path, "n.txt", lines("{0}") + "Ren\ufffd\nZo\ufffd\nZo\ufffd\n")
     (remark,) = remarks(path)
     assert "letters lost in a conversion (U+FFFD): 'Ren\ufffd', 'Zo\ufffd';" in remark
 
 
-def test_utf8_that_was_read_as_cp1252_is_noted(tmp_path: Path) -> None:
+def test_utf8_read_as_cp1252_is_noted(tmp_path: Path) -> None:
     damaged = "Renée\nZoë\nMüller\nΜαρία\n".encode().decode("cp1252", errors="replace")
     path = put(tmp_path, "n.txt", lines("{0}") + damaged.rpartition("Î")[0])
     (remark,) = [it for it in remarks(path) if "UTF-8" in it]
@@ -148,7 +148,7 @@ def test_utf8_that_was_read_as_cp1252_is_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Nguyễn", "Ẩn", "O’Neil", "ქეთი", "山田", "สมชาย", "Anna 😀"])
-def test_longer_letters_that_were_read_as_cp1252_are_noted(tmp_path: Path, name: str) -> None:
+def test_multibyte_characters_read_as_cp1252_are_noted(tmp_path: Path, name: str) -> None:
     known = [it for it in name if "\ufffd" not in it.encode().decode("cp1252", errors="replace")]
     damaged = "".join(known).encode().decode("cp1252")
     (remark,) = remarks(put(tmp_path, "n.txt", lines("{0}") + damaged))
@@ -163,15 +163,13 @@ def test_longer_letters_that_were_read_as_cp1252_are_noted(tmp_path: Path, name:
         *(("Мария", encoding) for encoding in ("cp1251", "mac_roman", "cp437", "cp866")),
         *(("Łukasz", encoding) for encoding in ("mac_roman", "cp437", "cp850")),
         ("Jiří", "cp1250"),
-        ("María", "cp1252"),  # í and à end in what is dropped or replaced
+        ("María", "cp1252"),  # í and à end in a byte that is dropped or replaced
         ("Sofía", "cp1250"),
         ("Nicolà", "cp1252"),
         ("Niccolà", "mac_roman"),
     ],
 )
-def test_utf8_that_was_read_as_another_encoding_is_noted(
-    tmp_path: Path, name: str, encoding: str
-) -> None:
+def test_utf8_read_as_another_encoding_is_noted(tmp_path: Path, name: str, encoding: str) -> None:
     damaged = name.encode().decode(encoding)
     found = remarks(put(tmp_path, "n.txt", lines("{0}") + damaged))
     (remark,) = [it for it in found if "UTF-8" in it]
@@ -226,7 +224,7 @@ ORDINARY = {
 
 
 @pytest.mark.parametrize("names", ORDINARY.values(), ids=ORDINARY)
-def test_ordinary_lists_have_no_remark(tmp_path: Path, names: str) -> None:
+def test_ordinary_lists_get_no_remark(tmp_path: Path, names: str) -> None:
     path = put(tmp_path, "n.txt", names.replace("|", "\n"))
     assert remarks(path) == []
     table = "name\tsex\n" + "".join(f"{name}\tF\n" for name in names.split("|"))
@@ -235,7 +233,7 @@ def test_ordinary_lists_have_no_remark(tmp_path: Path, names: str) -> None:
     assert remarks(put(tmp_path, "n.tsv", table), 2, header=False) == []
 
 
-def test_few_lines_tell_no_format() -> None:
+def test_the_format_is_not_judged_by_a_few_lines() -> None:
     assert other_format([], []) == other_format(['"A"', '"B"'], []) == ""
     assert other_format(['"A"'] * 3, []) != ""
     assert other_format(['"A"'] * 8 + ["B"] * 2, []) == ""
@@ -255,11 +253,11 @@ def test_few_lines_tell_no_format() -> None:
         (["ANNA,F", "BERTA,F", "CLARA,M"], False),
     ],
 )
-def test_headings_are_usual_words_or_stand_above_numbers(rows: list[str], headings: bool) -> None:
+def test_headings_are_common_words_or_above_numbers(rows: list[str], headings: bool) -> None:
     assert looks_like_headings([row.split(",") for row in rows]) == headings
 
 
-def test_headings_that_are_taken_as_a_name_are_noted(tmp_path: Path) -> None:
+def test_headings_read_as_a_name_are_noted(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "first,count\n" + lines("{0},{1}"))
     (remark,) = remarks(path, 1, header=False)
     assert "line 1 looks like headings, but 'first' is read as a name" in remark
@@ -282,7 +280,9 @@ def test_r_tables_are_refused_with_how_to_write_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("heading", ["title", '"title"', '"title" "album"', "title album"])
-def test_titles_that_begin_with_quotes_are_no_table_of_r(tmp_path: Path, heading: str) -> None:
+def test_titles_that_begin_with_quotes_are_not_taken_for_an_r_table(
+    tmp_path: Path, heading: str
+) -> None:
     text = f"{heading}\n" + lines('"{0}" (album)')
     for found in (
         remarks(put(tmp_path, "n.tsv", text), 1),
@@ -303,9 +303,7 @@ def test_titles_that_begin_with_quotes_are_no_table_of_r(tmp_path: Path, heading
         '"name"\n' + lines('"{1}" "{0}"'),
     ],
 )
-def test_r_tables_are_told_by_their_quotes_and_their_number_of_cells(
-    tmp_path: Path, text: str
-) -> None:
+def test_r_tables_are_recognized_by_quotes_and_number_of_cells(tmp_path: Path, text: str) -> None:
     (remark,) = remarks(put(tmp_path, "n.txt", text))
     assert "written by R's write.table" in remark
 

@@ -1,4 +1,4 @@
-"""Tables as they are found: separators, headings, quotes, and rows that do not fit."""
+"""Tables as found in practice: separators, headings, quotes, and rows that do not fit."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from tests.helpers import few, read_names, refused
 from tests.unit.names.test_names import THREE, put
 
 US = "".join(f"{name},F,{count}\n" for name, count in zip(THREE, (7065, 612, 5), strict=True))
-"""Rows of the list of the US Social Security Administration, which has no headings."""
+"""Rows from the list of the US Social Security Administration, which has no headings."""
 
 
 def found_in(path: Path, column: str | int | None = None, header: bool = True) -> NamesFound:
@@ -47,14 +47,14 @@ def test_a_quoted_cell_on_two_lines_is_refused_with_its_line(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "txt"])
-def test_quotes_between_tabs_are_a_part_of_the_name(tmp_path: Path, suffix: str) -> None:
+def test_quotes_between_tabs_are_part_of_the_name(tmp_path: Path, suffix: str) -> None:
     names = ['"Weird Al" Yankovic', '"', "O'NEIL", '""A""']
     rows = [f'{number}\t{name}\t"x\n' for number, name in enumerate(names)]
     path = put(tmp_path, f"n.{suffix}", "".join(["n\tname\tnote\n", *rows]))
     assert read_names(path, "name").names == names
 
 
-def test_names_that_are_all_in_quotes_between_tabs_are_told(tmp_path: Path) -> None:
+def test_names_all_in_quotes_between_tabs_are_noted(tmp_path: Path) -> None:
     path = put(tmp_path, "n.tsv", '"id"\t"name"\n"1"\t"A"\n"2"\t"B"\n"3"\t"C"\n')
     (remark,) = found_in(path, '"name"').tally.remarks()
     assert "the names are in quotes, which are kept" in remark
@@ -62,7 +62,7 @@ def test_names_that_are_all_in_quotes_between_tabs_are_told(tmp_path: Path) -> N
     assert found_in(path, '"name"').tally.remarks() == []
 
 
-def test_a_blank_before_a_quote_leaves_it_one(tmp_path: Path) -> None:
+def test_a_space_before_a_quote_is_ignored(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", 'id, name\n1, "SMITH, ANNA"\n2, B\n3,\t"C"\n4, D "D" D\n')
     assert read_names(path, "name").names == ["SMITH, ANNA", "B", '"C"', 'D "D" D']
 
@@ -70,7 +70,7 @@ def test_a_blank_before_a_quote_leaves_it_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "txt"])
 @pytest.mark.parametrize("separator", SEPARATORS)
 @pytest.mark.parametrize("column", ["name", 2])
-def test_the_separator_is_found_whatever_the_suffix(
+def test_the_separator_is_found_with_any_suffix(
     tmp_path: Path, suffix: str, separator: str, column: str | int
 ) -> None:
     table = "".join(f"x{separator}{name}{separator}3\n" for name in ["name", *THREE])
@@ -81,7 +81,7 @@ def test_the_separator_is_found_whatever_the_suffix(
 
 
 @pytest.mark.parametrize("stated", ["sep=;", '"sep=;"', "\ufeffSEP=;\r", "\n\nsep=;"])
-def test_a_stated_separator_is_taken_and_is_no_row(tmp_path: Path, stated: str) -> None:
+def test_a_stated_separator_is_used_and_is_not_a_row(tmp_path: Path, stated: str) -> None:
     path = put(tmp_path, "n.csv", f"{stated}\na,b,c;name\n1,2,3;A\n1;B\n1;C\n")
     found = found_in(path, "name")
     assert (found.count, found.tally.rows) == (3, 3)
@@ -105,12 +105,12 @@ def test_a_heading_may_contain_other_separators(tmp_path: Path, table: str) -> N
     assert read_names(path, "Name, first").names == ["A", "B", "C"]
 
 
-def test_the_separator_of_all_rows_is_that_of_the_table(tmp_path: Path) -> None:
+def test_the_separator_is_one_that_fits_all_rows(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name; and more,count\nA,1\nB,2\nC,3\n")
     assert read_names(path, 1).names == ["A", "B", "C"]
 
 
-def test_of_separators_that_fit_alike_the_one_is_taken_that_gives_the_heading(
+def test_of_two_fitting_separators_the_one_that_gives_the_heading_is_used(
     tmp_path: Path,
 ) -> None:
     path = put(tmp_path, "n.csv", "name;s,count\nA;B,1\nC;D,2\nE;F,3\n")
@@ -118,12 +118,12 @@ def test_of_separators_that_fit_alike_the_one_is_taken_that_gives_the_heading(
     assert read_names(path, "name;s").names == ["A;B", "C;D", "E;F"]
 
 
-def test_a_tsv_is_split_at_tabs_whatever_else_fits(tmp_path: Path) -> None:
+def test_a_tsv_is_split_at_tabs_even_if_another_separator_fits(tmp_path: Path) -> None:
     path = put(tmp_path, "n.tsv", "id,x\tname\n1,2\tA\n1,2\tB\n1,2\tC\n")
     assert read_names(path, 2).names == ["A", "B", "C"]
 
 
-def test_two_separators_that_fit_alike_are_refused_unless_one_is_stated(tmp_path: Path) -> None:
+def test_two_fitting_separators_are_refused_unless_one_is_stated(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "A;1,5\nB;2,5\nC;3,5\n")
     with refused(path, "commas or semicolons", "sep=;"):
         read_names(path, 1, header=False)
@@ -133,14 +133,14 @@ def test_two_separators_that_fit_alike_are_refused_unless_one_is_stated(tmp_path
 
 @pytest.mark.parametrize("heading", [" name", "name ", "\u00a0name\u00a0", "\u200bname", '" name"'])
 @pytest.mark.parametrize("column", ["name", " name", "\ufeffname\u00a0"])
-def test_blanks_around_a_heading_do_not_count(tmp_path: Path, heading: str, column: str) -> None:
+def test_spaces_around_a_heading_do_not_matter(tmp_path: Path, heading: str, column: str) -> None:
     path = put(tmp_path, "n.csv", f"id,{heading}\n1,A\n2,B\n3,C\n")
     assert read_names(path, column).names == ["A", "B", "C"]
     with refused(path, "'id', 'name'"):
         read_names(path)
 
 
-def test_of_two_headings_alike_one_is_chosen_by_its_number(tmp_path: Path) -> None:
+def test_of_two_equal_headings_one_is_chosen_by_number(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name,id,id, name\nA,1,1,D\nB,2,2,E\nC,3,3,F\n")
     with refused(f"{path}, line 1: columns 1 and 4 have the heading 'name'", "number"):
         read_names(path, "name")
@@ -162,9 +162,7 @@ def test_a_table_of_many_columns_shows_some(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "dat"])
-def test_a_table_without_headings_is_read_by_the_number_of_its_column(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_a_table_without_headings_is_read_by_column_number(tmp_path: Path, suffix: str) -> None:
     path = put(tmp_path, f"yob2020.{suffix}", US)
     assert read_names(path, 1, header=False).names == THREE
     with refused(
@@ -175,7 +173,7 @@ def test_a_table_without_headings_is_read_by_the_number_of_its_column(
         read_names(path, "name")
 
 
-def test_a_first_name_read_as_a_heading_is_told(tmp_path: Path) -> None:
+def test_a_first_name_read_as_a_heading_is_noted(tmp_path: Path) -> None:
     path = put(tmp_path, "yob2020.txt", f"{US}DORA,F,5\n")
     (remark,) = found_in(path, 1).tally.remarks()
     assert "line 1: the heading of column 1 is 'ANNA'; if that is a name, set names.heade" in remark
@@ -195,7 +193,7 @@ def test_a_first_name_read_as_a_heading_is_told(tmp_path: Path) -> None:
         ("A,B\nC,D\nE\nF\n", None),
     ],
 )
-def test_text_that_looks_like_a_table_is_told_and_taken(
+def test_text_that_looks_like_a_table_is_noted_and_accepted(
     tmp_path: Path, text: str, table: str | None
 ) -> None:
     path = put(tmp_path, "n.txt", text)
@@ -220,7 +218,7 @@ def test_a_row_with_more_cells_than_the_first_is_refused(
         read_names(path, "name")
 
 
-def test_rows_with_fewer_cells_are_counted_and_the_first_named(tmp_path: Path) -> None:
+def test_rows_with_fewer_cells_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
     rows = [*(f"1,NAME{n},x" for n in range(9)), "1,SMITH", "", "(9 rows)", ",,", *["1"] * 1200]
     path = put(tmp_path, "n.csv", "\n".join(["id,name,note", *rows]))
     (remark,) = found_in(path, "name").tally.remarks()
@@ -230,7 +228,7 @@ def test_rows_with_fewer_cells_are_counted_and_the_first_named(tmp_path: Path) -
     assert remark.startswith(f"{path}: line 5: fewer cells")
 
 
-def test_a_separator_that_may_be_a_part_of_the_name_is_told(tmp_path: Path) -> None:
+def test_a_separator_that_may_be_part_of_the_name_is_noted(tmp_path: Path) -> None:
     rows = ["A,F,", "Smith, Anna,", '"Smith, Berta",F,', "C,F,", "D,F, x"]
     path = put(tmp_path, "n.csv", "\n".join(["name,sex,note", *rows]))
     (remark,) = found_in(path, "name").tally.remarks()
@@ -267,7 +265,7 @@ def test_tables_joined_with_other_columns_are_refused(tmp_path: Path, again: str
 
 
 @pytest.mark.parametrize("again", ["name,sex", "\ufeffname,sex", " name ,sex"])
-def test_headings_in_the_middle_of_joined_tables_are_left_out_and_told(
+def test_repeated_headings_in_joined_tables_are_skipped_and_noted(
     tmp_path: Path, again: str
 ) -> None:
     rows = ["A,F", "B,F", again, "C,F", "name,F", "D,F"]
@@ -278,7 +276,7 @@ def test_headings_in_the_middle_of_joined_tables_are_left_out_and_told(
     assert read_names(path, "name").names == ["A", "B", "C", "name", "D"]
 
 
-def test_names_with_commas_in_the_only_column_are_told_to_be_put_in_quotes(tmp_path: Path) -> None:
+def test_the_error_for_commas_in_the_only_column_suggests_quotes(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "name\nSmith, Anna\nSmith, Berta\nSmith, Clara\n")
     with refused(
         path, "if line 1 is a title, remove it; otherwise, put a cell that contains a ','"
@@ -378,7 +376,7 @@ CELLS = st.text(
     suffix=st.sampled_from(["csv", "tsv", "txt"]),
     header=st.booleans(),
 )
-def test_a_table_comes_back_as_it_was_written(
+def test_a_written_table_is_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str, str]],
     separator: str,
@@ -388,7 +386,7 @@ def test_a_table_comes_back_as_it_was_written(
     header: bool,
 ) -> None:
     table = io.StringIO(newline="")
-    if separator == "\t":  # which has no quotes
+    if separator == "\t":  # has no quoting
         rows = [tuple(cell.replace("\t", " ") for cell in row) for row in rows]
         for row in rows:
             table.write("\t".join(row) + line_end)
@@ -421,7 +419,7 @@ def test_text_without_headings_needs_the_number_of_a_column(tmp_path: Path) -> N
         list(name_blocks(path, None, header=False))
 
 
-def test_a_few_odd_lines_hide_no_table() -> None:
+def test_a_few_odd_lines_do_not_hide_a_table() -> None:
     lines = ["Names of 2020", *(f"NAME{n},F,{n}" for n in range(50)), "A,B,7,065"]
     assert looks_like_table(lines) == "a table of 3 columns, separated by commas"
     assert looks_like_table([*lines, *["ANNA"] * 6]) == ""

@@ -1,4 +1,4 @@
-"""The pictures."""
+"""The figures."""
 
 import itertools
 import math
@@ -80,7 +80,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(draw: Callable[[], Figu
 
 
 @EACH
-def test_a_figure_is_drawn_once_and_lies_as_matplotlib_would_lay_it(
+def test_a_figure_is_drawn_once_with_the_layout_of_matplotlib(
     draw: Callable[[], Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with matplotlib.style.context(figures.STYLE):
@@ -97,7 +97,7 @@ def test_a_figure_is_drawn_once_and_lies_as_matplotlib_would_lay_it(
     assert (tmp_path / "saved.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
 
 
-def test_every_model_stands_at_its_loss_and_parameters() -> None:
+def test_every_model_is_at_its_loss_and_parameters() -> None:
     overview, close_up = figures.loss_against_parameters(NETS, COUNTS).axes
     places = {
         (float(bar.lines[0].get_xdata()[0]), float(bar.lines[0].get_ydata()[0]))
@@ -120,7 +120,7 @@ def test_a_model_without_parameters_is_a_line() -> None:
     assert list(line.get_ydata()) == [3.83, 3.83]
 
 
-def test_the_legend_tells_every_loss_and_size() -> None:
+def test_the_legend_has_every_loss_and_size() -> None:
     overview, _ = figures.loss_against_parameters(NETS, COUNTS).axes
     assert sorted(legend(overview)) == [
         "Net A: 2.030, 38,606",
@@ -137,7 +137,7 @@ def test_the_bars_are_two_standard_errors() -> None:
     assert [y for _, y in segment] == pytest.approx([1.94, 2.06])
 
 
-def test_every_token_stands_at_its_place_in_the_embedding() -> None:
+def test_every_token_is_at_its_place_in_the_embedding() -> None:
     embeddings = {"A": embedding(), "B": embedding(seed=2)}
     figure = figures.embedding_maps(embeddings, SYMBOLS)
     assert figure.get_suptitle()
@@ -194,10 +194,10 @@ def test_characters_of_any_script_are_drawn_without_a_warning(
     assert all(label.strip() for label in drawn)
 
 
-def test_a_character_that_no_font_has_is_drawn_as_its_code_point(
+def test_a_character_missing_from_all_fonts_is_drawn_as_its_code_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The box that matplotlib's font of last resort draws is the same for a whole script."""
+    """Matplotlib's last-resort font draws the same box for a whole script."""
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     symbols = [".", "A", "\U0010fffd", "\u9fa5"]
     figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
@@ -206,7 +206,7 @@ def test_a_character_that_no_font_has_is_drawn_as_its_code_point(
     assert drawn == [".", "A", "U+10FFFD", "U+9FA5"]
 
 
-def test_what_leaves_no_ink_is_drawn_as_a_label(tmp_path: Path) -> None:
+def test_an_invisible_character_is_drawn_as_a_label(tmp_path: Path) -> None:
     symbols = [".", *" \xa0\u200c\u0301"]
     figure = figures.embedding_maps({"A": embedding(tokens=len(symbols))}, symbols)
     save_without_warning(tmp_path / "figure.png", figure)
@@ -235,10 +235,10 @@ def test_principal_components_are_the_eigenvectors_of_the_covariance(
     np.testing.assert_allclose(np.abs(places), np.abs(expected), atol=1e-5)
     np.testing.assert_allclose(shares, variances[order] / variances.sum(), atol=1e-6)
     for found, reference in zip(places.T, expected.T, strict=True):
-        assert abs(found @ reference) == pytest.approx(found @ found)  # one sign for all
+        assert abs(found @ reference) == pytest.approx(found @ found)  # the same up to sign
 
 
-def test_the_point_farthest_out_lies_on_the_positive_side() -> None:
+def test_the_farthest_point_is_on_the_positive_side() -> None:
     for seed, flip in itertools.product(range(5), (1, -1)):
         places, _ = figures.principal_components(flip * embedding(seed=seed))
         for axis in places.T:
@@ -254,7 +254,7 @@ def test_a_single_dimension_has_no_second_component(tmp_path: Path) -> None:
     save_without_warning(tmp_path / "f.png", figures.embedding_maps({"A": points}, list(".AB")))
 
 
-def test_points_that_are_all_alike_have_no_variance_to_share(tmp_path: Path) -> None:
+def test_identical_points_have_no_variance(tmp_path: Path) -> None:
     points = np.ones((3, 4))
     places, shares = figures.principal_components(points)
     assert places.tolist() == [[0.0, 0.0]] * 3
@@ -262,7 +262,7 @@ def test_points_that_are_all_alike_have_no_variance_to_share(tmp_path: Path) -> 
     save_without_warning(tmp_path / "f.png", figures.embedding_maps({"A": points}, list(".AB")))
 
 
-def test_letters_that_would_overlap_are_moved_apart_and_others_stay() -> None:
+def test_only_letters_that_would_overlap_are_moved_apart() -> None:
     points = np.array([[0.0, 0.0], [0.01, 0.0], [0.0, 0.02], [5.0, 5.0], [9.0, 0.0]])
     moved = figures.move_apart(points, distance=0.3)
     assert min(math.dist(a, b) for a, b in itertools.combinations(moved, 2)) > 0.25
@@ -270,7 +270,7 @@ def test_letters_that_would_overlap_are_moved_apart_and_others_stay() -> None:
     assert np.abs(moved[:3]).max() < 0.3
 
 
-def test_of_letters_without_room_the_first_is_drawn() -> None:
+def test_the_first_of_crowded_letters_is_drawn() -> None:
     points = np.array([[0.0, 0.0], [0.1, 0.0], [0.2, 0.0], [0.3, 0.0], [0.36, 0.0]])
     assert figures.spaced_out(points, distance=0.15) == [0, 2, 4]
     symbols = [".", *map(chr, range(0x4E00, 0x4E00 + 999))]

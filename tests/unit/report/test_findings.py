@@ -1,4 +1,4 @@
-"""The headings of the report: right for any models and any list."""
+"""The headings of the report, which must be right for any models and any list."""
 
 import re
 from typing import Any
@@ -70,7 +70,7 @@ def test_generated_names_are_counted(count: int, new: int, text: str) -> None:
 
 @given(in_training=st.lists(st.booleans(), min_size=1, max_size=200))
 @few
-def test_what_is_said_of_generated_names_is_at_most_a_twentieth_off(
+def test_the_share_of_new_names_is_at_most_a_twentieth_off(
     in_training: list[bool],
 ) -> None:
     text = findings.generated("GRU", in_training)
@@ -185,7 +185,7 @@ def history(*losses: float) -> pd.DataFrame:
         ),
     ],
 )
-def test_overfitting_is_seen(
+def test_overfitting_is_noticed(
     histories: dict[str, pd.DataFrame], memorized: list[str], text: str
 ) -> None:
     assert findings.curves(histories, memorized) == text
@@ -211,7 +211,7 @@ def test_the_hardest_position_is_named(fcn: list[float], mixture: list[float], t
     assert findings.position(table, titles, "mixture") == text
 
 
-def test_a_single_position_and_a_single_length_are_no_comparison() -> None:
+def test_a_single_position_or_length_is_not_compared() -> None:
     titles = {"fcn": TITLES["fcn"]}
     one = by("position", [2], [9], fcn=[2.0])
     text = "Every test character is the second of its name"
@@ -299,7 +299,7 @@ def test_the_most_frequent_mistake_is_named(worst: list[dict[str, Any]], text: s
     assert isolated.count("\u2068") == isolated.count("\u2069") == isolated.count("“")
 
 
-def test_calibration_is_said_at_eighty_percent() -> None:
+def test_calibration_is_described_at_eighty_percent() -> None:
     table = pd.DataFrame({"confidence": [0.3, 0.74, 0.94], "accuracy": [0.3, 0.765, 0.96]})
     text = "When the mixture is 74% sure, it is right 76% of the time"
     assert findings.calibration("Mixture", table) == text
@@ -367,7 +367,7 @@ def test_the_closest_characters_are_found() -> None:
     assert findings.closest(np.zeros((3, 2), "f4"), "AB", ["A", "B"]) is not None
 
 
-def test_the_most_alike_characters_are_named() -> None:
+def test_the_most_similar_characters_are_named() -> None:
     pairs = {"WaveNet": ("“C” and “K”", 0.7), "Mixture": ("“I” and “Y”", 0.6), "GRU": None}
     assert findings.embedding(pairs) == "The WaveNet treats “C” and “K” most alike"
     assert findings.embedding({"GRU": None}) == "A model has a vector for each character"
@@ -386,6 +386,6 @@ def test_merges_are_counted(block_size: int, text: str) -> None:
     assert findings.tree(block_size) == text
 
 
-def test_what_there_is_to_learn_from_is_counted() -> None:
+def test_names_and_characters_are_counted() -> None:
     assert findings.data(31704, 240829) == "31,704 names give 240,829 characters to predict"
     assert findings.data(1, 2) == "1 name gives 2 characters to predict"

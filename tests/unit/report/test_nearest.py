@@ -22,7 +22,7 @@ def levenshtein(a: str, b: str) -> int:
 
 @given(names=NAME_LISTS, invented=NAME_LISTS, chunk=st.sampled_from([1, 5, 1 << 20]))
 @few
-def test_the_nearest_is_the_first_at_the_smallest_distance(
+def test_the_nearest_name_is_the_first_at_the_smallest_distance(
     names: list[str], invented: list[str], chunk: int
 ) -> None:
     corpus = Corpus.from_names(names, 2)

@@ -53,7 +53,7 @@ MEBIBYTE = 1 << 20
 
 
 def counting() -> dict[str, LanguageModel]:
-    """A net, counts of all names (which have the lowest loss), and a mixture."""
+    """Return a net, counts of all names (which have the lowest loss), and a mixture."""
     return {"c": MODELS["c"], "d": drawn(KneserNey, CORPUS), "e": drawn(Mixture, CORPUS)}
 
 
@@ -63,7 +63,7 @@ def page() -> str:
 
 
 class Elements(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
+    """Parses the elements of a page with their attributes, and its text."""
 
     VOID = frozenset(["meta", "link", "input", "br", "img"])
 
@@ -92,7 +92,7 @@ class Elements(HTMLParser):
             self.text.append(data)
 
 
-def test_the_page_is_well_formed_and_refers_to_nothing_but_itself(page: str) -> None:
+def test_the_page_is_well_formed_and_self_contained(page: str) -> None:
     elements = Elements(page)
     identifiers = Counter(its["id"] for _, its in elements.all if "id" in its)
     assert set(identifiers.values()) == {1}
@@ -110,7 +110,7 @@ def test_the_page_is_well_formed_and_refers_to_nothing_but_itself(page: str) -> 
     assert "http" not in page.replace("http://www.w3.org/", "")
 
 
-def test_everything_that_was_promised_is_there(page: str) -> None:
+def test_the_page_has_every_section(page: str) -> None:
     text = " ".join(" ".join(Elements(page).text).split())
     for topic in (
         "Generator",
@@ -160,7 +160,7 @@ def test_every_heading_is_a_finding_of_the_run(page: str) -> None:
 
 
 def test_the_page_opens_with_generated_names(page: str) -> None:
-    """They are those of the pipeline, and are there without JavaScript."""
+    """They are those of the pipeline, and they do not need JavaScript."""
     body = page.partition("<h2")[2]
     opening = re.search('<ol id="generated".*?</ol>', body, flags=re.DOTALL)
     assert opening
@@ -172,7 +172,7 @@ def test_the_page_opens_with_generated_names(page: str) -> None:
     assert rows[:10] == names
 
 
-def test_few_test_characters_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_test_set_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     leave_charts_out(monkeypatch)
     few = Corpus.from_names(["A", "BC", "AD"], 4)
     assert "The test set has only 8 characters" in report_of({"a": small_model(few, FCN)}, few)
@@ -190,7 +190,7 @@ def test_sections_without_results_are_left_out(monkeypatch: pytest.MonkeyPatch) 
     assert "One model was trained on" in page
 
 
-def test_every_drawing_has_an_alternative_text_with_figures(page: str) -> None:
+def test_every_drawing_has_an_alternative_text_with_numbers(page: str) -> None:
     elements = Elements(page).all
     drawings = [its["aria-label"] for tag, its in elements if its.get("role") == "img"]
     svgs = [its for tag, its in elements if tag == "svg"]
@@ -250,7 +250,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process() -> None:
 HOSTILE = ["</script><b>", "'\"&<", "{{ 1 }}", "<!--", "a\\u0041", "\u2028\U0001f600"]
 
 
-def test_names_of_any_characters_do_no_harm() -> None:
+def test_names_with_any_characters_do_no_harm() -> None:
     corpus = Corpus.from_names([*HOSTILE, "."], 4)
     page = report_of({"c": small_model(corpus, CompactWaveNet)}, corpus)
     elements = Elements(page)
@@ -264,7 +264,7 @@ MIXED = ["بی\u200cتا", "علي", "יוֹסֵף", "שרה 7", "عمر (2)", "
 
 
 class Isolated(Elements):
-    """The texts of a page with right-to-left letters, and those that are not isolated."""
+    """Finds the texts of a page with right-to-left letters, and those that are not isolated."""
 
     def __init__(self, page: str) -> None:
         self.found: list[str] = []
@@ -282,7 +282,7 @@ class Isolated(Elements):
             self._check_plain(data)
         elif from_right(data) and "script" not in around:
             self.found.append(data)
-            # An SVG label is a line of its own, and holds one character.
+            # An SVG label is on its own and has one character.
             if "bdi" not in around and not (around[-1] == "text" and len(data.strip("◌")) == 1):
                 self.exposed.append(data)
 
@@ -305,7 +305,7 @@ def mixed() -> str:
     return report_of(models, corpus)
 
 
-def test_every_name_is_isolated_from_the_direction_of_what_stands_beside_it(mixed: str) -> None:
+def test_every_name_is_isolated_from_the_text_direction_beside_it(mixed: str) -> None:
     page = Isolated(mixed)
     assert page.exposed == []
     assert len(page.found) > 100
@@ -313,7 +313,7 @@ def test_every_name_is_isolated_from_the_direction_of_what_stands_beside_it(mixe
     assert beginning["dir"] == "auto"
 
 
-def test_no_label_of_a_character_is_an_empty_place(mixed: str) -> None:
+def test_no_label_of_a_character_is_invisible(mixed: str) -> None:
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", mixed)
     cells = re.findall(r'<bdi class="name">([^<]*)</bdi></t[hd]><td class="n', mixed)
     for label in [*texts, *cells]:
@@ -326,7 +326,7 @@ def test_no_label_of_a_character_is_an_empty_place(mixed: str) -> None:
 
 
 def running(page: str) -> list[str]:
-    """The titles of the models that run in a page, in the order of its choice."""
+    """Return the titles of the models that run in a page, in the order of the menu."""
     found = re.search('id="live">(.*?)</script>', page, flags=re.DOTALL)
     assert ('id="generator-form"' in page) == (found is not None)
     titles = [its["title"] for its in json.loads(found[1])["models"]] if found else []
@@ -349,14 +349,14 @@ def test_a_page_of_large_models_and_many_characters_is_small_enough() -> None:
     assert len(page.encode()) <= report.LARGEST
 
 
-def test_the_models_that_fit_run_and_the_one_of_the_lowest_test_loss_first(
+def test_models_that_fit_run_in_order_of_test_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     leave_charts_out(monkeypatch)
     chosen = Mock(wraps=live.choose)
     monkeypatch.setattr(live, "choose", chosen)
     counts = drawn(KneserNey, CORPUS)
-    hybrid = small_model(CORPUS, Hybrid)  # as the counts, but surer
+    hybrid = small_model(CORPUS, Hybrid)  # like the counts, but more confident
     hybrid.counts.tables = counts.tables
     torch.nn.init.constant_(hybrid.corrections[0].trust.bias[-1:], 1.3)
     models = {**MODELS, "d": counts, "e": hybrid}
@@ -384,7 +384,7 @@ def test_the_models_that_fit_run_and_the_one_of_the_lowest_test_loss_first(
     assert chosen.call_count <= 10, "a page that is too large by a byte takes one more attempt"
 
 
-def test_a_model_that_does_not_fit_leaves_its_room_to_the_next() -> None:
+def test_a_model_that_does_not_fit_makes_room_for_the_next() -> None:
     candidates = [live.Candidate(*able(model)) for model in MODELS.values()]
     cost = {}
     for candidate in candidates:
@@ -399,7 +399,7 @@ def test_a_model_that_does_not_fit_leaves_its_room_to_the_next() -> None:
         assert [its["title"] for its in chosen["models"]] == [other.weights.title]
 
 
-def test_a_tensor_of_several_models_is_stored_once() -> None:
+def test_a_tensor_shared_by_several_models_is_stored_once() -> None:
     mixture = drawn(Mixture, CORPUS)
     together = live.choose([live.Candidate(*able(mixture))], 10**7)
     members = [live.Candidate(*able(its.eval())) for its in mixture.members]
@@ -430,17 +430,17 @@ def test_a_model_too_large_for_the_page_is_left_out(monkeypatch: pytest.MonkeyPa
     assert not live.choose([live.Candidate(*able(model, corpus))], 10**7), "it was packed"
 
 
-# The generator runs a model only if it computes right.
+# The generator runs a model only if it computes the right likelihoods.
 
 
 def able(model: LanguageModel, corpus: Corpus = CORPUS) -> tuple[Weights, dict[str, float]]:
-    """What a `live.Candidate` is made of: weights, and log-likelihoods by PyTorch."""
+    """Return the parts of a `live.Candidate`: weights, and log-likelihoods by PyTorch."""
     likelihoods = name_log_likelihoods(model, corpus.vocabulary, NAMES, corpus.block_size)
     return weights_of(model, corpus), dict(zip(NAMES, likelihoods.tolist(), strict=True))
 
 
 class WithGELU(WaveNet):
-    """A WaveNet that a user changed: the same tensors, another function."""
+    """A WaveNet that a user has changed: the same tensors, a different function."""
 
     def forward(self, contexts: Tensor) -> Tensor:
         x = self.embedding(contexts)
@@ -451,12 +451,12 @@ class WithGELU(WaveNet):
         return logits
 
 
-WithGELU.__module__ = WaveNet.__module__  # as if it were written there
+WithGELU.__module__ = WaveNet.__module__  # as if it were defined there
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 8])
 @EVERY_KIND
-def test_the_forward_pass_of_numpy_is_pytorchs(
+def test_the_numpy_forward_pass_matches_pytorch(
     architecture: type[LanguageModel], options: dict[str, Any], block_size: int
 ) -> None:
     corpus = small_corpus(block_size)
@@ -501,8 +501,8 @@ def test_floats_are_rounded_and_counts_are_exact(width: int) -> None:
     assert live.Packed.of("tokens", large[:0], width).data == b""
 
 
-def test_a_model_that_computes_something_else_is_passed_over() -> None:
-    """GELU instead of tanh has the same tensors."""
+def test_a_model_that_computes_something_else_is_skipped() -> None:
+    """A net with GELU instead of tanh has the same tensors."""
     before, plain = small_model(CORPUS, WaveNet), small_model(CORPUS, FCN, hidden_dim=40)
     changed = WithGELU(**before.hyperparameters)
     changed.load_state_dict(before.state_dict())
@@ -536,14 +536,14 @@ def without(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         lambda tensors: tensors | {"norms.1.weight": tensors["tree.1.bias"]},
     ],
 )
-def test_a_model_of_other_tensors_is_passed_over(change: Callable[[Any], Any]) -> None:
+def test_a_model_with_other_tensors_is_skipped(change: Callable[[Any], Any]) -> None:
     weights, likelihoods = able(MODELS["b"])
     assert live.runs(weights, likelihoods)
     changed = dataclasses.replace(weights, tensors=change(dict(weights.tensors)))
     assert not live.runs(changed, likelihoods)
 
 
-def test_an_unknown_architecture_and_one_without_names_to_compare_are_passed_over() -> None:
+def test_models_that_cannot_be_checked_are_skipped() -> None:
     for model in MODELS.values():
         weights, likelihoods = able(model)
         assert live.runs(weights, likelihoods)
@@ -556,7 +556,7 @@ def test_an_unknown_architecture_and_one_without_names_to_compare_are_passed_ove
 
 
 class OneHot(LanguageModel):
-    """Has no embedding."""
+    """A model without an embedding."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__()
@@ -585,7 +585,7 @@ def figure() -> Figure:
     )
 
 
-def test_a_chart_takes_colors_and_font_from_the_page() -> None:
+def test_a_chart_uses_the_colors_and_font_of_the_page() -> None:
     text = charts.svg(figure(), "it")
     assert text.startswith("<svg ")
     assert text.endswith("</svg>")
@@ -640,14 +640,14 @@ def history(epochs: int, start: float = 3.0, lr: float = 0.1) -> pd.DataFrame:
     return pd.DataFrame({"epoch": epoch, **losses, "lr": lr})
 
 
-def test_a_training_of_one_epoch_is_seen() -> None:
+def test_a_training_of_one_epoch_is_visible() -> None:
     for axes in charts.losses_and_rates({"A": history(1)}, ["A"]).axes:
         assert axes.lines
         assert all(line.get_marker() == "o" for line in axes.lines)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 50])
-def test_the_curves_are_the_histories_and_are_told_apart(epochs: int) -> None:
+def test_the_curves_show_the_histories_and_look_different(epochs: int) -> None:
     titles = [f"Net {number}" for number in range(len(figures.MODEL_COLORS))]
     histories = {t: history(epochs, start=4.0 + n, lr=0.1 / (n + 1)) for n, t in enumerate(titles)}
     figure = charts.losses_and_rates(histories, titles)
@@ -696,7 +696,7 @@ def test_rows_are_ranked_and_nets_colored() -> None:
     assert colors == [figures.MODEL_COLORS[1], figures.MODEL_COLORS[0], figures.MUTED]
 
 
-def test_only_the_settings_in_use_are_told() -> None:
+def test_only_settings_in_use_are_shown() -> None:
     assert set(in_use(Recipe(lr=0.1, batch_size=2, epochs=3))) == {
         *("lr", "batch_size", "epochs", "init", "optimizer", "scheduler", "keep")
     }
@@ -717,12 +717,12 @@ TABLE = pd.DataFrame(
 )
 
 
-def test_the_worst_mistakes_are_named_with_their_share() -> None:
+def test_the_worst_mistakes_have_their_fraction() -> None:
     rows = [(row["actual"], row["predicted"], row["share"]) for row in worst_mistakes(TABLE)]
     assert rows == [("A", "B", 0.5), ("B", "A", 1.0), ("(end)", "A", 0.25)]
 
 
-def test_the_strongest_square_is_the_worst_share() -> None:
+def test_squares_show_the_fraction_of_each_mistake() -> None:
     grid = mistake_grid(TABLE)
     assert grid.labels == ["(end)", "A", "B"]
     assert {(cell.row, cell.column): cell.share for cell in grid.cells if not cell.right} == {
@@ -733,7 +733,7 @@ def test_the_strongest_square_is_the_worst_share() -> None:
     assert {(cell.row, cell.column) for cell in grid.cells if cell.right} == {(0, 0), (1, 1)}
 
 
-def test_the_calibration_error_weighs_bins_by_their_windows() -> None:
+def test_the_calibration_error_weights_bins_by_their_windows() -> None:
     table = pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.4, 0.9], "windows": [30, 10]})
     assert calibration_error(table) == pytest.approx(0.075)
 

@@ -1,4 +1,4 @@
-"""A model so small that all its names can be listed, and their probabilities."""
+"""A model so small that all its names and their probabilities can be listed."""
 
 import itertools
 from collections import Counter
@@ -13,7 +13,7 @@ from charlm.models.fcn import FCN
 
 
 def tiny_model(vocabulary: Vocabulary, block_size: int, seed: int = 7) -> LanguageModel:
-    """A model of few characters with strong opinions."""
+    """Return a model of few characters with strong preferences."""
     with seeded(seed, "init"):
         model = FCN(vocab_size=len(vocabulary), block_size=block_size, embed_dim=4, hidden_dim=16)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def tiny_model(vocabulary: Vocabulary, block_size: int, seed: int = 7) -> Langua
 def next_log_probs(
     model: LanguageModel, tokens: list[int], temperature: float = 1.0
 ) -> torch.Tensor:
-    """(V,) the log-probabilities of the token after `tokens`, one context at a time."""
+    """Return the log-probabilities (V,) of the token after `tokens`, one context at a time."""
     size = model.hyperparameters["block_size"]
     context = [END] * size + tokens
     with torch.no_grad():
@@ -44,14 +44,14 @@ def all_names(vocabulary: Vocabulary, max_length: int) -> list[str]:
 def exact_probabilities(
     model: LanguageModel, vocabulary: Vocabulary, max_length: int, temperature: float
 ) -> dict[str, float]:
-    """The probability of every name that can be drawn."""
+    """Return the probability of every name that can be drawn."""
     exact = {}
     for name in all_names(vocabulary, max_length):
         tokens = vocabulary.encode(name)
         log_prob = 0.0
         for position, token in enumerate([*tokens, END][:max_length]):
             log_probs = next_log_probs(model, tokens[:position], temperature)
-            if position == 0:  # the end cannot be drawn there
+            if position == 0:  # the end cannot be drawn at the start
                 log_probs = log_probs - torch.log1p(-log_probs[END].exp())
             log_prob += log_probs[token].item()
         exact[name] = torch.tensor(log_prob).exp().item()
@@ -59,9 +59,10 @@ def exact_probabilities(
 
 
 def is_distributed_as(probabilities: dict[str, float], names: list[str]) -> bool:
-    """Whether names may come from these probabilities, which need not sum to 1: a chi-square test.
+    """Return whether names may come from these probabilities, by a chi-squared test.
 
-    It errs once in ten thousand seeds. Cells expected less than five times are joined.
+    The probabilities need not sum to 1. The test errs for one seed in ten thousand. Cells with an
+    expected count below five are merged.
     """
     counts, total = Counter(names), sum(probabilities.values())
     if not counts.keys() <= probabilities.keys():
@@ -75,7 +76,7 @@ def is_distributed_as(probabilities: dict[str, float], names: list[str]) -> bool
 
 
 def edits(one: str, other: str) -> int:
-    """The Levenshtein distance, by its definition."""
+    """Return the Levenshtein distance, computed by its definition."""
     row = list(range(len(other) + 1))
     for n, left in enumerate(one, start=1):
         above, row = row, [n]

@@ -1,4 +1,4 @@
-"""Names that meet conditions are distributed as the model's names that do."""
+"""Names that meet conditions have the model's distribution, given the conditions."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ LONGEST = 5
 
 
 def expected(temperature: float = 1.0, **options: Any) -> dict[str, float]:
-    """The probabilities of the names that end by themselves and meet the conditions."""
+    """Return the probabilities of names that end by themselves and meet the conditions."""
     prefix, suffix = options.get("prefix", ""), options.get("suffix", "")
     length = options.get("length", (1, LONGEST))
     shortest, longest = (length, length) if isinstance(length, int) else length
@@ -56,7 +56,7 @@ def expected(temperature: float = 1.0, **options: Any) -> dict[str, float]:
     ],
     ids=str,
 )
-def test_names_are_those_of_the_model_given_the_conditions(options: dict[str, Any]) -> None:
+def test_names_follow_the_distribution_given_the_conditions(options: dict[str, Any]) -> None:
     exact = expected(**options)
     names = TRAINED.sample(count=10_000, max_length=LONGEST, **options)
     assert is_distributed_as(exact, names)
@@ -65,19 +65,19 @@ def test_names_are_those_of_the_model_given_the_conditions(options: dict[str, An
     assert len(by_a) == 1 or not is_distributed_as(skewed, names)
 
 
-def test_the_largest_length_does_not_matter_to_names_of_a_length() -> None:
+def test_max_length_does_not_matter_if_a_length_is_given() -> None:
     short = TRAINED.sample(count=500, length=(2, 3), max_length=3)
     assert short == TRAINED.sample(count=500, length=(2, 3), max_length=30)
 
 
-def test_a_name_that_goes_on_does_not_end_in_the_suffix() -> None:
+def test_a_name_cut_off_at_max_length_does_not_count() -> None:
     names = TRAINED.sample(count=10_000, suffix="a", max_length=2)
     exact = {name: p for name, p in expected(suffix="a").items() if len(name) <= 2}
     assert is_distributed_as(exact, names)
 
 
 @pytest.mark.parametrize("unlike", [None, 1, 2])
-def test_the_first_novel_name_is_one_of_the_model_that_is_novel(
+def test_the_first_novel_name_follows_the_distribution_of_novel_names(
     unlike: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST_ROUND", 16)
@@ -95,7 +95,7 @@ def test_the_first_novel_name_is_one_of_the_model_that_is_novel(
     assert not is_distributed_as(expected(length=(1, 4)), names)
 
 
-def test_names_unlike_the_known_ones_are_distinct_and_far_from_each() -> None:
+def test_names_unlike_known_names_are_distinct_and_far_from_all_of_them() -> None:
     vocabulary = Vocabulary("abcdé")
     model = TrainedModel(tiny_model(vocabulary, block_size=2), vocabulary, 2)
     known = ["abc", "BADE\u0301", "zzzz", "日", "a", "cab"]
@@ -110,7 +110,7 @@ def test_names_unlike_the_known_ones_are_distinct_and_far_from_each() -> None:
     assert model.sample(novel_to=known, unlike=1) == model.sample(novel_to=known)
 
 
-def test_a_known_name_that_cannot_be_read_counts_in_the_distance() -> None:
+def test_an_unreadable_known_name_counts_for_the_distance() -> None:
     for name in TRAINED.sample(count=40, novel_to=["azb"], unlike=2, length=(1, 6)):
         assert edits(name, "azb") >= 2
 
@@ -148,7 +148,7 @@ def test_conditions_that_no_name_meets_are_refused(
         assert Conditions(**options).starts()
 
 
-def test_names_too_rare_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_gives_up_if_names_are_too_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 3000)
     monkeypatch.setattr(module, "RARE", 2)
     with refused(

@@ -1,4 +1,4 @@
-"""Names unlike all of a list, compared with the definition of the distance."""
+"""Names unlike all names in a list, compared with the definition of the distance."""
 
 from itertools import islice
 
@@ -16,7 +16,7 @@ LISTS = st.lists(st.text("abÉ😀", max_size=6), max_size=12)
 
 @few
 @given(LISTS, LISTS, st.integers(1, 5))
-def test_they_are_those_by_the_definition(
+def test_unlike_names_match_the_definition(
     names: list[str], known: list[str], distance: int
 ) -> None:
     expected = [name for name in names if all(edits(name, other) >= distance for other in known)]
@@ -27,7 +27,7 @@ def test_they_are_those_by_the_definition(
         assert list(unlike_all(names, known, distance)) == expected
 
 
-def test_no_more_names_are_compared_than_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_names_are_compared_than_necessary(monkeypatch: pytest.MonkeyPatch) -> None:
     from rapidfuzz import process
 
     compared: list[int] = []

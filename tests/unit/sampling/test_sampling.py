@@ -48,7 +48,7 @@ def likelihoods(model: LanguageModel, vocabulary: Vocabulary, names: list[str]) 
 
 
 def biased_to_end(bias: float) -> LanguageModel:
-    """A model that ends a name always, or never."""
+    """Return a model that ends a name always, or never."""
     model = small_model(CORPUS)
     with torch.no_grad():
         model.output.bias[END] = bias
@@ -56,7 +56,7 @@ def biased_to_end(bias: float) -> LanguageModel:
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
-def test_names_are_drawn_with_the_models_probabilities(temperature: float) -> None:
+def test_names_are_drawn_with_the_probabilities_of_the_model(temperature: float) -> None:
     vocabulary = Vocabulary("ab")
     model = tiny_model(vocabulary, block_size=2)
     exact = exact_probabilities(model, vocabulary, 3, temperature)
@@ -71,12 +71,12 @@ def test_names_are_drawn_with_the_models_probabilities(temperature: float) -> No
             for name, probability in exact.items()
         )
 
-    assert len(exact) == 2 + 4 + 8  # 13 degrees of freedom: above 40 once in ten thousand seeds
+    assert len(exact) == 2 + 4 + 8  # 13 degrees of freedom: above 40 for one seed in ten thousand
     assert chi_square(temperature) < 40
-    assert chi_square(1.2 * temperature) > 100  # what it would be were the temperature wrong
+    assert chi_square(1.2 * temperature) > 100  # with a wrong temperature
 
 
-def test_a_low_temperature_plays_safe_and_a_high_one_takes_risks() -> None:
+def test_a_lower_temperature_favors_likely_characters() -> None:
     likeliest = VOCABULARY.characters[next_log_probs(MODEL, [])[1:].argmax()]
 
     def share(temperature: float) -> float:
@@ -89,13 +89,13 @@ def test_a_low_temperature_plays_safe_and_a_high_one_takes_risks() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-300])
-def test_a_temperature_next_to_nothing_takes_the_likeliest(temperature: float) -> None:
+def test_a_tiny_temperature_chooses_the_most_likely_characters(temperature: float) -> None:
     names = sample(count=3, temperature=temperature, max_length=5)
     assert names == sample(count=3, temperature=1e-3, max_length=5)
     assert len(set(names)) == 1
 
 
-def test_the_seed_alone_decides() -> None:
+def test_only_the_seed_determines_the_names() -> None:
     torch.manual_seed(3)
     first = sample()
     torch.manual_seed(4)
@@ -106,7 +106,7 @@ def test_the_seed_alone_decides() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 77])
-def test_as_many_names_are_drawn_as_are_asked_for(count: int) -> None:
+def test_the_requested_number_of_names_is_drawn(count: int) -> None:
     assert len(sample(count=count)) == count
 
 
@@ -118,7 +118,7 @@ def test_names_are_drawn_from_any_model(architecture: type[LanguageModel]) -> No
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5, 30])
-def test_all_names_are_drawn_at_once_and_what_they_share_is_computed_once(max_length: int) -> None:
+def test_names_are_drawn_together_and_shared_contexts_are_computed_once(max_length: int) -> None:
     model = small_model(CORPUS)
     sizes: list[int] = []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
@@ -132,7 +132,7 @@ def test_all_names_are_drawn_at_once_and_what_they_share_is_computed_once(max_le
     assert sizes[0] == 1
 
 
-def test_names_drawn_in_several_goes_are_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_may_be_drawn_in_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "AT_ONCE", 64)
     names = sample(count=1000)
     assert len(names) == 1000
@@ -142,7 +142,7 @@ def test_names_drawn_in_several_goes_are_as_good(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(likelihoods(MODEL, VOCABULARY, names), whole)
 
 
-def test_a_token_without_probability_is_never_drawn() -> None:
+def test_a_token_with_zero_probability_is_never_drawn() -> None:
     cumulated = torch.tensor([[0.0, 0.25, 0.25, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
     place = torch.tensor([0, 1]).repeat(10_000)
     drawn = draw(cumulated.double(), place, generator(1, "draws")).view(-1, 2)
@@ -177,7 +177,7 @@ def test_a_prefix_alone_is_a_name() -> None:
     assert set(sample(prefix="ANNA", max_length=4)) == {"ANNA"}
 
 
-def test_the_prefix_is_the_context_of_what_follows() -> None:
+def test_the_prefix_is_the_context_of_the_next_character() -> None:
     names = sample(count=20_000, prefix="AN", max_length=3)
     expected = next_log_probs(MODEL, VOCABULARY.encode("AN")).exp()
     for token, character in enumerate(VOCABULARY.characters, start=1):
@@ -190,7 +190,7 @@ def test_the_prefix_is_the_context_of_what_follows() -> None:
 @pytest.mark.parametrize(
     "prefixes", [["a", "b"], ["a", "ba"], ["abb", "b", "ba"], ["b", "b", "abaa"], ["aa", "bbb"]]
 )
-def test_each_of_several_prefixes_is_as_frequent_as_the_model_makes_it(
+def test_several_prefixes_follow_the_distribution_of_the_model(
     prefixes: list[str], temperature: float
 ) -> None:
     vocabulary = Vocabulary("ab")
@@ -206,21 +206,21 @@ def test_each_of_several_prefixes_is_as_frequent_as_the_model_makes_it(
     assert not is_distributed_as(exact, sample(model, 20_000, vocabulary=vocabulary, **options))
 
 
-def test_a_prefix_that_begins_with_another_changes_nothing() -> None:
+def test_a_prefix_that_starts_with_another_prefix_changes_nothing() -> None:
     for prefixes in (["MA"], ["MA", "MA"], ["MAR", "MA", "MARIE"], ("MAR", "MA")):
         assert sample(prefix=prefixes) == sample(prefix="MA")
     assert sample(prefix=["", "A"]) == sample()
     assert sample(prefix=["A", "BE"]) == sample(prefix=["BE", "A", "AN"])
 
 
-def test_several_prefixes_suit_a_temperature_next_to_nothing() -> None:
+def test_several_prefixes_work_with_a_tiny_temperature() -> None:
     characters = VOCABULARY.characters
     likeliest = characters[next_log_probs(MODEL, [])[1:].argmax()]
     names = sample(prefix=list(characters), temperature=1e-300)
     assert {name[0] for name in names} == {likeliest}
 
 
-def test_prefixes_that_are_impossible_are_refused() -> None:
+def test_impossible_prefixes_are_refused() -> None:
     with torch.no_grad():
         model = small_model(CORPUS)
         model.output.bias[1:3] = -torch.inf
@@ -232,24 +232,24 @@ def test_prefixes_that_are_impossible_are_refused() -> None:
         sample(prefix=[])
 
 
-def test_a_prefix_is_normalized_as_the_names_are() -> None:
+def test_a_prefix_is_normalized_like_the_names() -> None:
     decomposed = unicodedata.normalize("NFD", "É")
     assert len(decomposed) == 2
     assert sample(prefix=decomposed) == sample(prefix="É")
 
 
-def test_a_prefix_of_unknown_characters_is_refused() -> None:
+def test_a_prefix_with_unknown_characters_is_refused() -> None:
     with refused("'AßBü'", "'ß'", "'ü'", VOCABULARY.characters):
         sample(prefix="AßBü")
 
 
-def test_a_prefix_longer_than_a_name_may_be_is_refused() -> None:
+def test_a_prefix_longer_than_max_length_is_refused() -> None:
     with refused("'ANNA' is longer than max_length (3)"):
         sample(prefix="ANNA", max_length=3)
 
 
 @ANY_MODEL
-def test_the_log_likelihood_of_a_name_is_the_sum_over_its_characters_and_its_end(
+def test_a_log_likelihood_is_the_sum_over_characters_and_the_end(
     architecture: type[LanguageModel],
 ) -> None:
     model = small_model(CORPUS, architecture)
@@ -264,11 +264,11 @@ def test_the_log_likelihood_of_a_name_is_the_sum_over_its_characters_and_its_end
     assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_likelihoods_of_all_names_sum_to_all_that_does_not_end_at_once() -> None:
+def test_the_likelihoods_of_all_names_sum_to_one_minus_the_empty_name() -> None:
     vocabulary = Vocabulary("ab")
     model = tiny_model(vocabulary, block_size=2)
     with torch.no_grad():
-        model.output.bias[END] += 3  # so that hardly a name has more than nine characters
+        model.output.bias[END] += 3  # so that few names have more than nine characters
     names = [
         "".join(letters) for n in range(1, 10) for letters in itertools.product("ab", repeat=n)
     ]
@@ -276,7 +276,7 @@ def test_the_likelihoods_of_all_names_sum_to_all_that_does_not_end_at_once() -> 
     assert total == pytest.approx(1 - next_log_probs(model, [])[END].exp().item(), abs=1e-3)
 
 
-def test_the_training_names_of_a_split_by_name_are_those_of_the_training_set() -> None:
+def test_the_training_names_of_a_split_by_name_are_the_training_set() -> None:
     split = split_windows(CORPUS, "name", 0.5, 0.25, seed=1)
     parts = split.part_of(np.arange(len(NAMES))).tolist()
     expected = {name for name, part in zip(NAMES, parts, strict=True) if part == Part.TRAIN}
@@ -286,7 +286,7 @@ def test_the_training_names_of_a_split_by_name_are_those_of_the_training_set() -
         assert training_names(CORPUS, split, {name}) == expected & {name}
 
 
-def test_the_training_names_of_a_split_by_window_have_at_least_one_window_there() -> None:
+def test_training_names_of_a_split_by_window_have_a_training_window() -> None:
     corpus = Corpus.from_names(["AB", "C", "D"], block_size=2)
     found = set()
     for seed in range(9):
@@ -298,7 +298,7 @@ def test_the_training_names_of_a_split_by_window_have_at_least_one_window_there(
     assert {2, 3} <= found
 
 
-def test_samples_are_described_as_by_hand() -> None:
+def test_descriptions_of_samples_match_a_calculation_by_hand() -> None:
     described = describe_samples(["ANNA", "BO", "ANNA", "EVI"], known={"BO", "PIA"})
     assert described == {"unique": 0.75, "novel": 0.75}
     assert describe_samples(["A", "A", "BC"], known={"A", "BC"}) == {

@@ -1,4 +1,4 @@
-"""The most probable names are those of a list of all names."""
+"""The most probable names, compared with a list of all names."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ MODELS = [TrainedModel(tiny_model(VOCABULARY, 2, seed), VOCABULARY, 2) for seed 
 
 
 def by_likelihood(model: TrainedModel) -> dict[str, float]:
-    """All names in descending order of their log-likelihood."""
+    """Return all names in descending order of their log-likelihood."""
     found = {}
     for name in all_names(VOCABULARY, LONGEST):
         tokens = VOCABULARY.encode(name)
@@ -59,7 +59,9 @@ def meets(name: str, options: dict[str, Any]) -> bool:
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.sampled_from(range(3)), st.integers(1, 130), OPTIONS)
-def test_they_are_the_first_of_all_names(which: int, count: int, options: dict[str, Any]) -> None:
+def test_the_most_probable_names_come_first_among_all_names(
+    which: int, count: int, options: dict[str, Any]
+) -> None:
     if "novel_to" not in options:
         options.pop("unlike", None)
     wanted = [(name, value) for name, value in EVERY[which].items() if meets(name, options)]
@@ -78,7 +80,7 @@ def test_they_are_the_first_of_all_names(which: int, count: int, options: dict[s
 
 
 @ANY_MODEL
-def test_they_are_found_for_any_model_with_the_scores_of_each(architecture: Any) -> None:
+def test_the_most_probable_names_of_any_model_have_the_right_scores(architecture: Any) -> None:
     corpus = small_corpus()
     model = TrainedModel(small_model(corpus, architecture), corpus.vocabulary, corpus.block_size)
     found = model.most_probable(5, prefix=["AN", "zoe"], max_length=6)
@@ -93,10 +95,10 @@ def test_they_are_found_for_any_model_with_the_scores_of_each(architecture: Any)
     assert best <= found[-1].log_likelihood + 1e-5
 
 
-def test_names_without_probability_are_not_found() -> None:
+def test_names_with_zero_probability_are_not_found() -> None:
     model = tiny_model(VOCABULARY, 2)
     with torch.no_grad():
-        model.output.bias[1] = -torch.inf  # a
+        model.output.bias[1] = -torch.inf  # the character a
     trained = TrainedModel(model, VOCABULARY, 2)
     found = trained.most_probable(2 + 4, max_length=2)
     assert {score.name for score in found} == {"b", "c", "bb", "bc", "cb", "cc"}
@@ -107,7 +109,7 @@ def test_names_without_probability_are_not_found() -> None:
         trained.most_probable(1, prefix="a", max_length=2)
 
 
-def test_a_search_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "BUDGET", 200)
     with refused("a search of 200 beginnings of names gave only ", "give a longer prefix"):
         MODELS[0].most_probable(10_000)
@@ -116,7 +118,7 @@ def test_a_search_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
-def test_the_size_of_a_chunk_does_not_matter(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_size_does_not_matter(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     found = MODELS[1].most_probable(50, max_length=6)
     monkeypatch.setattr(search, "CHUNK", chunk)
     assert [score.name for score in MODELS[1].most_probable(50, max_length=6)] == [

@@ -1,4 +1,4 @@
-"""Training of models of plain PyTorch: the same guarantees as for the course's models."""
+"""Training models in plain PyTorch, with the same guarantees as for the course's models."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ BATCH_SIZE = 30
 
 
 class Noisy(WaveNet):
-    """A model that is random without dropout, in training only."""
+    """A model that is random in training only, without dropout."""
 
     def forward(self, contexts: Tensor) -> Tensor:
         x: Any = super().forward(contexts)
@@ -100,7 +100,7 @@ def trained(kind: str, **options: Any) -> Trainer:
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state as loaded from a file."""
+    """Return a state after saving it to a file and loading it."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -109,7 +109,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 
 class BatchNormNet(FCN):
-    """A net with BatchNorm, which needs two windows."""
+    """A net with BatchNorm, which needs at least two windows."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size, hidden_dim=5)
@@ -117,7 +117,7 @@ class BatchNormNet(FCN):
 
 
 @pytest.mark.parametrize("over", [0, 1, 2])
-def test_a_last_batch_that_the_model_cannot_take_is_refused_before_training(over: int) -> None:
+def test_a_last_batch_that_is_too_small_is_refused_before_training(over: int) -> None:
     size = next(n for n in range(2, len(TRAIN) + 1) if len(TRAIN) % n == over)
     model = new_model(BatchNormNet, V, T)
     recipe = Recipe(lr=0.1, batch_size=size, epochs=1)
@@ -135,7 +135,7 @@ def test_a_last_batch_that_the_model_cannot_take_is_refused_before_training(over
 
 
 @EVERY_KIND
-def test_the_seed_alone_decides_whatever_torchs_generator_did_before(kind: str) -> None:
+def test_only_the_seed_determines_the_training(kind: str) -> None:
     first = trained(kind)
     torch.manual_seed(99)
     torch.rand(7)
@@ -146,7 +146,7 @@ def test_the_seed_alone_decides_whatever_torchs_generator_did_before(kind: str) 
 
 @EVERY_KIND
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_stopped_after_any_batch_it_ends_in_the_same_bits(
+def test_training_stopped_after_any_batch_resumes_to_the_same_bits(
     kind: str, average: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 1)
@@ -164,7 +164,7 @@ def test_stopped_after_any_batch_it_ends_in_the_same_bits(
 
 
 @WITH_BATCH_NORM
-def test_averages_are_of_buffers_too_and_counters_are_copied(kind: str) -> None:
+def test_buffers_are_averaged_too_and_counters_are_copied(kind: str) -> None:
     done = trainer(kind, average=0.9)
     averages = {name: value.clone() for name, value in done.model.state_dict().items()}
     update, steps = done._average.update, []  # type: ignore[union-attr]
@@ -194,7 +194,7 @@ def test_averages_are_of_buffers_too_and_counters_are_copied(kind: str) -> None:
 
 @WITH_BATCH_NORM
 def test_validation_with_averages_is_as_good_as_without(kind: str) -> None:
-    """With the statistics of the initial weights the loss would be far off."""
+    """With the statistics of the initial weights, the loss would be far off."""
     plain, averaged = trained(kind, epochs=6), trained(kind, epochs=6, average=0.9)
     assert averaged.history[-1].val_loss < plain.history[0].val_loss
     assert averaged.history[-1].val_loss == pytest.approx(plain.history[-1].val_loss, abs=0.1)
@@ -232,7 +232,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", ["transformer", "GRU", "batch norm of rows"])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_train_is_for_any_model(
+def test_every_training_option_works_for_any_model(
     kind: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 3)
@@ -248,7 +248,7 @@ def test_every_way_to_train_is_for_any_model(
     assert_same(second, whole)
 
 
-# Changes to a model are trained.
+# Changes to a model take part in training.
 
 
 class WithGELU(WaveNet):
@@ -269,7 +269,7 @@ def weights_of(architecture: type[LanguageModel]) -> dict[str, Tensor]:
     return done.weights()
 
 
-def test_a_function_written_into_forward_changes_what_is_trained() -> None:
+def test_a_function_added_to_forward_changes_the_training() -> None:
     plain, changed = weights_of(WaveNet), weights_of(WithGELU)
     assert plain.keys() == changed.keys()
     for name, weight in plain.items():
@@ -311,13 +311,13 @@ def test_norms_are_the_same_without_the_fast_path(kind: str) -> None:
     assert ours.history[0].val_loss == pytest.approx(plain.history[0].val_loss, rel=1e-4)
 
 
-def test_a_model_may_draw_random_numbers_later_than_on_the_first_batch() -> None:
+def test_a_model_may_start_to_draw_random_numbers_later() -> None:
     done = trained("a random factor later")
     assert done.runner.path.fast
     assert done.model.steps.item() > 3
 
 
-def test_a_path_given_up_in_mid_batch_leaves_the_statistics_of_plain_pytorch() -> None:
+def test_leaving_the_fast_path_in_mid_batch_keeps_the_statistics_right() -> None:
     ours, plain = (trained("another path later", epochs=1, fast=fast) for fast in (True, False))
     assert ours.runner.path == PLAIN
     for name, buffer in plain.model.named_buffers():

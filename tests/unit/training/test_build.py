@@ -1,4 +1,4 @@
-"""Building the model of a section of params.yaml, or refusing it on one line."""
+"""Building the model of a section of params.yaml, or refusing it in one line."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Own(LanguageModel):
-    """A model with the arguments of the fully connected net's section, and more."""
+    """A model with the arguments of the fully connected net's section, and any others."""
 
     def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Own(LanguageModel):
         return logits
 
 
-def test_a_model_has_the_arguments_of_its_section_and_weights_of_the_seed() -> None:
+def test_the_section_and_the_seed_determine_the_model() -> None:
     params = load_params()
     model = build_model("fcn", FCN, params, CORPUS)
     sizes = {"vocab_size": len(CORPUS.vocabulary), "block_size": 8}
@@ -44,8 +44,8 @@ def test_a_model_has_the_arguments_of_its_section_and_weights_of_the_seed() -> N
 
 
 @pytest.mark.parametrize("kind", [AssertionError, KeyError, ValueError, TypeError, RuntimeError])
-def test_what_a_constructor_refuses_is_reported_on_one_line(kind: type[Exception]) -> None:
-    """Also torch's own: nn.MultiheadAttention asserts that heads divide channels."""
+def test_an_error_in_a_constructor_is_reported_in_one_line(kind: type[Exception]) -> None:
+    """For example, torch's own: nn.MultiheadAttention asserts that heads divide channels."""
 
     class Picky(Own):
         def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
@@ -66,7 +66,7 @@ def test_a_model_that_cannot_be_saved_is_refused_before_training() -> None:
         build_model("fcn", Own, load_params(), CORPUS)
 
 
-def test_a_mistake_in_forward_is_not_taken_for_one_in_saving(
+def test_a_mistake_in_forward_is_not_reported_as_one_in_saving(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Wrong(Own):
@@ -79,7 +79,7 @@ def test_a_mistake_in_forward_is_not_taken_for_one_in_saving(
         build_model("fcn", Wrong, load_params(), CORPUS)
 
 
-def test_weights_that_no_seed_determines_are_refused() -> None:
+def test_weights_independent_of_the_seed_are_refused() -> None:
     class Drawn(Own):
         def __init__(self, vocab_size: int, block_size: int, **options: object) -> None:
             super().__init__(vocab_size, block_size)
@@ -89,10 +89,10 @@ def test_weights_that_no_seed_determines_are_refused() -> None:
         build_model("fcn", Drawn, load_params(), CORPUS)
 
 
-def test_a_constructor_that_needs_real_numbers_is_left_its_way(
+def test_a_constructor_may_need_real_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Parameters are first counted on the meta device, without memory."""
+    """At first, parameters are counted on the meta device, without memory."""
 
     class Deciding(FCN):
         def __init__(

@@ -21,7 +21,7 @@ FILE = "tests/unit/training/test_checks.py"
 
 
 class Own(LanguageModel):
-    """A bigram table with an argument of any kind."""
+    """A bigram table that takes one more argument of any kind."""
 
     def __init__(self, vocab_size: int, block_size: int, option: Any = None) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Own(LanguageModel):
 def check_own(
     monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel] = Own, *options: Any
 ) -> list[str]:
-    """Check a model of this class, as the one of a module; return what is logged."""
+    """Check a model of this class, as if a module defined it. Return the logged lines."""
     in_a_module(monkeypatch, kind)
     lines: list[str] = []
     check(kind(V, T, *options), CORPUS.vocabulary, lines.append)
@@ -57,7 +57,7 @@ def kind_of(forward: Forward) -> type[LanguageModel]:
 
 
 @ANY_MODEL
-def test_the_models_there_are_pass(
+def test_the_existing_models_pass(
     monkeypatch: pytest.MonkeyPatch, architecture: type[LanguageModel]
 ) -> None:
     if not architecture.__module__.startswith("charlm.models"):
@@ -94,7 +94,7 @@ def test_randomness_from_torch_is_allowed(monkeypatch: pytest.MonkeyPatch) -> No
         (lambda self, x: self.table(x[:, -1:]).squeeze(), f"returns ({V},) of torch.float32;"),
     ],
 )
-def test_what_is_no_logits_is_refused(
+def test_a_result_that_is_not_logits_is_refused(
     monkeypatch: pytest.MonkeyPatch, forward: Forward, wrong: str
 ) -> None:
     with refused(f"{FILE}: forward of Student ", wrong, "it must compute logits ("):
@@ -124,7 +124,7 @@ def replacing(self: Any, x: Tensor) -> Tensor:
         (replacing, "replaces a parameter, so that it is not trained"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(
+def test_a_model_that_cannot_be_trained_is_refused(
     monkeypatch: pytest.MonkeyPatch, forward: Forward, wrong: str
 ) -> None:
     with refused(f"{FILE}: forward of Student ", wrong):
@@ -140,7 +140,7 @@ def test_parameters_that_forward_does_not_use_are_named(monkeypatch: pytest.Monk
     assert check_own(monkeypatch, kind_of(lambda self, x: self.norm(self.table(x[:, -1])))) == []
 
 
-def test_an_error_of_the_backward_pass_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_backward_pass_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         logits = self.table(x[:, -1]).exp()
         return logits.mul_(logits)
@@ -150,16 +150,16 @@ def test_an_error_of_the_backward_pass_is_reported_too(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand])
-def test_random_numbers_that_no_seed_determines_are_refused(
+def test_random_numbers_independent_of_the_seed_are_refused(
     monkeypatch: pytest.MonkeyPatch, draw: Callable[[], float]
 ) -> None:
     with refused(f"{FILE}: Student draws random numbers from Python's or NumPy's"):
         check_own(monkeypatch, kind_of(lambda self, x: self.table(x[:, -1]) * draw()))
 
 
-def test_an_error_has_the_line_of_the_models_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_has_the_line_in_the_file_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
-        return nn.functional.linear(self.table(x), torch.ones(2, 3))  # in torch
+        return nn.functional.linear(self.table(x), torch.ones(2, 3))  # fails inside torch
 
     line = forward.__code__.co_firstlineno + 1
     said = f"{FILE}, line {line}: forward of Student raises an error: "
@@ -190,19 +190,19 @@ def stopping(self: Any, x: Tensor) -> Tensor:
         (lambda self, x: {}["tanh"], "KeyError: 'tanh'; fix it"),
     ],
 )
-def test_an_error_is_found_in_whichever_step(
+def test_an_error_in_any_step_is_found(
     monkeypatch: pytest.MonkeyPatch, forward: Forward, said: str
 ) -> None:
     with refused(FILE, "forward of Student raises an error: ", said):
         check_own(monkeypatch, kind_of(forward))
 
 
-def test_an_error_from_elsewhere_has_the_file_alone() -> None:
+def test_an_error_from_elsewhere_has_only_the_file() -> None:
     with refused(f"constructor of Student raises an error ({FILE}): "):
         construct(kind_of(lambda self, x: x), {"vocab_size": V})
 
 
-def test_weights_that_are_drawn_later_are_refused() -> None:
+def test_lazy_layers_are_refused() -> None:
     class Lazy(LanguageModel):
         def __init__(self, vocab_size: int) -> None:
             super().__init__()
@@ -224,7 +224,7 @@ class Sparse(Own):
 
 
 class Extra(Own):
-    """Another one."""
+    """A model with extra state, which a checkpoint does not store."""
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": 3}
@@ -249,7 +249,7 @@ ADVICE = (
 
 
 @pytest.mark.parametrize("option", [None, 3, 0.5, "layer", True, [1, 2], {"a": [1.5]}], ids=repr)
-def test_what_json_can_hold_may_be_an_argument(
+def test_an_argument_that_json_can_store_is_accepted(
     monkeypatch: pytest.MonkeyPatch, option: Any
 ) -> None:
     assert check_own(monkeypatch, Own, option) == []
@@ -260,7 +260,7 @@ def test_what_json_can_hold_may_be_an_argument(
     [torch.tanh, nn.ReLU(), torch.zeros(2), {1, 2}, float("nan")],
     ids=lambda option: type(option).__name__,
 )
-def test_an_argument_that_json_cannot_hold_is_refused_before_training(
+def test_an_argument_that_json_cannot_store_is_refused_before_training(
     monkeypatch: pytest.MonkeyPatch, option: Any
 ) -> None:
     with refused(f"{FILE}: Own ", *ADVICE):
@@ -268,7 +268,7 @@ def test_an_argument_that_json_cannot_hold_is_refused_before_training(
 
 
 class Overwriting(Own):
-    """A model with another use for the attribute that keeps its arguments."""
+    """A model that uses the attribute for its arguments for something else."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -284,7 +284,7 @@ def test_a_state_that_cannot_be_restored_is_refused(
 
 
 class Counting(Own):
-    """A model that counts its steps in an ordinary attribute, without an effect at first."""
+    """A model that counts its steps in an ordinary attribute, at first without effect."""
 
     steps = 0
 
@@ -294,7 +294,7 @@ class Counting(Own):
 
 
 class Averaging(Own):
-    """A model whose running mean is a tensor, and no buffer."""
+    """A model whose running mean is a plain tensor instead of a buffer."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -317,7 +317,7 @@ class Forgetting(Averaging):
 
 
 class OwnGenerator(Own):
-    """A model that draws from a generator of its own."""
+    """A model that draws from its own generator."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -329,7 +329,7 @@ class OwnGenerator(Own):
 
 
 class Adding(Own):
-    """A model that makes a layer when it first runs."""
+    """A model that creates a layer when it first runs."""
 
     def forward(self, contexts: Tensor) -> Tensor:
         if not hasattr(self, "output"):
@@ -339,7 +339,7 @@ class Adding(Own):
 
 
 class ListOfLayers(Own):
-    """A model whose layers are in a list of Python."""
+    """A model whose layers are in a plain Python list."""
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__(vocab_size, block_size)
@@ -361,14 +361,14 @@ class ListOfLayers(Own):
         (Adding, "adds parameters or buffers; create them in the constructor"),
     ],
 )
-def test_a_state_that_a_checkpoint_would_lack_is_refused(
+def test_a_state_missing_from_checkpoints_is_refused(
     monkeypatch: pytest.MonkeyPatch, kind: type[LanguageModel], why: str
 ) -> None:
     with refused(f"{FILE}: forward of {kind.__name__} ", why):
         check_own(monkeypatch, kind)
 
 
-def test_a_model_that_is_not_the_one_of_its_module_is_refused(
+def test_a_model_that_is_not_the_only_one_of_its_module_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with refused("Own", *ADVICE):  # defined here, not in charlm.models

@@ -39,17 +39,17 @@ def lessons(share: float = 0.75) -> TaughtWindows:
 
 def test_targets_are_the_teachers_predictions_and_the_actual_token() -> None:
     contexts, targets = TRAIN.batch(slice(None))
-    left_out = counts()(contexts.long(), targets).exp()  # of the counts
+    left_out = counts()(contexts.long(), targets).exp()  # from the counts
     wanted = 0.75 * left_out + 0.25 * F.one_hot(targets, V)
     some = torch.tensor([5, 0, 17])
     for chosen in (slice(None), some):
         found_contexts, found = lessons().batch(chosen)
         assert torch.equal(found_contexts, contexts[chosen])
         torch.testing.assert_close(found, wanted[chosen].float(), rtol=0, atol=1e-3)
-    assert left_out[range(len(targets)), targets].log().mean() < -2  # a new name, not its own
+    assert left_out[range(len(targets)), targets].log().mean() < -2  # to the counts, a new name
 
 
-def test_predictions_that_are_too_many_to_store_are_computed_again(
+def test_predictions_are_computed_again_if_there_are_too_many_to_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stored = lessons().batch(torch.tensor([5, 0, 17]))[1]
@@ -59,14 +59,14 @@ def test_predictions_that_are_too_many_to_store_are_computed_again(
     assert torch.equal(again.batch(torch.tensor([5, 0, 17]))[1], stored)
 
 
-def test_a_teacher_runs_as_it_is_given() -> None:
+def test_a_teacher_runs_on_its_given_path() -> None:
     plain = Runner(counts(), fast=False)
     given = taught(TRAIN, plain, V, 0.75)
     assert given.teacher is plain
     torch.testing.assert_close(given.batch(slice(None))[1], lessons().batch(slice(None))[1])
 
 
-def test_a_step_is_that_of_the_mean_cross_entropy() -> None:
+def test_a_step_minimizes_the_mean_cross_entropy() -> None:
     trained, expected = student(), student()
     recipe = Recipe(lr=0.5, batch_size=len(TRAIN), epochs=1, distill=0.75)
     trainer = Trainer(trained, lessons(), WINDOWS[Part.VAL], recipe, seed=1)
@@ -83,7 +83,7 @@ def test_a_step_is_that_of_the_mean_cross_entropy() -> None:
 
 
 def test_a_student_becomes_like_its_teacher() -> None:
-    """Trained on its predictions alone, to below the loss of counts by at most a little."""
+    """Train almost only on its predictions."""
     recipe = Recipe(lr=0.02, batch_size=16, epochs=40, optimizer="muon", distill=0.99)
     model = student()
     first = lessons(0.99).batch(slice(None))

@@ -34,11 +34,11 @@ def trained(bare: bool, steps: int = 3) -> tuple[torch.Tensor, torch.optim.Optim
     return weight, optimizer
 
 
-def test_a_bare_step_is_the_optimizers_own() -> None:
+def test_a_bare_step_equals_a_step_of_the_optimizer() -> None:
     assert torch.equal(trained(bare=True)[0], trained(bare=False)[0])
 
 
-def test_a_step_takes_the_learning_rate_times_the_gradient_off() -> None:
+def test_a_step_subtracts_the_learning_rate_times_the_gradient() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     weight.grad = torch.tensor([0.5, -1.0])
     bare_step(torch.optim.SGD([weight], lr=0.2))()
@@ -54,7 +54,7 @@ def test_the_learning_rate_of_a_bare_step_may_be_changed() -> None:
     assert torch.equal(weight, before)
 
 
-def test_torchs_compiler_is_not_imported() -> None:
+def test_the_compiler_of_torch_is_not_imported() -> None:
     code = """if True:
         import sys
         from tests.unit.training.test_optimizers import trained
@@ -73,8 +73,8 @@ def one_layer() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_adamw_is_torchs(kind: torch.dtype) -> None:
-    """Both the compiled loop and torch's operations."""
+def test_adamw_matches_torch(kind: torch.dtype) -> None:
+    """Test the compiled loop as well as torch's operations."""
     mine, plain = (one_layer().to(kind) for _ in range(2))
     recipe = Recipe(lr=0.02, batch_size=1, epochs=1, optimizer="adamw", weight_decay=0.3)
     ours = optimizer_of(recipe, mine)
@@ -97,12 +97,12 @@ def test_an_orthogonal_step_has_singular_values_near_one(shape: tuple[int, int])
     values = torch.linalg.svdvals(found)
     assert values.max() < 1.3
     assert values[s > 0.05 * s.max()].min() > 0.6
-    between = u.T @ found @ v.T  # diagonal where the singular vectors are the same
+    between = u.T @ found @ v.T  # diagonal if the singular vectors are the same
     torch.testing.assert_close(between, torch.diag(between.diagonal()), rtol=0, atol=1e-4)
     torch.testing.assert_close(found, orthogonal(matrix.double()).float(), rtol=0, atol=1e-4)
 
 
-def test_muon_moves_hidden_layers_as_torchs_does_and_all_else_by_adamw() -> None:
+def test_muon_matches_torch_on_hidden_layers_and_uses_adamw_elsewhere() -> None:
     mine, plain = one_layer(), one_layer()
     recipe = Recipe(
         lr=0.02, batch_size=1, epochs=1, optimizer="muon", momentum=0.9, weight_decay=0.3
@@ -127,7 +127,7 @@ def test_muon_moves_hidden_layers_as_torchs_does_and_all_else_by_adamw() -> None
             for optimizer in optimizers:
                 optimizer.step()
     torch.testing.assert_close(mine.bias, plain.bias, rtol=1e-5, atol=1e-6)
-    # torch multiplies in bfloat16, of 8 bits.
+    # torch multiplies in bfloat16, which has 8 bits of precision.
     assert (mine.weight - plain.weight).abs().max() < 0.05 * 20 * 0.02 * 0.2 * 3
     assert (mine.weight - one_layer().weight).abs().max() > 0.02
 
@@ -153,15 +153,17 @@ def test_muon_is_for_the_matrices_between_hidden_layers() -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 @ANY_MODEL
-def test_every_parameter_is_moved_once(architecture: type[LanguageModel], optimizer: Any) -> None:
+def test_every_parameter_is_optimized_once(
+    architecture: type[LanguageModel], optimizer: Any
+) -> None:
     model = new_model(architecture, 31, 8)
     recipe = Recipe(lr=0.1, batch_size=1, epochs=1, optimizer=optimizer)
     found = [p for group in optimizer_of(recipe, model).param_groups for p in group["params"]]
     assert sorted(map(id, found)) == sorted(map(id, model.parameters()))
 
 
-def test_a_step_of_muon_is_the_same_by_any_number_of_threads() -> None:
-    """For a layer large enough for torch to use several threads."""
+def test_a_step_of_muon_is_the_same_with_any_number_of_threads() -> None:
+    """The layer is large enough for torch to use several threads."""
 
     def after_a_step(threads: int) -> torch.Tensor:
         torch.manual_seed(4)
@@ -191,7 +193,7 @@ def test_only_a_gradient_above_the_norm_is_clipped() -> None:
         assert parameters[0].grad[0, 0] / parameters[1].grad[0] == pytest.approx(3 / 6**0.5 / 2)
 
 
-def test_initializations_have_their_spread_and_leave_the_embedding() -> None:
+def test_initializations_have_the_right_spread_and_keep_the_embedding() -> None:
     def built(name: str) -> FCN:
         torch.manual_seed(1)
         model = FCN(vocab_size=46, block_size=8)
@@ -216,7 +218,7 @@ def test_initializations_have_their_spread_and_leave_the_embedding() -> None:
 
 
 @pytest.mark.parametrize("options", [{"optimizer": "adamw"}, {"clip_norm": 1.0}, {}])
-def test_sparse_gradients_are_for_plain_sgd(options: dict[str, Any]) -> None:
+def test_sparse_gradients_require_plain_sgd(options: dict[str, Any]) -> None:
     model = torch.nn.Embedding(5, 5, sparse=True)
     recipe = Recipe(lr=0.1, batch_size=2, epochs=1, **options)
     if not options:

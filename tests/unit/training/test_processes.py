@@ -1,4 +1,4 @@
-"""Several processes, where a system does not allow them."""
+"""Several processes, on systems that do not support them."""
 
 import pytest
 import torch

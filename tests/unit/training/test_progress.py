@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 def progress_of(
     title: str, epochs: int, batches: int, done: int = 0, batches_done: int = 0
 ) -> Progress:
-    """Return the progress of a training after some epochs, and some batches of the next."""
+    """Return the progress of a training after some epochs and some batches of the next one."""
     trainer = SimpleNamespace(
         recipe=Recipe(lr=0.2, batch_size=32, epochs=epochs),
         batches_per_epoch=batches,
@@ -69,12 +69,12 @@ def test_a_short_training_has_a_line_per_epoch(
     assert shown_epochs(lines(capsys, epochs)) == list(range(1, epochs + 1))
 
 
-def test_a_line_tells_model_epoch_losses_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_model_epoch_losses_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     last = lines(capsys, 50)[-1]
     assert re.fullmatch(r"Net A, epoch 50/50: train 2\.5000, val 3\.0000, 0 s left", last)
 
 
-def test_a_training_resumed_shows_its_first_and_last_epoch(
+def test_a_resumed_training_shows_its_first_and_last_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown = shown_epochs(lines(capsys, 50, done=23))
@@ -104,7 +104,7 @@ def test_a_terminal_shows_a_bar_with_epoch_losses_and_time_left(
     assert "epoch 3/3 |" in drawn[-1]
     assert "train 2.9700, val 3.4700" in drawn[-1]
     assert drawn[-1].endswith("\n")
-    assert terminal.getvalue().count("\n") == 1  # one bar, drawn over and over
+    assert terminal.getvalue().count("\n") == 1  # one bar, drawn repeatedly
     assert capsys.readouterr() == ("", "")
 
 
@@ -125,7 +125,7 @@ def test_the_bar_fills_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch) -> N
     assert filled(after_the_first) == pytest.approx(1 / 4, abs=0.1)
 
 
-def test_the_bar_of_a_training_resumed_starts_where_it_was(
+def test_the_bar_of_a_resumed_training_starts_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -135,7 +135,7 @@ def test_the_bar_of_a_training_resumed_starts_where_it_was(
     assert filled(first) == pytest.approx(1 / 2, abs=0.1)
 
 
-def test_the_bar_fits_an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_fits_an_80_column_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     with progress_of("Fully connected net", 100, 10_000, 98) as progress:
         progress.batches(10_000)
@@ -153,7 +153,7 @@ def test_a_finished_training_can_be_resumed_on_a_terminal(monkeypatch: pytest.Mo
     assert "epoch 3/3 |" in terminal.getvalue()
 
 
-def test_a_finished_training_resumed_has_nothing_to_log(
+def test_resuming_a_finished_training_logs_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert lines(capsys, epochs=3, done=3) == []
@@ -161,7 +161,7 @@ def test_a_finished_training_resumed_has_nothing_to_log(
 
 def test_the_bar_is_closed_when_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
-    progress = progress_of("Net A", 3, 7, 0)  # kept, since a bar also closes when it is forgotten
+    progress = progress_of("Net A", 3, 7, 0)  # a reference keeps the bar open
     with pytest.raises(ValueError, match="stop"), progress:
         raise ValueError("stop")
     assert terminal.getvalue().endswith("\n")

@@ -1,4 +1,4 @@
-"""Every training option, compared with torch's, and resumed in the middle."""
+"""Every training option, compared with torch, and resumed in the middle."""
 
 import copy
 import json
@@ -66,7 +66,7 @@ def recipe(**options: Any) -> Recipe:
 def trainer(
     way: dict[str, Any], architecture: type[LanguageModel] = WaveNet, **options: Any
 ) -> Trainer:
-    """A Trainer of a new model, always with the same initial weights."""
+    """Return a Trainer of a new model, always with the same initial weights."""
     model = small_model(CORPUS, architecture, **options)
     return Trainer(model, TRAIN, VAL, recipe(**way), seed=1)
 
@@ -80,14 +80,14 @@ def trained(way: dict[str, Any], architecture: type[LanguageModel] = WaveNet) ->
 @EVERY_WAY
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("architecture", [WaveNet, CompactWaveNet])
-def test_interrupted_anywhere_every_way_ends_in_the_same_bits(
+def test_every_option_resumes_to_the_same_bits_after_any_interruption(
     way: dict[str, Any],
     dropout: float,
     architecture: type[LanguageModel],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 3)
-    if architecture is CompactWaveNet:  # which may diverge at the rate at which others bounce
+    if architecture is CompactWaveNet:  # diverges where others only oscillate
         way = {**way, "lr": min(way.get("lr", PLAIN.lr), 0.2)}
     whole = trainer(way, architecture, dropout=dropout)
     states: list[dict[str, Any]] = []
@@ -101,7 +101,7 @@ def test_interrupted_anywhere_every_way_ends_in_the_same_bits(
 
 
 @EVERY_WAY
-def test_a_state_is_what_torch_saves_and_loads_without_running_code(
+def test_torch_saves_and_loads_a_state_without_running_code(
     way: dict[str, Any], tmp_path: Any
 ) -> None:
     first = trainer(way)
@@ -115,7 +115,7 @@ def test_a_state_is_what_torch_saves_and_loads_without_running_code(
 
 
 @EVERY_WAY
-def test_every_way_learns_and_none_is_another(way: dict[str, Any]) -> None:
+def test_every_option_learns_and_has_an_effect(way: dict[str, Any]) -> None:
     done = trained(way)
     losses = [epoch.train_loss for epoch in done.history]
     assert min(losses) < losses[0]
@@ -127,7 +127,7 @@ def test_every_way_learns_and_none_is_another(way: dict[str, Any]) -> None:
 def plain_loop(
     model: LanguageModel, optimizer: torch.optim.Optimizer, scheduler: Any, kind: str, clip: float
 ) -> tuple[list[float], list[float]]:
-    """Return validation losses and final learning rates of the epochs, using torch only."""
+    """Return the validation losses and final learning rates of all epochs, using only torch."""
     contexts, targets = TRAIN.batch(slice(None))
     val_contexts, val_targets = VAL.batch(slice(None))
     losses, rates = [], []
@@ -164,7 +164,7 @@ SCHEDULERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ["momentum", "sgd with decay", "adamw", "clipped", *SCHEDULERS])
-def test_a_way_is_torchs(name: str) -> None:
+def test_an_option_matches_torch(name: str) -> None:
     way = WAYS[name]
     model = small_model(CORPUS, FCN)
     settings = recipe(**way)
@@ -186,7 +186,7 @@ def test_a_way_is_torchs(name: str) -> None:
     assert [epoch.val_loss for epoch in done.history] == pytest.approx(losses, abs=1e-4)
 
 
-def test_the_plateau_of_the_test_above_is_one() -> None:
+def test_the_plateau_scheduler_lowers_the_learning_rate() -> None:
     rates = [epoch.lr for epoch in trained(WAYS["plateau"], FCN).history]
     assert rates[0] == 1.5
     assert rates[-1] < 1.5
@@ -213,13 +213,13 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss() -> None:
     assert mean_loss(done.model, VAL) == min(losses)
 
 
-def test_the_last_weights_are_kept_otherwise() -> None:
+def test_the_last_weights_are_kept_by_default() -> None:
     done = trained({"lr": 1.5}, FCN)
     assert mean_loss(done.model, VAL) == done.history[-1].val_loss
     assert all(torch.equal(done.weights()[k], v) for k, v in done.model.state_dict().items())
 
 
-def test_patience_ends_a_training_that_does_not_improve() -> None:
+def test_patience_ends_a_training_that_stops_improving() -> None:
     done = trainer({"patience": 2, "lr": 1.5, "epochs": 40}, FCN)
     history = list(done.run(40))
     losses = [epoch.val_loss for epoch in history]
@@ -228,7 +228,7 @@ def test_patience_ends_a_training_that_does_not_improve() -> None:
     assert list(done.run(40)) == [], "nor does it go on when it is taken up"
 
 
-def test_averaged_weights_are_the_moving_average_and_what_is_validated() -> None:
+def test_averaged_weights_are_a_moving_average_and_are_validated() -> None:
     done = trainer({"average": 0.9, "lr": 1.0, "epochs": 2}, FCN)
     steps = 0
     averages = {k: v.clone() for k, v in done.model.state_dict().items()}
@@ -260,12 +260,12 @@ def test_dropout_changes_training_and_not_evaluation(architecture: type[Language
     first, other = next(dropping.run(1)), next(plain.run(1))
     assert first.train_loss != other.train_loss
     again = trainer({}, architecture, dropout=0.5)
-    torch.manual_seed(99)  # no generator of torch's has a say in it
+    torch.manual_seed(99)  # no global generator of torch affects it
     assert next(again.run(1)) == first
 
 
 @pytest.mark.parametrize("architecture", [FCN, WaveNet])
-def test_layer_normalization_stands_before_the_tanh(architecture: type[LanguageModel]) -> None:
+def test_layer_normalization_comes_before_the_tanh(architecture: type[LanguageModel]) -> None:
     model = small_model(CORPUS, architecture, norm="layer")
     contexts = TRAIN.batch(slice(0, 20))[0].long()
     norms = [model.norm] if architecture is FCN else model.norms
@@ -282,12 +282,12 @@ def test_layer_normalization_stands_before_the_tanh(architecture: type[LanguageM
     assert history[-1].val_loss < history[0].val_loss
 
 
-def test_divergence_is_reported_with_the_learning_rate_of_that_moment() -> None:
+def test_divergence_is_reported_with_the_current_learning_rate() -> None:
     training = trainer({"lr": 1e37, "scheduler": "linear"}, FCN)
     with refused("diverged in epoch 1", "1e+37"):
         list(training.run(EPOCHS))
 
 
-def test_a_history_is_plain_numbers() -> None:
+def test_a_history_has_plain_numbers() -> None:
     history: list[dict[str, Tensor]] = trained(WAYS["onecycle"], FCN).state_dict()["history"]
     assert json.loads(json.dumps(history)) == history

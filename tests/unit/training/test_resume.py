@@ -32,7 +32,7 @@ def resume_file(
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the module takes for the project, with two imported files."""
+    """A folder that the module takes for the project, with one imported file per package."""
     for package in ("charlm", "stages", "tests"):
         (tmp_path / package).mkdir()
         for module in ("loaded", "other"):
@@ -47,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_same_training_computes_the_same_name(tmp_path: Path) -> None:
+def test_the_same_training_has_the_same_file_name(tmp_path: Path) -> None:
     reordered = dict(reversed(PARAMETERS.items()))
     assert resume_file(tmp_path).path == resume_file(tmp_path, parameters=reordered).path
     assert resume_file(tmp_path).path.parent == tmp_path / "resume"
@@ -64,11 +64,11 @@ def test_the_same_training_computes_the_same_name(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_another_training_computes_another_name(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_another_training_has_another_file_name(tmp_path: Path, change: dict[str, Any]) -> None:
     assert resume_file(tmp_path).path != resume_file(tmp_path, **change).path
 
 
-def test_a_new_version_of_torch_computes_another_name(
+def test_a_new_version_of_torch_gives_another_file_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = resume_file(tmp_path).path
@@ -77,14 +77,14 @@ def test_a_new_version_of_torch_computes_another_name(
 
 
 @pytest.mark.parametrize("package", ["charlm", "stages"])
-def test_changed_code_computes_another_name(project: Path, package: str) -> None:
+def test_changed_code_gives_another_file_name(project: Path, package: str) -> None:
     before = resume_file(project).path
     (project / package / "loaded.py").write_text("x = 2\n")
     assert resume_file(project).path != before
 
 
 @pytest.mark.parametrize("file", ["charlm/other.py", "stages/other.py", "tests/loaded.py"])
-def test_code_that_is_not_loaded_or_no_part_of_the_project_does_not_count(
+def test_code_that_is_not_loaded_or_outside_the_project_does_not_count(
     project: Path, file: str
 ) -> None:
     before = resume_file(project).path
@@ -100,7 +100,7 @@ def test_a_saved_state_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(loaded["weights"]["x"], STATE["weights"]["x"])
 
 
-def test_a_later_state_takes_the_place_of_the_earlier(tmp_path: Path) -> None:
+def test_a_later_state_replaces_the_earlier_one(tmp_path: Path) -> None:
     file = resume_file(tmp_path)
     for epoch in (1, 2):
         file.save({"epoch": epoch})
@@ -119,10 +119,10 @@ def test_a_removed_state_is_gone(tmp_path: Path) -> None:
     file.remove()
     assert file.load() is None
     assert list((tmp_path / "resume").iterdir()) == []
-    file.remove()  # once more does no harm
+    file.remove()  # a second removal does no harm
 
 
-def test_a_real_training_goes_on_from_its_file_in_the_same_bits(tmp_path: Path) -> None:
+def test_a_real_training_resumes_from_its_file_to_the_same_bits(tmp_path: Path) -> None:
     corpus = small_corpus()
     windows = small_split(corpus)
 
@@ -184,7 +184,7 @@ def test_a_single_changed_bit_is_noticed(
 def test_a_state_damaged_into_another_pickle_is_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    """Even if the checksum was forged to match."""
+    """Even with a checksum forged to match."""
     file = resume_file(tmp_path)
     file.save(STATE)
     file.path.write_bytes(hashlib.sha256(content).digest() + content)
@@ -200,7 +200,9 @@ def any_resume_file(tmp_path_factory: pytest.TempPathFactory) -> ResumeFile:
 
 @few
 @given(st.binary(max_size=60))
-def test_no_bytes_whatsoever_give_an_exception(any_resume_file: ResumeFile, content: bytes) -> None:
+def test_no_content_of_the_file_raises_an_exception(
+    any_resume_file: ResumeFile, content: bytes
+) -> None:
     any_resume_file.path.write_bytes(content)
     assert any_resume_file.load() is None
 

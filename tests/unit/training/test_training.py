@@ -44,7 +44,7 @@ def trainer(
     seed: int = 1,
     **options: Any,
 ) -> Trainer:
-    """A Trainer of a new model, always with the same initial weights."""
+    """Return a Trainer of a new model, always with the same initial weights."""
     model = small_model(CORPUS, architecture)
     recipe = Recipe(lr=lr, batch_size=batch_size, **{"epochs": 5, **options})
     return Trainer(model, TRAIN, VAL, recipe, seed=seed)
@@ -70,7 +70,7 @@ def test_the_losses_of_a_small_training_are_pinned(
 
 
 @ARCHITECTURES
-def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> None:
+def test_training_matches_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> None:
     model = small_model(CORPUS, architecture)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     contexts, targets = TRAIN.batch(slice(None))
@@ -93,7 +93,7 @@ def test_training_is_a_plain_pytorch_loop(architecture: type[LanguageModel]) -> 
 
     done = trained(architecture, epochs=3)
     assert [epoch.epoch for epoch in done.history] == [1, 2, 3]
-    # Products of products: the compact WaveNet's make more of the same rounding.
+    # The compact WaveNet multiplies products with products, which increases rounding errors.
     slack = 1e-4 if architecture is CompactWaveNet else 1e-6
     assert [e.train_loss for e in done.history] == pytest.approx(train_losses, abs=slack)
     assert [e.val_loss for e in done.history] == pytest.approx(val_losses, abs=slack)
@@ -115,12 +115,14 @@ def test_any_loss_can_be_minimized(architecture: type[LanguageModel]) -> None:
     plain = trained(architecture, epochs=3)
     for mine, usual in zip(halved.run(3), plain.history, strict=True):
         assert mine.train_loss == pytest.approx(usual.train_loss / 2, rel=1e-6)
-        assert mine.val_loss == pytest.approx(usual.val_loss, rel=1e-6)  # cross-entropy as ever
+        assert mine.val_loss == pytest.approx(usual.val_loss, rel=1e-6)  # still the cross-entropy
 
 
 @ARCHITECTURES
-def test_a_loss_of_torchs_functions_can_be_minimized(architecture: type[LanguageModel]) -> None:
-    """Computed on `dense()`, here the same loss: gradients must agree."""
+def test_a_loss_of_plain_torch_functions_can_be_minimized(
+    architecture: type[LanguageModel],
+) -> None:
+    """The loss is computed on `dense()`, and is the same one, so gradients must agree."""
 
     class Dense(Trainer):
         def summed_loss(self, logits: Any, contexts: Tensor, targets: Tensor) -> Any:
@@ -139,8 +141,8 @@ def test_a_loss_of_torchs_functions_can_be_minimized(architecture: type[Language
         torch.testing.assert_close(mine, its, rtol=0, atol=1e-3)
 
 
-def test_losses_are_added_up_in_double_precision() -> None:
-    """Added to the losses of a million windows, a batch's loses half of its digits in float32."""
+def test_losses_are_summed_in_double_precision() -> None:
+    """Added to the losses of a million windows, a batch's loss loses half its digits in float32."""
     training = trainer()
     training._total += 2**25
     with_it = [training._total.add_(1).item() for _ in range(3)]
@@ -156,8 +158,8 @@ def test_training_lowers_both_losses(architecture: type[LanguageModel]) -> None:
 
 
 def test_the_training_loss_is_the_mean_over_windows_not_over_batches() -> None:
-    still = 1e-30  # a learning rate that leaves every weight as it is
-    all_but_one = len(TRAIN) - 1  # and so the last batch has one window
+    still = 1e-30  # a learning rate that leaves every weight unchanged
+    all_but_one = len(TRAIN) - 1  # so that the last batch has one window
     untrained = trainer(lr=still, batch_size=all_but_one)
     losses = []
     shuffle = Permutation(len(TRAIN), derive_seed(1, "shuffle/1"))
@@ -172,7 +174,7 @@ def test_the_training_loss_is_the_mean_over_windows_not_over_batches() -> None:
     assert epoch.train_loss == pytest.approx(over_windows, abs=1e-6)
 
 
-def test_the_validation_loss_is_that_after_the_epochs_last_update() -> None:
+def test_the_validation_loss_is_computed_after_the_last_update_of_the_epoch() -> None:
     training = trainer()
     for epoch in training.run(3):
         assert epoch.val_loss == mean_loss(training.model, VAL)
@@ -180,7 +182,7 @@ def test_the_validation_loss_is_that_after_the_epochs_last_update() -> None:
 
 @ARCHITECTURES
 @pytest.mark.parametrize("interrupted_after", [1, 2, 4])
-def test_an_interrupted_training_ends_in_the_same_bits(
+def test_an_interrupted_training_resumes_to_the_same_bits(
     architecture: type[LanguageModel], interrupted_after: int
 ) -> None:
     whole = trained(architecture, epochs=5)
@@ -210,7 +212,7 @@ def test_a_finished_training_has_nothing_left_to_run() -> None:
     assert all(torch.equal(before[k], v) for k, v in done.model.state_dict().items())
 
 
-def test_run_yields_what_it_keeps_in_the_history() -> None:
+def test_run_yields_the_entries_of_the_history() -> None:
     training = trainer()
     for number, epoch in enumerate(training.run(3), start=1):
         assert isinstance(epoch, Epoch)
@@ -218,7 +220,7 @@ def test_run_yields_what_it_keeps_in_the_history() -> None:
         assert training.history[-1] is epoch
 
 
-def test_the_seed_alone_orders_the_batches() -> None:
+def test_only_the_seed_determines_the_order_of_batches() -> None:
     torch.manual_seed(3)
     first = trained()
     torch.manual_seed(4)
@@ -226,9 +228,9 @@ def test_the_seed_alone_orders_the_batches() -> None:
     assert first.history != trained(seed=2).history
 
 
-def test_every_epoch_has_an_order_of_its_own_that_covers_all_windows() -> None:
+def test_every_epoch_has_its_own_order_of_all_windows() -> None:
     training = trainer()
-    training.choose_path()  # which looks at the first batch
+    training.choose_path()  # looks at the first batch
     seen: list[torch.Tensor] = []
     batch = TRAIN.batch
 
@@ -256,9 +258,7 @@ def test_every_batch_is_reported(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize(("lr", "shown"), [(1e30, "1e+30"), (1e37, "1e+37")])
-def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
-    lr: float, shown: str
-) -> None:
+def test_divergence_is_reported_with_epoch_and_learning_rate(lr: float, shown: str) -> None:
     training = trainer(lr=lr)
     with refused("diverged in epoch 1", "lower the learning rate", shown):
         list(training.run(3))
@@ -269,7 +269,7 @@ def test_training_that_diverges_is_refused_with_epoch_and_learning_rate(
 def test_divergence_is_reported_without_numpy_warnings(
     architecture: type[LanguageModel],
 ) -> None:
-    """With a learning rate so high that a product overflows before the loss."""
+    """The learning rate is so high that a product overflows before the loss does."""
     training = trainer(architecture, lr=1e38, batch_size=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -277,7 +277,7 @@ def test_divergence_is_reported_without_numpy_warnings(
             list(training.run(1))
 
 
-def test_divergence_in_a_later_epoch_is_reported_as_such() -> None:
+def test_divergence_in_a_later_epoch_is_reported_with_that_epoch() -> None:
     training = trained(epochs=2)
     with torch.no_grad():
         training.model.output.bias[0] = torch.nan
@@ -288,7 +288,7 @@ def test_divergence_in_a_later_epoch_is_reported_as_such() -> None:
 
 @ARCHITECTURES
 @pytest.mark.parametrize("stopped_after", [1, 2, 3, 5])
-def test_interrupted_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(
+def test_a_training_interrupted_within_an_epoch_resumes_to_the_same_bits(
     architecture: type[LanguageModel], stopped_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch has 7 batches here, reported after 2, 4, 6 and 7."""
@@ -312,7 +312,7 @@ def test_interrupted_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(
     assert_same(second, whole)
 
 
-def test_a_state_in_the_middle_of_an_epoch_is_never_one_of_a_diverged_training(
+def test_no_state_of_a_diverged_training_is_reported_within_an_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(charlm.training.trainer, "REPORT_EVERY", 1)
