@@ -82,7 +82,7 @@ DAMAGED: Callable = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMA
 
 
 def code_blocks(kind: str, page: str) -> list[str]:
-    """Return the code blocks of a Markdown page that are in a language."""
+    """Return the code blocks of a Markdown page in one language."""
     return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -192,7 +192,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 
 def refused_here(project: Project, stage: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the line with which a stage would end, run in this process to save its imports."""
+    """Run a stage in this process, to save imports, and return the line with which it would end."""
     monkeypatch.chdir(project.path)
     main = importlib.import_module(f"stages.{stage}").main
     with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is, it must be explained

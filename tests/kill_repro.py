@@ -149,7 +149,7 @@ def clear(project: Project, entirely: bool) -> None:
 
 
 def work(project: Project, make: Make, seed: int, kills: int, one: bool) -> Result:
-    """Kill and restart in one folder until that many kills, and the end of the last round."""
+    """Kill and restart in one folder, for that many kills and until the last round has ended."""
     chance, result, log = random.Random(seed), Result(), project.path.with_suffix(".log")
     expected, whole = {}, 0.0
     for setting in SEEDS:

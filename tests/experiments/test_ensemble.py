@@ -59,7 +59,7 @@ def test_every_kind_of_ensemble_is_measured(names: Path) -> None:
     assert found["mixed/validation"] <= found["hybrids/validation"] + 1e-4
 
 
-def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+def test_measured_lists_are_not_measured_again(tmp_path: Path) -> None:
     file, paths = tmp_path / "kept.csv", {"a": Path(__file__), "b": Path(__file__)}
     first = best.measured(stand_in, file, paths, "name", [0, 1], jobs=1)
     assert sorted(zip(first["list"], first["seed"], strict=True)) == [

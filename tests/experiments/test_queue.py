@@ -76,7 +76,9 @@ def test_a_queue_with_other_experiments_is_refused(fake: Fake) -> None:
     assert fake.commands == []
 
 
-def test_it_waits_until_all_have_ended(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_waits_until_all_experiments_have_ended(
+    fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake.states = [
         {"a": "Queued", "b": "Running", "another": "Failed"},
         {"a": "Running", "b": "Success"},

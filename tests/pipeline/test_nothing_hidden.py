@@ -206,7 +206,7 @@ _ = (load().models, load().section("fcn"))
 
 
 def test_undeclared_use_is_caught(project: Project) -> None:
-    """Check with code at the top of a stage that touches what the stage does not declare."""
+    """Add code to a stage that touches what the stage does not declare."""
     script = project.path / "stages/split.py"
     text = script.read_text(encoding="utf-8")
     script.write_text(PLANTED + text, encoding="utf-8")

@@ -11,7 +11,7 @@ from charlm.folding import fold
 from tests.helpers import few, refused, taken_or_refused
 
 CAPITALS = frozenset("'-.ABCDEFGHIJKLMNOPQRSTUVWXYZÀÂÄÆÇÈÉÊËÎÏÔÖÙÛÜŸ")
-"""About those of the default names."""
+"""About the characters of the default names."""
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NEAR = st.text(

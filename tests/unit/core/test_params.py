@@ -33,7 +33,7 @@ LEAVES = [
 ]
 OURS = ("fcn", "wavenet", "compact", "hybrid", "kneser_ney", "mixture")
 ADDED = {*MODELS} - {*OURS}
-"""Models that somebody has added."""
+"""Models that a user has added."""
 
 
 def put(folder: Path, text: str) -> Path:
