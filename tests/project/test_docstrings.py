@@ -31,8 +31,8 @@ def test_help_is_printed_without_a_docstring(
 
 
 @pytest.mark.parametrize("command", ["guide", "picture", "put_back", "readme", "verify"])
-def test_help_is_all_that_is_done_if_it_is_asked_for(command: str) -> None:
-    """All of these change files or take minutes."""
+def test_help_is_printed_without_running_anything(command: str) -> None:
+    """Without --help, each of them changes files or takes minutes."""
     code = "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
     text = run_python(code, f"pipeline.{command}", "--help")
     assert text.startswith(f"usage: python -m pipeline.{command} [-h]")
