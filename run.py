@@ -161,7 +161,7 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         ["python -m benchmarks.grow ...", "python -m pipeline.readme"],
     ),
 }
-"""What each command does, which set-up it needs, and what it runs. Dots stand for the user's
+"""What each command does, which setup it needs, and what it runs. Dots stand for the user's
 further arguments."""
 
 EXPERIMENTS = {"smoke", "seeds", "sweep"}
@@ -326,7 +326,7 @@ def has(package: str) -> bool:
 
 
 def announcement(without_cuda: bool) -> str:
-    """Return how much set-up downloads, and how to get less of it."""
+    """Return how much setup downloads, and how to get less of it."""
     said = f"Setting up {NAME}: up to {SMALL_SIZE if without_cuda else LARGE_SIZE}."
     if without_cuda:
         return said
@@ -344,13 +344,13 @@ def pip(*arguments: str) -> None:
 
 
 def must(*command: str) -> None:
-    """Run a command of set-up; exit if it fails."""
+    """Run a command of setup; exit if it fails."""
     code = run(*command)
     if code == 130:
         raise KeyboardInterrupt
     if code:
         fail(
-            "set-up failed (see above); fix the cause and run the same command again (if it still "
+            "setup failed (see above); fix the cause and run the same command again (if it still "
             f"fails, delete {NAME} first)"
         )
 

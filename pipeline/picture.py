@@ -1,6 +1,6 @@
 """Take the README's picture of the report's first screen: `python -m pipeline.picture`.
 
-It needs the Chromium that the set-up of the tests finds or installs.
+It needs the Chromium that the setup of the tests finds or installs.
 """
 
 from pathlib import Path

@@ -63,7 +63,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path("charlm/models")
 
 PYTHON = Path(".venv/Scripts/python.exe" if sys.platform == "win32" else ".venv/bin/python")
-"""The Python that set-up installs."""
+"""The Python that setup installs."""
 
 ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """Signals that end a program: a request, or a closed terminal or lost connection."""

@@ -171,7 +171,7 @@ def test_a_failed_setup_is_reported_in_one_line_and_tried_again(checkout: Checko
     text = checkout.run("repro", code=1)
     assert text.splitlines()[-2:] == [
         "pip: no network",
-        "error: set-up failed (see above); fix the cause and run the same command again (if it "
+        "error: setup failed (see above); fix the cause and run the same command again (if it "
         "still fails, delete .venv first)",
     ]
     assert not (checkout.path / ".venv/.installed").exists()
@@ -501,5 +501,5 @@ def test_an_interrupted_setup_may_finish_its_cleanup(
         assert process.wait() == (130 if number == signal.SIGINT else 1)
         assert (sleeping.path / "sleeps").read_text().split()[-1] == "ended"
         last = process.communicate()[0].splitlines()[-1]
-    assert last.startswith("interrupted;" if number == signal.SIGINT else "error: set-up failed")
+    assert last.startswith("interrupted;" if number == signal.SIGINT else "error: setup failed")
     assert not (sleeping.path / ".venv/.installed").exists()

@@ -101,7 +101,7 @@ def test_a_new_model_is_drawn_without_other_changes(project: Project, pages: Pag
 
 def test_show_and_diff_draw_every_plot_without_a_network(project: Project, pages: Pages) -> None:
     project.run("python", "-m", "pipeline.vega")
-    assert project.git("status", "--porcelain") == "", "what set-up makes is not for git"
+    assert project.git("status", "--porcelain") == "", "what setup makes is not for git"
     plots = expected(project)
     shown = project.dvc("plots", "show").text
     page = pages.open(page_of(shown, project.path), 1280, 800)

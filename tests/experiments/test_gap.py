@@ -10,7 +10,7 @@ import torch
 from charlm.data.corpus import Corpus
 from charlm.data.splits import Part
 from charlm.fast.running import mean_loss
-from experiments import drift
+from experiments import gap
 from tests.helpers import NAMES, small_corpus, small_model, small_split
 
 
@@ -20,12 +20,12 @@ def test_windows_are_grouped_by_how_often_others_have_their_context() -> None:
     windows = small_split(corpus)
     contexts = {
         part: [tuple(row) for row in windows[part].batch(slice(None))[0].tolist()]
-        for part in drift.PARTS
+        for part in gap.PARTS
     }
     counts = Counter(contexts[Part.TRAIN])
-    found = drift.groups_of(windows)
+    found = gap.groups_of(windows)
     for part, own in ((Part.TRAIN, 1), (Part.VAL, 0)):
-        fewest = np.array(list(drift.GROUPS.values()))
+        fewest = np.array(list(gap.GROUPS.values()))
         expected = [(counts[context] - own >= fewest).sum() - 1 for context in contexts[part]]
         assert found[part].tolist() == expected
     assert {0, 1, 2} <= set(found[Part.TRAIN])
@@ -35,8 +35,8 @@ def test_the_losses_of_the_groups_add_up_to_the_loss() -> None:
     corpus = small_corpus(8)
     windows = small_split(corpus)
     model = small_model(corpus)
-    groups = drift.groups_of(windows)[Part.VAL]
-    parts = drift.losses_by_group(model, windows[Part.VAL], groups)
+    groups = gap.groups_of(windows)[Part.VAL]
+    parts = gap.losses_by_group(model, windows[Part.VAL], groups)
     assert parts.sum() == pytest.approx(mean_loss(model, windows[Part.VAL]), rel=1e-5)
     alone = mean_loss(model, windows[Part.VAL].where(torch.from_numpy(groups == 0)))
     assert parts[0] == pytest.approx(alone * (groups == 0).mean(), rel=1e-5)
@@ -47,15 +47,15 @@ def test_the_table_compares_the_epoch_of_the_lowest_validation_loss_with_the_las
     rows = [
         {"model": model, "seed": seed, "epoch": epoch, "part": part, "group": group}
         | {"loss": loss / (1 + (part == "training")) + seed / 10, "share": share}
-        for model in drift.MODELS
+        for model in gap.MODELS
         for seed in (1, 2)
         for epoch, losses in validation.items()
-        for part in drift.PARTS.values()
+        for part in gap.PARTS.values()
         for group, loss, share in zip(
-            drift.GROUPS, [*losses, 1.0, 1.0], [0.25, 0.75, 0, 0], strict=True
+            gap.GROUPS, [*losses, 1.0, 1.0], [0.25, 0.75, 0, 0], strict=True
         )
     ]
-    lines = drift.table(pd.DataFrame(rows)).splitlines()
+    lines = gap.table(pd.DataFrame(rows)).splitlines()
     none, _, _, _, every = (line.split(" | ") for line in lines[2:7])
     assert none[:3] == ["| Fully connected net", "none", "25%"]
     # Training loss, validation loss and share of the gap, in the second epoch and in the last.
@@ -74,11 +74,11 @@ def test_the_table_compares_the_epoch_of_the_lowest_validation_loss_with_the_las
 def test_the_figure_has_a_line_for_each_group_and_part() -> None:
     runs = pd.DataFrame(
         {"model": model, "seed": 1, "epoch": epoch, "part": part, "group": group, "loss": 2.0}
-        for model in drift.MODELS
+        for model in gap.MODELS
         for epoch in (1, 2)
-        for part in drift.PARTS.values()
-        for group in drift.GROUPS
+        for part in gap.PARTS.values()
+        for group in gap.GROUPS
     )
-    figure = drift.draw(runs)
+    figure = gap.draw(runs)
     for axes in figure.axes:
-        assert len(axes.lines) == len(drift.GROUPS) * len(drift.PARTS)
+        assert len(axes.lines) == len(gap.GROUPS) * len(gap.PARTS)

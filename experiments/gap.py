@@ -8,9 +8,9 @@ is the difference of its losses, each times its fraction of the windows, so the 
 gap. Mean ± standard deviation over the seeds; "lowest validation loss" is the epoch with the lowest
 overall validation loss of each seed.
 
-    python -m experiments.drift
+    python -m experiments.gap
 
-writes `experiments/DRIFT.md` and `experiments/drift.png`.
+writes `experiments/GAP.md` and `experiments/gap.png`.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from charlm.fast.rows import distinct
 from charlm.report.figures import LOSS, MODEL_COLORS, STYLE, save
 
 FOLDER = Path(__file__).parent
-TABLE, PICTURE = FOLDER / "DRIFT.md", FOLDER / "drift.png"
+TABLE, PICTURE = FOLDER / "GAP.md", FOLDER / "gap.png"
 GROUPS = {"none": 0, "1 to 9": 1, "10 to 99": 10, "100 and more": 100}
 """Groups of contexts, by the minimum number of other training windows with the same context."""
 PARTS = {Part.TRAIN: "training", Part.VAL: "validation"}
@@ -49,7 +49,7 @@ TEXT = """\
 
 {table}
 
-![Losses by epoch for each group of contexts](drift.png)
+![Losses by epoch for each group of contexts](gap.png)
 """
 
 
@@ -166,7 +166,7 @@ def draw(runs: pd.DataFrame) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.drift", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m experiments.gap", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[1, 2, 3], help="random seeds (default: 1 2 3)"
