@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,7 +61,6 @@ def run(*command: str) -> int:
 
 def run_last(*command: str) -> NoReturn:
     """Run a command in place of this process; Windows has no such thing."""
-    sys.stdout.flush()
     if os.name == "nt":
         sys.exit(run(*command))
     os.execv(command[0], command)
@@ -124,9 +124,9 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         "pipeline",
         [
             "python -m pipeline.clone",
-            f"dvc exp run --temp --name smoke --force {SMALL}",
-            "dvc exp show --no-pager --only-changed",
-            "dvc exp remove smoke",
+            f"python -m dvc exp run --temp --name smoke --force {SMALL}",
+            "python -m dvc exp show --no-pager --only-changed",
+            "python -m dvc exp remove smoke",
         ],
     ),
     "report": (
@@ -134,7 +134,7 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         "pipeline",
         [f"python .github/report.py {SMALL} ..."],
     ),
-    "hooks": ("install git hooks that run ruff and DVC", "dev", ["pre-commit install"]),
+    "hooks": ("install git hooks that run ruff and DVC", "dev", ["python -m pre_commit install"]),
     "seeds": (
         "mean and standard error of each metric over ten seeds, for docs/results.md (ten runs)",
         "pipeline",
@@ -162,7 +162,8 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
     ),
 }
 """What each command does, which setup it needs, and what it runs. Dots stand for the user's
-further arguments."""
+further arguments. All run in Python: scripts such as .venv/bin/dvc do not start if the folder has
+been renamed, or if its name has a quote."""
 
 EXPERIMENTS = {"smoke", "seeds", "sweep"}
 """The commands that run experiments, which DVC commits."""
@@ -171,7 +172,8 @@ EXPERIMENTS = {"smoke", "seeds", "sweep"}
 def main() -> None:
     command, *arguments = sys.argv[1:] or ["repro"]
     if command in {"help", "--help", "-h"}:
-        print(usage())
+        with suppress(BrokenPipeError):  # help | head
+            print(usage(), flush=True)
         return
     if command not in COMMANDS:
         fail(f"there is no command {command!r}; for a list, run: python run.py help")
@@ -186,9 +188,10 @@ def main() -> None:
         os.environ.pop(name, None)
     check_git()
     check_processor()
+    check_choices(command)
     set_up(needs)
     if not steps:
-        print(what_next())
+        print(what_next(), flush=True)
         return
     if command == "report":
         arguments = arguments or ["main"]
@@ -203,11 +206,10 @@ def main() -> None:
 
 
 def fill_in(step: str, arguments: list[str]) -> list[str]:
-    """Return a command of .venv, with the user's arguments in place of the dots."""
-    program, *words = shlex.split(step)
+    """Return a command for Python of .venv, with the user's arguments in place of the dots."""
+    _, *words = shlex.split(step)
     filled = (arguments if word == "..." else [word] for word in words)
-    found = shutil.which(program, path=str(BIN)) or str(BIN / program)  # .exe on Windows
-    return [found, *(word for some in filled for word in some)]
+    return [str(PYTHON), *(word for some in filled for word in some)]
 
 
 def check_git() -> None:
@@ -257,6 +259,25 @@ def check_processor() -> None:
         fail(str(error))
 
 
+def check_choices(command: str) -> None:
+    """Exit if VENV or TORCH is invalid, or if the git hooks cannot work with this VENV."""
+    known = any((VENV / name).exists() for name in ("pyvenv.cfg", ".installed")) or PYTHON.exists()
+    empty = not VENV.exists() or (VENV.is_dir() and not any(VENV.iterdir()))
+    holds_project = VENV.resolve() in {ROOT, *ROOT.parents}
+    if holds_project or not (known or empty):
+        fail(f"{NAME} is not a virtual environment; name another folder, for example: VENV=env")
+    build = os.environ.get("TORCH", "")
+    if build not in {"", "cpu"}:
+        fail(f"TORCH={build} is not available; use TORCH=cpu or leave it out")
+    if build == "cpu" and packages("torch/lib/libtorch_cuda.so"):
+        fail(f"{NAME} has PyTorch with CUDA; delete {NAME} for TORCH=cpu, or leave TORCH out")
+    if command == "hooks" and BIN != ROOT / ".venv/bin":
+        fail(
+            f"the git hooks call .venv/bin/ruff and .venv/bin/dvc, and yours are in {BIN}; change "
+            "their paths in .pre-commit-config.yaml, and run: pre-commit install"
+        )
+
+
 def stand_in_author() -> None:
     """Set an author for the commits of experiments if git has none, since DVC needs one."""
     for key, stand_in in (("name", "charlm"), ("email", "charlm@localhost")):
@@ -301,28 +322,41 @@ def install_pipeline() -> None:
             f"PyTorch has no builds for this system ({' '.join(system)}); use Linux on x86-64 or "
             "ARM64, macOS on Apple silicon, or Windows on x86-64 (with an x86-64 Python)"
         )
-    build = os.environ.get("TORCH", "")
-    if build not in {"", "cpu"}:
-        fail(f"TORCH={build} is not available; use TORCH=cpu or leave it out")
-    without_cuda = sys.platform != "linux" or build == "cpu"
-    if not has("torch"):
+    cpu = os.environ.get("TORCH") == "cpu"
+    without_cuda = sys.platform != "linux" or cpu
+    if not packages("torch"):
         print(announcement(without_cuda), flush=True)
-    if not PYTHON.exists():
+    made = PYTHON.exists()
+    if not made:
         gone = ["--clear"] if (VENV / "pyvenv.cfg").exists() else []  # the Python that it links to
         must(sys.executable, "-m", "venv", *gone, str(VENV))
-    elif not has("pip"):  # made by uv, or interrupted
+    # As venv does since Python 3.13: DVC copies into experiments what git does not ignore.
+    (VENV / ".gitignore").write_text("*\n", encoding="utf-8")
+    forget_half_installed()
+    if made and not packages("pip-*.dist-info"):  # by uv, or interrupted
         must(str(PYTHON), "-m", "ensurepip")
-    if sys.platform == "linux" and build == "cpu":
+    if sys.platform == "linux" and cpu:
         lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
         (torch,) = (line.split()[0] for line in lines if line.startswith("torch=="))
         pip("--no-deps", "--index-url", CPU_BUILDS, torch)
     pip("--requirement", "requirements.txt")
 
 
-def has(package: str) -> bool:
-    """Return whether a package is installed in .venv."""
-    patterns = f"lib/python*/site-packages/{package}", f"Lib/site-packages/{package}"
-    return any(found for pattern in patterns for found in VENV.glob(pattern))
+def packages(pattern: str) -> list[Path]:
+    """Return what is installed in .venv by that name."""
+    folders = "lib/python*/site-packages", "Lib/site-packages"
+    return [found for folder in folders for found in VENV.glob(f"{folder}/{pattern}")]
+
+
+def forget_half_installed() -> None:
+    """Let pip install again what it was installing when it was interrupted.
+
+    pip takes a package for installed once it has unpacked it. Only then, it compiles the package,
+    writes its commands, such as `dvc`, and at last INSTALLER.
+    """
+    for metadata in packages("*.dist-info"):
+        if not (metadata / "INSTALLER").exists():
+            shutil.rmtree(metadata)
 
 
 def announcement(without_cuda: bool) -> str:
@@ -340,6 +374,7 @@ def announcement(without_cuda: bool) -> str:
 
 
 def pip(*arguments: str) -> None:
+    forget_half_installed()
     must(str(PYTHON), "-m", "pip", "install", *arguments)
 
 
@@ -374,3 +409,8 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if not error.filename:  # it cannot print, and would try again when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            fail(f"output cannot be printed ({error.strerror}); redirect it elsewhere")
+        fail(f"{error.filename}: {error.strerror}; fix it and run the same command again")

@@ -27,8 +27,8 @@ def test_make_works_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
         "python -m pipeline.side_by_side",
         "python -m tests.chromium",
         "python -m pytest -n 2 --dist worksteal -m not slow",
-        "dvc exp remove smoke",
-        "pre-commit install",
+        "python -m dvc exp remove smoke",
+        "python -m pre_commit install",
         "python -m pipeline.verify",
     ):
         assert line in ran

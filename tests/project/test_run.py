@@ -65,8 +65,7 @@ class Checkout:
             os.utime(path / name, (EARLIER, EARLIER))
         (path / ".dvc").mkdir()
         subprocess.run(["git", "init", "--quiet", path], check=True)
-        for name in ("python", "dvc", "pre-commit"):
-            self.script(name, STUB)
+        self.script("python", STUB)
 
     def script(self, name: str, text: str) -> None:
         file = self.path / ".venv/bin" / name
@@ -227,8 +226,50 @@ def pinned(package: str) -> str:
     return str(version)
 
 
-def test_any_build_but_the_cpu_build_is_refused(checkout: Checkout) -> None:
+def test_a_build_of_pytorch_that_is_not_available_is_refused(checkout: Checkout) -> None:
+    checkout.set_up()
     assert "TORCH=gpu" in checkout.refused("setup", TORCH="gpu")
+    checkout.run("setup", TORCH="cpu")
+    library = checkout.path / ".venv/lib/python3.11/site-packages/torch/lib/libtorch_cuda.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert "delete .venv for TORCH=cpu, or leave" in checkout.refused("setup", TORCH="cpu")
+    checkout.run("setup")
+
+
+def test_a_folder_that_is_no_environment_is_refused(checkout: Checkout) -> None:
+    for name in ("Makefile", "charlm", ".", "..", "/"):
+        said = f"error: {name} is not a virtual environment; name another folder"
+        assert checkout.refused("setup", VENV=name).startswith(said)
+    (checkout.path / "pyvenv.cfg").touch()  # with which `venv --clear` would empty it
+    checkout.refused("setup", VENV=".")
+    shutil.copytree(checkout.path / ".venv/bin", checkout.path / "new/bin")
+    checkout.run("setup", VENV="new")
+
+
+def test_hooks_of_another_folder_are_refused(checkout: Checkout) -> None:
+    checkout.set_up()
+    said = checkout.refused("hooks", VENV="env")
+    assert said.startswith("error: the git hooks call .venv/bin/ruff and .venv/bin/dvc, and ")
+
+
+def test_git_ignores_an_environment_of_any_name(checkout: Checkout) -> None:
+    """DVC would copy it into every experiment."""
+    (checkout.path / ".venv").rename(checkout.path / "elsewhere")
+    checkout.run("setup", VENV="elsewhere")
+    assert "elsewhere" not in checkout.called("git", "status", "--short")
+
+
+def test_what_was_being_installed_at_an_interruption_is_installed_again(checkout: Checkout) -> None:
+    """pip takes it for installed, although it lacks the command `dvc`."""
+    packages = checkout.path / ".venv/lib/python3.11/site-packages"
+    for name in ("dvc-3.67.1", "dvc_data-3.18.3", "pip-26.3"):
+        (packages / f"{name}.dist-info").mkdir(parents=True)
+        (packages / f"{name}.dist-info/METADATA").touch()
+    (packages / "dvc_data-3.18.3.dist-info/INSTALLER").touch()
+    checkout.run("setup")
+    assert [path.name for path in packages.iterdir()] == ["dvc_data-3.18.3.dist-info"]
+    assert checkout.ran() == [*PIPELINE, *PLOTS]
 
 
 def test_setup_first_says_how_much_it_downloads_and_how_to_get_less(
@@ -402,18 +443,18 @@ def test_no_step_follows_one_that_fails(checkout: Checkout) -> None:
     steps = checkout.ran()
     assert steps == [
         "python -m pipeline.clone",
-        f"dvc exp run --temp --name smoke --force {run.SMALL}",
-        "dvc exp show --no-pager --only-changed",
-        "dvc exp remove smoke",
+        f"python -m dvc exp run --temp --name smoke --force {run.SMALL}",
+        "python -m dvc exp show --no-pager --only-changed",
+        "python -m dvc exp remove smoke",
     ]
-    checkout.script("dvc", STUB + "exit 3\n")
+    checkout.script("python", STUB + "case $* in *dvc*) exit 3;; esac\n")
     checkout.run("smoke", code=3)
     assert checkout.ran() == steps[:2]
 
 
 def test_experiments_need_no_git_author(checkout: Checkout, tmp_path: Path) -> None:
     checkout.set_up()
-    checkout.script("dvc", "#!/bin/sh\necho $GIT_AUTHOR_NAME, $GIT_COMMITTER_EMAIL\n")
+    checkout.script("python", "#!/bin/sh\necho $GIT_AUTHOR_NAME, $GIT_COMMITTER_EMAIL\n")
     nobody = {"HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
     assert set(checkout.run("smoke", **nobody).splitlines()) == {"charlm, charlm@localhost"}
     checkout.called("git", "config", "user.name", "Ada")
@@ -440,6 +481,25 @@ def test_the_installation_page_is_right() -> None:
         "amd64": "x86-64",
     }
     assert {f"{names[its]}, {processors[on]}" for its, on in run.SYSTEMS} <= systems
+
+
+@pytest.mark.parametrize("command", ["help", "setup"])
+def test_output_that_cannot_be_printed_is_no_traceback(command: str, checkout: Checkout) -> None:
+    checkout.set_up()
+    python = [sys.executable, "run.py", command]
+    closed = f"{{ sleep 0.3; {shlex.join(python)}; echo $? >&2; }} | true"
+    said = "error: output cannot be printed (Broken pipe); redirect it elsewhere\n1\n"
+    assert checkout.called("sh", "-c", closed) == ("0\n" if command == "help" else said)
+    full = checkout.called("sh", "-c", f"{shlex.join(python)} > /dev/full", code=1)
+    assert full.startswith("error: output cannot be printed (No space left")
+    assert full.count("\n") == 1
+    assert checkout.called("sh", "-c", f"{shlex.join(python)} >&-") == ""
+
+
+def test_a_file_that_cannot_be_written_is_named(checkout: Checkout) -> None:
+    (checkout.path / ".venv/.gitignore").mkdir()
+    text = checkout.run("setup", code=1)
+    assert re.fullmatch(r"error: \S+/\.gitignore: Is a directory; fix it .*", text.splitlines()[-1])
 
 
 def test_help_lists_every_command(checkout: Checkout) -> None:
