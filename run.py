@@ -410,7 +410,9 @@ if __name__ == "__main__":
         print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if not error.filename:  # it cannot print, and would try again when it exits
+        if not error.filename:  # what cannot be printed would be tried again when Python exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
             fail(f"output cannot be printed ({error.strerror}); redirect it elsewhere")
-        fail(f"{error.filename}: {error.strerror}; fix it and run the same command again")
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror}; fix it and run the same command again")

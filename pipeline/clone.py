@@ -17,7 +17,15 @@ PROMISOR = r"^remote\..*\.promisor$"
 
 
 def refuse_incomplete(repository: Path = Path()) -> None:
-    """Raise InputError if the clone is shallow, or partial (lacks files of its history)."""
+    """Raise InputError if the pipeline is not committed here, or the clone is shallow or partial.
+
+    A partial clone lacks files of its history.
+    """
+    if not git("ls-tree", "HEAD", "dvc.yaml", cwd=repository):
+        raise InputError(
+            "no dvc.yaml is committed here, and experiments start from the last commit; commit it: "
+            "git add --all; git commit -m Import"
+        )
     if git("rev-parse", "--is-shallow-repository", cwd=repository) == "true":
         kind, remedy = "shallow", "git fetch --unshallow"
     elif git("config", "--get-regexp", PROMISOR, cwd=repository) and (

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from charlm.core.errors import InputError
+from pipeline.clone import refuse_incomplete
 from tests.conftest import Project
 
 REMEDIES = {"shallow": "git fetch --unshallow", "partial": "git fetch --refetch --no-filter"}
+AUTHOR = ("-c", "user.name=Tester", "-c", "user.email=tester@example.com")
 OPTIONS = {"shallow": "--depth=1", "partial": "--filter=blob:none"}
 
 
@@ -34,6 +37,20 @@ def test_an_incomplete_clone_is_refused_before_anything_runs(
         assert line.endswith(f"fetch the rest first: {REMEDIES[kind]}")
     project.git(*REMEDIES[kind].split()[1:])
     project.run("python", "-m", "pipeline.clone")
+
+
+def test_without_a_commit_of_the_pipeline_no_experiment_starts(tmp_path: Path) -> None:
+    (tmp_path / "within").mkdir()
+    with pytest.raises(InputError, match=r"no dvc\.yaml is committed here"):
+        refuse_incomplete(tmp_path / "within")  # no repository
+    for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "One"]):
+        Project(tmp_path).git(*AUTHOR, *command)
+        with pytest.raises(InputError, match=r"no dvc\.yaml is committed here"):
+            refuse_incomplete(tmp_path / "within")  # another project's
+    (tmp_path / "within/dvc.yaml").touch()
+    Project(tmp_path).git("add", "--all")
+    Project(tmp_path).git(*AUTHOR, "commit", "--quiet", "-m", "Import")
+    refuse_incomplete(tmp_path / "within")
 
 
 def test_dvc_does_not_train_if_it_would_lose_the_result(template: Project, tmp_path: Path) -> None:
