@@ -2,12 +2,11 @@
 
     python -m pipeline.guide
 
-The guide consists of the ```console blocks in `PAGES`: commands after `$ `, continued after `> `,
-each followed by its output. The commands of all pages run in order, at full size, in one temporary
-clone of HEAD that uses the cache of this checkout; those of the course run in another one. A
-command with `^C` below it is interrupted during a training. All others must succeed; otherwise, the
-pages are left unchanged. A comment records the hash of the metrics, so that a test detects outdated
-pages.
+The guide consists of the ```console blocks of three pages: commands after `$ `, continued after
+`> `, each followed by its output. The commands of a page run in order, at full size, in a temporary
+clone of HEAD that uses the cache of this checkout. A command with `^C` below it is interrupted
+during a training. All others must succeed; otherwise, the page is left unchanged. A comment records
+the hash of the metrics, so that a test detects outdated pages.
 
 A block below `<!-- only: REGEX -->` shows only matching lines, and `...` in place of the others.
 Output that changes in every run (hashes, times, the folder) is replaced with placeholders.
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from pipeline import without_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "docs/experiments.md", ROOT / "docs/names.md")
-COURSE = (ROOT / "docs/course.md",)
+COURSE = ROOT / "docs/course.md"
 
 BLOCK = re.compile(
     r"(?P<head>^(?:<!-- only: (?P<only>[^\n]*) -->\n\n?)?```console\n)(?P<body>.*?)^```$",
@@ -260,29 +259,26 @@ def main() -> None:
     if sys.platform == "win32":
         sys.exit("error: the guide's commands are for bash; run this on Linux or macOS")
     try:
-        for pages in (PAGES, COURSE):
-            update(pages)
+        for page in (*PAGES, COURSE):
+            update(page)
     except UnexpectedError as error:
         sys.exit(str(error))
 
 
-def update(pages: Sequence[Path]) -> None:
-    """Run the commands of some pages in a clone, and write their output to the pages.
+def update(page: Path) -> None:
+    """Run the commands of a page in a clone, and write their output to the page.
 
-    Raises UnexpectedError if a command does not end as the pages say.
+    Raises UnexpectedError if a command does not end as the page says.
     """
-    before = [page.read_text(encoding="utf-8") for page in pages]
+    before = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
         root = Path(folder).resolve()
         shell = clone(root)
         comment = written_with(shell.folder)
-        after = [
-            re.sub(WRITTEN.format(r"\w+"), comment, refreshed(text, shell, root)) for text in before
-        ]
-    if [page.read_text(encoding="utf-8") for page in pages] != before:
-        sys.exit("error: the pages changed in the meantime, so they were not updated; try again")
-    for page, text in zip(pages, after, strict=True):
-        write_text(page, text)
+        after = re.sub(WRITTEN.format(r"\w+"), comment, refreshed(before, shell, root))
+    if page.read_text(encoding="utf-8") != before:
+        sys.exit(f"error: {page.name} changed in the meantime, so it was not updated; try again")
+    write_text(page, after)
 
 
 if __name__ == "__main__":

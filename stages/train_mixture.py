@@ -44,7 +44,8 @@ def main() -> None:
         with seeded(params.seed, f"mix/{name}"):  # models can be random in evaluation, too
             probs.append(losses(Runner(model.to(device), params.fast), val).double().neg().exp())
     weights = mixture_weights(np.array(probs))
-    print(", ".join(f"{name} {weight:.3f}" for name, weight in zip(names, weights, strict=True)))
+    pairs = zip(names, weights, strict=True)
+    print(f"weights: {', '.join(f'{name} {weight:.3f}' for name, weight in pairs)}")
     chosen = [names[index] for index in np.flatnonzero(weights)]
     mixture = Mixture(
         len(corpus.vocabulary),

@@ -403,7 +403,7 @@ class Rows(StandIn):
         chosen = [part for part in parts if part is not None and part is not Ellipsis]
         last = Ellipsis in parts[:-1] or len(chosen) == self.dim()
         if last and parts[-1] != slice(None):
-            raise NoRuleError("torch.Tensor.__getitem__ of channels")
+            raise NoRuleError("indexing channels (chunk has one)")
         return self.with_index(indexed(self.index, key))
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple["Rows", ...]:
@@ -501,7 +501,7 @@ def indexed(index: Integers, key: Any) -> Integers:
     """Return `index[key]` for a key of integers, slices, None and Ellipsis."""
     for each in key if isinstance(key, tuple) else (key,):
         if not (each is None or each is Ellipsis or isinstance(each, int | slice)):
-            raise NoRuleError("torch.Tensor.__getitem__ with a tensor or a list")
+            raise NoRuleError("indexing with a tensor or a list")
     part: Integers = index[key]
     return part
 

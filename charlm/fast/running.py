@@ -133,7 +133,7 @@ class Runner:
         self.path = PLAIN
         self.log(
             f"{title_of(self.model)}: runs as plain PyTorch, because {reason}; "
-            f"expect a step to take {SLOWER} times as long as on the fast path"
+            f"a step can take {SLOWER} times as long as on the fast path"
         )
         return PLAIN
 

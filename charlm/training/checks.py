@@ -79,7 +79,8 @@ def check(model: LanguageModel, vocabulary: Vocabulary, log: Callable[[str], Non
     if unused:
         log(
             f"{model.title}: {', '.join(unused)} will not be trained: forward of "
-            f"{kind.__name__} does not use {'it' if len(unused) == 1 else 'them'}"
+            f"{kind.__name__} does not use {'it' if len(unused) == 1 else 'them'}, or uses "
+            "a function without a derivative"
         )
 
 

@@ -396,7 +396,7 @@ NO_RULE: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a product": (lambda m, x: x @ m.output.weight.T, "matmul"),
     "conv1d": (lambda m, x: F.conv1d(x, torch.ones(1, T, 1)), "torch.nn.functional.conv1d"),
     "along positions": (lambda m, x: F.softmax(x, dim=1), "dimension other than"),
-    "channels": (lambda m, x: x[..., 0], "of channels"),
+    "channels": (lambda m, x: x[..., 0], "indexing channels"),
     "a mask": (lambda m, x: x[:, torch.tensor([0, 1])], "with a tensor"),
     "a split of channels": (lambda m, x: x.view(-1, T, 2, C // 2), "torch.Tensor.view"),
     "a branch": (lambda m, x: x if x else -x, "a branch"),
