@@ -3,7 +3,11 @@ r"""Run a small pipeline on x86-64 and on two emulated ARM64 cores, and compare 
 The stages run in clones of the committed project, one by one and without DVC, with the parameters
 of `make smoke`: first with this Python, then with an ARM64 Python on each core. The first core has
 the vector instructions of every ARM64 processor (NEON); the second also has SVE with 256 bits. In
-the table, "up to" gives the largest difference between two numbers of an output.
+the first table, "up to" gives the largest difference between two numbers of an output.
+
+The second table shows what pinning the kernels is for: the number of different results of a matrix
+product in float32 on five cores, in one thread, with NumPy's default kernels and with the pinned
+ones.
 
 QEMU computes every instruction exactly, so the bytes are those of such a core. Other cores, macOS
 and Windows are not measured, and neither is speed.
@@ -50,6 +54,7 @@ from benchmarks.run import machine, write_result
 from benchmarks.turns import markdown, say
 from charlm.core.errors import InputError
 from charlm.core.files import write_text
+from charlm.core.pinning import ARM64_KERNELS, ORDER
 from pipeline.cache import content_of
 from pipeline.side_by_side import cores
 from pipeline.verify import clone_committed
@@ -80,6 +85,28 @@ CORES = {
     "a core with SVE": Core("max,sve256=on,sme=off", 0x000F0510),
 }
 
+PRODUCT_CORES = (
+    *(core.model for core in CORES.values()),
+    *("cortex-a53", "neoverse-n1", "a64fx"),
+)
+"""The cores that QEMU 7.2 has and for which OpenBLAS has different kernels."""
+
+SHAPES = ((256, 80, 300), (256, 256, 128), (1, 300, 46), (256, 1000, 46), (80, 4096, 300))
+"""Rows, inner dimension and columns of the products."""
+
+PRODUCT = """
+import hashlib
+import sys
+
+import numpy as np
+
+rows, inner, columns = map(int, sys.argv[1:])
+random = np.random.default_rng(0)
+a = random.standard_normal((rows, inner), dtype="f4")
+b = random.standard_normal((inner, columns), dtype="f4")
+print(hashlib.md5((a @ b).tobytes()).hexdigest())
+"""
+
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 PYTHON = "usr/bin/python3"
 PACKAGES = "packages"
@@ -104,6 +131,8 @@ TEXT = """\
 {machine}; {emulator}
 
 {table}
+
+{products}
 """
 
 
@@ -148,10 +177,37 @@ def write_identity(root: Path, core: Core) -> None:
         write_text(path, text)
 
 
-def emulated(root: Path, core: Core) -> list[str]:
-    """Return the command that starts Python on a core."""
-    packages = f"PYTHONPATH={root / PACKAGES}"
-    return [emulator(), "-cpu", core.model, "-L", str(root), "-E", packages, str(root / PYTHON)]
+def emulated(root: Path, model: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """Return the command that starts Python on a core, with additional environment variables."""
+    variables = {"PYTHONPATH": str(root / PACKAGES), **(environment or {})}
+    options = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
+    return [emulator(), "-cpu", model, "-L", str(root), *options, str(root / PYTHON)]
+
+
+def products(root: Path) -> str:
+    """Return a table of how many results matrix products have on `PRODUCT_CORES`."""
+    say("matrix products")
+    kernels: list[dict[str, str]] = [ORDER, ORDER | ARM64_KERNELS]
+    rows = []
+    for shape in SHAPES:
+        sizes = [str(size) for size in shape]
+        found = [
+            {
+                _printed([*emulated(root, model, its), "-c", PRODUCT, *sizes])
+                for model in PRODUCT_CORES
+            }
+            for its in kernels
+        ]
+        rows.append([" × ".join(sizes), *(str(len(results)) for results in found)])
+    return markdown(["rows × inner dimension × columns", "default kernels", "pinned kernels"], rows)
+
+
+def _printed(command: Sequence[str]) -> str:
+    """Run a command without the environment of this process, whose kernels are pinned."""
+    done = subprocess.run(command, env={}, capture_output=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise InputError(f"{shlex.join(command)} fails: {done.stderr.strip()}")
+    return done.stdout
 
 
 def run_stages(name: str, clone: Path, python: Sequence[str]) -> list[Path]:
@@ -245,7 +301,7 @@ def main() -> None:
         files = run_stages(HERE, folders[HERE], [sys.executable])
         for name, core in CORES.items():
             write_identity(root, core)
-            run_stages(name, folders[name], emulated(root, core))
+            run_stages(name, folders[name], emulated(root, core.model))
         write_result(
             RESULT,
             TEXT,
@@ -253,6 +309,7 @@ def main() -> None:
             machine=machine(),
             emulator=version.stdout.partition("\n")[0],
             table=table(folders, files),
+            products=products(root),
         )
 
 

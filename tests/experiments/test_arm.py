@@ -91,6 +91,23 @@ def test_all_stages_run_in_order_with_few_epochs(
     assert kept == [], "outputs of an earlier run"
 
 
+def test_products_are_counted_on_every_core_without_and_with_pinned_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An emulator that computes nothing prints the core, unless its kernels are pinned."""
+    fake = tmp_path / "qemu"
+    fake.write_text('#!/bin/sh\ncase "$*" in *CORETYPE=ARMV8*) echo same;; *) echo "$2";; esac\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(arm, "emulator", lambda: str(fake))
+    cores = len({*arm.PRODUCT_CORES})
+    assert cores == 5
+    _, _, *lines = arm.products(tmp_path).splitlines()
+    assert lines == [f"| {r} × {i} × {c} | {cores} | 1 |" for r, i, c in arm.SHAPES]
+    fake.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+    with refused(f"{fake} -cpu ", " fails: no"):
+        arm.products(tmp_path)
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compares ARM64 with x86-64")
 def test_a_missing_file_or_program_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -340,7 +340,13 @@ def test_build_dataset_reports_names_and_duplicates(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "missing"), [("stages.sample", "pandas"), ("stages.split", "pydantic")]
+    ("module", "missing"),
+    [
+        ("stages.sample", "pandas"),
+        ("stages.split", "pydantic"),
+        ("experiments.sweep", "dvc"),
+        ("benchmarks.run", "torch"),
+    ],
 )
 def test_running_outside_the_environment_is_reported_in_one_line(
     module: str, missing: str, checkout: Project

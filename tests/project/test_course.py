@@ -86,7 +86,7 @@ def test_the_rows_of_studies_match_the_studies() -> None:
             assert part_of(table, source, keys=2 if "GAP" in name else 1) == [], f"{path}: {name}"
         checked[path.stem] = len(found)
     assert checked["course"] >= 10
-    assert checked["reproducibility"] == 1
+    assert checked["reproducibility"] == 2
 
 
 def test_a_wrong_cell_is_found() -> None:
