@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -172,8 +171,10 @@ EXPERIMENTS = {"smoke", "seeds", "sweep"}
 def main() -> None:
     command, *arguments = sys.argv[1:] or ["repro"]
     if command in {"help", "--help", "-h"}:
-        with suppress(BrokenPipeError):  # help | head
+        try:
             print(usage(), flush=True)
+        except BrokenPipeError:  # help | head
+            discard_output()
         return
     if command not in COMMANDS:
         fail(f"there is no command {command!r}; for a list, run: python run.py help")
@@ -398,6 +399,11 @@ def what_next() -> str:
     )
 
 
+def discard_output() -> None:
+    """Discard what cannot be printed; Python would try again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def usage() -> str:
     lines = [f"{COMMAND} {name:9}  {does}" for name, (does, _, _) in COMMANDS.items()]
     return "\n".join(lines)
@@ -410,8 +416,8 @@ if __name__ == "__main__":
         print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if not error.filename:  # what cannot be printed would be tried again when Python exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not error.filename:
+            discard_output()
         if isinstance(error, BrokenPipeError):
             fail(f"output cannot be printed ({error.strerror}); redirect it elsewhere")
         where = f"{error.filename}: " if error.filename else ""

@@ -53,7 +53,7 @@ def test_a_seed_given_twice_is_refused_in_one_line(template: Project) -> None:
 def test_a_queue_of_the_user_is_neither_run_nor_lost(project: Project) -> None:
     project.dvc("exp", "run", "--queue", "--name", "mine", "-S", "lr=0.1")
     ran = project.run("python", "-m", "experiments.seeds", code=1)
-    assert re.fullmatch("error: mine is in the queue, .* dvc exp remove --queue\n", ran.text)
+    assert re.fullmatch("error: mine is in the queue and .* dvc exp remove --queue\n", ran.text)
     assert re.search(r"mine .*Queued\n", project.dvc("queue", "status").text)
 
 
