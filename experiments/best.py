@@ -32,8 +32,7 @@ from charlm.models.kneser_ney import KneserNey
 from charlm.training.counting import count_by_order
 from charlm.training.mixing import mixture_weights
 from experiments.lists import LISTS, path_of
-from experiments.runs import kept_runs
-from pipeline.side_by_side import cores
+from experiments.runs import add_options, kept_runs
 
 MODELS = {
     "kneser_ney": "Kneser-Ney",
@@ -127,16 +126,9 @@ def main() -> None:
     )
     parser.add_argument("--names", type=Path, nargs="+", default=[], help="other lists of names")
     parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=list(range(10)),
-        help="random seeds (default: 0 to 9)",
-    )
-    parser.add_argument(
         "--by", choices=["name", "window"], default="name", help="how to split (default: name)"
     )
-    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
+    add_options(parser)
     arguments = parser.parse_args()
     paths = {name: path_of(name) for name in arguments.lists}
     paths |= {path.stem: path for path in arguments.names}

@@ -27,7 +27,7 @@ from charlm.models.base import LanguageModel, count_parameters
 from charlm.models.mixture import Mixture
 from charlm.training.mixing import mixture_weights
 from experiments.best import By, measured, params_of, probabilities, with_error
-from pipeline.side_by_side import cores
+from experiments.runs import add_options
 
 KEPT = Path(__file__).with_suffix(".csv")
 MEMBERS = 4
@@ -105,14 +105,7 @@ def main() -> None:
         prog="python -m experiments.ensemble", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--names", type=Path, default=NAMES, help="a list with one name per line")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=list(range(10)),
-        help="random seeds (default: 0 to 9)",
-    )
-    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
+    add_options(parser)
     arguments = parser.parse_args()
     paths = {arguments.names.stem: arguments.names}
     print(table(measured(losses_of, KEPT, paths, "window", arguments.seeds, arguments.jobs)))

@@ -1,6 +1,7 @@
 """Runs of a study, in parallel processes and kept in a file."""
 
 import multiprocessing
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -9,6 +10,19 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.turns import say
+from pipeline.side_by_side import cores
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options of a study over seeds: `--seeds` and `--jobs`."""
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(10)),
+        help="random seeds (default: 0 to 9)",
+    )
+    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
 
 
 def kept_runs(

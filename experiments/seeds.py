@@ -19,8 +19,8 @@ import pandas as pd
 
 from benchmarks.turns import markdown
 from experiments import queue
+from experiments.runs import add_options
 from pipeline.clone import refuse_incomplete
-from pipeline.side_by_side import cores
 
 NAME = "seeds"
 METRICS = ["train_loss", "val_loss", "test_loss", "test_loss_stderr"]
@@ -76,14 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.seeds", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=list(range(10)),
-        help="random seeds (default: 0 to 9)",
-    )
-    parser.add_argument("--jobs", type=int, default=cores(), help="number of parallel runs")
+    add_options(parser)
     parser.add_argument("--names", type=Path, help="another list of names")
     parser.add_argument(
         *("-S", "--set-param"),
