@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from charlm.core.errors import InputError
+from charlm.core.errors import InputError, require
 from charlm.core.pinning import pin_kernels
 
 HASHES = Path(
@@ -76,6 +76,8 @@ def without_arguments(command: str, description: str | None) -> None:
     ).parse_args()
 
 
+if any(argument.startswith("pipeline.") for argument in sys.orig_argv):
+    require("dvc")  # a stage that imports this package handles a missing DVC itself
 open_closed_streams()
 complete_environment()
 with suppress(InputError):  # a stage that fails here must still restore its outputs

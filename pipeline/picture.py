@@ -5,8 +5,8 @@ It needs the Chromium that the setup of the tests finds or installs.
 
 from pathlib import Path
 
+from charlm.core.errors import require
 from pipeline import without_arguments
-from tests.chromium import running
 
 REPORT, PICTURE = Path("plots/report.html"), Path("benchmarks/report.png")
 
@@ -17,6 +17,9 @@ WIDTH = 1180
 
 
 def main() -> None:
+    require("playwright")
+    from tests.chromium import running
+
     with running() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": 800})
         page.add_init_script(SEEDED)

@@ -259,6 +259,8 @@ def train_one(stage: str, width: int) -> int:
         if stopping.is_set():  # interrupted just before it was started
             process.terminate()
         for line in process.stdout or ():
+            if line.startswith("Use `dvc push`"):  # the last command prints this once
+                continue
             with printing, suppress(OSError):  # the terminal can be closed
                 print(f"{stage:{width}} | {line}", end="", flush=True)
     return process.returncode

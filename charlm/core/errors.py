@@ -3,6 +3,7 @@
 import errno
 import re
 import sys
+from importlib.util import find_spec
 
 ANOTHER_ENDED = "another process of this training ended"
 """The message of a training process that ends because another process of its group has ended."""
@@ -46,3 +47,9 @@ def no_module(name: str) -> str:
     """Return the message for a missing package, which usually means the wrong Python is running."""
     activate = r".venv\Scripts\activate" if sys.platform == "win32" else "source .venv/bin/activate"
     return f"this Python has no {name}; install it, or run: {activate}"
+
+
+def require(package: str) -> None:
+    """Exit with an error message if a package is missing."""
+    if not find_spec(package):
+        sys.exit(f"error: {no_module(package)}")

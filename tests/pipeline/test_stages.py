@@ -344,6 +344,7 @@ def test_build_dataset_reports_names_and_duplicates(project: Project) -> None:
     [
         ("stages.sample", "pandas"),
         ("stages.split", "pydantic"),
+        ("pipeline.side_by_side", "dvc"),
         ("experiments.sweep", "dvc"),
         ("benchmarks.run", "torch"),
     ],
