@@ -4,7 +4,7 @@ For each list and seed (of split and initialization): counts n-grams, trains the
 compact WaveNet with the settings of `params.yaml`, and mixes the three. (The pipeline's mixture may
 also have the course's two models, which take most of its time.)
 
-    python -m experiments.best --lists colours greek --seeds 0 1 2
+    python -m experiments.best --lists colors greek --seeds 0 1 2
     python -m experiments.best --names FILE --by window
 
 prints the mean test loss of each model over the seeds with its standard error, and the differences

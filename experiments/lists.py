@@ -5,7 +5,7 @@ group `tune` are for choosing defaults. Those of the group `report`, of other ki
 are for measuring how good the defaults are:
 
     python -m experiments.lists
-    python -m experiments.lists colours pokemon
+    python -m experiments.lists colors pokemon
     python -m experiments.lists --table
 """
 
@@ -89,7 +89,7 @@ def latin_places(text: str) -> list[str]:
     return [name for name in names if set(map(script_of, filter(str.isalpha, name))) <= {"Latin"}]
 
 
-def colours(text: str) -> list[str]:
+def colors(text: str) -> list[str]:
     return [name for name in strings(text, "XKCD_COLORS") if not name.startswith("#")]
 
 
@@ -165,8 +165,8 @@ REPORT = {
     "russian_people": of_people(
         "Russian first and last names", "ru_RU", pairs(113, *RUSSIANS), "aef5305a4879392a"
     ),
-    "colours": ListSource(
-        "XKCD's colours", "matplotlib==3.11.2", "_color_data.py", colours, "2e8f51a33f9de8d0"
+    "colors": ListSource(
+        "XKCD's colors", "matplotlib==3.11.2", "_color_data.py", colors, "2e8f51a33f9de8d0"
     ),
     "pokemon": ListSource(
         "Pokémon in English", "pokemon@3.3.1", "data/en.json", json.loads, "23241f3e5834925c"

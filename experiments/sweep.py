@@ -165,7 +165,7 @@ def table(summary: pd.DataFrame) -> str:
     header += [f"{title}: {name}" for title in MODELS.values() for name in columns.values()]
     lines = []
     for row in summary.index.unique("row"):
-        cells = [f"`{options(row)}`" if ROWS[row] else f"nothing: {COURSES}"]
+        cells = [f"`{options(row)}`" if ROWS[row] else f"no change: {COURSES}"]
         for model in MODELS:
             figures = summary.loc[(row, model)]
             for column in columns:

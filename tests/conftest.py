@@ -170,7 +170,8 @@ def wait_for_queue(project: Project, count: int) -> None:
     deadline = time.monotonic() + 300
     status = ""
     while status.count("Success") < count:
-        assert "Failed" not in status, status
+        for failed in re.findall(r"(\S+) .*Failed", status):
+            raise AssertionError(project.dvc("queue", "logs", failed, code=None).text)
         assert time.monotonic() < deadline, status
         time.sleep(0.5)
         status = project.dvc("queue", "status").text

@@ -80,7 +80,7 @@ def refuse(path: Path, by: best.By, seed: int) -> dict[str, float]:
 def test_the_tables_have_means_and_standard_errors() -> None:
     rows = pd.DataFrame(
         {
-            "list": "colours",
+            "list": "colors",
             "kneser_ney": n + 2,
             "compact": n + 1.5,
             "hybrid": n + 1,
@@ -89,7 +89,7 @@ def test_the_tables_have_means_and_standard_errors() -> None:
         for n in (0.0, 0.2)
     )
     assert best.table(rows).splitlines()[2] == (
-        "| colours | 2.1000 ± 0.1000 | 1.6000 ± 0.1000 | 1.1000 ± 0.1000 | 1.5000 ± 0.0000 "
+        "| colors | 2.1000 ± 0.1000 | 1.6000 ± 0.1000 | 1.1000 ± 0.1000 | 1.5000 ± 0.0000 "
         "| -0.5000 ± 0.0000 | -0.6000 ± 0.1000 |"
     )
     rows = pd.DataFrame({"A/parameters": 1234, "A/validation": n, "A/test": n} for n in (2.0, 2.2))

@@ -70,7 +70,7 @@ def test_each_row_of_the_table_has_the_options_that_run_it() -> None:
     header, _, course, dropout = sweep.table(summary).splitlines()
     command = "dvc exp run --queue -S seed=1,2,3 -S compact.epochs=1"
     assert header.startswith(f"| `{command}` and | Fully connected net: gap")
-    assert course.startswith("| nothing: the course's settings | 0.6000 ± 0.1000 |")
+    assert course.startswith("| no change: the course's settings | 0.6000 ± 0.1000 |")
     assert dropout == (
         "| `-S fcn.dropout=0.1 -S wavenet.dropout=0.1` "
         "| 0.7000 ± 0.1000 | 2.2000 ± 0.1000 | +0.1000 ± 0.0000 | 2.3000 ± 0.1000 "

@@ -268,10 +268,10 @@ def test_statements_about_the_figures_are_true() -> None:
     )
     assert narrow_mean - wide_mean > 3 * max(narrow_std, wide_std), "several times as large"
 
-    colours = losses(printed_by("dvc exp run --name colours"))
-    assert colours["mixture"] < colours["kneser_ney"]
+    colors = losses(printed_by("dvc exp run --name colors"))
+    assert colors["mixture"] < colors["kneser_ney"]
     nets = ("fcn", "wavenet", "compact")
-    assert colours["kneser_ney"] < min(colours[net] for net in nets)
+    assert colors["kneser_ney"] < min(colors[net] for net in nets)
     table = [columns(line) for line in printed_by("python -c")[2:]]
     history = pd.DataFrame(table, columns=["epoch", "train", "val", "lr"]).astype(float)
     assert history["epoch"].iloc[history["val"].argmin()] < history["epoch"].iloc[-1]

@@ -181,8 +181,8 @@ def test_the_table_of_automatic_values_is_right() -> None:
             assert shown[column] == known.removesuffix(".0"), (key, windows)
 
 
-def commands() -> Iterator[str]:
-    """Yield every line of the shell blocks, except `make` (which runs this test) and `source`.
+def commands() -> Iterator[list[str]]:
+    """Yield the lines of each page's shell blocks, except `make` (which runs this) and `source`.
 
     If the tests cannot run a block, a comment above it says why. Other tests run the blocks of the
     course, and those of the guide along with their output.
@@ -190,17 +190,19 @@ def commands() -> Iterator[str]:
     for path, text in PAGES.items():
         if path in {"CONTRIBUTING.md", "docs/models.md", "docs/course.md", "docs/install.md"}:
             continue  # see test_contributing.py, test_course.py, test_package.py
+        lines = []
         for block in re.finditer(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
             if text[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
                 continue
             for line in block[1].splitlines():
                 command = re.split(r"\s{2,}#", line)[0].strip()
                 if command and not command.startswith(("make", "source")):
-                    yield command
+                    lines.append(command)
+        yield lines
 
 
 def test_the_commands_are_found() -> None:
-    found = list(commands())
+    found = [line for page in commands() for line in page]
     assert "dvc exp run --name narrow -S fcn.hidden_dim=100" in found
     assert "dvc exp run -S +fcn.optimizer=adamw -S fcn.lr=0.003" in found
     assert "git stash show refs/exps/apply/stash" in found
@@ -213,13 +215,15 @@ def test_every_command_works_as_written(project: Project) -> None:
         (ROOT / "data/prenoms.txt").read_text(encoding="utf-8")[:9000].rpartition("\n")[0], "utf-8"
     )
     queued = 0
-    for line in commands():
-        for part in line.split(" && "):
+    for page in commands():
+        for part in [part for line in page for part in line.split(" && ")]:
             if "apply/stash" in part:  # needs an edit and an apply; see test_git.py
                 continue
             ran = project.run(*shlex.split(part))
             assert "Traceback" not in ran.text, part
             queued += ran.text.count("Queued experiment")
+        project.git("checkout", ".")
+        project.dvc("checkout")
     project.dvc("queue", "start", "-j", "2")
     wait_for_queue(project, queued)
 
