@@ -148,6 +148,8 @@ class Shell:
             try:
                 for line in process.stdout or ():
                     lines.append(line.rstrip("\n"))
+                    if "new experiments task queue worker" in line:
+                        break  # the workers keep the pipe open
                     if command.interrupted and CTRL_C not in lines and TRAINING.search(line):
                         os.killpg(process.pid, signal.SIGINT)
                         lines.append(CTRL_C)

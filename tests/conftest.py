@@ -165,6 +165,15 @@ def wait_for_state(project: Project, process: "subprocess.Popen[str] | None" = N
         time.sleep(0.02)
 
 
+def run_queue(project: Project, count: int) -> None:
+    """Run queued experiments, two at a time, until that many have succeeded."""
+    start(project, "dvc", "queue", "start", "-j", "2")  # its workers keep the pipe open
+    try:
+        wait_for_queue(project, count)
+    finally:  # a worker may miss that it should end
+        project.dvc("queue", "stop", "--kill", code=None)
+
+
 def wait_for_queue(project: Project, count: int) -> None:
     """Wait until that many queued experiments have succeeded."""
     deadline = time.monotonic() + 300

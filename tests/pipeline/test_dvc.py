@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm.report.figures import COUNT_MODELS
-from tests.conftest import FEW, IN_TURN, MODELS, ROOT, TRAINED, Project, Ran, wait_for_queue
+from tests.conftest import FEW, IN_TURN, MODELS, ROOT, TRAINED, Project, Ran, run_queue
 from tests.helpers import refused_here
 
 NAMES, PROBLEMS = (
@@ -330,11 +330,7 @@ def test_a_queued_grid_runs_two_at_a_time_with_the_same_bytes(project: Project) 
     project.dvc("exp", "run", "--queue", "--force", *grid)
     assert project.dvc("queue", "status").text.count("Queued") == 2
     before = project.outputs()
-    try:
-        project.dvc("queue", "start", "-j", "2")
-        wait_for_queue(project, 2)
-    finally:
-        project.dvc("queue", "stop", "--kill", code=None)
+    run_queue(project, 2)
     shown = json.loads(project.dvc("exp", "show", "--json").text)
     head = next(row for row in shown if row["rev"] != "workspace")
     runs = [experiment["revs"][0] for experiment in head["experiments"]]

@@ -19,8 +19,8 @@ from tests.conftest import (
     ROOT,
     TRAINED,
     Project,
+    run_queue,
     start,
-    wait_for_queue,
     wait_for_state,
 )
 from tests.helpers import processes_in
@@ -130,8 +130,7 @@ def test_a_queue_killed_with_its_worker_resumes_when_queued_again(
         wait_for_state(project)
         kill_all_of(project)
         project.dvc(*command, "--name", "second")
-        project.dvc("queue", "start")
-        wait_for_queue(project, 1)
+        run_queue(project, 1)
     finally:
         project.dvc("queue", "stop", "--kill", code=None)
     assert "WaveNet: resuming after epoch" in project.dvc("queue", "logs", "second").text

@@ -10,7 +10,7 @@ import pytest
 
 from charlm.core.params import automatic, load_params
 from pipeline import guide, readme
-from tests.conftest import ROOT, Project, wait_for_queue
+from tests.conftest import ROOT, Project, run_queue
 from tests.helpers import cells, code_blocks
 from tests.project.test_house import HOUSE
 
@@ -224,8 +224,7 @@ def test_every_command_works_as_written(project: Project) -> None:
             queued += ran.text.count("Queued experiment")
         project.git("checkout", ".")
         project.dvc("checkout")
-    project.dvc("queue", "start", "-j", "2")
-    wait_for_queue(project, queued)
+    run_queue(project, queued)
 
 
 @pytest.mark.slow
