@@ -99,7 +99,7 @@ SMALL = "-S epochs=1 -S compact.epochs=1 -S hybrid.epochs=1 -S sample.count=100"
 COMMANDS: dict[str, tuple[str, str, list[str]]] = {
     "setup": ("set up .venv for the pipeline, and run nothing", "plots", []),
     "repro": (
-        "run the pipeline: dvc repro with parallel trainings (the default)",
+        "run the pipeline: dvc repro, training several models in parallel",
         "plots",
         ["python -m pipeline.side_by_side ..."],
     ),
@@ -406,6 +406,8 @@ def discard_output() -> None:
 
 def usage() -> str:
     lines = [f"{COMMAND} {name:9}  {does}" for name, (does, _, _) in COMMANDS.items()]
+    if not BY_MAKE:
+        lines.append(f"{COMMAND} alone is the same as: {COMMAND} repro")
     return "\n".join(lines)
 
 

@@ -1,9 +1,9 @@
 """The whole pipeline compared with the notebook's training, evaluation and sampling.
 
-A run of the pipeline is all stages in a fresh clone without results, by `dvc repro`, or with
-parallel trainings by `make repro`. A run of the notebook is `benchmarks/notebook_loop.py`, which
-imports torch once, not eight times, and trains only the course's two models; so each command is
-also timed with one epoch of the compact WaveNet and the hybrid. (With fewer epochs than 50 the
+A run of the pipeline is all stages in a fresh clone without results, by `dvc repro`, or by `make
+repro`, which trains models in parallel. A run of the notebook is `benchmarks/notebook_loop.py`,
+which imports torch once, not eight times, and trains only the course's two models; so each command
+is also timed with one epoch of the compact WaveNet and the hybrid. (With fewer epochs than 50 the
 fixed costs weigh more.) Then the same command is run again when everything is up to date; a
 pipeline of a single stage that copies a file shows DVC's own part of that.
 

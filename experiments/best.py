@@ -102,7 +102,7 @@ def table(rows: pd.DataFrame) -> str:
         over = means.mean().map("{:.4f}".format)
         gains = (means.mean() - means["kneser_ney"].mean()).map("{:.4f}".format)
         lines.append(["mean", *over, gains["compact"], gains["mixture"]])
-    headings = ["compact − counts", "mixture − counts"]
+    headings = ["compact − Kneser-Ney", "mixture − Kneser-Ney"]
     return markdown(["", *MODELS.values(), *headings], lines)
 
 

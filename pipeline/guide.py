@@ -5,7 +5,7 @@
 The guide consists of the ```console blocks of three pages: commands after `$ `, continued after
 `> `, each followed by its output. The commands of a page run in order, at full size, in a temporary
 clone of HEAD that uses the cache of this checkout. A command with `^C` below it is interrupted
-during a training. All others must succeed; otherwise, the page is left unchanged. A comment records
+during training. All others must succeed; otherwise, the page is left unchanged. A comment records
 the hash of the metrics, so that a test detects outdated pages.
 
 A block below `<!-- only: REGEX -->` shows only matching lines, and `...` in place of the others.

@@ -42,8 +42,9 @@ def main() -> None:
         ),
     }
     for path, text in written.items():
+        verb = "changed" if path.exists() else "wrote"
         write_text(path, text)
-        print(f"wrote {path}")
+        print(f"{verb} {path}")
     print(f"train it with: dvc repro; its settings are in params.yaml, section {name}")
 
 

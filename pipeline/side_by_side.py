@@ -1,8 +1,8 @@
-"""Run `dvc repro` with parallel trainings. `make repro` runs this.
+"""Run `dvc repro`, training several models in parallel. `make repro` runs this.
 
-DVC runs one stage at a time. Here, each training runs in its own `dvc repro` as soon as those that
-it depends on are done, with as many in parallel as there are cores. This works because DVC's lock
-is free while a stage runs. The outputs and dvc.lock are the same as with a plain `dvc repro`.
+DVC runs one stage at a time. Here, each training stage runs in its own `dvc repro` as soon as those
+that it depends on are done, with as many in parallel as there are cores. This works because DVC's
+lock is free while a stage runs. The outputs and dvc.lock are the same as with a plain `dvc repro`.
 """
 
 from charlm.core.interrupts import defer_interrupts
@@ -53,10 +53,10 @@ class Plan:
 
     Attributes:
         outdated: all stages that changed, or that depend on one that did.
-        trainings: the outdated trainings, each with the trainings it depends on, in the order in
+        trainings: the outdated training stages, each with those it depends on, in the order in
             which to start them: first those that others depend on, then the rest in reverse order
             (the first one takes the least time), and last those without epochs (counts).
-        first: the stages that the trainings depend on.
+        first: the stages that the training stages depend on.
         order: all stages, in the order in which a plain `dvc repro` has them in `dvc.lock`: as in
             the committed file, then new ones in the order in which they run.
     """
@@ -114,7 +114,7 @@ def interrupt_once(number: int, frame: FrameType | None) -> None:
 
 
 def reproduce(plan: Plan | None, at_once: int) -> None:
-    """Run the outdated stages: the trainings in parallel, all others with `dvc repro`."""
+    """Run the outdated stages: those that train in parallel, all others with `dvc repro`."""
     if plan and len(plan.trainings) > 1 and at_once > 1:
         if plan.outdated.intersection(plan.first):
             exit_on_failure(dvc("repro", *plan.first, last=False))
@@ -126,7 +126,7 @@ def reproduce(plan: Plan | None, at_once: int) -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.side_by_side", description=__doc__)
-    parser.add_argument("--at-once", type=int, metavar="N", help="number of parallel trainings")
+    parser.add_argument("--at-once", type=int, metavar="N", help="models to train in parallel")
     parser.add_argument("--only", metavar="STAGE", help="run a single stage; wait for DVC's lock")
     return parser.parse_args()
 

@@ -58,7 +58,9 @@ def main() -> None:
     print(as_text(measured, len(windows[Part.TEST])))
     for name in params.trained_models:
         if measured[name]["memorized"]:
-            print(f"{name} has memorized its training names; {params.against_memorizing(name)}")
+            command = params.against_memorizing(name)
+            remedy = f"try {command}" if command else "more names would help"
+            print(f"{name} has memorized its training names; {remedy}")
 
 
 if __name__ == "__main__":

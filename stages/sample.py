@@ -59,6 +59,9 @@ def main() -> None:
     write_json(Path("metrics/samples.json"), metrics)
     for name, table in tables.items():
         print(f"{name}: {', '.join(table['name'][:5])}")
+    longest = params.sample.max_length
+    if cut := sum((table["name"].str.len() == longest).sum() for table in tables.values()):
+        print(f"{cut:,} names may be cut at {longest} characters; raise sample.max_length")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def main() -> None:
         split = split_windows(corpus, by, train, val, derive_seed(params.seed, "split"))
     save_split(SPLIT, split)
     sizes = [f"{part.name.lower()} {size:,}" for part, size in split.sizes(corpus).items()]
-    print(f"windows by {by}: {', '.join(sizes)}")
+    print(f"split by {by}: {', '.join(sizes)} windows")
 
 
 if __name__ == "__main__":

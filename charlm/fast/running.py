@@ -260,7 +260,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError | ImportError) or is_out_of_memory(error):
         raise error
     if isinstance(error, NoRuleError):
-        return f"there is no fast rule for {error}"
+        return f"the fast path does not support {error}"
     first, *_ = str(error).splitlines() or [""]
     return f"the fast path fails ({type(error).__name__}: {first})"
 

@@ -373,7 +373,8 @@ def _place(
     if isinstance(column, int):
         if column > len(headings):
             raise InputError(
-                f"{path}, line {number}: no column {column}; there are {len(headings)}: {listed}"
+                f"{path}, line {number}: no column number {column}; there are {len(headings)}: "
+                f"{listed}; a heading that is a number needs quotes"
             )
         if header:
             notes.append(
@@ -388,7 +389,8 @@ def _place(
         )
     if column is None:
         raise InputError(
-            f"{path} is a table; give the column with the names, by heading or number: {listed}"
+            f"{path} is a table; set column to the heading or number of the column with the "
+            f"names: {listed}"
         )
     return _place_of_heading(headings, listed, path, number, column, sample)
 

@@ -237,7 +237,8 @@ def length(table: "pd.DataFrame", titles: Mapping[str, str], best: str) -> str:
     start = _agreed(verdicts, titles, best)
     how = {1: "easier to predict than", -1: "harder to predict than", 0: "as hard to predict as"}
     than = f"{how[verdicts[best]]} shorter ones"
-    return sentence(f"{start}names of more than {many(longest, 'character')} are {than}")
+    long = f"names of more than {many(longest, 'character')}"
+    return sentence(f"{start}{long} are, on average, {than}")
 
 
 def _agreed(verdicts: Mapping[str, Any], titles: Mapping[str, str], best: str) -> str:
@@ -346,7 +347,7 @@ def closest(
 
 
 def embedding(pairs: Mapping[str, tuple[str, float] | None]) -> str:
-    """Say which characters a model treats most alike.
+    """Say which characters are the most similar to a model.
 
     Args:
         pairs: the result of `closest` for each model, by title.
@@ -355,7 +356,7 @@ def embedding(pairs: Mapping[str, tuple[str, float] | None]) -> str:
     if not found:
         return "A model has a vector for each character"
     title = max(found, key=lambda title: found[title][1])
-    return f"{sentence(called(title))} treats {found[title][0]} most alike"
+    return f"To {called(title)}, {found[title][0]} are the most similar"
 
 
 def tree(block_size: int) -> str:

@@ -248,7 +248,7 @@ def test_evaluate_warns_of_memorization_and_small_test_sets(
         "fcn": "try dvc exp run -S +fcn.keep=best -S fcn.dropout=0.2",
         "wavenet": "try dvc exp run -S +wavenet.keep=best",
         "compact": "try dvc exp run -S compact.keep=best",
-        "hybrid": "use more names",
+        "hybrid": "more names would help",
     }
 
 
@@ -327,6 +327,13 @@ def test_names_are_read_from_a_compressed_list(project: Project) -> None:
     project.set(names__path="few.txt.gz")
     project.stage("build_dataset")
     assert project.outputs() == before
+
+
+def test_sample_reports_names_that_may_be_cut(project: Project) -> None:
+    assert "may be cut" not in project.stage("sample").text
+    project.set(sample__max_length="3")
+    told = project.stage("sample").text.splitlines()[-1]
+    assert re.fullmatch(r"[\d,]+ names may be cut at 3 characters; raise sample.max_length", told)
 
 
 def test_build_dataset_reports_names_and_duplicates(project: Project) -> None:

@@ -51,7 +51,9 @@ def test_the_page_alone_adds_a_gru_in_at_most_seventy_lines(project: Project) ->
     before = project.outputs()
     ran = project.dvc("repro")
     assert ran.stages == ["train_gru", "train_mixture", "evaluate", "sample", "plot"]
-    assert "GRU: runs as plain PyTorch, because there is no fast rule for torch.gru" in ran.text
+    assert (
+        "GRU: runs as plain PyTorch, because the fast path does not support torch.gru" in ran.text
+    )
     after = project.outputs()
     evaluation = json.loads(after["metrics/evaluation.json"])
     earlier = json.loads(before["metrics/evaluation.json"])

@@ -191,7 +191,8 @@ def in_terminal() -> list[str]:
     found = []
     for block in re.finditer(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
         if not PAGE[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
-            found += [re.split(r"\s{2,}#", line)[0].strip() for line in block[1].splitlines()]
+            lines = [re.split(r"\s{2,}#", line)[0].strip() for line in block[1].splitlines()]
+            found += [command for line in lines for command in line.split(" && ")]
     return [line for line in found if line and not line.startswith(("#", "source"))]
 
 

@@ -151,7 +151,7 @@ def test_a_number_in_quotes_is_a_heading(tmp_path: Path) -> None:
     path = put(tmp_path, "n.csv", "2,1\nA,D\nB,E\nC,F\n")
     assert read_names(path, "1").names == ["D", "E", "F"]
     assert read_names(path, 1).names == ["A", "B", "C"]
-    with refused(f"{path}, line 1: no column 3; there are 2: '2', '1'"):
+    with refused(f"{path}, line 1: no column number 3; there are 2: '2', '1'"):
         read_names(path, 3)
 
 

@@ -223,10 +223,14 @@ def test_a_single_position_or_length_is_not_compared() -> None:
 @pytest.mark.parametrize(
     ("fcn", "mixture", "text"),
     [
-        ([3, 2, 1], [3, 2, 1], "Names {} are easier to predict than shorter ones"),
-        ([1, 2, 3], [1, 2, 3], "Names {} are harder to predict than shorter ones"),
-        ([1, 1, 1], [1, 1, 1.001], "Names {} are as hard to predict as shorter ones"),
-        ([1, 2, 3], [3, 2, 1], "For the mixture, names {} are easier to predict than shorter ones"),
+        ([3, 2, 1], [3, 2, 1], "Names {} are, on average, easier to predict than shorter ones"),
+        ([1, 2, 3], [1, 2, 3], "Names {} are, on average, harder to predict than shorter ones"),
+        ([1, 1, 1], [1, 1, 1.001], "Names {} are, on average, as hard to predict as shorter ones"),
+        (
+            [1, 2, 3],
+            [3, 2, 1],
+            "For the mixture, names {} are, on average, easier to predict than shorter ones",
+        ),
     ],
 )
 def test_long_and_short_names_are_compared(
@@ -247,7 +251,8 @@ def test_any_lengths_can_be_compared(rows: list[tuple[int, float]]) -> None:
     table = by("length", list(range(1, len(rows) + 1)), windows, fcn=losses)
     text = findings.length(table, {"fcn": "GRU"}, "fcn")
     found = re.fullmatch(
-        r"Names of more than (\d+) characters? are (easier|harder|as hard) to predict .* ones", text
+        r"Names of more than (\d+) characters? are, on average, (easier|harder|as hard) .* ones",
+        text,
     )
     assert found
     long = table["length"] > int(found[1])
@@ -369,7 +374,7 @@ def test_the_closest_characters_are_found() -> None:
 
 def test_the_most_similar_characters_are_named() -> None:
     pairs = {"WaveNet": ("“C” and “K”", 0.7), "Mixture": ("“I” and “Y”", 0.6), "GRU": None}
-    assert findings.embedding(pairs) == "The WaveNet treats “C” and “K” most alike"
+    assert findings.embedding(pairs) == "To the WaveNet, “C” and “K” are the most similar"
     assert findings.embedding({"GRU": None}) == "A model has a vector for each character"
 
 
