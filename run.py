@@ -129,7 +129,7 @@ COMMANDS: dict[str, tuple[str, str, list[str]]] = {
         ],
     ),
     "report": (
-        "compare the results of HEAD with those of another commit (main); writes report/",
+        "compare the results of HEAD with those of another commit (default: main); writes report/",
         "pipeline",
         [f"python .github/report.py {SMALL} ..."],
     ),
@@ -405,10 +405,10 @@ def discard_output() -> None:
 
 
 def usage() -> str:
-    lines = [f"{COMMAND} {name:9}  {does}" for name, (does, _, _) in COMMANDS.items()]
+    lines = {name: f"{COMMAND} {name:9}  {does}" for name, (does, _, _) in COMMANDS.items()}
     if not BY_MAKE:
-        lines.append(f"{COMMAND} alone is the same as: {COMMAND} repro")
-    return "\n".join(lines)
+        lines["repro"] += " (the default)"
+    return "\n".join(lines.values())
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ output:
 
 unknown characters:
   A name that is empty or cannot be converted is an error. With --skip-unknown,
-  such names are skipped, and standard error lists and counts them. Empty lines
+  such names are skipped, and listed and counted on standard error. Empty lines
   of standard input are ignored.
 
 JSON:

@@ -190,10 +190,10 @@ def run_epochs(
         write(trainer.history)
     with progress or nullcontext():
         for epoch in trainer.run(trainer.recipe.epochs, on_batches):
-            if progress:
-                progress.epoch(epoch)
             write(trainer.history)
             save()
+            if progress:
+                progress.epoch(epoch)
     if progress:
         progress.ended(trainer)
 
