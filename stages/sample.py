@@ -61,7 +61,7 @@ def main() -> None:
         print(f"{name}: {', '.join(table['name'][:5])}")
     longest = params.sample.max_length
     if cut := sum((table["name"].str.len() == longest).sum() for table in tables.values()):
-        print(f"{cut:,} names may be cut at {longest} characters; raise sample.max_length")
+        print(f"{cut:,} of the names may be cut at {longest} characters; raise sample.max_length")
 
 
 if __name__ == "__main__":
