@@ -66,15 +66,15 @@ BOTH = (
 )
 """The parameters of each row of the course's two models that differ from the defaults."""
 
-AVERAGED = "wavenet.hidden_dim=70 +wavenet.average=0.999"
-DECAYED = f"{AVERAGED} +wavenet.weight_decay=0.1 +wavenet.scheduler=linear"
+AVERAGED = "wavenet.hidden_dim=70 ++wavenet.average=0.999"
+DECAYED = f"{AVERAGED} ++wavenet.weight_decay=0.1 ++wavenet.scheduler=linear"
 ALONE = "compact.channels=72 compact.distill=0"
 
 EXERCISE = {
     "WaveNet, 70 units": "wavenet.hidden_dim=70",
     "the same, averaged": AVERAGED,
-    "the same, AdamW": f"{DECAYED} +wavenet.optimizer=adamw wavenet.lr=0.005",
-    "the same, Muon": f"{DECAYED} +wavenet.optimizer=muon wavenet.lr=0.02 +wavenet.momentum=0.95",
+    "the same, AdamW": f"{DECAYED} ++wavenet.optimizer=adamw wavenet.lr=0.005",
+    "the same, Muon": f"{DECAYED} ++wavenet.optimizer=muon wavenet.lr=0.02 ++wavenet.momentum=0.95",
     "compact, SGD": f"{ALONE} compact.optimizer=sgd compact.lr=0.2 compact.momentum=0 "
     "compact.weight_decay=0 compact.scheduler=none compact.keep=last compact.patience= "
     "compact.average=0.999 compact.batch_size=256 compact.epochs=50",

@@ -58,6 +58,7 @@ STAND_INS = [
     (re.compile(r"(?m)(^ *|── |\[main |\.\.)\d{7}(?=  \w| \[|\]|\.\.)"), r"\g<1>1a2b3c4"),
     (re.compile(r"\b\d\d:\d\d [AP]M\b"), "10:00 AM"),
     (re.compile(r", \d+ (?:s|min|h) left"), f", {LEFT_OUT} left"),
+    (re.compile(r"(0 active, )\d+ idle"), r"\g<1>0 idle"),  # workers end soon after the last task
 ]
 WIDTH = 92
 POLL_SECONDS = 1.0

@@ -328,7 +328,7 @@ class Params(Section):
         """Return a command to try if a model has memorized its training names; empty if none."""
         options = []
         if self.setting(model, "keep") != "best":
-            plus = "" if "keep" in self.section(model).model_fields_set else "+"
+            plus = "" if "keep" in self.section(model).model_fields_set else "++"
             options.append(f"-S {plus}{model}.keep=best")
         dropout = self.arguments(model).get("dropout", AUTO)
         if dropout != AUTO and dropout < MORE_DROPOUT:

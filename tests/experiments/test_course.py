@@ -25,7 +25,7 @@ def test_a_row_sets_the_parameters_it_names(row: str) -> None:
     assert params.seed == 2
     assert params.hybrid == load_params().hybrid, "the teacher is the same for all rows"
     for assignment in course.assignments(row):
-        name, _, value = assignment.removeprefix("+").partition("=")
+        name, _, value = assignment.lstrip("+").partition("=")
         section, _, key = name.rpartition(".")
         found = getattr(getattr(params, section) if section else params, key)
         assert str(found).lower() == (value or "none") or float(found) == float(value)
@@ -33,7 +33,7 @@ def test_a_row_sets_the_parameters_it_names(row: str) -> None:
 
 def test_options_are_written_for_dvc() -> None:
     assert course.options("the same, averaged") == (
-        "-S wavenet.hidden_dim=70 -S +wavenet.average=0.999"
+        "-S wavenet.hidden_dim=70 -S ++wavenet.average=0.999"
     )
     assert course.options("epochs=10 lr=1") == "-S epochs=10 -S lr=1"
 

@@ -196,7 +196,7 @@ def assert_commits_are_compared(clone: Project) -> None:
     [
         pytest.param("fcn.lr=0.05", ["fcn"], marks=pytest.mark.slow),
         pytest.param("compact.lr=0.01", ["compact"], marks=pytest.mark.slow),
-        pytest.param("+wavenet.optimizer=adamw", ["wavenet"], marks=pytest.mark.slow),
+        pytest.param("++wavenet.optimizer=adamw", ["wavenet"], marks=pytest.mark.slow),
         pytest.param("training.optimizer=adamw", ["fcn", "wavenet"], marks=pytest.mark.slow),
         pytest.param("epochs=3", ["fcn", "wavenet"], marks=pytest.mark.slow),
     ],
@@ -206,7 +206,7 @@ def test_a_setting_of_one_model_trains_it_and_a_shared_setting_trains_all(
 ) -> None:
     before = project.outputs()
     ran = project.dvc("exp", "run", "-S", setting)
-    key, _, value = setting.removeprefix("+").partition("=")
+    key, _, value = setting.lstrip("+").partition("=")
     ran_for = TRAINED if key.partition(".")[0] not in MODELS else trained
     wanted = [stage for stage in TRAININGS if stage.removeprefix("train_") in ran_for]
     assert ran.stages == [*wanted, *DOWNSTREAM]

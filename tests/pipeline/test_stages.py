@@ -245,8 +245,8 @@ def test_evaluate_warns_of_memorization_and_small_test_sets(
     assert re.search(r"^the test set has only \d+ windows, so these losses say little", told, re.M)
     said = re.compile(r"^(\w+) has memorized its training names; (.*)$", flags=re.MULTILINE)
     assert dict(said.findall(told)) == {
-        "fcn": "try dvc exp run -S +fcn.keep=best -S fcn.dropout=0.2",
-        "wavenet": "try dvc exp run -S +wavenet.keep=best",
+        "fcn": "try dvc exp run -S ++fcn.keep=best -S fcn.dropout=0.2",
+        "wavenet": "try dvc exp run -S ++wavenet.keep=best",
         "compact": "try dvc exp run -S compact.keep=best",
         "hybrid": "more names would help",
     }

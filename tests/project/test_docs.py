@@ -204,7 +204,7 @@ def commands() -> Iterator[list[str]]:
 def test_the_commands_are_found() -> None:
     found = [line for page in commands() for line in page]
     assert "dvc exp run --name narrow -S fcn.hidden_dim=100" in found
-    assert "dvc exp run -S +fcn.optimizer=adamw -S fcn.lr=0.003" in found
+    assert "dvc exp run -S ++fcn.optimizer=adamw -S fcn.lr=0.003" in found
     assert "git stash show refs/exps/apply/stash" in found
     assert len(found) == len(set(found)), "each once"
 
