@@ -324,6 +324,13 @@ def lock_of(project: Project, revision: str) -> dict[str, str]:
     return {o["path"]: o["md5"] for o in outs if not any(word in o["path"] for word in show_names)}
 
 
+def test_a_key_that_was_added_can_be_added_again(project: Project) -> None:
+    """An interrupted experiment leaves it in params.yaml, and the same command must resume."""
+    for _ in range(2):
+        project.dvc("exp", "run", "--force", "-S", "++fcn.keep=best", "build_dataset")
+        assert project.dvc("params", "diff").text.count("fcn.keep") == 1
+
+
 @pytest.mark.slow
 def test_a_queued_grid_runs_two_at_a_time_with_the_same_bytes(project: Project) -> None:
     grid = ["-S", "sample.temperature=0.5,1.5"]
