@@ -58,9 +58,7 @@ def main() -> None:
     print(as_text(measured, len(windows[Part.TEST])))
     for name in params.trained_models:
         if measured[name]["memorized"]:
-            command = params.against_memorizing(name)
-            remedy = f"try {command}" if command else "more names would help"
-            print(f"{name} has memorized its training names; {remedy}")
+            print(f"{name} has memorized its training names; {params.against_memorizing(name)}")
 
 
 if __name__ == "__main__":

@@ -27,15 +27,13 @@ def main() -> None:
     with blame("device"):
         device = set_up(params.device, threads=1)
     corpus = load_corpus(DATASET)
-    split = load_split(SPLIT, corpus)
     paths = checkpoints(params.models)
     models = {name: load_for(path, corpus, build) for name, path in paths.items()}
     refuse_changed_inputs()  # again, after importing the code of the models
-    tables = {}
+    tables, metrics = {}, {}
     for name, loaded in models.items():
         model = Runner(loaded.to(device), params.fast)
-        # Models can draw random numbers in evaluation, too.
-        with blame("sample.prefix"), seeded(params.seed, f"sample/{name}/model"):
+        with blame("sample.prefix"), seeded(params.seed, f"sample/{name}/model"):  # can be random
             names = sample_names(
                 model,
                 corpus.vocabulary,
@@ -49,8 +47,7 @@ def main() -> None:
             likelihoods = name_log_likelihoods(model, corpus.vocabulary, names, corpus.block_size)
         tables[name] = pd.DataFrame({"name": names, "log_likelihood": likelihoods})
     drawn = {name for table in tables.values() for name in table["name"]}
-    known = training_names(corpus, split, drawn)
-    metrics = {}
+    known = training_names(corpus, load_split(SPLIT, corpus), drawn)
     with replacing(SAMPLES) as folder:
         for name, table in tables.items():
             table["in_training"] = table["name"].isin(known)

@@ -127,7 +127,7 @@ def report_of(models: Mapping[str, LanguageModel], corpus: Corpus, trained: bool
                 }
             ),
             nearest=nearest_names(names, corpus),
-            advice="dvc exp run -S ++a.keep=best",
+            advice="try dvc exp run -S ++a.keep=best",
         )
     counts = {}
     for name, model in count_models(windows, len(corpus.vocabulary)).items():

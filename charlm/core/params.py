@@ -325,7 +325,7 @@ class Params(Section):
         return {name: getattr(section, name) for name in given} | (section.model_extra or {})
 
     def against_memorizing(self, model: str) -> str:
-        """Return a command to try if a model has memorized its training names; empty if none."""
+        """Return advice for a model that has memorized its training names."""
         options = []
         if self.setting(model, "keep") != "best":
             plus = "" if "keep" in self.section(model).model_fields_set else "++"
@@ -333,7 +333,7 @@ class Params(Section):
         dropout = self.arguments(model).get("dropout", AUTO)
         if dropout != AUTO and dropout < MORE_DROPOUT:
             options.append(f"-S {model}.dropout={MORE_DROPOUT}")
-        return f"dvc exp run {' '.join(options)}" if options else ""
+        return f"try dvc exp run {' '.join(options)}" if options else "more names would help"
 
     def origin(self, model: str, setting: str) -> str:
         """Return the full name of the parameter that determines a setting of a model."""

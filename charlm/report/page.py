@@ -101,7 +101,7 @@ class Trained:
         mistakes: as returned by `analysis.mistakes`.
         samples: generated names, with columns name, log_likelihood, in_training.
         nearest: the real name nearest to each of the first `SHOWN` samples.
-        advice: a command against memorizing its training names; empty if there is none.
+        advice: what to do if it has memorized its training names; empty if it is not trained.
     """
 
     weights: Weights

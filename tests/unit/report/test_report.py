@@ -135,7 +135,7 @@ def test_the_page_has_every_section(page: str) -> None:
         assert title in text
     memorized = "The fully connected net has memorized its training names"
     assert text.count("has memorized its training names") == text.count(memorized) == 1
-    assert "To avoid this, try <code>dvc exp run -S ++a.keep=best</code>." in page
+    assert "Try <code>dvc exp run -S ++a.keep=best</code>." in page
     assert "Three models were trained on the 28 names in names.txt to predict" in text
 
 
