@@ -179,8 +179,9 @@ def wait_for_queue(project: Project, count: int) -> None:
     deadline = time.monotonic() + 300
     status = ""
     while status.count("Success") < count:
-        for failed in re.findall(r"(\S+) .*Failed", status):
-            raise AssertionError(project.dvc("queue", "logs", failed, code=None).text)
+        failed = re.findall(r"(\S+) .*Failed", status)
+        logs = [project.dvc("queue", "logs", task, code=None).text for task in failed]
+        assert "Failed" not in status, "\n".join(logs)
         assert time.monotonic() < deadline, status
         time.sleep(0.5)
         status = project.dvc("queue", "status").text

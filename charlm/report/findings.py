@@ -347,7 +347,7 @@ def closest(
 
 
 def embedding(pairs: Mapping[str, tuple[str, float] | None]) -> str:
-    """Say which characters are the most similar to a model.
+    """Say which two characters have the most similar vectors, and in which model.
 
     Args:
         pairs: the result of `closest` for each model, by title.

@@ -251,7 +251,8 @@ def test_any_lengths_can_be_compared(rows: list[tuple[int, float]]) -> None:
     table = by("length", list(range(1, len(rows) + 1)), windows, fcn=losses)
     text = findings.length(table, {"fcn": "GRU"}, "fcn")
     found = re.fullmatch(
-        r"Names of more than (\d+) characters? are, on average, (easier|harder|as hard) .* ones",
+        r"Names of more than (\d+) characters? are, on average, (easier|harder|as hard) "
+        r"to predict .* ones",
         text,
     )
     assert found
