@@ -20,7 +20,7 @@ from experiments import course, sweep
 from pipeline import guide
 from tests.conftest import ROOT, Project, copy_checkout, wait_for_queue
 from tests.helpers import cells, code_blocks, printed_by
-from tests.project.test_docs import NOT_RUN
+from tests.project.test_docs import commands_of
 
 PAGE = (ROOT / "docs/course.md").read_text(encoding="utf-8")
 NOTEBOOK = ROOT / "docs/course.ipynb"
@@ -186,19 +186,9 @@ def test_the_python_of_the_page_prints_what_it_shows(
     assert runner.run(session).failed == 0, capsys.readouterr().out
 
 
-def in_terminal() -> list[str]:
-    """Return the commands in its shell blocks, in order and without their output."""
-    found = []
-    for block in re.finditer(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
-        if not PAGE[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
-            lines = [re.split(r"\s{2,}#", line)[0].strip() for line in block[1].splitlines()]
-            found += [command for line in lines for command in line.split(" && ")]
-    return [line for line in found if line and not line.startswith(("#", "source"))]
-
-
 def experiments() -> Iterator[list[str]]:
     """Yield the assignments of each `dvc exp run` on the page, with the first of several values."""
-    for line in [*in_terminal(), *(command.text for command in guide.commands(PAGE))]:
+    for line in [*commands_of(PAGE), *(command.text for command in guide.commands(PAGE))]:
         words = shlex.split(line)
         if words[:3] == ["dvc", "exp", "run"]:
             values = [after for word, after in pairwise(words) if word == "-S"]
@@ -250,7 +240,7 @@ def test_every_command_works_as_written(project: Project, tmp_path: Path) -> Non
         printed = shell.run(command)
         assert bool(printed) == bool(command.printed), command.text
     wait_for_queue(project, 4)
-    for line in in_terminal():
+    for line in commands_of(PAGE):
         if line.startswith("dvc exp run"):  # the page asks for this
             project.git("checkout", ".")
         ran = project.run(*shlex.split(line))

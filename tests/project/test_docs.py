@@ -181,24 +181,28 @@ def test_the_table_of_automatic_values_is_right() -> None:
             assert shown[column] == known.removesuffix(".0"), (key, windows)
 
 
-def commands() -> Iterator[list[str]]:
-    """Yield the lines of each page's shell blocks, except `make` (which runs this) and `source`.
+def commands_of(page: str) -> list[str]:
+    """Return the commands in a page's shell blocks, except `make` (which runs this) and `source`.
 
-    If the tests cannot run a block, a comment above it says why. Other tests run the blocks of the
-    course, and those of the guide along with their output.
+    If the tests cannot run a block, a comment above it says why.
+    """
+    found = []
+    for block in re.finditer(r"^```bash\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        if not page[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
+            lines = [re.split(r"\s{2,}#", line)[0].strip() for line in block[1].splitlines()]
+            found += [command for line in lines for command in line.split(" && ")]
+    return [line for line in found if line and not line.startswith(("#", "make", "source"))]
+
+
+def commands() -> Iterator[list[str]]:
+    """Yield the commands of each page.
+
+    Other tests run those of the course, and those of the guide along with their output.
     """
     for path, text in PAGES.items():
         if path in {"CONTRIBUTING.md", "docs/models.md", "docs/course.md", "docs/install.md"}:
             continue  # see test_contributing.py, test_course.py, test_package.py
-        lines = []
-        for block in re.finditer(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
-            if text[: block.start()].rstrip().splitlines()[-1].startswith(NOT_RUN):
-                continue
-            for line in block[1].splitlines():
-                command = re.split(r"\s{2,}#", line)[0].strip()
-                if command and not command.startswith(("make", "source")):
-                    lines.append(command)
-        yield lines
+        yield commands_of(text)
 
 
 def test_the_commands_are_found() -> None:
@@ -216,11 +220,11 @@ def test_every_command_works_as_written(project: Project) -> None:
     )
     queued = 0
     for page in commands():
-        for part in [part for line in page for part in line.split(" && ")]:
-            if "apply/stash" in part:  # needs an edit and an apply; see test_git.py
+        for command in page:
+            if "apply/stash" in command:  # needs an edit and an apply; see test_git.py
                 continue
-            ran = project.run(*shlex.split(part))
-            assert "Traceback" not in ran.text, part
+            ran = project.run(*shlex.split(command))
+            assert "Traceback" not in ran.text, command
             queued += ran.text.count("Queued experiment")
         project.git("checkout", ".")
         project.dvc("checkout")
